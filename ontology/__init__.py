@@ -1,0 +1,1 @@
+"""Cell Ontology terms, their order and their words. Never imports torch."""

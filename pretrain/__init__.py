@@ -1,0 +1,1 @@
+"""Turning counts and words into weights."""

@@ -1,0 +1,1 @@
+"""Naming cells with no labels or a few."""
