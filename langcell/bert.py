@@ -1,0 +1,229 @@
+"""Post-LayerNorm BERT blocks with fused projections and optional cross-attention."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from langcell.config import StackConfig
+
+_ACTIVATIONS = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda states: functional.gelu(states, approximate="tanh"),
+    "relu": functional.relu,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attended:
+    """States of another encoder that cross-attention reads.
+
+    Attributes
+    ----------
+    states
+        Shape (n_sources, t, width).
+    attention_mask
+        Shape (n_sources, t), nonzero where a token is real; None where all are.
+    rows
+        Shape (n,), the source that each of the n rows reads; None where row i reads source i.
+        Keys and values are projected once a source, however many rows read it.
+    """
+
+    states: Tensor
+    attention_mask: Tensor | None = None
+    rows: Tensor | None = None
+
+
+def key_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """Shape a (n, t) mask as scaled dot-product attention reads it: bool, (n, 1, 1, t)."""
+    return None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+
+
+def masked_mean(states: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Average states (n, t, h) over the real tokens of each row, to (n, h)."""
+    if attention_mask is None:
+        return states.mean(1)
+    weights = attention_mask.to(states.dtype)[:, :, None]
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise as BERT does: normal(0, 0.02), biases zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class _Attention(nn.Module):
+    """What self- and cross-attention share: heads, output projection, residual, LayerNorm."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.attention_dropout = config.attention_dropout
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def _heads(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (n, heads, t, h / heads)
+
+    def _finish(
+        self, residual: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        attended = functional.scaled_dot_product_attention(
+            self._heads(query),
+            self._heads(key),
+            self._heads(value),
+            attn_mask=mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        attended = attended.transpose(1, 2).flatten(2)  # (n, t, h)
+        return self.norm(residual + self.dropout(self.output(attended)))
+
+
+class SelfAttention(_Attention):
+    """Multi-head self-attention with one matrix for query, key and value."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__(config)
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+
+    def forward(self, states: Tensor, mask: Tensor | None, first_only: bool) -> Tensor:
+        """Attend within `states` (n, t, h); with `first_only` return position 0 alone."""
+        if not first_only:
+            query, key, value = self.query_key_value(states).chunk(3, dim=-1)
+            return self._finish(states, query, key, value, mask)
+        first, hidden = states[:, :1], states.shape[-1]
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        query = functional.linear(first, weight[:hidden], bias[:hidden])
+        key, value = functional.linear(states, weight[hidden:], bias[hidden:]).chunk(2, dim=-1)
+        return self._finish(first, query, key, value, mask)
+
+
+class CrossAttention(_Attention):
+    """Multi-head attention from text states to states of another width."""
+
+    def __init__(self, config: StackConfig, encoder_width: int) -> None:
+        super().__init__(config)
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = nn.Linear(encoder_width, 2 * config.hidden_size)
+
+    def forward(self, states: Tensor, attended: Attended) -> Tensor:
+        """Attend from `states` (n, t, h) to the sources of `attended`."""
+        key, value = self.key_value(attended.states).chunk(2, dim=-1)
+        mask = key_mask(attended.attention_mask)
+        if attended.rows is not None:
+            key, value = key[attended.rows], value[attended.rows]
+            mask = None if mask is None else mask[attended.rows]
+        return self._finish(states, self.query(states), key, value, mask)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between, residual and LayerNorm after."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation = _ACTIVATIONS[config.hidden_act]
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Transform each position of `states` (n, t, h) by itself."""
+        inner = self.activation(self.intermediate(states))
+        return self.norm(states + self.dropout(self.output(inner)))
+
+
+class BertBlock(nn.Module):
+    """Self-attention, cross-attention where the block has it and is given states, feed-forward."""
+
+    def __init__(self, config: StackConfig, encoder_width: int = 0) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.cross_attention = CrossAttention(config, encoder_width) if encoder_width else None
+        self.feed_forward = FeedForward(config)
+
+    def forward(
+        self, states: Tensor, mask: Tensor | None, attended: Attended | None, first_only: bool
+    ) -> Tensor:
+        """Return the next layer's states; `mask` is (n, 1, 1, t) bool."""
+        states = self.attention(states, mask, first_only)
+        if attended is not None:
+            assert self.cross_attention is not None, "block was built without cross-attention"
+            states = self.cross_attention(states, attended)
+        return self.feed_forward(states)
+
+
+class BertStack(nn.Module):
+    """A stack of BERT blocks.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    encoder_width
+        Width of the states that cross-attention reads; 0 builds no cross-attention.
+    """
+
+    def __init__(self, config: StackConfig, *, encoder_width: int = 0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            BertBlock(config, encoder_width) for _ in range(config.n_layers)
+        )
+
+    def forward(
+        self,
+        states: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        attended: Attended | None = None,
+        first_only: bool = False,
+    ) -> Tensor:
+        """Run all blocks.
+
+        Parameters
+        ----------
+        states
+            Shape (n, t, h).
+        attention_mask
+            Shape (n, t), nonzero where a token is real; None where all are (the fast path).
+        attended
+            Given, every block also attends to these states.
+        first_only
+            Compute only position 0 in the last block, exact and cheaper.
+
+        Returns
+        -------
+        Tensor
+            Shape (n, t, h), or (n, 1, h) with `first_only`.
+        """
+        mask = key_mask(attention_mask)
+        last = len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            states = block(states, mask, attended, first_only and layer == last)
+        return states
+
+
+class BertEmbeddings(nn.Module):
+    """Token plus learned position embeddings, LayerNorm, dropout; token type 0 is folded in."""
+
+    def __init__(self, config: StackConfig, *, vocab_size: int, max_positions: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, config.hidden_size)
+        self.position = nn.Embedding(max_positions, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed token ids (n, t) as states (n, t, h)."""
+        width = input_ids.shape[1]
+        if width > self.position.num_embeddings:
+            raise ValueError(
+                f"input_ids must have at most {self.position.num_embeddings} positions, got {width}"
+            )
+        positions = torch.arange(width, device=input_ids.device)
+        return self.dropout(self.norm(self.token(input_ids) + self.position(positions)))

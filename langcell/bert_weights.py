@@ -1,0 +1,192 @@
+"""Read BERT weights named as Hugging Face names them into the fused layout of our blocks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from langcell.config import CellEncoderConfig, TextEncoderConfig
+
+# Heads of other tasks and buffers that older files carry.
+_IGNORED = ("cls.", "pooler.", "embeddings.position_ids")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors or a PyTorch .bin file; a .bin is read without running its pickle.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read as tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a readable weights file: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def find_weights(folder: Path) -> Path:
+    """Return the weights file of a Hugging Face model folder, safetensors first."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Refuse missing, extra and wrongly shaped tensors in one line that names them.
+
+    Raises
+    ------
+    ValueError
+        If `tensors` does not hold exactly the names and shapes of `shapes`.
+    """
+    problems = []
+    for word, names in (
+        ("missing", sorted(shapes.keys() - tensors.keys())),
+        ("unknown", sorted(tensors.keys() - shapes.keys())),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            problems.append(f"{word} {', '.join(names[:3])}{more}")
+    for name in sorted(shapes.keys() & tensors.keys()):
+        got = tuple(tensors[name].shape)
+        if got != tuple(shapes[name]):
+            problems.append(f"{name} has shape {got}, expected {tuple(shapes[name])}")
+    if problems:
+        raise ValueError(f"{where} does not fit its config.json: {'; '.join(problems[:4])}")
+
+
+def fuse_bert(
+    tensors: Mapping[str, Tensor],
+    config: CellEncoderConfig | TextEncoderConfig,
+    where: str,
+    *,
+    has_token_types: bool,
+    has_cross_attention: bool = False,
+) -> dict[str, Tensor]:
+    """Map the tensors of a Hugging Face BERT to the names of our encoders.
+
+    Query, key and value become one matrix; token type 0, which is all that is ever used, is added
+    to the position embeddings.
+
+    Parameters
+    ----------
+    tensors
+        As read from the file; a prefix `bert.` and the old names gamma and beta are accepted.
+    config
+        Sizes to expect.
+    where
+        File to name in errors.
+    has_token_types
+        Whether the file must hold a token-type table (the text encoder of LangCell has none).
+    has_cross_attention
+        Whether every layer must hold cross-attention.
+
+    Raises
+    ------
+    ValueError
+        If tensors are missing, unknown or wrongly shaped.
+    """
+    given = _plain_names(tensors)
+    type_table = given.get("embeddings.token_type_embeddings.weight")
+    n_types = 1 if type_table is None else len(type_table)
+    shapes = _bert_shapes(config, n_types if has_token_types else 0, has_cross_attention)
+    check_tensors(given, shapes, where)
+    fused = {
+        "embeddings.token.weight": given["embeddings.word_embeddings.weight"],
+        "embeddings.position.weight": given["embeddings.position_embeddings.weight"],
+        "embeddings.norm.weight": given["embeddings.LayerNorm.weight"],
+        "embeddings.norm.bias": given["embeddings.LayerNorm.bias"],
+    }
+    if type_table is not None:
+        fused["embeddings.position.weight"] = fused["embeddings.position.weight"] + type_table[0]
+    for layer in range(config.n_layers):
+        fused |= _fuse_layer(given, layer, has_cross_attention)
+    return {name: tensor.float().contiguous() for name, tensor in fused.items()}
+
+
+def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    given = {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix("bert.")
+        plain = plain.replace("LayerNorm.gamma", "LayerNorm.weight")
+        plain = plain.replace("LayerNorm.beta", "LayerNorm.bias")
+        if not plain.startswith(_IGNORED):
+            given[plain] = tensor
+    return given
+
+
+def _bert_shapes(
+    config: CellEncoderConfig | TextEncoderConfig, n_types: int, has_cross_attention: bool
+) -> dict[str, tuple[int, ...]]:
+    """List the tensors of a Hugging Face BERT of these sizes."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
+        "embeddings.position_embeddings.weight": (config.max_positions, hidden),
+        "embeddings.LayerNorm.weight": (hidden,),
+        "embeddings.LayerNorm.bias": (hidden,),
+    }
+    if n_types:
+        shapes["embeddings.token_type_embeddings.weight"] = (n_types, hidden)
+    widths = {"attention": hidden}
+    if has_cross_attention:
+        widths["crossattention"] = cast(TextEncoderConfig, config).encoder_width
+    for layer in range(config.n_layers):
+        linear = {"intermediate.dense": (inner, hidden), "output.dense": (hidden, inner)}
+        for block, width in widths.items():
+            linear[f"{block}.self.query"] = (hidden, hidden)
+            linear[f"{block}.self.key"] = linear[f"{block}.self.value"] = (hidden, width)
+            linear[f"{block}.output.dense"] = (hidden, hidden)
+        prefix = f"encoder.layer.{layer}."
+        for name, shape in linear.items():
+            shapes[f"{prefix}{name}.weight"] = shape
+            shapes[f"{prefix}{name}.bias"] = shape[:1]
+        for name in (*(f"{block}.output" for block in widths), "output"):
+            shapes[f"{prefix}{name}.LayerNorm.weight"] = (hidden,)
+            shapes[f"{prefix}{name}.LayerNorm.bias"] = (hidden,)
+    return shapes
+
+
+def _fuse_layer(
+    given: Mapping[str, Tensor], layer: int, has_cross_attention: bool
+) -> dict[str, Tensor]:
+    old, new = f"encoder.layer.{layer}.", f"stack.blocks.{layer}."
+    fused = {}
+    for kind in ("weight", "bias"):
+
+        def joined(block: str, *parts: str, kind: str = kind) -> Tensor:
+            return torch.cat([given[f"{old}{block}.self.{part}.{kind}"] for part in parts])
+
+        renamed = {
+            "attention.output": "attention.output.dense",
+            "attention.norm": "attention.output.LayerNorm",
+            "feed_forward.intermediate": "intermediate.dense",
+            "feed_forward.output": "output.dense",
+            "feed_forward.norm": "output.LayerNorm",
+        }
+        fused[f"{new}attention.query_key_value.{kind}"] = joined(
+            "attention", "query", "key", "value"
+        )
+        if has_cross_attention:
+            renamed["cross_attention.query"] = "crossattention.self.query"
+            renamed["cross_attention.output"] = "crossattention.output.dense"
+            renamed["cross_attention.norm"] = "crossattention.output.LayerNorm"
+            fused[f"{new}cross_attention.key_value.{kind}"] = joined(
+                "crossattention", "key", "value"
+            )
+        for ours, theirs in renamed.items():
+            fused[f"{new}{ours}.{kind}"] = given[f"{old}{theirs}.{kind}"]
+    return fused

@@ -1,0 +1,192 @@
+"""Sizes and choices that make a model, as they stand in a checkpoint's config.json."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+FORMAT_VERSION = 1
+
+Activation = Literal["gelu", "gelu_new", "relu"]
+Pooling = Literal["cls", "mean"]
+MatchingKind = Literal["cross_attention", "fusion"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """Sizes of a stack of BERT blocks."""
+
+    hidden_size: int = 256
+    n_layers: int = 4
+    n_heads: int = 4
+    intermediate_size: int = 1024
+    hidden_act: Activation = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.n_heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of n_heads={self.n_heads}, got {self.hidden_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellEncoderConfig(StackConfig):
+    """Cell encoder: a BERT over gene tokens in rank order."""
+
+    vocab_size: int  # genes + pad, mask and CLS
+    max_positions: int = 513  # CLS and the genes after it
+    dropout: float = 0.02
+    attention_dropout: float = 0.02
+    pooling: Pooling = "cls"
+    masked_gene_head: bool = True  # False where a checkpoint brings none
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig(StackConfig):
+    """Text encoder: a BERT named by reference. The defaults are those of all-MiniLM-L6-v2."""
+
+    tower: str = "all-MiniLM-L6-v2"  # packaged name, folder or hub id; tokenizer and weights
+    revision: str = ""  # commit of a hub tower
+    sha256: str = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    frozen: bool = True  # kept out of the checkpoint, loaded from `tower`
+    pooling: Pooling = "mean"
+    max_tokens: int = 256
+    vocab_size: int = 30522
+    max_positions: int = 512
+    hidden_size: int = 384
+    n_layers: int = 6
+    n_heads: int = 12
+    intermediate_size: int = 1536
+    cross_attention: bool = False  # to cell states, in every layer
+    encoder_width: int = 0  # width of the cell states; 0 without cross-attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig(StackConfig):
+    """Matching head. The sizes are those of the fusion stack; cross-attention has none of its own."""
+
+    kind: MatchingKind = "fusion"
+    n_layers: int = 2
+    intermediate_size: int = 512
+    pooling: Pooling = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LangCellConfig:
+    """Everything that `LangCell` is built from.
+
+    Raises
+    ------
+    ValueError
+        If the parts do not fit each other.
+    """
+
+    cell: CellEncoderConfig
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    embedding_dim: int = 256
+    max_genes: int = 512  # genes of a cell that are read; CLS is not counted
+    logit_scale_init: float = math.log(1 / 0.05)  # log of the inverse temperature
+    logit_scale_max: float = 100.0  # the scale itself, after exp
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version must be {FORMAT_VERSION}, got {self.format_version!r}; "
+                "the checkpoint was written by another version of langcell"
+            )
+        if self.max_genes + 1 > self.cell.max_positions:
+            raise ValueError(
+                f"max_genes={self.max_genes} and CLS need cell.max_positions >= "
+                f"{self.max_genes + 1}, got {self.cell.max_positions}"
+            )
+        if self.text.max_tokens > self.text.max_positions:
+            raise ValueError(
+                f"text.max_tokens={self.text.max_tokens} exceeds "
+                f"text.max_positions={self.text.max_positions}"
+            )
+        self._check_cross_attention()
+
+    def _check_cross_attention(self) -> None:
+        if self.matching.kind == "cross_attention" and not self.text.cross_attention:
+            raise ValueError(
+                "matching.kind 'cross_attention' needs text.cross_attention=true; "
+                "matching.kind 'fusion' works without"
+            )
+        if self.text.cross_attention and self.text.frozen:
+            raise ValueError("text.cross_attention has weights to learn; set text.frozen=false")
+        if self.text.cross_attention and self.text.encoder_width != self.cell.hidden_size:
+            raise ValueError(
+                f"text.encoder_width must equal cell.hidden_size={self.cell.hidden_size}, "
+                f"got {self.text.encoder_width}"
+            )
+
+    def to_json(self) -> str:
+        """Return the configuration as the text of a config.json."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LangCellConfig":
+        """Build a configuration from what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown or missing, a value has the wrong type, or the format version is
+            another one.
+        """
+        if values.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"not a langcell checkpoint of format {FORMAT_VERSION}: "
+                f"format_version is {values.get('format_version')!r}"
+            )
+        return _build(cls, values, "")
+
+    @classmethod
+    def read(cls, path: Path) -> "LangCellConfig":
+        """Read a config.json; errors name the file."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} must hold a JSON object, got {type(values).__name__}")
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+Config = TypeVar("Config")
+
+
+def _build(cls: type[Config], values: dict[str, Any], where: str) -> Config:
+    """Make a (nested) configuration from JSON values; `where` is the dotted path so far."""
+    hints = get_type_hints(cls)
+    known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"unknown key {where}{unknown[0]}; known: {', '.join(sorted(known))}")
+    try:
+        return cls(**{key: _value(hints[key], given, where + key) for key, given in values.items()})
+    except TypeError as error:
+        raise ValueError(f"{where or 'config'}: {error}") from error
+
+
+def _value(hint: Any, given: Any, key: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, StackConfig):
+        if not isinstance(given, dict):
+            raise ValueError(f"{key} must be an object, got {given!r}")
+        return _build(hint, given, key + ".")
+    if get_origin(hint) is Literal:
+        if given not in get_args(hint):
+            raise ValueError(f"{key} must be one of {', '.join(get_args(hint))}, got {given!r}")
+        return given
+    wanted = (int, float) if hint is float else hint
+    if not isinstance(given, wanted) or (isinstance(given, bool) and hint is not bool):
+        raise ValueError(f"{key} must be {hint.__name__}, got {given!r}")
+    return given

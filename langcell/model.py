@@ -1,0 +1,305 @@
+"""The model that puts cells and texts in one space."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from langcell.bert import Attended, init_weights
+from langcell.cell_encoder import CellEncoder
+from langcell.config import LangCellConfig
+from langcell.label_embeddings import LabelEmbeddings
+from langcell.matching import CrossAttentionMatching, FusionMatching
+from langcell.text_encoder import TextEncoder
+from langcell.towers import load_tokenizer, load_tower
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from langcell.genes import GeneVocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFeatures:
+    """What the model makes of a batch of cells.
+
+    Attributes
+    ----------
+    states
+        Last states, shape (n_cells, t, hidden); (n_cells, 1, hidden) after `cls_only`.
+    attention_mask
+        Shape (n_cells, t), nonzero where a token is real; None where all are.
+    pooled
+        One vector a cell before the projection, shape (n_cells, hidden).
+    features
+        Unit norm, shape (n_cells, embedding_dim).
+    """
+
+    states: Tensor
+    attention_mask: Tensor | None
+    pooled: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFeatures:
+    """What the model makes of a batch of texts; fields as in `CellFeatures`.
+
+    Attributes
+    ----------
+    input_ids
+        Token ids, shape (n_texts, t): matching by cross-attention reads the text again.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor | None
+    states: Tensor
+    pooled: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LangCellOutput:
+    """Cells and texts of one step, and the scale of their similarity."""
+
+    cells: CellFeatures
+    texts: TextFeatures
+    logit_scale: Tensor
+
+
+class LangCell(nn.Module):
+    """Cell encoder, text encoder, projections to one space, and a matching head.
+
+    Parameters
+    ----------
+    config
+        Sizes and choices.
+    vocabulary
+        Genes behind the tokens; None leaves `encode_cells` and `save_pretrained` without.
+    text_encoder
+        Weights for a tuned text tower to start from (see `langcell.towers.load_tower`); random
+        without. A frozen tower is loaded when it is first needed and is never part of the
+        module's parameters.
+
+    Examples
+    --------
+    >>> model = LangCell.from_pretrained("mini")  # doctest: +SKIP
+    >>> model.encode_texts(["cell type: B cell. "]).shape  # doctest: +SKIP
+    (1, 256)
+    """
+
+    def __init__(
+        self,
+        config: LangCellConfig,
+        vocabulary: "GeneVocabulary | None" = None,
+        *,
+        text_encoder: TextEncoder | None = None,
+    ) -> None:
+        super().__init__()
+        if vocabulary is not None and vocabulary.size != config.cell.vocab_size:
+            raise ValueError(
+                f"cell.vocab_size must equal the vocabulary's {vocabulary.size} tokens, "
+                f"got {config.cell.vocab_size}"
+            )
+        self.config = config
+        self.vocabulary = vocabulary
+        self.sha256 = ""  # of the weights file that the model was read from or written to
+        self.label_embeddings: LabelEmbeddings | None = None
+        self.cell_encoder = CellEncoder(config.cell)
+        self.cell_projection = nn.Linear(config.cell.hidden_size, config.embedding_dim)
+        self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
+        self.matching = _matching_head(config)
+        for projection in (self.cell_projection, self.text_projection):
+            init_weights(projection)
+        self.text_encoder: TextEncoder | None = None
+        if not config.text.frozen:
+            self.text_encoder = text_encoder or TextEncoder(config.text)
+        # In a list, so that the module neither saves, trains nor counts a frozen tower.
+        self._frozen_tower: list[TextEncoder] = []
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.logit_scale.device
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor on cosine similarities (inverse temperature), clipped from above."""
+        return self.logit_scale.exp().clamp(max=self.config.logit_scale_max)
+
+    def text_tower(self) -> TextEncoder:
+        """Return the text encoder, loading a frozen one when it is first asked for."""
+        if self.text_encoder is not None:
+            return self.text_encoder
+        if not self._frozen_tower:
+            self._frozen_tower.append(load_tower(self.config.text).eval().requires_grad_(False))
+        return self._frozen_tower[0].to(self.device)
+
+    def encode_cell(
+        self, input_ids: Tensor, attention_mask: Tensor | None, *, cls_only: bool = False
+    ) -> CellFeatures:
+        """Encode tokenised cells.
+
+        Parameters
+        ----------
+        input_ids
+            CLS and gene tokens in rank order, shape (n_cells, t).
+        attention_mask
+            Shape (n_cells, t), nonzero where a token is real; None where all are.
+        cls_only
+            Leave out the last states that matching would need; faster, same features.
+        """
+        cls_only = cls_only and self.config.cell.pooling == "cls"
+        states = self.cell_encoder(input_ids, attention_mask, cls_only=cls_only)
+        pooled = self.cell_encoder.pool(states, attention_mask)
+        features = functional.normalize(self.cell_projection(pooled), dim=-1)
+        return CellFeatures(
+            states=states, attention_mask=attention_mask, pooled=pooled, features=features
+        )
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None) -> TextFeatures:
+        """Encode tokenised texts, both (n_texts, t)."""
+        tower = self.text_tower()
+        states = tower(input_ids, attention_mask)
+        pooled = tower.pool(states, attention_mask)
+        return TextFeatures(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            states=states,
+            pooled=pooled,
+            features=self.project_text(pooled),
+        )
+
+    def project_text(self, pooled: Tensor) -> Tensor:
+        """Map pooled texts (n, text hidden) to unit features (n, embedding_dim)."""
+        return functional.normalize(self.text_projection(pooled), dim=-1)
+
+    def match(
+        self,
+        text: TextFeatures,
+        cell: CellFeatures,
+        *,
+        text_rows: Tensor | None = None,
+        cell_rows: Tensor | None = None,
+    ) -> Tensor:
+        """Score pairs of a text and a cell.
+
+        Parameters
+        ----------
+        text, cell
+            From `encode_text` and `encode_cell` (with all states).
+        text_rows, cell_rows
+            Shape (n,): pair i is text `text_rows[i]` with cell `cell_rows[i]`. None takes row i.
+
+        Returns
+        -------
+        Tensor
+            Logits, shape (n, 2); index 1 is 'match'.
+        """
+        cells = Attended(states=cell.states, attention_mask=cell.attention_mask, rows=cell_rows)
+        mask = _take(text.attention_mask, text_rows)
+        if isinstance(self.matching, FusionMatching):
+            return self.matching(_take(text.states, text_rows), mask, cells)
+        states = self.text_tower()(
+            _take(text.input_ids, text_rows), mask, cells=cells, first_only=True
+        )
+        return self.matching(states[:, 0])
+
+    def masked_gene_logits(self, states: Tensor) -> Tensor:
+        """Score every gene token at each state, (..., hidden) to (..., vocab_size)."""
+        return self.cell_encoder.masked_gene_logits(states)
+
+    def forward(
+        self,
+        cell_input_ids: Tensor,
+        cell_attention_mask: Tensor | None,
+        text_input_ids: Tensor,
+        text_attention_mask: Tensor | None,
+    ) -> LangCellOutput:
+        """Encode a batch of cells and a batch of texts; see `encode_cell` and `encode_text`."""
+        return LangCellOutput(
+            cells=self.encode_cell(cell_input_ids, cell_attention_mask),
+            texts=self.encode_text(text_input_ids, text_attention_mask),
+            logit_scale=self.scale,
+        )
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Tokenizer of the text tower."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.config.text.tower, self.config.text.revision)
+        return self._tokenizer
+
+    def tokenize_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids and mask of texts, both (n_texts, t) on the model's device."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.config.text.max_tokens,
+            return_tensors="pt",
+        )
+        return encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
+
+    def pool_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """Return what the text tower makes of each text before the projection.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, shape (n_texts, text hidden size).
+        """
+        unique = sorted(set(texts), key=lambda text: (len(text), text))  # little padding
+        tower = self.text_tower()
+        rows = [np.empty((0, self.config.text.hidden_size), np.float32)]
+        with inference(self), inference(tower):
+            for start in range(0, len(unique), batch_size):
+                ids, mask = self.tokenize_texts(unique[start : start + batch_size])
+                rows.append(tower.pool(tower(ids, mask), mask).cpu().numpy())
+        place = {text: row for row, text in enumerate(unique)}
+        return np.concatenate(rows)[[place[text] for text in texts]]
+
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """Embed texts in the common space.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, unit norm, shape (n_texts, embedding_dim).
+        """
+        pooled = torch.from_numpy(self.pool_texts(texts, batch_size=batch_size))
+        with inference(self):
+            return self.project_text(pooled.to(self.device)).cpu().numpy()
+
+
+@contextmanager
+def inference(module: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off within a block, and back to what it was after."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        module.train(was_training)
+
+
+def _take(tensor: Tensor | None, rows: Tensor | None) -> Tensor | None:
+    return tensor if rows is None or tensor is None else tensor[rows]
+
+
+def _matching_head(config: LangCellConfig) -> CrossAttentionMatching | FusionMatching:
+    if config.matching.kind == "cross_attention":
+        return CrossAttentionMatching(config.text)
+    return FusionMatching(
+        config.matching,
+        text_width=config.text.hidden_size,
+        cell_width=config.cell.hidden_size,
+    )

