@@ -1,0 +1,36 @@
+"""All cell types that a cell of animal tissue may be called."""
+
+from functools import cache
+from importlib.resources import files
+
+from ontology.graph import Ontology
+
+ROOT = "CL:0000000"
+# Too general to be an answer: cell, eukaryotic cell, Eumycetozoan cell, animal cell (obsolete in
+# recent releases, which keep its id).
+NEVER_CALLED = frozenset({ROOT, "CL:0000255", "CL:0000257", "CL:0000548"})
+
+
+@cache
+def excluded_branches() -> dict[str, str]:
+    """Return the branches that annotation of animal tissue never means: root id -> reason.
+
+    They are the rows of ``ontology/data/excluded_branches.tsv``.
+    """
+    table = (files("ontology") / "data" / "excluded_branches.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in table.splitlines()[1:]]
+    return {term_id: reason for term_id, _name, reason in rows}
+
+
+def all_cell_types(ontology: Ontology) -> tuple[str, ...]:
+    """Return the ids of all cell types of a Cell Ontology release that may be called, sorted.
+
+    They are the live descendants of the root cell term, without the excluded branches and without
+    `NEVER_CALLED`. Cell parts ("reniform nucleus") and the terms of other ontologies in an .obo
+    file are no descendants of the root and so never among them.
+    """
+    excluded = set(NEVER_CALLED)
+    for branch in excluded_branches():
+        if branch in ontology.index:  # an older release may lack a branch
+            excluded |= ontology.descendants(branch) | {branch}
+    return tuple(sorted(ontology.descendants(ROOT) - excluded))

@@ -1,0 +1,232 @@
+"""The order of the terms: ancestors, depth, common ancestors and distance."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from ontology.bundled import read_bundled
+from ontology.obo import read_obo
+from ontology.term import OntologySource, Term
+
+
+class Ontology:
+    """Terms of one release and the directed acyclic graph of their parents.
+
+    Parameters
+    ----------
+    source
+        What was read. Parents that the source does not describe are left out of the graph.
+
+    Attributes
+    ----------
+    name, release
+        Which ontology, and the release as a bare date or version ("2026-03-26").
+    relations
+        The relations that the source keeps apart: ("is_a", "part_of", ...) for an OBO file,
+        ("is_a or part_of",) for a bundled one, which merges them.
+    terms
+        Every term by its id, obsolete ones included.
+    ids
+        Ids of the live terms, sorted: the order of rows and columns of ``closure``.
+
+    Raises
+    ------
+    ValueError
+        If a term is its own ancestor.
+    """
+
+    def __init__(self, source: OntologySource) -> None:
+        self.name = source.name
+        self.release = source.release
+        self.relations = source.relations
+        self.terms: Mapping[str, Term] = source.terms
+        self.ids = tuple(sorted(key for key, term in source.terms.items() if not term.is_obsolete))
+        self.index: Mapping[str, int] = {term_id: i for i, term_id in enumerate(self.ids)}
+        self._parents = {
+            term_id: tuple(parent for parent in self.terms[term_id].parents if parent in self.index)
+            for term_id in self.ids
+        }
+        self._children: dict[str, list[str]] = {term_id: [] for term_id in self.ids}
+        for term_id in self.ids:
+            for parent in self._parents[term_id]:
+                self._children[parent].append(term_id)
+        self._order = self._sort_roots_first()
+
+    @classmethod
+    def bundled(cls, prefix: str = "CL") -> "Ontology":
+        """Return the release inside the installed cellxgene-ontology-guide; built once.
+
+        >>> Ontology.bundled().terms["CL:0000236"].name
+        'B cell'
+        """
+        return _bundled(prefix)
+
+    @classmethod
+    def from_obo(cls, path: str | Path) -> "Ontology":
+        """Return the ontology in an .obo or .obo.gz file; errors as in `ontology.obo.read_obo`."""
+        return cls(read_obo(path))
+
+    def parents(self, term_id: str) -> tuple[str, ...]:
+        """Return the live parents of a live term, sorted."""
+        return self._parents[self.check(term_id)]
+
+    def children(self, term_id: str) -> tuple[str, ...]:
+        """Return the live children of a live term, sorted."""
+        return tuple(self._children[self.check(term_id)])
+
+    def ancestors(self, term_id: str) -> frozenset[str]:
+        """Return all ancestors of a live term, without the term itself."""
+        return frozenset(self._ids_of_row(self.closure, term_id)) - {term_id}
+
+    def descendants(self, term_id: str) -> frozenset[str]:
+        """Return all descendants of a live term, without the term itself."""
+        return frozenset(self._ids_of_row(self._closure_down, term_id)) - {term_id}
+
+    def depth(self, term_id: str) -> int:
+        """Return the number of edges on the longest way up to a root, 0 for a root.
+
+        The longest way, so that an ancestor is always shallower than its descendants.
+        """
+        return self._depths[self.check(term_id)]
+
+    def lca(self, first: str, second: str) -> str | None:
+        """Return the deepest term that is an ancestor of both or one of the two themselves.
+
+        A graph with several parents a term can have several; of equally deep ones the nearest to
+        both is taken, then the first id. None where the two share no root.
+        """
+        up_first, up_second = self.edges_up(first), self.edges_up(second)
+        shared = up_first.keys() & up_second.keys()
+        if not shared:
+            return None
+        return min(shared, key=lambda c: (-self._depths[c], up_first[c] + up_second[c], c))
+
+    def distance(self, first: str, second: str) -> int:
+        """Return the fewest edges from one term up to a shared ancestor and down to the other.
+
+        Raises
+        ------
+        ValueError
+            If the two share no ancestor.
+        """
+        up_first, up_second = self.edges_up(first), self.edges_up(second)
+        shared = up_first.keys() & up_second.keys()
+        if not shared:
+            raise ValueError(f"{first} and {second} share no ancestor in {self.title}")
+        return min(up_first[term_id] + up_second[term_id] for term_id in shared)
+
+    def is_comparable(self, first: str, second: str) -> bool:
+        """Say whether the two are the same or one is an ancestor of the other."""
+        i, j = self.index[self.check(first)], self.index[self.check(second)]
+        return bool(self.closure[i, j] or self.closure[j, i])
+
+    def edges_up(self, term_id: str) -> dict[str, int]:
+        """Return the fewest edges up to each ancestor of a live term, 0 for the term itself."""
+        edges = {self.check(term_id): 0}
+        queue = [term_id]
+        for child in queue:  # grows while it is read; breadth first, so first seen is shortest
+            for parent in self._parents[child]:
+                if parent not in edges:
+                    edges[parent] = edges[child] + 1
+                    queue.append(parent)
+        return edges
+
+    @cached_property
+    def closure(self) -> sparse.csr_matrix:
+        """Reflexive transitive closure, bool, shape (n_terms, n_terms).
+
+        Entry (i, j) is True where term j is an ancestor of term i or the term itself.
+        """
+        rows: dict[str, np.ndarray] = {}
+        for term_id in self._order:
+            above = [rows[parent] for parent in self._parents[term_id]]
+            rows[term_id] = np.unique(np.concatenate([[self.index[term_id]], *above]).astype(int))
+        columns = [rows[term_id] for term_id in self.ids]
+        pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
+        indices = np.concatenate(columns) if columns else np.empty(0, dtype=int)
+        shape = (len(self.ids), len(self.ids))
+        return sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, pointers), shape)
+
+    def closure_of(self, term_ids: Sequence[str]) -> sparse.csr_matrix:
+        """Return the closure among some live terms alone, shape (n, n), in their order."""
+        rows = [self.index[self.check(term_id)] for term_id in term_ids]
+        return self.closure[rows][:, rows]
+
+    def current(self, term_id: str) -> str | None:
+        """Return the live term that an id stands for: itself, or what replaced it; else None."""
+        seen = set()
+        while term_id in self.terms and term_id not in seen:
+            seen.add(term_id)
+            term = self.terms[term_id]
+            if not term.is_obsolete:
+                return term_id
+            if term.replaced_by is None:
+                return None
+            term_id = term.replaced_by
+        return None
+
+    def check(self, term_id: str) -> str:
+        """Return the id of a live term as given.
+
+        Raises
+        ------
+        KeyError
+            If it is unknown or obsolete; the line names a replacement where there is one.
+        """
+        if term_id in self.index:
+            return term_id
+        if term_id not in self.terms:
+            raise KeyError(f"{term_id} is not a term of {self.title}")
+        instead = self.current(term_id)
+        hint = f"; use {instead}" if instead else ""
+        raise KeyError(f"{term_id} ({self.terms[term_id].name}) is obsolete in {self.title}{hint}")
+
+    @property
+    def title(self) -> str:
+        """Name and release, for messages."""
+        return f"{self.name} {self.release}"
+
+    @cached_property
+    def _closure_down(self) -> sparse.csr_matrix:
+        return self.closure.T.tocsr()
+
+    @cached_property
+    def _depths(self) -> dict[str, int]:
+        depths: dict[str, int] = {}
+        for term_id in self._order:
+            depths[term_id] = 1 + max((depths[p] for p in self._parents[term_id]), default=-1)
+        return depths
+
+    def _ids_of_row(self, matrix: sparse.csr_matrix, term_id: str) -> Iterator[str]:
+        row = self.index[self.check(term_id)]
+        columns = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
+        return (self.ids[column] for column in columns)
+
+    def _sort_roots_first(self) -> list[str]:
+        """Return the live ids so that parents stand before children; refuse a cycle."""
+        waiting = {term_id: len(parents) for term_id, parents in self._parents.items()}
+        order = [term_id for term_id in self.ids if not waiting[term_id]]
+        for term_id in order:  # grows while it is read
+            for child in self._children[term_id]:
+                waiting[child] -= 1
+                if not waiting[child]:
+                    order.append(child)
+        if len(order) < len(self.ids):
+            raise ValueError(f"{self.title} has a cycle: {' is_a '.join(self._find_cycle(order))}")
+        return order
+
+    def _find_cycle(self, sorted_ids: Sequence[str]) -> list[str]:
+        left = set(self.ids) - set(sorted_ids)
+        # Each term left over has a parent left over, so a walk up must come round.
+        walk = [min(left)]
+        while walk[-1] not in walk[:-1]:
+            walk.append(min(left.intersection(self._parents[walk[-1]])))
+        return walk[walk.index(walk[-1]) :]
+
+
+@cache
+def _bundled(prefix: str) -> Ontology:
+    return Ontology(read_bundled(prefix))
