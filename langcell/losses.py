@@ -1,0 +1,191 @@
+"""The four losses of language-cell pretraining, as functions on features.
+
+No function here knows a model or an ontology: which pairs are positive, and which are
+comparable in the ontology and therefore no evidence either way, arrives as boolean matrices.
+The losses are those of LangCell (Zhao et al. 2024, arXiv 2405.06708); the treatment of equal and
+comparable types is this project's.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = -100
+
+
+def masked_gene_loss(logits: Tensor, labels: Tensor, measured: Tensor | None = None) -> Tensor:
+    """Return the cross-entropy of the true genes at masked positions.
+
+    Parameters
+    ----------
+    logits
+        Scores over the vocabulary, shape (..., vocabulary).
+    labels
+        True token at masked positions, `IGNORED` (-100) elsewhere, shape (...).
+    measured
+        True where the source of the cell measured the gene; broadcasts against `logits`. A gene
+        that was not measured is unknown, so it takes no part in the softmax. None: all genes.
+
+    Returns
+    -------
+    Tensor
+        Mean over masked positions; 0 with zero gradients when nothing is masked.
+    """
+    masked = labels != IGNORED
+    if not bool(masked.any()):
+        return logits.sum() * 0.0
+    if measured is not None:
+        logits = torch.where(measured, logits, _lowest(logits))
+    return functional.cross_entropy(logits[masked].float(), labels[masked])
+
+
+def cell_cell_loss(
+    view_a: Tensor, view_b: Tensor, comparable: Tensor, logit_scale: Tensor | float
+) -> Tensor:
+    """Return the contrast between two views of each cell, other cells being negatives.
+
+    SimCSE (Gao et al. 2021, equation 1), averaged over both directions. Cells of the same type or
+    of comparable types (one an ancestor of the other) are no negatives of each other.
+
+    Parameters
+    ----------
+    view_a, view_b
+        Unit-norm features of the same cells, shape (n_cells, d).
+    comparable
+        True where the types of two cells are equal or comparable, shape (n_cells, n_cells).
+    logit_scale
+        Inverse temperature.
+
+    Returns
+    -------
+    Tensor
+        Scalar; 0 with zero gradients when no cell has a negative.
+    """
+    logits = logit_scale * view_a @ view_b.T  # (n_cells, n_cells)
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.float().masked_fill(comparable & ~own, float(_lowest(logits.float())))
+    target = torch.arange(len(logits), device=logits.device)
+    both_ways = functional.cross_entropy(logits, target) + functional.cross_entropy(
+        logits.T, target
+    )
+    return both_ways / 2
+
+
+def multi_positive_contrastive_loss(
+    cell_features: Tensor,
+    text_features: Tensor,
+    positives: Tensor,
+    ignore: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    extra_text_features: Tensor | None = None,
+    extra_ignore: Tensor | None = None,
+) -> Tensor:
+    """Return the symmetric contrast between cells and the unique texts of a batch.
+
+    Each positive pair competes with the negatives of its row alone; the positives of a row are
+    averaged. So two cells of one type never push each other away, and a batch of one type has
+    loss 0, which a softmax over all columns with a soft target would not give.
+
+    Parameters
+    ----------
+    cell_features
+        Unit-norm features, shape (n_cells, d).
+    text_features
+        Unit-norm features of the distinct texts, shape (n_texts, d).
+    positives
+        True where the text describes the cell, shape (n_cells, n_texts).
+    ignore
+        True where the pair is neither positive nor negative, for example a text of an ancestor or
+        a descendant of the type, shape (n_cells, n_texts). Positives win over it.
+    logit_scale
+        Inverse temperature.
+    extra_text_features
+        Features of texts that describe no cell of the batch (a table of ontology terms), shape
+        (n_extra, d): further negatives of the cells.
+    extra_ignore
+        True where an extra text is no negative of the cell, shape (n_cells, n_extra).
+
+    Returns
+    -------
+    Tensor
+        Mean of the two directions, each the mean over its rows that have a positive.
+    """
+    logits = (logit_scale * cell_features @ text_features.T).float()  # (n_cells, n_texts)
+    negatives = ~(positives | ignore)
+    from_texts = _one_direction(logits.T, positives.T, negatives.T)
+    if extra_text_features is not None:
+        extra = (logit_scale * cell_features @ extra_text_features.T).float()
+        unwanted = (
+            torch.zeros_like(extra, dtype=torch.bool) if extra_ignore is None else extra_ignore
+        )
+        logits = torch.cat([logits, extra], dim=1)  # (n_cells, n_texts + n_extra)
+        positives = torch.cat([positives, torch.zeros_like(unwanted)], dim=1)
+        negatives = torch.cat([negatives, ~unwanted], dim=1)
+    return (_one_direction(logits, positives, negatives) + from_texts) / 2
+
+
+def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of match (1) against mismatch (0).
+
+    Parameters
+    ----------
+    logits
+        Scores of the matching head, shape (n_pairs, 2).
+    labels
+        1 where text and cell belong together, else 0, shape (n_pairs,).
+    """
+    if len(labels) == 0:
+        return logits.sum() * 0.0
+    return functional.cross_entropy(logits.float(), labels)
+
+
+def sample_hard_negatives(
+    similarity: Tensor, allowed: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Draw one negative per row, the likelier the more similar it looks.
+
+    As in BLIP (Li et al. 2022, section 3.2): by the softmax of the similarity, over allowed pairs.
+
+    Parameters
+    ----------
+    similarity
+        Scaled similarity, shape (n_rows, n_columns).
+    allowed
+        True where the column is a true negative of the row, same shape.
+    generator
+        Random state.
+
+    Returns
+    -------
+    Tensor
+        Column index per row, -1 where the row has no allowed column, shape (n_rows,), int64.
+
+    Examples
+    --------
+    >>> allowed = torch.tensor([[False, True], [False, False]])
+    >>> sample_hard_negatives(torch.zeros(2, 2), allowed, torch.Generator()).tolist()
+    [1, -1]
+    """
+    chosen = torch.full((len(similarity),), -1, dtype=torch.int64, device=similarity.device)
+    rows = allowed.any(dim=1)
+    if bool(rows.any()):
+        scores = similarity.detach().float().masked_fill(~allowed, -torch.inf)[rows]
+        chosen[rows] = torch.multinomial(scores.softmax(dim=1), 1, generator=generator)[:, 0]
+    return chosen
+
+
+def _one_direction(logits: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Mean over rows with a positive of the mean over positives of softplus(lse(neg) - pos)."""
+    # The lowest finite number stands for minus infinity: logsumexp of nothing has no gradient.
+    hardest = logits.masked_fill(~negatives, float(_lowest(logits))).logsumexp(dim=1, keepdim=True)
+    pair_loss = functional.softplus(hardest - logits)  # (n_rows, n_columns)
+    weights = positives.to(logits.dtype)
+    n_positives = weights.sum(dim=1)
+    row_loss = (pair_loss * weights).sum(dim=1) / n_positives.clamp(min=1)
+    return row_loss.sum() / (n_positives > 0).sum().clamp(min=1)
+
+
+def _lowest(logits: Tensor) -> Tensor:
+    # Half of the lowest, so that a difference of two logits stays finite.
+    return torch.tensor(torch.finfo(logits.dtype).min / 2, dtype=logits.dtype, device=logits.device)
