@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any
 from langcell.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from langcell.checkpoint import list_bundled_models as list_bundled_models
+    from langcell.config import LangCellConfig as LangCellConfig
+    from langcell.label_embeddings import LabelEmbeddings as LabelEmbeddings
     from langcell.model import LangCell as LangCell
 
 # Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
 _HOMES = {
+    "LabelEmbeddings": "langcell.label_embeddings",
     "LangCell": "langcell.model",
+    "LangCellConfig": "langcell.config",
+    "list_bundled_models": "langcell.checkpoint",
 }
-__all__ = ["LangCell", "__version__"]
+__all__ = ["LabelEmbeddings", "LangCell", "LangCellConfig", "__version__", "list_bundled_models"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,9 @@
 """Read BERT weights named as Hugging Face names them into the fused layout of our blocks."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -12,6 +13,18 @@ from langcell.config import CellEncoderConfig, TextEncoderConfig
 
 # Heads of other tasks and buffers that older files carry.
 _IGNORED = ("cls.", "pooler.", "embeddings.position_ids")
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "max_positions": "max_position_embeddings",
+    "hidden_size": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "hidden_act": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "layer_norm_eps": "layer_norm_eps",
+}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -32,6 +45,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} is not a readable weights file: {str(error).splitlines()[0]}"
         ) from error
+
+
+def read_sizes(folder: Path) -> dict[str, Any]:
+    """Read a Hugging Face BERT's config.json under the names of our configurations.
+
+    Raises
+    ------
+    ValueError
+        If it is not a BERT with absolute positions, or a size is missing.
+    """
+    path = folder / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    kind = values.get("model_type"), values.get("position_embedding_type", "absolute")
+    if kind != ("bert", "absolute"):
+        raise ValueError(f"{path} must describe a BERT with absolute positions, got {kind}")
+    missing = sorted(set(_SIZES.values()) - set(values))
+    if missing:
+        raise ValueError(f"{path} has no {missing[0]!r}")
+    return {ours: values[theirs] for ours, theirs in _SIZES.items()}
 
 
 def find_weights(folder: Path) -> Path:

@@ -27,6 +27,10 @@ class StackConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
+        if self.hidden_act not in get_args(Activation):
+            raise ValueError(
+                f"hidden_act must be one of {', '.join(get_args(Activation))}, got {self.hidden_act!r}"
+            )
         if self.hidden_size % self.n_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of n_heads={self.n_heads}, got {self.hidden_size}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from langcell.bert import Attended, init_weights
+from langcell.bert_weights import check_tensors
 from langcell.cell_encoder import CellEncoder
+from langcell.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint, write_checkpoint
 from langcell.config import LangCellConfig
 from langcell.label_embeddings import LabelEmbeddings
 from langcell.matching import CrossAttentionMatching, FusionMatching
+from langcell.official import is_official, read_official
 from langcell.text_encoder import TextEncoder
 from langcell.towers import load_tokenizer, load_tower
 
@@ -277,6 +281,62 @@ class LangCell(nn.Module):
         pooled = torch.from_numpy(self.pool_texts(texts, batch_size=batch_size))
         with inference(self):
             return self.project_text(pooled.to(self.device)).cpu().numpy()
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the model to a folder; see `langcell.checkpoint.write_checkpoint`."""
+        checkpoint = Checkpoint(
+            config=self.config,
+            tensors=dict(self.state_dict()),
+            vocabulary=self.vocabulary,
+            labels=self.label_embeddings,
+        )
+        self.sha256 = write_checkpoint(Path(folder), checkpoint, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        device: str = "cpu",
+        vocabulary: "GeneVocabulary | None" = None,
+    ) -> "LangCell":
+        """Load a bundled model by name, a folder, or a Hugging Face hub id.
+
+        Parameters
+        ----------
+        name
+            See `langcell.checkpoint.resolve_checkpoint`. A folder in the layout of the released
+            LangCell is read too.
+        device
+            Where the weights go.
+        vocabulary
+            Gene table for a released LangCell folder, which brings none.
+
+        Raises
+        ------
+        OSError
+            If it is not found.
+        ValueError
+            If it is not a checkpoint of this format, or tensors are missing, unknown or misshapen.
+        """
+        folder = resolve_checkpoint(name)
+        if is_official(folder):
+            checkpoint = read_official(folder, vocabulary=vocabulary)
+        else:
+            checkpoint = read_checkpoint(folder)
+        return cls.from_checkpoint(checkpoint, str(folder)).to(device)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, where: str) -> "LangCell":
+        """Build the model that a checkpoint describes; `where` names it in errors."""
+        with torch.device("meta"):  # no time is spent on weights that are replaced at once
+            model = cls(checkpoint.config, checkpoint.vocabulary)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        check_tensors(checkpoint.tensors, shapes, where)
+        model.load_state_dict(checkpoint.tensors, assign=True)
+        model.label_embeddings = checkpoint.labels
+        model.sha256 = checkpoint.sha256
+        return model.requires_grad_(True).eval()
 
 
 @contextmanager

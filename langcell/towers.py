@@ -1,14 +1,13 @@
 """Text towers by reference: packaged with a dependency, in a local folder, or on the hub."""
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langcell import hub
-from langcell.bert_weights import find_weights, fuse_bert, read_tensors
+from langcell.bert_weights import find_weights, fuse_bert, read_sizes, read_tensors
 from langcell.config import Pooling, TextEncoderConfig
 from langcell.text_encoder import TextEncoder
 
@@ -111,8 +110,15 @@ def text_encoder_config(
         base = _PACKAGED[name].config
     else:
         folder = find_tower(name, revision)
-        base = _config_of(folder, name)
-        base = replace(base, revision=revision, sha256=sha256_of(find_weights(folder)))
+        sizes = read_sizes(folder)
+        base = TextEncoderConfig(
+            **sizes,
+            tower=name,
+            revision=revision,
+            sha256=sha256_of(find_weights(folder)),
+            pooling="cls",
+            max_tokens=sizes["max_positions"],
+        )
     return replace(
         base,
         frozen=frozen,
@@ -120,28 +126,6 @@ def text_encoder_config(
         max_tokens=max_tokens or base.max_tokens,
         cross_attention=encoder_width > 0,
         encoder_width=encoder_width,
-    )
-
-
-def _config_of(folder: Path, name: str) -> TextEncoderConfig:
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kind = values.get("model_type"), values.get("position_embedding_type", "absolute")
-    if kind != ("bert", "absolute"):
-        raise ValueError(f"text tower {name!r} must be a BERT with absolute positions, got {kind}")
-    return TextEncoderConfig(
-        tower=name,
-        pooling="cls",
-        max_tokens=values["max_position_embeddings"],
-        vocab_size=values["vocab_size"],
-        max_positions=values["max_position_embeddings"],
-        hidden_size=values["hidden_size"],
-        n_layers=values["num_hidden_layers"],
-        n_heads=values["num_attention_heads"],
-        intermediate_size=values["intermediate_size"],
-        hidden_act=values["hidden_act"],
-        dropout=values["hidden_dropout_prob"],
-        attention_dropout=values["attention_probs_dropout_prob"],
-        layer_norm_eps=values["layer_norm_eps"],
     )
 
 

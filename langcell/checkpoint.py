@@ -1,0 +1,186 @@
+"""Checkpoints on disk: config.json, model.safetensors, genes.tsv and what may go with them."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from langcell import hub
+from langcell.config import LangCellConfig
+from langcell.genes import GeneVocabulary
+from langcell.label_embeddings import LabelEmbeddings
+from langcell.towers import sha256_of
+
+WEIGHTS = "model.safetensors"
+_BUNDLED = Path(__file__).parent / "models"
+_FILES = ("config.json", WEIGHTS, "genes.tsv", "labels.*", "calibration.*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a folder holds, before it is a model.
+
+    Attributes
+    ----------
+    tensors
+        Weights by parameter name; without those of a frozen text tower.
+    vocabulary
+        Gene table; None for a released checkpoint that is read without one.
+    sha256
+        Of the weights file.
+    """
+
+    config: LangCellConfig
+    tensors: dict[str, Tensor]
+    vocabulary: GeneVocabulary | None
+    labels: LabelEmbeddings | None = None
+    sha256: str = ""
+
+
+def list_bundled_models() -> tuple[str, ...]:
+    """Return the names of the models that come with the package."""
+    return tuple(sorted(path.parent.name for path in _BUNDLED.glob("*/config.json")))
+
+
+def resolve_checkpoint(name: str | Path) -> Path:
+    """Return the local folder of a checkpoint.
+
+    Parameters
+    ----------
+    name
+        Bundled name, folder, or Hugging Face hub id; looked for in this order (write `./mini` for
+        a folder that bears a bundled name).
+
+    Raises
+    ------
+    OSError
+        If it is not found; one line that lists the bundled models.
+    """
+    if str(name) in list_bundled_models():
+        return _BUNDLED / str(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    bundled = f"bundled models: {', '.join(list_bundled_models()) or 'none'}"
+    if isinstance(name, Path) or not hub.is_hub_id(name):
+        raise FileNotFoundError(f"no checkpoint folder {str(name)!r}; {bundled}")
+    try:
+        return hub.download(name, _FILES)
+    except OSError as error:
+        raise OSError(f"no folder {name!r}, and {error}; {bundled}") from error
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If config.json, the weights or the gene table are missing.
+    ValueError
+        If the folder is of another format or a file in it is damaged.
+    """
+    for name in ("config.json", WEIGHTS, "genes.tsv"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a langcell checkpoint: it has no {name}")
+    config = LangCellConfig.read(folder / "config.json")
+    vocabulary = GeneVocabulary.read(folder / "genes.tsv")
+    if vocabulary.size != config.cell.vocab_size:
+        raise ValueError(
+            f"{folder / 'genes.tsv'} makes a vocabulary of {vocabulary.size} tokens, "
+            f"config.json says {config.cell.vocab_size}"
+        )
+    has_labels = (folder / "labels.safetensors").is_file()
+    return Checkpoint(
+        config=config,
+        tensors=_read_weights(folder / WEIGHTS),
+        vocabulary=vocabulary,
+        labels=LabelEmbeddings.read(folder) if has_labels else None,
+        sha256=sha256_of(folder / WEIGHTS),
+    )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name).float() for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder beside `target` that takes its place when the block ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    old = new.with_name(new.name + ".old")
+    try:
+        yield new
+        new.chmod(0o755)  # mkdtemp makes it private
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_checkpoint(
+    folder: Path, checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32
+) -> str:
+    """Write a checkpoint folder whole or not at all; return the sha256 of its weights.
+
+    Parameters
+    ----------
+    folder
+        Replaced if it holds a checkpoint already.
+    dtype
+        Of the stored weights; they are read back as float32.
+
+    Raises
+    ------
+    ValueError
+        If there is no gene table to write.
+    FileExistsError
+        If the folder holds something other than a checkpoint.
+    """
+    if checkpoint.vocabulary is None:
+        raise ValueError("a checkpoint needs a gene table; load the model with vocabulary=...")
+    if folder.exists() and not _may_replace(folder):
+        raise FileExistsError(f"{folder} exists and is not a langcell checkpoint; not replaced")
+    with replaced_folder(folder) as new:
+        (new / "config.json").write_text(checkpoint.config.to_json(), encoding="utf-8")
+        tensors = {
+            name: tensor.detach().to("cpu", dtype).contiguous()
+            for name, tensor in checkpoint.tensors.items()
+        }
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        checkpoint.vocabulary.write(new / "genes.tsv")
+        if checkpoint.labels is not None:
+            checkpoint.labels.write(new)
+        return sha256_of(new / WEIGHTS)
+
+
+def _may_replace(folder: Path) -> bool:
+    """Tell whether `folder` is empty or a checkpoint of ours, so that no other data is lost."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        return "format_version" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
