@@ -1,0 +1,294 @@
+"""Cells as rank-value sequences: genes ordered by count / total x 10,000 / corpus median."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from langcell.gene_table import GeneResolution
+from langcell.genes import GeneVocabulary
+from langcell.rank_kernel import rank_cells
+
+if TYPE_CHECKING:
+    from langcell.counts import CountMatrix
+
+# Decision floors: below the first a file is refused, below the second the user is warned.
+SHARE_FLOOR, SHARE_WARNING = 0.30, 0.50
+GENES_FLOOR, GENES_WARNING = 20, 200
+_SAMPLE_CELLS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenBlock:
+    """Ranked genes of consecutive cells.
+
+    Attributes
+    ----------
+    start : row of the first cell in its source.
+    tokens : token ids of all cells end to end, shape (n_tokens,); uint16, or int32 where the
+        vocabulary needs it.
+    offsets : where each cell begins, int64, shape (n_cells + 1,).
+    """
+
+    start: int
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def n_cells(self) -> int:
+        """Count the cells."""
+        return len(self.offsets) - 1
+
+    def cell(self, row: int) -> np.ndarray:
+        """Return the tokens of one cell of the block, highest rank first."""
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of a file the vocabulary can read.
+
+    Attributes
+    ----------
+    share_coding_resolved : share of the file's protein-coding genes that resolve, 0 to 1.
+    n_genes : genes (columns) of the file.
+    n_known_genes : columns whose gene is in the vocabulary.
+    median_known_genes : known genes that a cell expresses, median over the first cells.
+    """
+
+    share_coding_resolved: float
+    n_genes: int
+    n_known_genes: int
+    median_known_genes: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ColumnGenes:
+    """What the columns of a matrix are to a vocabulary.
+
+    Attributes
+    ----------
+    tokens : token of each column, -1 where unknown, int64, shape (n_columns,).
+    medians : corpus median of each column's gene, NaN where unknown, shape (n_columns,).
+    first_columns : for each column the first one of the same gene, shape (n_columns,); None
+        where no gene has two columns.
+    """
+
+    tokens: np.ndarray
+    medians: np.ndarray
+    first_columns: np.ndarray | None
+
+
+class RankTokenizer:
+    """Turn counts into ranked gene tokens (Geneformer; Theodoris et al. 2023, Methods).
+
+    Parameters
+    ----------
+    vocabulary
+        Known genes and their corpus medians.
+    max_genes
+        Keep at most so many genes of a cell.
+
+    Examples
+    --------
+    >>> vocabulary = GeneVocabulary(
+    ...     ensembl_ids=("ENSG00000010610", "ENSG00000153563"),
+    ...     symbols=("CD4", "CD8A"),
+    ...     medians=np.array([1.0, 4.0]),
+    ... )
+    >>> counts = sparse.csr_matrix(np.array([[3.0, 6.0], [0.0, 2.0]]))
+    >>> genes = ColumnGenes(tokens=np.array([2, 3]), medians=vocabulary.medians, first_columns=None)
+    >>> block = RankTokenizer(vocabulary, max_genes=8).tokenize_csr(counts, genes)
+    >>> [block.cell(row).tolist() for row in range(2)]
+    [[2, 3], [3]]
+    """
+
+    def __init__(self, vocabulary: GeneVocabulary, *, max_genes: int) -> None:
+        if max_genes < 1:
+            raise ValueError(f"max_genes must be at least 1, got {max_genes}")
+        self.vocabulary = vocabulary
+        self.max_genes = max_genes
+        self.dtype = np.uint16 if vocabulary.size <= np.iinfo(np.uint16).max else np.int32
+
+    def column_genes(self, resolution: GeneResolution) -> ColumnGenes:
+        """Look the genes of a file's columns up in the vocabulary."""
+        tokens = self.vocabulary.token_ids(resolution.ensembl_ids)
+        medians = self.vocabulary.token_medians[tokens]
+        _, first, inverse = np.unique(tokens, return_index=True, return_inverse=True)
+        first_columns = np.where(tokens >= 0, first[inverse], np.arange(len(tokens)))
+        is_merged = bool((first_columns != np.arange(len(tokens))).any())
+        return ColumnGenes(
+            tokens=tokens, medians=medians, first_columns=first_columns if is_merged else None
+        )
+
+    def tokenize(self, matrix: "CountMatrix", *, rows: int = 4096) -> Iterator[TokenBlock]:
+        """Tokenise a matrix block by block, after checking its coverage.
+
+        Empty cells give empty sequences and one warning.
+
+        Raises
+        ------
+        ValueError
+            If too little of the file is known; see `coverage`.
+        """
+        self.coverage(matrix)
+        genes = self.column_genes(matrix.resolution)
+        if genes.first_columns is not None:
+            names = matrix.resolution.duplicates
+            warnings.warn(
+                f"{len(names)} columns name a gene that another column names too and are summed "
+                f"with it: {_some(names)}",
+                UserWarning,
+                stacklevel=2,
+            )
+        n_empty = 0
+        for counts in matrix.blocks(rows):
+            block = self.tokenize_csr(counts.counts, genes, counts.totals, start=counts.start)
+            n_empty += int((np.diff(block.offsets) == 0).sum())
+            yield block
+        if n_empty:
+            warnings.warn(
+                f"{n_empty} cells express no known gene; their tokens are empty",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def tokenize_csr(
+        self,
+        counts: sparse.csr_matrix,
+        genes: ColumnGenes,
+        totals: np.ndarray | None = None,
+        *,
+        start: int = 0,
+    ) -> TokenBlock:
+        """Tokenise the rows of a CSR matrix.
+
+        Parameters
+        ----------
+        counts
+            Linear, not negative, shape (n_cells, n_columns).
+        genes
+            What the columns are.
+        totals
+            Total count of each cell over all columns of its source, float64, shape (n_cells,);
+            None takes the row sums.
+        start
+            Row of the first cell in its source.
+        """
+        if totals is None:
+            totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+        indices, indptr, data = counts.indices, counts.indptr, counts.data
+        if genes.first_columns is not None:
+            merged = sparse.csr_matrix(
+                (data.copy(), genes.first_columns[indices], indptr.copy()), shape=counts.shape
+            )
+            merged.sum_duplicates()
+            indices, indptr, data = merged.indices, merged.indptr, merged.data
+        tokens, offsets = rank_cells(
+            indptr.astype(np.int64, copy=False),
+            indices.astype(np.int32, copy=False),
+            data if data.dtype == np.float32 else data.astype(np.float64, copy=False),
+            np.asarray(totals, dtype=np.float64),
+            genes.tokens,
+            genes.medians,
+            max_genes=self.max_genes,
+            dtype=self.dtype,
+        )
+        return TokenBlock(start=start, tokens=tokens, offsets=offsets)
+
+    def coverage(self, matrix: "CountMatrix") -> Coverage:
+        """Measure how much of a file is known, on its first cells.
+
+        Raises
+        ------
+        ValueError
+            If under 30 % of the file's protein-coding genes resolve, or its cells express fewer
+            than 20 known genes (median). Under 50 % and 200 there is a warning.
+        """
+        genes = self.column_genes(matrix.resolution)
+        sample = next(iter(matrix.blocks(_SAMPLE_CELLS))).counts
+        is_known = (genes.tokens >= 0).astype(np.int64)
+        n_known = sparse.csr_matrix(
+            (is_known[sample.indices] * (sample.data != 0), sample.indices, sample.indptr),
+            shape=sample.shape,
+        ).sum(axis=1)
+        coverage = Coverage(
+            share_coding_resolved=matrix.resolution.share_coding_resolved,
+            n_genes=len(genes.tokens),
+            n_known_genes=int(is_known.sum()),
+            median_known_genes=float(np.median(np.asarray(n_known))),
+        )
+        _judge(coverage, matrix.resolution)
+        return coverage
+
+
+def collate_tokens(
+    cells: Sequence[np.ndarray], *, cls_id: int, pad_id: int, width: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put CLS before each cell's tokens and pad to one width.
+
+    Parameters
+    ----------
+    cells
+        Tokens of each cell, highest rank first.
+    cls_id, pad_id
+        Special tokens.
+    width
+        Length with CLS; longer cells lose their lowest ranks. None takes the longest cell's.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        `input_ids`, int64, and `attention_mask`, bool, both shape (n_cells, width).
+
+    Examples
+    --------
+    >>> ids, mask = collate_tokens([np.array([5, 4]), np.array([])], cls_id=9, pad_id=0)
+    >>> ids.tolist(), mask.sum()
+    ([[9, 5, 4], [9, 0, 0]], np.int64(4))
+    """
+    width = width or 1 + max((len(tokens) for tokens in cells), default=0)
+    input_ids = np.full((len(cells), width), pad_id, dtype=np.int64)
+    attention_mask = np.zeros((len(cells), width), dtype=bool)
+    input_ids[:, 0] = cls_id
+    attention_mask[:, 0] = True
+    for row, tokens in enumerate(cells):
+        kept = tokens[: width - 1]
+        input_ids[row, 1 : len(kept) + 1] = kept
+        attention_mask[row, 1 : len(kept) + 1] = True
+    return input_ids, attention_mask
+
+
+def _judge(coverage: Coverage, resolution: GeneResolution) -> None:
+    share, n_genes = coverage.share_coding_resolved, coverage.median_known_genes
+    unknown = f"unresolved, for example: {_some(resolution.unresolved)}"
+    if coverage.n_known_genes == 0:
+        raise ValueError(
+            f"none of the {coverage.n_genes} gene names is known; wanted human Ensembl ids "
+            f"(ENSG...) or gene symbols as var index or column; {unknown}"
+        )
+    if share < SHARE_FLOOR:
+        raise ValueError(
+            f"gene coverage: {share:.0%} of the protein-coding genes resolve, wanted at least "
+            f"{SHARE_FLOOR:.0%}; give human Ensembl ids or current gene symbols; {unknown}"
+        )
+    if n_genes < GENES_FLOOR:
+        raise ValueError(
+            f"gene coverage: the median cell expresses {n_genes:.0f} known genes, wanted at least "
+            f"{GENES_FLOOR}; give the whole count matrix, not a few marker genes"
+        )
+    if share < SHARE_WARNING or n_genes < GENES_WARNING:
+        warnings.warn(
+            f"low gene coverage: {share:.0%} of the protein-coding genes resolve and the median "
+            f"cell expresses {n_genes:.0f} known genes; calls may be poor",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _some(names: Sequence[str], n: int = 5) -> str:
+    shown = ", ".join(names[:n]) or "none"
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > n else shown
