@@ -1,5 +1,7 @@
 """Post-LayerNorm BERT blocks with fused projections and optional cross-attention."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +56,19 @@ def init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+@contextmanager
+def inference(module: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off within a block, and back to what they were after."""
+    was_training = module.training
+    module.eval()
+    try:
+        # Not inference_mode: what comes out may enter a few-shot head that does learn.
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
 
 
 class _Attention(nn.Module):

@@ -1,8 +1,6 @@
 """The model that puts cells and texts in one space."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,69 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from langcell.bert import Attended, init_weights
+from langcell.bert import Attended, inference, init_weights
 from langcell.bert_weights import check_tensors
 from langcell.cell_encoder import CellEncoder
 from langcell.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint, write_checkpoint
 from langcell.config import LangCellConfig
+from langcell.features import CellFeatures, LangCellOutput, TextFeatures
 from langcell.label_embeddings import LabelEmbeddings
 from langcell.matching import CrossAttentionMatching, FusionMatching
 from langcell.official import is_official, read_official
 from langcell.text_encoder import TextEncoder
+from langcell.texts import pool_texts, tokenize_texts
 from langcell.towers import load_tokenizer, load_tower
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from langcell.genes import GeneVocabulary
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellFeatures:
-    """What the model makes of a batch of cells.
-
-    Attributes
-    ----------
-    states
-        Last states, shape (n_cells, t, hidden); (n_cells, 1, hidden) after `cls_only`.
-    attention_mask
-        Shape (n_cells, t), nonzero where a token is real; None where all are.
-    pooled
-        One vector a cell before the projection, shape (n_cells, hidden).
-    features
-        Unit norm, shape (n_cells, embedding_dim).
-    """
-
-    states: Tensor
-    attention_mask: Tensor | None
-    pooled: Tensor
-    features: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFeatures:
-    """What the model makes of a batch of texts; fields as in `CellFeatures`.
-
-    Attributes
-    ----------
-    input_ids
-        Token ids, shape (n_texts, t): matching by cross-attention reads the text again.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor | None
-    states: Tensor
-    pooled: Tensor
-    features: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class LangCellOutput:
-    """Cells and texts of one step, and the scale of their similarity."""
-
-    cells: CellFeatures
-    texts: TextFeatures
-    logit_scale: Tensor
 
 
 class LangCell(nn.Module):
@@ -132,6 +84,19 @@ class LangCell(nn.Module):
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.logit_scale.device
+
+    @property
+    def genes(self) -> "GeneVocabulary":
+        """Genes behind the tokens.
+
+        Raises
+        ------
+        ValueError
+            If the model was made without.
+        """
+        if self.vocabulary is None:
+            raise ValueError("the model has no gene table; load it with vocabulary=...")
+        return self.vocabulary
 
     @property
     def scale(self) -> Tensor:
@@ -242,42 +207,15 @@ class LangCell(nn.Module):
         return self._tokenizer
 
     def tokenize_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return token ids and mask of texts, both (n_texts, t) on the model's device."""
-        encoded = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.config.text.max_tokens,
-            return_tensors="pt",
-        )
-        return encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
+        """Return token ids and mask of texts, both (n_texts, t), on the model's device."""
+        return tokenize_texts(self, texts)
 
     def pool_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """Return what the text tower makes of each text before the projection.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32, shape (n_texts, text hidden size).
-        """
-        unique = sorted(set(texts), key=lambda text: (len(text), text))  # little padding
-        tower = self.text_tower()
-        rows = [np.empty((0, self.config.text.hidden_size), np.float32)]
-        with inference(self), inference(tower):
-            for start in range(0, len(unique), batch_size):
-                ids, mask = self.tokenize_texts(unique[start : start + batch_size])
-                rows.append(tower.pool(tower(ids, mask), mask).cpu().numpy())
-        place = {text: row for row, text in enumerate(unique)}
-        return np.concatenate(rows)[[place[text] for text in texts]]
+        """Return texts before the projection: float32, shape (n_texts, text hidden size)."""
+        return pool_texts(self, texts, batch_size=batch_size)
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """Embed texts in the common space.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32, unit norm, shape (n_texts, embedding_dim).
-        """
+        """Embed texts: float32, unit norm, shape (n_texts, embedding_dim)."""
         pooled = torch.from_numpy(self.pool_texts(texts, batch_size=batch_size))
         with inference(self):
             return self.project_text(pooled.to(self.device)).cpu().numpy()
@@ -337,18 +275,6 @@ class LangCell(nn.Module):
         model.label_embeddings = checkpoint.labels
         model.sha256 = checkpoint.sha256
         return model.requires_grad_(True).eval()
-
-
-@contextmanager
-def inference(module: nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off within a block, and back to what it was after."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        module.train(was_training)
 
 
 def _take(tensor: Tensor | None, rows: Tensor | None) -> Tensor | None:

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from langcell.bert import Attended
-from langcell.model import CellFeatures, LangCell, TextFeatures
+from langcell.features import CellFeatures, TextFeatures
+from langcell.model import LangCell
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
 
