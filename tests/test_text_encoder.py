@@ -58,7 +58,7 @@ def test_unknown_tower_is_one_line_that_names_it(monkeypatch, tmp_path):
 
 def test_a_tower_that_is_no_bert_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
-    with pytest.raises(ValueError, match="must be a BERT"):
+    with pytest.raises(ValueError, match="must describe a BERT"):
         text_encoder_config(str(tmp_path))
 
 
