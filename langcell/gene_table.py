@@ -92,7 +92,7 @@ class GeneTable:
         row = self._rows_by_id.get(ensembl_id, _UNKNOWN)
         return (self.symbols[row] if row >= 0 else "") or ensembl_id
 
-    def resolve(self, names: Sequence[str]) -> GeneResolution:
+    def resolve(self, names: Sequence[str] | np.ndarray) -> GeneResolution:
         """Find the Ensembl id of each name: id (any version), symbol, previous symbol, alias.
 
         A symbol of several genes means the one that is protein coding, and of several such the

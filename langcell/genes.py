@@ -85,7 +85,7 @@ class GeneVocabulary:
             tokens.setdefault(table.current_id(ensembl_id), tokens[ensembl_id])
         return tokens
 
-    def token_ids(self, ensembl_ids: Sequence[str]) -> np.ndarray:
+    def token_ids(self, ensembl_ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """Return the token of each Ensembl id, -1 where unknown; int64, shape (n_ids,)."""
         return np.array([self._token_of_id.get(name, -1) for name in ensembl_ids], dtype=np.int64)
 

@@ -1,0 +1,102 @@
+"""What the numbers of a matrix are: counts, scaled, logarithms; and how to make them linear."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import sparse
+
+Scale = Literal["counts", "linear", "log1p", "log2", "ranks"]
+Transform = Literal["none", "expm1", "exp2m1"]
+TRANSFORMS: dict[str, Transform] = {
+    "counts": "none",
+    "linear": "none",
+    "log1p": "expm1",
+    "log2": "exp2m1",
+    "ranks": "none",
+}
+
+# log2 of a million is 19.9: no logarithm of counts, CPM or TPM goes beyond, linear values do.
+_LARGEST_LOGARITHM = 20.0
+# Beyond this many units, single precision no longer tells a multiple from a non-multiple.
+_LARGEST_MULTIPLE = 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a sample of a matrix's values looks like."""
+
+    is_integer: bool
+    is_negative: bool
+    is_finite: bool
+
+    @property
+    def is_counts(self) -> bool:
+        """Tell whether the values may be raw counts."""
+        return self.is_integer and self.is_finite and not self.is_negative
+
+    def __str__(self) -> str:
+        if not self.is_finite:
+            return "holds NaN or infinite values"
+        if self.is_negative:
+            return "holds negative values (scaled)"
+        return "holds counts" if self.is_integer else "holds non-integer values"
+
+
+def probe(values: np.ndarray) -> Probe:
+    """Look at a sample of values, shape (n_values,)."""
+    values = np.asarray(values, dtype=np.float64)
+    finite = bool(np.isfinite(values).all())
+    return Probe(
+        is_integer=finite and bool((values == np.rint(values)).all()),
+        is_negative=bool((values < 0).any()),
+        is_finite=finite,
+    )
+
+
+def guess_transform(rows: sparse.csr_matrix) -> Transform:
+    """Guess from some cells what makes the values linear.
+
+    Normalised counts of one cell are multiples of one unit (the value of a single count), once they
+    are linear again. The sum of a row says nothing, since a file may hold a subset of the genes.
+    Where the multiples are not visible (bulk-like data, rounded values), size decides.
+    """
+    inverse: dict[Transform, Callable[[np.ndarray], np.ndarray]] = {
+        "expm1": np.expm1,
+        "exp2m1": lambda values: np.exp2(values) - 1.0,
+        "none": lambda values: values,
+    }
+    largest = float(rows.data.max(initial=0.0))
+    if largest > _LARGEST_LOGARITHM:
+        return "none"
+    for transform, make_linear in inverse.items():
+        if _share_of_multiples(rows, make_linear) > 0.9:
+            return transform
+    return "expm1"
+
+
+def _share_of_multiples(
+    rows: sparse.csr_matrix, make_linear: Callable[[np.ndarray], np.ndarray]
+) -> float:
+    """Share of values that are whole multiples of their cell's smallest one."""
+    n_multiples = n_values = 0
+    for number in range(rows.shape[0]):
+        values = rows.data[rows.indptr[number] : rows.indptr[number + 1]]
+        linear = make_linear(values[values > 0].astype(np.float64))
+        if len(linear) == 0:
+            continue
+        units = linear / linear.min()
+        units = units[(units > 1.01) & (units < _LARGEST_MULTIPLE)]
+        n_values += len(units)
+        n_multiples += int(np.count_nonzero(np.abs(units - np.rint(units)) < 0.01))
+    return n_multiples / n_values if n_values else 0.0
+
+
+def make_linear(values: np.ndarray, transform: Transform) -> np.ndarray:
+    """Undo a logarithm; float64 out, since single precision ends at 16 million."""
+    if transform == "expm1":
+        return np.expm1(values.astype(np.float64))
+    if transform == "exp2m1":
+        return np.exp2(values.astype(np.float64)) - 1.0
+    return values

@@ -1,0 +1,187 @@
+"""Raw counts of any source, found, checked and streamed as blocks of CSR rows."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from langcell.count_choice import Choice, choose_matrix
+from langcell.count_files import open_source
+from langcell.count_scale import Scale, Transform, make_linear
+from langcell.count_source import CountSource, GeneColumns
+from langcell.genes import GeneResolution, GeneTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountBlock:
+    """Consecutive cells.
+
+    Attributes
+    ----------
+    start : number of the first cell in the source.
+    counts : linear values, float32 or float64, shape (n_rows, n_genes).
+    totals : float64, shape (n_rows,); sum over all columns of the source matrix, also over those
+        that are not genes.
+    """
+
+    start: int
+    counts: sparse.csr_matrix
+    totals: np.ndarray
+
+
+class CountMatrix:
+    """The counts of a source; cells are read on demand, see `open_counts`.
+
+    Attributes
+    ----------
+    label : what to call the source in a message.
+    n_cells, n_genes : shape of the matrix.
+    gene_names : names as published; object array, shape (n_genes,).
+    gene_names_key : where in var they stand: 'index' or a column.
+    resolution : what the names stand for; columns that are not genes (antibodies) have no id.
+        Columns of one gene stay apart here: the tokenizer sums them.
+    source : 'raw.X', 'X' or 'layers/<name>'.
+    transform : what is done to make the values linear: 'none', 'expm1' or 'exp2m1'.
+    is_normalized : True where the values are not raw counts.
+    """
+
+    def __init__(self, source: CountSource, choice: Choice, genes: GeneColumns) -> None:
+        self.label = source.label
+        self.source = choice.name
+        self.transform: Transform = choice.transform
+        self.is_normalized = choice.is_normalized
+        self.n_cells, self.n_genes = choice.rows.shape
+        self._rows = choice.rows
+        self._must_be_integer = choice.must_be_integer
+        self._read_obs_names = source.read_obs_names
+        self.gene_names_key, self.resolution = _best_names(source.label, genes)
+        self.gene_names = genes.names[self.gene_names_key]
+        if len(self.gene_names) != self.n_genes:
+            raise ValueError(
+                f"{self.label}: {self.source} has {self.n_genes} columns, but var names"
+                f" {len(self.gene_names)} genes"
+            )
+
+    @property
+    def obs_names(self) -> np.ndarray:
+        """Read the cell names; object array, shape (n_cells,)."""
+        return self._read_obs_names()
+
+    def blocks(self, rows: int = 4096) -> Iterator[CountBlock]:
+        """Yield all cells in order, `rows` at a time.
+
+        Raises
+        ------
+        ValueError
+            At the first cell with a negative, missing or (for raw counts) non-integer value.
+        """
+        for start in range(0, self.n_cells, rows):
+            yield self.read(start, min(start + rows, self.n_cells))
+
+    def read(self, start: int, stop: int) -> CountBlock:
+        """Read cells start to stop; raises as `blocks` does."""
+        with _damage_named(f"{self.label} ({self.source}, cells {start} to {stop - 1})"):
+            counts = self._rows.read(start, stop)
+        counts.check_format(full_check=True)
+        if not counts.has_canonical_format:
+            counts.sum_duplicates()
+        self._check(counts, start)
+        if self.transform != "none":
+            counts.data = make_linear(counts.data, self.transform)
+        totals = counts @ np.ones(counts.shape[1])
+        return CountBlock(start=start, counts=counts, totals=totals)
+
+    def _check(self, counts: sparse.csr_matrix, start: int) -> None:
+        values = counts.data
+        wrong = ~(values >= 0) | ~np.isfinite(values)
+        what = "a negative or missing value"
+        if not wrong.any() and self._must_be_integer:
+            wrong = values != np.rint(values)
+            what = "a non-integer value"
+        if not wrong.any():
+            return
+        position = int(np.argmax(wrong))
+        cell = start + int(np.searchsorted(counts.indptr, position, side="right")) - 1
+        raise ValueError(
+            f"{self.label}: {self.source} holds {what} ({values[position]:g}) in cell {cell}"
+            f" ({self.obs_names[cell]!r}); wanted raw counts"
+            + (", or --allow-normalized for normalised values" if "non-integer" in what else "")
+        )
+
+
+def _best_names(label: str, genes: GeneColumns) -> tuple[str, GeneResolution]:
+    """Choose the column of var whose names lead to the most protein-coding genes."""
+    best: tuple[int, str, GeneResolution] | None = None
+    refusal: ValueError | None = None
+    for key, names in genes.names.items():
+        try:
+            resolution = GeneTable.bundled().resolve(names[genes.is_gene].tolist())
+        except ValueError as error:
+            refusal = refusal or error
+            continue
+        n_coding = len(set(resolution.ensembl_ids[resolution.is_protein_coding]))
+        if best is None or n_coding > best[0]:
+            best = (n_coding, key, resolution)
+    if best is None:
+        raise ValueError(f"{label}: {refusal}") from refusal
+    return best[1], _of_all_columns(best[2], genes.is_gene)
+
+
+def _of_all_columns(resolution: GeneResolution, is_gene: np.ndarray) -> GeneResolution:
+    """Give columns that are not genes no id."""
+    ensembl_ids = np.full(len(is_gene), "", dtype=object)
+    ensembl_ids[is_gene] = resolution.ensembl_ids
+    coding = np.zeros(len(is_gene), dtype=bool)
+    coding[is_gene] = resolution.is_protein_coding
+    return replace(resolution, ensembl_ids=ensembl_ids, is_protein_coding=coding)
+
+
+@contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    """Turn what HDF5 and zarr raise for a broken file into one line that names the file."""
+    try:
+        yield
+    except (OSError, KeyError) as error:
+        # Errors of the operating system have a number (no space, no permission); HDF5's have none.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{what}: damaged or cut short ({error})") from error
+
+
+@contextmanager
+def open_counts(
+    source: AnnData | str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    allow_normalized: bool = False,
+    scale: Scale | None = None,
+) -> Iterator[CountMatrix]:
+    """Open the counts of a source; use it as a context manager.
+
+    Parameters
+    ----------
+    source : AnnData in memory, or the path of an h5ad, an AnnData zarr, a 10x h5 or a folder with a
+        10x matrix.mtx.
+    layer : read this layer ('X' and 'raw.X' may be named too). Without it, the first of raw.X, X
+        and layers["counts"] that holds integers is read.
+    allow_normalized : accept normalised values; what looks like log1p is made linear.
+    scale : what the values are, where that is known; nothing is guessed then, and X is read.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such source, it is damaged, it has no cells, its genes are those of another
+        species, or no matrix holds what is wanted. Each message names the remedy.
+    """
+    with ExitStack() as stack:
+        opened = open_source(source, stack)
+        with _damage_named(opened.label):
+            choice = choose_matrix(
+                opened, layer=layer, allow_normalized=allow_normalized, scale=scale
+            )
+            genes = opened.slots[choice.name].read_genes()
+        yield CountMatrix(opened, choice, genes)

@@ -1,0 +1,68 @@
+"""The one place that says how many threads run, for every library that has a pool of its own."""
+
+import os
+import sys
+from pathlib import Path
+
+import threadpoolctl
+
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_chosen: int | None = None
+
+
+def available_threads() -> int:
+    """Count the cores this process may use: its affinity and, in a container, its share."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP_LIMIT.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+def thread_count() -> int:
+    """Return the number last given to `set_threads`, else the cores available."""
+    return _chosen if _chosen is not None else available_threads()
+
+
+def set_threads(n_threads: int | None = None) -> int:
+    """Give torch, faiss, numba, BLAS and OpenMP the same number of threads.
+
+    Libraries that are loaded are set now; those that are not read the environment when they load,
+    so that nothing is imported for the sake of this call.
+
+    Parameters
+    ----------
+    n_threads : at least 1; None for the cores available.
+
+    Returns
+    -------
+    int : the number set.
+
+    Raises
+    ------
+    ValueError
+        If the number is not positive.
+    """
+    global _chosen
+    if n_threads is not None and n_threads < 1:
+        raise ValueError(f"threads must be at least 1, got {n_threads}")
+    _chosen = n_threads
+    count = thread_count()
+    for variable in _VARIABLES:
+        # numba reads its variable again at every use, and refuses a change once it is loaded.
+        if not (variable.startswith("NUMBA") and "numba" in sys.modules):
+            os.environ[variable] = str(count)
+    if "numba" in sys.modules:
+        numba = sys.modules["numba"]
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(count)
+    threadpoolctl.threadpool_limits(limits=count)
+    return count
