@@ -10,13 +10,19 @@ if TYPE_CHECKING:
     from ontology.descriptions import describe_aspects as describe_aspects
     from ontology.descriptions import text_variants as text_variants
     from ontology.graph import Ontology as Ontology
+    from ontology.labels import LabelResolver as LabelResolver
+    from ontology.labels import Resolution as Resolution
     from ontology.term import Term as Term
+    from ontology.tissues import TissueMap as TissueMap
 
 # Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
 _HOMES = {
+    "LabelResolver": "ontology.labels",
     "NEVER_CALLED": "ontology.candidates",
     "Ontology": "ontology.graph",
+    "Resolution": "ontology.labels",
     "Term": "ontology.term",
+    "TissueMap": "ontology.tissues",
     "all_cell_types": "ontology.candidates",
     "describe": "ontology.descriptions",
     "describe_aspects": "ontology.descriptions",
@@ -24,8 +30,11 @@ _HOMES = {
 }
 __all__ = [
     "NEVER_CALLED",
+    "LabelResolver",
     "Ontology",
+    "Resolution",
     "Term",
+    "TissueMap",
     "all_cell_types",
     "describe",
     "describe_aspects",

@@ -37,11 +37,14 @@ def read_obo(path: str | Path) -> OntologySource:
         for typedef in graph.graph["typedefs"]
         if typedef.get("name")
     }
-    terms = {
-        str(node): _term(str(node), record, _edges(graph, node, relation_names))
-        for node, record in graph.nodes(data=True)
-        if "name" in record  # a bare node is only the target of some relation
-    }
+    try:
+        terms = {
+            str(node): _term(str(node), record, _edges(graph, node, relation_names))
+            for node, record in graph.nodes(data=True)
+            if "name" in record  # a bare node is only the target of some relation
+        }
+    except ValueError as error:
+        raise ValueError(f"{path} is not a well-formed OBO file: {error}") from error
     if not terms:
         raise ValueError(f"{path} holds no [Term] with an id and a name: is it an OBO file?")
     used = {relation for term in terms.values() for relation, _ in term.related}

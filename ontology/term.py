@@ -55,7 +55,7 @@ def clean_definition(text: str) -> str:
     'A cell of the gut.'
     """
     text = _REFERENCE.sub("", text)
-    text = _SPACE.sub(" ", text.replace("`", "")).strip()
+    text = _SPACE.sub(" ", text.replace("`", "").replace("\u200b", "")).strip()
     text = _AUTHOR_YEAR.sub("", text)
     return _SPACE_BEFORE_STOP.sub("", text)
 

@@ -1,0 +1,171 @@
+"""Free-text labels to term ids, without guessing."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+
+from ontology.bundled import read_bundled
+from ontology.candidates import ROOT
+from ontology.graph import Ontology
+from ontology.suggestions import SuggestionIndex
+from ontology.term import Term
+from ontology.wording import normalise, reorder, without_cell
+
+# An abbreviation stands for its term only with its "cell": "PE" is no "PE cell".
+_ABBREVIATED_CELL = re.compile(r"\w{1,3}[ -]cell", re.IGNORECASE)
+# "microglial cell (Mmus)", "rod bipolar cell (sensu Mus)": the synonyms are of one species only.
+_SPECIES = re.compile(r"\((?:Mmus|Primate|sensu (?!Vertebrata)[\w ]+)\)|, mouse$")
+_ID = re.compile(r"(?:https?://purl\.obolibrary\.org/obo/)?([a-z]+)[:_](\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """What a label means, or why that is not known."""
+
+    label: str
+    term_id: str | None
+    # id, name, synonym, alias, elliptic ("memory B" for "memory B cell"), reordered ("T cells CD8"),
+    # replaced (an obsolete term with a replacement); ambiguous or unknown where term_id is None
+    how: str
+    suggestions: tuple[str, ...] = ()  # term ids, best first; empty where resolved
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """Wordings of one kind, folded, with the ids of the terms they mean."""
+
+    how: str
+    fold: Callable[[str], str]
+    ids: Mapping[str, set[str]]
+
+
+class LabelResolver:
+    """Resolve labels through the ids, names and exact synonyms of one ontology.
+
+    Case, plural, punctuation, Greek letters and the ``+`` and ``-`` of markers are told apart only
+    where that decides between two terms. A wording that means two terms is not resolved.
+
+    Parameters
+    ----------
+    ontology
+        Of a Cell Ontology release only the cell types are searched, of any other every live term.
+    aliases
+        More wordings, label -> term id, which count less than the ontology's own. By default those
+        of ``ontology/data/aliases.tsv`` for a Cell Ontology release, none for others.
+    """
+
+    def __init__(self, ontology: Ontology, aliases: Mapping[str, str] | None = None) -> None:
+        self._ontology = ontology
+        holds_cells = ROOT in ontology.index
+        self._pool = ontology.descendants(ROOT) | {ROOT} if holds_cells else frozenset(ontology.ids)
+        if aliases is None:
+            aliases = bundled_aliases() if holds_cells else {}
+        self._ids = {term_id.lower(): term_id for term_id in ontology.terms}
+        terms = [ontology.terms[term_id] for term_id in sorted(self._pool)]
+        names = [(term.name, term.id) for term in terms]
+        synonyms = [(wording, term.id) for term in terms for wording in _own_synonyms(term)]
+        others = self._current(aliases.items())
+        # An alias that contradicts a synonym makes the wording ambiguous.
+        contested = _contested(synonyms, others)
+        long = [wording for wording in synonyms if not _ABBREVIATED_CELL.fullmatch(wording[0])]
+        # The first table that knows a wording decides.
+        self._tables = (
+            _table("name", str.strip, names),
+            _table("synonym", str.strip, [*synonyms, *contested]),
+            _table("name", normalise, names),
+            _table("synonym", normalise, [*synonyms, *contested]),
+            _table("alias", normalise, others),
+            _table("elliptic", without_cell, [*names, *long, *others]),
+            _table("reordered", reorder, [*names, *synonyms, *others]),
+            _table("replaced", normalise, self._current(self._obsolete_names())),
+        )
+        self._wordings = [*names, *synonyms]
+
+    def resolve(self, labels: Iterable[str]) -> list[Resolution]:
+        """Resolve each label: one resolution for each, in order.
+
+        >>> LabelResolver(Ontology.bundled()).resolve(["B-cells"])[0].term_id
+        'CL:0000236'
+        """
+        return [self._resolve(str(label)) for label in labels]
+
+    def _resolve(self, label: str) -> Resolution:
+        written = _ID.fullmatch(label.strip())
+        if written:
+            return self._resolve_id(label, f"{written[1]}:{written[2]}".lower())
+        for table in self._tables:
+            found = table.ids.get(table.fold(label), set())
+            if table.how == "elliptic" and normalise(label) in _anatomy():
+                continue  # "Kidney" is a tissue, not the term "kidney cell"
+            if len(found) == 1:
+                return Resolution(label=label, term_id=min(found), how=table.how)
+            if found:
+                return _unresolved(label, "ambiguous", sorted(found))
+        return _unresolved(label, "unknown", self._suggestions.nearest(without_cell(label), n=3))
+
+    @cached_property
+    def _suggestions(self) -> SuggestionIndex:
+        return SuggestionIndex((without_cell(text), term_id) for text, term_id in self._wordings)
+
+    def _resolve_id(self, label: str, lower_id: str) -> Resolution:
+        if lower_id not in self._ids:
+            return _unresolved(label, "unknown", ())
+        term_id = self._ids[lower_id]
+        current = self._ontology.current(term_id)
+        if current is None:
+            consider = self._ontology.terms[term_id].consider
+            return _unresolved(label, "unknown", [i for i in consider if i in self._ontology.index])
+        how = "id" if current == term_id else "replaced"
+        return Resolution(label=label, term_id=current, how=how)
+
+    def _obsolete_names(self) -> Iterable[tuple[str, str]]:
+        for term in self._ontology.terms.values():
+            if term.is_obsolete:
+                yield term.name.removeprefix("obsolete "), term.id
+
+    def _current(self, wordings: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Bring ids up to this release; drop what it no longer has."""
+        current = ((wording, self._ontology.current(term_id)) for wording, term_id in wordings)
+        return [(wording, term_id) for wording, term_id in current if term_id in self._pool]
+
+
+@cache
+def bundled_aliases() -> dict[str, str]:
+    """Return label -> Cell Ontology id, the rows of ``ontology/data/aliases.tsv``."""
+    table = (files("ontology") / "data" / "aliases.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in table.splitlines()[1:]]
+    return {label: term_id for label, term_id, _provenance in rows}
+
+
+@cache
+def _anatomy() -> frozenset[str]:
+    """Names and synonyms of anatomical structures, normalised."""
+    terms = read_bundled("UBERON").terms.values()
+    return frozenset(normalise(text) for term in terms for text in (term.name, *term.synonyms))
+
+
+def _own_synonyms(term: Term) -> tuple[str, ...]:
+    """Exact synonyms, unless they leave out the species that the name of the term states."""
+    return () if _SPECIES.search(term.name) else term.synonyms
+
+
+def _contested(
+    synonyms: Iterable[tuple[str, str]], aliases: Iterable[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    taken = {normalise(wording) for wording, _ in synonyms}
+    return [(wording, term_id) for wording, term_id in aliases if normalise(wording) in taken]
+
+
+def _table(how: str, fold: Callable[[str], str], wordings: Iterable[tuple[str, str]]) -> _Table:
+    ids: dict[str, set[str]] = defaultdict(set)
+    for wording, term_id in wordings:
+        ids[fold(wording)].add(term_id)
+    ids.pop("", None)
+    return _Table(how=how, fold=fold, ids=dict(ids))
+
+
+def _unresolved(label: str, how: str, suggestions: Iterable[str]) -> Resolution:
+    return Resolution(label=label, term_id=None, how=how, suggestions=tuple(suggestions))
