@@ -70,8 +70,8 @@ def describe_aspects(
         Aspect (a key of `ASPECTS`) -> a term id of its ontology, or free text, taken as it stands.
         Empty and "unknown" values are left out. "cell type" must be there.
     drop
-        Chance of leaving out an aspect, one for all or one for each. The cell type is never left
-        out, so that with dropout a bare cell type is among the texts, as zero-shot needs.
+        Chance of leaving out an aspect, one for all or one for each. The cell type never is, so
+        that a bare cell type is among the texts, as zero-shot needs.
     rng
         Source of chance; wanted where ``drop`` is not zero.
     ontologies
@@ -95,11 +95,8 @@ def describe_aspects(
         value = str(aspects.get(aspect, "")).strip()
         if value.lower() in _UNKNOWN:
             continue
-        if rng is not None and aspect != "cell type":
-            chance = drop if isinstance(drop, int | float) else drop.get(aspect, 0.0)
-            # Drawn for each aspect that is there, so a seed means the same at any rate.
-            if rng.random() < chance:
-                continue
+        if rng is not None and aspect != "cell type" and _is_dropped(aspect, drop, rng):
+            continue
         blocks.append(_block(aspect, _aspect_term(aspect, value, ontologies or {})))
     return "".join(blocks)
 
@@ -150,6 +147,12 @@ def _check_aspects(
         raise ValueError("a text needs a cell type: aspects has none under 'cell type'")
     if drop and rng is None:
         raise ValueError(f"drop={drop} needs a random generator: pass rng=")
+
+
+def _is_dropped(aspect: str, drop: float | Mapping[str, float], rng: UniformGenerator) -> bool:
+    chance = drop.get(aspect, 0.0) if isinstance(drop, Mapping) else drop
+    # Drawn for each aspect that is there, so that a seed means the same at any rate.
+    return rng.random() < chance
 
 
 def _aspect_term(aspect: str, value: str, ontologies: Mapping[str, Ontology]) -> Term:

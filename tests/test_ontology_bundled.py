@@ -1,5 +1,11 @@
 """The bundled Cell Ontology: facts of the release, order and candidates."""
 
+import doctest
+import subprocess
+import sys
+from importlib import import_module
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from cellxgene_ontology_guide.ontology_parser import OntologyParser
@@ -70,8 +76,26 @@ def test_all_cell_types_leave_out_what_tissue_never_means(cl: Ontology) -> None:
 
 
 def test_excluded_branches_bear_the_names_of_the_release(cl: Ontology) -> None:
-    for term_id in excluded_branches():
-        assert term_id in cl.index
+    table = files("ontology") / "data" / "excluded_branches.tsv"
+    rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()[1:]]
+    assert {term_id for term_id, _, _ in rows} == excluded_branches().keys()
+    for term_id, name, reason in rows:
+        assert cl.terms[term_id].name == name and reason
+
+
+@pytest.mark.parametrize("module", ["descriptions", "graph", "labels", "term", "wording"])
+def test_examples_in_the_documentation_run(module: str) -> None:
+    failed, attempted = doctest.testmod(import_module(f"ontology.{module}"))
+    assert attempted > 0 and failed == 0
+
+
+def test_public_names_are_there_and_bring_no_heavy_import() -> None:
+    code = (
+        "import sys, ontology; [getattr(ontology, name) for name in ontology.__all__]; "
+        "print(sorted({'torch', 'langcell', 'anndata', 'pandas'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert output.stdout.strip() == b"[]"
 
 
 def test_unknown_and_obsolete_ids_are_named_with_a_replacement(cl: Ontology) -> None:
