@@ -14,6 +14,8 @@ from langcell.bert_weights import check_tensors
 from langcell.cell_encoder import CellEncoder
 from langcell.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint, write_checkpoint
 from langcell.config import LangCellConfig
+from langcell.counts import open_counts
+from langcell.embed import embed_cells
 from langcell.features import CellFeatures, LangCellOutput, TextFeatures
 from langcell.label_embeddings import LabelEmbeddings
 from langcell.matching import CrossAttentionMatching, FusionMatching
@@ -23,6 +25,7 @@ from langcell.texts import pool_texts, tokenize_texts
 from langcell.towers import load_tokenizer, load_tower
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from transformers import PreTrainedTokenizerBase
 
     from langcell.genes import GeneVocabulary
@@ -213,6 +216,40 @@ class LangCell(nn.Module):
     def pool_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Return texts before the projection: float32, shape (n_texts, text hidden size)."""
         return pool_texts(self, texts, batch_size=batch_size)
+
+    def encode_cells(
+        self,
+        source: "AnnData | str | Path",
+        *,
+        batch_size: int | None = None,
+        layer: str | None = None,
+        allow_normalized: bool = False,
+    ) -> np.ndarray:
+        """Embed the cells of an AnnData or a file in the common space.
+
+        Parameters
+        ----------
+        source
+            AnnData, or path to .h5ad, .zarr, 10x .h5 or a 10x mtx folder.
+        batch_size
+            Cells computed at once; see `langcell.embed.embed_cells`.
+        layer, allow_normalized
+            Where the counts are, and whether they may be normalised; see
+            `langcell.counts.open_counts`.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, unit norm, shape (n_cells, embedding_dim).
+
+        Raises
+        ------
+        ValueError
+            If there are no usable counts, or too few of the genes are known.
+        """
+        with open_counts(source, layer=layer, allow_normalized=allow_normalized) as matrix:
+            blocks = [block.features for block in embed_cells(self, matrix, batch_size=batch_size)]
+        return np.concatenate(blocks)
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Embed texts: float32, unit norm, shape (n_texts, embedding_dim)."""

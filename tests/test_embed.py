@@ -4,6 +4,7 @@ from functools import cached_property
 import numpy as np
 import pytest
 import torch
+from anndata import AnnData
 from scipy import sparse
 
 from langcell import embed
@@ -196,3 +197,13 @@ def test_model_without_genes_says_so(model, counts, vocabulary):
     bare = LangCell(model.config)
     with pytest.raises(ValueError, match="has no gene table"):
         embed_all(bare, counts, vocabulary)
+
+
+def test_encode_cells_reads_anndata_and_files(tmp_path, model, counts, vocabulary, one_by_one):
+    adata = AnnData(X=counts, var={"gene": list(vocabulary.ensembl_ids)})
+    adata.var_names = adata.var["gene"].to_numpy()
+    np.testing.assert_allclose(model.encode_cells(adata), one_by_one, atol=1e-5)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    from_file = model.encode_cells(tmp_path / "cells.h5ad", batch_size=16)
+    np.testing.assert_allclose(from_file, one_by_one, atol=1e-5)
+    assert from_file.dtype == np.float32
