@@ -84,9 +84,10 @@ class CountMatrix:
 
     def read(self, start: int, stop: int) -> CountBlock:
         """Read cells start to stop; raises as `blocks` does."""
-        with _damage_named(f"{self.label} ({self.source}, cells {start} to {stop - 1})"):
+        what = f"{self.label} ({self.source}, cells {start} to {stop - 1})"
+        with _damage_named(what, ValueError):
             counts = self._rows.read(start, stop)
-        counts.check_format(full_check=True)
+            counts.check_format(full_check=True)
         if not counts.has_canonical_format:
             counts.sum_duplicates()
         self._check(counts, start)
@@ -141,11 +142,12 @@ def _of_all_columns(resolution: GeneResolution, is_gene: np.ndarray) -> GeneReso
 
 
 @contextmanager
-def _damage_named(what: str) -> Iterator[None]:
-    """Turn what HDF5 and zarr raise for a broken file into one line that names the file."""
+def _damage_named(what: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn what HDF5, zarr and `also` raise for a broken file into one line that names it."""
+    kinds: tuple[type[Exception], ...] = (OSError, KeyError, RuntimeError, *also)
     try:
         yield
-    except (OSError, KeyError) as error:
+    except kinds as error:
         # Errors of the operating system have a number (no space, no permission); HDF5's have none.
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -96,7 +96,7 @@ class CompressedRows:
         # Eight bytes a cell: the one part of the matrix that is held whole.
         self._indptr = np.asarray(group["indptr"][:], dtype=np.int64)
         if len(self._indptr) != shape[0] + 1:
-            raise ValueError(f"indptr must have length {shape[0] + 1}, got {len(self._indptr)}")
+            raise RuntimeError(f"indptr must have length {shape[0] + 1}, got {len(self._indptr)}")
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Return rows start to stop."""
