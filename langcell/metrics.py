@@ -1,0 +1,205 @@
+"""How well calls agree with the truth, flat and along an ontology: arrays in, numbers out.
+
+Classes are integers (rows of a closure matrix, or any numbering shared by both arrays); -1 is
+"no call" and is never right.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+Distance = np.ndarray | Callable[[int, int], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchicalScore:
+    """Precision, recall and F1 of ancestor sets."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusionTable:
+    """Cells counted by true class (rows) and called class (columns)."""
+
+    counts: np.ndarray  # int64, shape (n_true_classes, n_called_classes)
+    true_classes: np.ndarray  # int64, most cells first
+    called_classes: np.ndarray  # int64, most cells first
+
+
+def _paired(truth: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    truth, called = np.asarray(truth), np.asarray(called)
+    if truth.shape != called.shape or truth.ndim != 1:
+        raise ValueError(
+            f"truth and called must be one class per cell each. Got {truth.shape} and {called.shape}."
+        )
+    if not truth.size:
+        raise ValueError("no cells to score: truth is empty.")
+    return truth, called
+
+
+def accuracy(truth: np.ndarray, called: np.ndarray) -> float:
+    """Share of cells whose call is the true class.
+
+    Parameters
+    ----------
+    truth, called: class of each cell, int, shape (n_cells,); a call of -1 is wrong
+
+    Examples
+    --------
+    >>> accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 1, -1]))
+    0.5
+    """
+    truth, called = _paired(truth, called)
+    return float(np.mean((truth == called) & (truth >= 0)))
+
+
+def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
+    """Mean over true classes of the share of their cells that are called right."""
+    truth, called = _paired(truth, called)
+    return float(np.mean([np.mean(called[truth == each] == each) for each in np.unique(truth)]))
+
+
+def macro_f1(truth: np.ndarray, called: np.ndarray, *, min_cells: int = 10) -> float:
+    """Mean F1 over the true classes that have at least `min_cells` cells.
+
+    Every cell still counts: a call of a class that is too small, or not in the truth at all, is a
+    miss for its own class. `min_cells=1` gives the figure over all classes. NaN when no class is
+    large enough.
+    """
+    truth, called = _paired(truth, called)
+    classes, sizes = np.unique(truth, return_counts=True)
+    scores = []
+    for each in classes[sizes >= min_cells]:
+        hits = np.sum((truth == each) & (called == each))
+        scores.append(2 * hits / (np.sum(truth == each) + np.sum(called == each)))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def top_k_accuracy(truth: np.ndarray, ranked: np.ndarray, *, k: int = 5) -> float:
+    """Share of cells whose true class is among the first `k` of their ranked classes.
+
+    Parameters
+    ----------
+    truth: class of each cell, int, shape (n_cells,)
+    ranked: classes of each cell, best first, int, shape (n_cells, n_ranked)
+    """
+    truth, ranked = np.asarray(truth), np.asarray(ranked)
+    if ranked.ndim != 2 or len(ranked) != len(truth):
+        raise ValueError(
+            f"ranked must have shape ({len(truth)}, n_ranked), a row per cell. Got {ranked.shape}."
+        )
+    return float(np.mean(np.any(ranked[:, :k] == truth[:, None], axis=1)))
+
+
+def majority_accuracy(truth: np.ndarray) -> float:
+    """Accuracy of calling every cell the most frequent true class."""
+    truth, _ = _paired(truth, truth)
+    return float(np.unique(truth, return_counts=True)[1].max() / len(truth))
+
+
+def _at(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return np.asarray(matrix[rows, columns]).ravel().astype(bool)
+
+
+def is_descendant(truth: np.ndarray, called: np.ndarray, closure: sparse.csr_matrix) -> np.ndarray:
+    """Tell for each cell whether its call is the true class or a subtype of it.
+
+    Parameters
+    ----------
+    truth, called: rows of the closure, int, shape (n_cells,)
+    closure: bool, shape (n_classes, n_classes); [i, j] is True when j is i or an ancestor of i
+    """
+    truth, called = _paired(truth, called)
+    known = (truth >= 0) & (called >= 0)
+    right = np.zeros(len(truth), dtype=bool)
+    right[known] = _at(closure, called[known], truth[known])
+    return right
+
+
+def descendant_accuracy(truth: np.ndarray, called: np.ndarray, closure: sparse.csr_matrix) -> float:
+    """Share of cells called their true class or a subtype of it (the rule of scTab).
+
+    Fischer et al. 2024, Nature Communications 15:6611: authors label coarsely, so a call that is
+    finer than the truth is right and one that is coarser is wrong.
+    """
+    return float(np.mean(is_descendant(truth, called, closure)))
+
+
+def hierarchical_f1(
+    truth: np.ndarray, called: np.ndarray, closure: sparse.csr_matrix, *, root: int | None = None
+) -> HierarchicalScore:
+    """Compare the ancestor sets of truth and call, summed over cells.
+
+    Kiritchenko et al. 2005: each class stands for the set of its ancestors, itself included and the
+    root left out; precision and recall are those of the sets (micro-averaged).
+
+    Parameters
+    ----------
+    truth, called: rows of the closure, int, shape (n_cells,); -1 calls the empty set
+    closure: bool, shape (n_classes, n_classes); [i, j] is True when j is i or an ancestor of i
+    root: the class every class descends from
+    """
+    truth, called = _paired(truth, called)
+    pairs, cells = np.unique(np.stack([truth, called]), axis=1, return_counts=True)
+    shared = n_true = n_called = 0
+    for (true_class, called_class), n_cells in zip(pairs.T, cells, strict=True):
+        true_set = _ancestor_set(closure, true_class, root)
+        called_set = _ancestor_set(closure, called_class, root)
+        shared += n_cells * len(true_set & called_set)
+        n_true += n_cells * len(true_set)
+        n_called += n_cells * len(called_set)
+    precision = float(shared / n_called) if n_called else 0.0
+    recall = float(shared / n_true) if n_true else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if shared else 0.0
+    return HierarchicalScore(precision=precision, recall=recall, f1=f1)
+
+
+def _ancestor_set(closure: sparse.csr_matrix, which: int, root: int | None) -> set[int]:
+    if which < 0:
+        return set()
+    columns = closure.indices[closure.indptr[which] : closure.indptr[which + 1]]
+    return {int(column) for column in columns} - {root}
+
+
+def ontology_distance(truth: np.ndarray, called: np.ndarray, distance: Distance) -> float:
+    """Mean distance along the ontology from truth to call; cells without a call are left out.
+
+    Parameters
+    ----------
+    truth, called: classes, int, shape (n_cells,)
+    distance: matrix of shape (n_classes, n_classes), or a function of two classes; edges
+    """
+    truth, called = _paired(truth, called)
+    known = (truth >= 0) & (called >= 0)
+    if not known.any():
+        return float("nan")
+    pairs, cells = np.unique(np.stack([truth[known], called[known]]), axis=1, return_counts=True)
+    if isinstance(distance, np.ndarray):
+        steps = distance[pairs[0], pairs[1]]
+    else:
+        steps = np.array([distance(int(a), int(b)) for a, b in pairs.T])
+    return float(np.average(steps, weights=cells))
+
+
+def confusion_table(truth: np.ndarray, called: np.ndarray) -> ConfusionTable:
+    """Count cells by true and called class, the classes with most cells first."""
+    truth, called = _paired(truth, called)
+    true_classes, rows = _by_size(truth)
+    called_classes, columns = _by_size(called)
+    counts = np.zeros((len(true_classes), len(called_classes)), dtype=np.int64)
+    np.add.at(counts, (rows, columns), 1)
+    return ConfusionTable(counts=counts, true_classes=true_classes, called_classes=called_classes)
+
+
+def _by_size(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct classes, most cells first, and the place of each cell among them."""
+    distinct, inverse, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    order = np.argsort(-sizes, kind="stable")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return distinct[order], place[inverse]
