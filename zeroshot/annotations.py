@@ -1,0 +1,119 @@
+"""What annotating yields: blocks on the way, and the calls of all cells at the end."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from zeroshot.candidates import CandidateSet
+from zeroshot.scores import Scores
+
+if TYPE_CHECKING:
+    from langcell.tokenizer import Coverage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """Names of the results in an annotated file; all begin with `key`."""
+
+    key: str = "langcell"
+
+    def __post_init__(self) -> None:
+        if not self.key or "/" in self.key:
+            raise ValueError(f"key_added must be a name without '/', got {self.key!r}")
+
+    @property
+    def leaf_label(self) -> str:
+        """Column of obs with the name of the best candidate."""
+        return f"{self.key}_leaf_label"
+
+    @property
+    def leaf_term(self) -> str:
+        """Column of obs with the Cell Ontology id of the best candidate."""
+        return f"{self.key}_leaf_ontology_term_id"
+
+    @property
+    def margin(self) -> str:
+        """Column of obs with the lead over the runner-up."""
+        return f"{self.key}_margin"
+
+    @property
+    def features(self) -> str:
+        """Entry of obsm with the cell features."""
+        return f"X_{self.key}"
+
+    @property
+    def scores(self) -> str:
+        """Entry of obsm with the sparse scores."""
+        return f"{self.key}_scores"
+
+    @property
+    def paths(self) -> list[str]:
+        """All of them as places in a file."""
+        obs = (self.leaf_label, self.leaf_term, self.margin)
+        obsm = (self.features, self.scores)
+        return [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnnotationBlock:
+    """Consecutive cells: the row of the first, features (n_cells, d) and scores."""
+
+    start: int
+    features: np.ndarray
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Annotations:
+    """The calls of all cells.
+
+    Attributes
+    ----------
+    cell_names: shape (n_cells,)
+    best: row of the best candidate of each cell, int32, shape (n_cells,)
+    margin: its probability less that of the runner-up, float32, shape (n_cells,)
+    coverage: how much of the file's genes the model knows
+    seconds: time that embedding, scoring and writing took
+    details: what goes to uns: model, ontology, candidates, counts, parameters
+    """
+
+    slots: Slots
+    cell_names: np.ndarray
+    candidates: CandidateSet
+    best: np.ndarray
+    margin: np.ndarray
+    coverage: "Coverage"
+    seconds: float
+    details: dict[str, Any]
+
+    @property
+    def names(self) -> np.ndarray:
+        """Name of each cell's type, shape (n_cells,)."""
+        return np.array(self.candidates.names, dtype=object)[self.best]
+
+    @property
+    def term_ids(self) -> np.ndarray:
+        """Cell Ontology id of each cell's type, '' for free text, shape (n_cells,)."""
+        return np.array(self.candidates.ids, dtype=object)[self.best]
+
+    def table(self) -> pd.DataFrame:
+        """Return the columns of obs, indexed by cell name."""
+        return pd.DataFrame(
+            {
+                self.slots.leaf_label: pd.Categorical(self.names),
+                self.slots.leaf_term: pd.Categorical(self.term_ids),
+                self.slots.margin: self.margin,
+            },
+            index=pd.Index(self.cell_names, name="cell"),
+        )
+
+    def calls_per_type(self) -> list[tuple[str, str, int]]:
+        """Return name, id and number of cells of each type called, most cells first."""
+        called, n_cells = np.unique(self.best, return_counts=True)
+        order = np.argsort(-n_cells, kind="stable")
+        return [
+            (self.candidates.names[i], self.candidates.ids[i], int(n))
+            for i, n in zip(called[order], n_cells[order], strict=True)
+        ]

@@ -1,0 +1,85 @@
+"""The command `langcell zeroshot`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """Name the cells of a file with Cell Ontology terms, without labels of your own.
+
+Example: langcell zeroshot --h5ad pbmc.h5ad --out named.h5ad
+
+Writes langcell_leaf_label, langcell_leaf_ontology_term_id and langcell_margin to obs, X_langcell
+and langcell_scores to obsm, and how it was done to uns["langcell"]. Nothing else changes.
+"""
+
+
+def zeroshot(
+    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Output: .h5ad, or .csv or .parquet for the columns of obs alone. "
+            "Default: <name>.langcell.h5ad in the current folder."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Candidates: a file with one a line, or 'B cell; T cell; CL:0000576'. Names, "
+            "synonyms and CL ids of the Cell Ontology; 'text: ...' admits any other words. "
+            "Default: all cell types."
+        ),
+    ] = None,
+    rerank: Annotated[
+        int, typer.Option(help="Let the matching head reorder so many candidates a cell; 0: off.")
+    ] = 0,
+    truth: Annotated[
+        str | None, typer.Option(help="Column of obs with known labels to score the calls against.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of the raw counts, if not found.")
+    ] = None,
+    allow_normalized: Annotated[
+        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
+    ] = None,
+    key_added: Annotated[str, typer.Option(help="What the names of results begin with.")] = (
+        "langcell"
+    ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output or results that are there.")
+    ] = False,
+) -> None:
+    """Run the command; its words are in `EXAMPLE`."""
+    from langcell.threads import set_threads
+    from zeroshot.annotator import AnnotateOptions
+    from zeroshot.run import AnnotationRun, default_output, run_annotation
+
+    set_threads(threads)
+    options = AnnotateOptions(
+        layer=layer,
+        allow_normalized=allow_normalized,
+        batch_size=batch_size,
+        rerank=rerank,
+        key_added=key_added,
+        overwrite=overwrite,
+    )
+    wanted = AnnotationRun(
+        source=h5ad,
+        out=out or default_output(h5ad),
+        model=model,
+        device=device,
+        labels=labels,
+        truth=truth,
+        options=options,
+    )
+    run_annotation(wanted)
+
+
+zeroshot.__doc__ = EXAMPLE

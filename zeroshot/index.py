@@ -1,0 +1,87 @@
+"""Which labels lie nearest to a cell: an exact FAISS index over label text features."""
+
+from collections.abc import Iterator, Sequence
+
+import faiss
+import numpy as np
+from scipy.special import logsumexp
+
+# Every query has this many rows, padded with zeros: matrix products of one shape give a cell the
+# same bits whichever cells stand beside it.
+QUERY_ROWS = 256
+
+
+class LabelIndex:
+    """Labels in the common space, searched exactly by inner product.
+
+    Parameters
+    ----------
+    features: text features, float32, unit norm, shape (n_labels, embedding_dim)
+    ids: one identifier a label
+
+    Raises
+    ------
+    ValueError
+        If there is not one row a label, or there are no labels.
+
+    Examples
+    --------
+    >>> index = LabelIndex(np.eye(3, dtype=np.float32), ["CL:1", "CL:2", "CL:3"])
+    >>> similarities, labels = index.search(np.array([[0.6, 0.8, 0.0]], dtype=np.float32), k=2)
+    >>> [index.ids[label] for label in labels[0]]
+    ['CL:2', 'CL:1']
+    """
+
+    def __init__(self, features: np.ndarray, ids: Sequence[str]) -> None:
+        features = np.ascontiguousarray(features, dtype=np.float32)
+        if features.ndim != 2 or len(features) != len(ids) or not len(ids):
+            raise ValueError(
+                f"features must have shape (n_labels={len(ids)}, embedding_dim) with at least one "
+                f"label. Got {features.shape}."
+            )
+        self.ids = tuple(ids)
+        self.features = features
+        self._flat = faiss.IndexFlatIP(features.shape[1])
+        self._flat.add(features)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def search(self, cell_features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the k nearest labels of each cell.
+
+        Parameters
+        ----------
+        cell_features: float32, shape (n_cells, embedding_dim)
+        k: labels wanted; all of them when there are fewer
+
+        Returns
+        -------
+        Cosine similarities, float32, and rows of the index, int64, both (n_cells, k), best first;
+        labels that tie come in the order of the index.
+        """
+        k = min(k, len(self))
+        similarities = np.empty((len(cell_features), k), dtype=np.float32)
+        labels = np.empty((len(cell_features), k), dtype=np.int64)
+        for rows, queries in self._queries(cell_features):
+            found, places = self._flat.search(queries, k)
+            n = rows.stop - rows.start
+            order = np.lexsort((places[:n], -found[:n]), axis=1)
+            similarities[rows] = np.take_along_axis(found[:n], order, axis=1)
+            labels[rows] = np.take_along_axis(places[:n], order, axis=1)
+        return similarities, labels
+
+    def log_normaliser(self, cell_features: np.ndarray, scale: float) -> np.ndarray:
+        """Return log sum over all labels of exp(scale * similarity), float64, shape (n_cells,)."""
+        total = np.empty(len(cell_features), dtype=np.float64)
+        for rows, queries in self._queries(cell_features):
+            logits = scale * (queries @ self.features.T).astype(np.float64)  # (rows, n_labels)
+            total[rows] = logsumexp(logits[: rows.stop - rows.start], axis=1)
+        return total
+
+    def _queries(self, cell_features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        for start in range(0, len(cell_features), QUERY_ROWS):
+            rows = slice(start, min(start + QUERY_ROWS, len(cell_features)))
+            queries = np.zeros((QUERY_ROWS, self.features.shape[1]), dtype=np.float32)
+            queries[: rows.stop - rows.start] = cell_features[rows]
+            yield rows, queries

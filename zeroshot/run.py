@@ -1,0 +1,124 @@
+"""One run of `langcell zeroshot`: annotate a file, say how it went, score it where asked."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from langcell.model import LangCell
+from langcell.progress import cell_progress
+from ontology.graph import Ontology
+from zeroshot.agreement import Truth, compare, confusion, read_obs_column, resolve_truth
+from zeroshot.annotations import Annotations
+from zeroshot.annotator import AnnotateOptions, annotate
+from zeroshot.candidates import read_labels
+
+_TYPES_SHOWN = 15
+_CALLS_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationRun:
+    """What the command line asks for; fields as its options."""
+
+    source: Path
+    out: Path
+    model: str = "mini"
+    device: str = "cpu"
+    labels: str | None = None
+    truth: str | None = None
+    options: AnnotateOptions = field(default_factory=AnnotateOptions)
+
+
+def default_output(source: Path) -> Path:
+    """Return the output of a run that names none: beside where it was started.
+
+    >>> default_output(Path("/data/pbmc.h5ad")).name
+    'pbmc.langcell.h5ad'
+    """
+    return Path.cwd() / f"{source.resolve().stem}.langcell.h5ad"
+
+
+def run_annotation(run: AnnotationRun) -> Annotations:
+    """Annotate, show a summary on stderr, and print scores and the output's path on stdout."""
+    labels = read_labels(run.labels) if run.labels is not None else None
+    with cell_progress("annotating") as progress:
+        truth = _read_truth(run)
+        annotations = annotate(
+            run.source,
+            model=LangCell.from_pretrained(run.model, device=run.device),
+            labels=labels,
+            out=run.out,
+            options=run.options,
+            progress=progress,
+        )
+    Console(stderr=True).print(summary_table(annotations))
+    if truth is not None:
+        print(agreement_text(truth, annotations, Ontology.bundled()))
+    print(f"wrote\t{run.out}")
+    return annotations
+
+
+def _read_truth(run: AnnotationRun) -> Truth | None:
+    if run.truth is None:
+        return None
+    if not run.source.exists():
+        raise FileNotFoundError(f"{run.source}: no such file or folder")
+    return resolve_truth(read_obs_column(run.source, run.truth), Ontology.bundled())
+
+
+def summary_table(annotations: Annotations) -> Table:
+    """Return counts source, gene coverage, speed and calls per type as a table for the screen."""
+    details, coverage = annotations.details, annotations.coverage
+    n_cells = len(annotations.best)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    source = details["counts_source"]
+    if details["counts_transform"] != "none":
+        source += f" (normalised values, made linear by {details['counts_transform']})"
+    table.add_row("counts", source)
+    table.add_row(
+        "genes",
+        f"{coverage.share_coding_resolved:.0%} of the protein-coding genes resolve; "
+        f"{coverage.median_known_genes:,.0f} known genes expressed in the median cell",
+    )
+    rate = n_cells / max(annotations.seconds, 1e-9)
+    table.add_row("cells", f"{n_cells:,} in {annotations.seconds:.1f} s ({rate:,.0f} cells/s)")
+    table.add_row(
+        "labels",
+        f"{len(annotations.candidates):,} ({annotations.candidates.described}, "
+        f"Cell Ontology {details['ontology_release']})",
+    )
+    calls = annotations.calls_per_type()
+    for row, (name, term_id, n) in enumerate(calls[:_TYPES_SHOWN]):
+        label = f"{name} ({term_id})" if term_id else name
+        table.add_row("calls" if not row else "", f"{n:>8,}  {n / n_cells:>6.1%}  {label}")
+    if rest := calls[_TYPES_SHOWN:]:
+        n = sum(n for _, _, n in rest)
+        table.add_row("", f"{n:>8,}  {n / n_cells:>6.1%}  {len(rest)} more types")
+    return table
+
+
+def agreement_text(truth: Truth, annotations: Annotations, ontology: Ontology) -> str:
+    """Return scores, what could not be scored, and the confusion table, tab-separated."""
+    agreement = compare(truth, annotations.term_ids, ontology)
+    lines = [
+        f"{name}\t{value:.4f}" if isinstance(value, float) else f"{name}\t{value}"
+        for name, value in asdict(agreement).items()
+    ]
+    for label, n_cells in sorted(truth.unresolved.items(), key=lambda item: (-item[1], item[0])):
+        lines.append(f"not scored\t{n_cells} cells labelled {label!r}: no one cell type")
+    table = confusion(truth, annotations.names, ontology)
+    return "\n".join([*lines, "", _shortened(table).to_csv(sep="\t", lineterminator="\n")])
+
+
+def _shortened(table: pd.DataFrame) -> pd.DataFrame:
+    """Add up the columns after the largest ones."""
+    table.index.name = "label \\ call"
+    if table.shape[1] <= _CALLS_SHOWN:
+        return table
+    short = table.iloc[:, : _CALLS_SHOWN - 1].copy()
+    rest = table.shape[1] - _CALLS_SHOWN + 1
+    short[f"{rest} other types"] = table.iloc[:, _CALLS_SHOWN - 1 :].sum(axis=1)
+    return short
