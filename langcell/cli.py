@@ -1,9 +1,13 @@
 """The `langcell` command: one entry point that finds its sub-commands by entry point."""
 
 import os
+import signal
 import sys
+import warnings
 from importlib.metadata import entry_points
-from typing import NoReturn
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -36,19 +40,120 @@ def _root(
     pass
 
 
+def embed(
+    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Output: .h5ad, .npy or .parquet. "
+            "Default: <name>.langcell.h5ad in the current folder."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of the raw counts, if not found.")
+    ] = None,
+    allow_normalized: Annotated[
+        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
+    ] = None,
+    key_added: Annotated[str, typer.Option(help="Name of the result: X_<name> in obsm.")] = (
+        "langcell"
+    ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output or a result that is there.")
+    ] = False,
+) -> None:
+    """Embed the cells of a file: unit vectors, comparable with each other and with label texts.
+
+    Example: langcell embed --h5ad pbmc.h5ad --out pbmc.npy
+    """
+    from langcell.embedding_output import embed_file
+    from langcell.model import LangCell
+    from langcell.progress import cell_progress
+    from langcell.threads import set_threads
+
+    set_threads(threads)
+    target = out or Path.cwd() / f"{h5ad.resolve().stem}.langcell.h5ad"
+    with cell_progress("embedding") as progress:
+        embed_file(
+            h5ad,
+            target,
+            model=LangCell.from_pretrained(model, device=device),
+            model_name=model,
+            layer=layer,
+            allow_normalized=allow_normalized,
+            batch_size=batch_size,
+            key_added=key_added,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print(f"wrote\t{target}")
+
+
+def models() -> None:
+    """List the models that come with the package: name, genes a cell, layers, width, size.
+
+    Example: langcell models
+    """
+    from langcell.checkpoint import list_bundled_models, resolve_checkpoint
+    from langcell.config import LangCellConfig
+
+    print("name\tgenes a cell\tlayers\tembedding\tweights MB\ttext tower")
+    for name in list_bundled_models():
+        folder = resolve_checkpoint(name)
+        config = LangCellConfig.read(folder / "config.json")
+        size = (folder / "model.safetensors").stat().st_size / 1e6
+        print(
+            f"{name}\t{config.max_genes}\t{config.cell.n_layers}\t{config.embedding_dim}\t"
+            f"{size:.1f}\t{config.text.tower}"
+        )
+
+
 def _register_commands() -> None:
     """Add what every installed package registered under `langcell.commands`."""
     for entry in sorted(entry_points(group=COMMAND_GROUP), key=lambda entry: entry.name):
-        command = entry.load()
+        try:
+            command = entry.load()
+        except ImportError as error:
+            # One package that is broken must not take the others' commands with it.
+            _warn(f"the command {entry.name!r} cannot be loaded: {error}")
+            continue
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name)
         else:
             app.command(entry.name)(command)
 
 
+def _warn(message: str) -> None:
+    print(f"langcell: warning: {' '.join(message.split())}", file=sys.stderr)
+
+
 def _fail(message: str, status: int) -> NoReturn:
     print(f"langcell: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    # Deprecations of dependencies are for their developers, not for users.
+    if issubclass(category, UserWarning):
+        _warn(str(message))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave as Ctrl-C does, so that temporary files are removed."""
+    sys.exit(128 + number)
 
 
 def main() -> None:
@@ -60,8 +165,14 @@ def main() -> None:
     if os.environ.get("LANGCELL_DEBUG"):
         app()
         return
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
+    except SystemExit as stop:
+        if stop.code == 130:  # what typer makes of Ctrl-C
+            _fail("stopped by the user; nothing was written", 130)
+        raise
     except KeyboardInterrupt:
         _fail("stopped by the user; nothing was written", 130)
     except (ValueError, KeyError, OSError, ImportError) as error:

@@ -1,0 +1,77 @@
+"""How far a long run over cells is, on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class _RateColumn(ProgressColumn):
+    """Cells a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} cells/s" if task.speed else "")
+
+
+@contextmanager
+def cell_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress over cells with rate and time left.
+
+    On a terminal a bar that goes away when done; otherwise a plain line every ten seconds.
+
+    Parameters
+    ----------
+    doing: one word for what is done to the cells, such as "annotating"
+
+    Yields
+    ------
+    A function to call with the number of cells done so far and the number of all cells.
+    """
+    if not sys.stderr.isatty():
+        yield _plain_lines(doing)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(doing, total=None)
+        yield lambda done, n_cells: progress.update(task, completed=done, total=n_cells)
+
+
+def _plain_lines(doing: str) -> Callable[[int, int], None]:
+    started = shown = time.monotonic()
+
+    def show(done: int, n_cells: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < _SECONDS_BETWEEN_LINES:
+            return
+        shown = now
+        rate = done / (now - started)
+        left = timedelta(seconds=round((n_cells - done) / rate))
+        print(
+            f"{doing}: {done:,} of {n_cells:,} cells, {rate:,.0f} cells/s, {left} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return show
