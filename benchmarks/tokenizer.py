@@ -5,11 +5,11 @@ import json
 import time
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from scipy import sparse
 
 from langcell.genes import GeneVocabulary
+from langcell.threads import thread_count
 from langcell.tokenizer import ColumnGenes, RankTokenizer
 
 N_GENES = 20_000
@@ -84,7 +84,7 @@ def main() -> None:
         lambda: tokenizer.tokenize_csr(counts, genes, totals), options.cells, options.rounds
     )
     numpy = rate(lambda: tokenize_plainly(few, genes, totals[:2_000], options.max_genes), 2_000, 3)
-    n_threads = numba.get_num_threads()
+    n_threads = thread_count()
     print(f"{options.expressed} genes a cell, {options.max_genes} kept, {n_threads} threads")
     print(f"{'':<24}{'cells/s':>12}{'cells/CPU-s':>14}")
     print(f"{'compiled kernel':<24}{kernel[0]:>12,.0f}{kernel[1]:>14,.0f}")

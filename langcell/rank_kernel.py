@@ -1,49 +1,79 @@
 """The compiled core of the tokenizer: rank the genes of each cell, in parallel over cells."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numba
 import numpy as np
 
-# Keys that share their exponent and 8 bits of mantissa share a bucket; within one they are sorted
-# by their whole value, so the number of buckets changes the speed and never the order.
-_SHIFT = np.uint64(52 - 8)
-_N_BUCKETS = 4096
-_LAST_BUCKET = np.uint64(_N_BUCKETS - 1)
-_ONE = np.uint64(1)
-_CELLS_PER_TASK = 32
+from langcell.threads import thread_count
+
+# Bits of positive floats order as the floats do. Keys that share exponent and 8 bits of mantissa
+# share a bucket; within one they are sorted by their whole value, so that the number of buckets
+# changes the speed and never the order.
+_SHIFT = 52 - 8
+_N_BUCKETS = 8192
+# Beyond this many genes in one bucket, insertion costs more than a heap.
+_LARGEST_INSERTION = 48
+_CELLS_PER_TASK = 256
 
 
-def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compile with a cache on disk, or without where no folder for it can be written."""
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile with a cache on disk where numba finds a place to write, else without."""
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:
-        return numba.njit(**options)(function)
+        return numba.njit(nogil=True)(function)
 
 
-def _sort_bucket(keys: np.ndarray, tokens: np.ndarray, start: int, end: int) -> None:
-    """Shell sort by key descending, then token ascending: most buckets hold a few genes."""
-    gap = 1
-    while gap < (end - start) // 3:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(start + gap, end):
-            key, token = keys[i], tokens[i]
-            j = i
-            while j >= start + gap and (
-                keys[j - gap] < key or (keys[j - gap] == key and tokens[j - gap] > token)
-            ):
-                keys[j], tokens[j] = keys[j - gap], tokens[j - gap]
-                j -= gap
-            keys[j], tokens[j] = key, token
-        gap //= 3
+@_compiled
+def _comes_first(key: float, token: int, other_key: float, other_token: int) -> bool:
+    return key > other_key or (key == other_key and token < other_token)
 
 
-_sort_bucket_compiled = _compile(_sort_bucket, nogil=True)
+@_compiled
+def _sort_by_insertion(keys: np.ndarray, tokens: np.ndarray, start: int, stop: int) -> None:
+    for at in range(start + 1, stop):
+        key, token = keys[at], tokens[at]
+        place = at
+        while place > start and _comes_first(key, token, keys[place - 1], tokens[place - 1]):
+            keys[place], tokens[place] = keys[place - 1], tokens[place - 1]
+            place -= 1
+        keys[place], tokens[place] = key, token
 
 
+@_compiled
+def _sift_down(keys: np.ndarray, tokens: np.ndarray, start: int, root: int, size: int) -> None:
+    key, token = keys[start + root], tokens[start + root]
+    while 2 * root + 1 < size:
+        child = 2 * root + 1
+        at = start + child
+        if child + 1 < size and _comes_first(keys[at], tokens[at], keys[at + 1], tokens[at + 1]):
+            child += 1
+            at += 1
+        if not _comes_first(key, token, keys[at], tokens[at]):
+            break
+        keys[start + root], tokens[start + root] = keys[at], tokens[at]
+        root = child
+    keys[start + root], tokens[start + root] = key, token
+
+
+@_compiled
+def _sort_by_heap(keys: np.ndarray, tokens: np.ndarray, start: int, stop: int) -> None:
+    """Sort in n log n whatever the keys; the root of the heap is what comes last."""
+    size = stop - start
+    for root in range(size // 2 - 1, -1, -1):
+        _sift_down(keys, tokens, start, root, size)
+    for last in range(size - 1, 0, -1):
+        at = start + last
+        keys[start], keys[at] = keys[at], keys[start]
+        tokens[start], tokens[at] = tokens[at], tokens[start]
+        _sift_down(keys, tokens, start, 0, last)
+
+
+@_compiled
 def _read_keys(
     columns: np.ndarray,
     counts: np.ndarray,
@@ -56,19 +86,17 @@ def _read_keys(
     """Fill in the keys and tokens of one cell's known genes; return how many they are."""
     n_genes = 0
     for place in range(len(columns)):
-        token = column_tokens[columns[place]]
+        column = columns[place]
+        token = column_tokens[column]
         if token >= 0 and counts[place] != 0:
             # Left to right, as the reference does: another order rounds differently.
-            value = np.float64(counts[place]) / total * 1e4
-            keys[n_genes] = value / column_medians[columns[place]]
+            keys[n_genes] = np.float64(counts[place]) / total * 1e4 / column_medians[column]
             tokens[n_genes] = token
             n_genes += 1
     return n_genes
 
 
-_read_keys_compiled = _compile(_read_keys, nogil=True)
-
-
+@_compiled
 def _sort_highest(
     keys: np.ndarray,
     tokens: np.ndarray,
@@ -77,85 +105,86 @@ def _sort_highest(
     sorted_tokens: np.ndarray,
     ends: np.ndarray,
 ) -> None:
-    """Sort the highest `n_wanted` genes of one cell into the front of `sorted_*`."""
-    # The bits of positive floats sort as the floats do; bucket 0 holds the highest keys.
-    bits = keys.view(np.uint64)
+    """Sort the highest `n_wanted` genes of one cell into the front of `sorted_*`.
+
+    `ends` is all zero, and left so.
+    """
+    bits = keys.view(np.int64)
     top = bits.max() >> _SHIFT
-    ends[:] = 0
-    for i in range(len(keys)):
-        ends[min(top - (bits[i] >> _SHIFT), _LAST_BUCKET) + _ONE] += 1
     n_used = 0
-    while ends[n_used] < n_wanted:
-        n_used += 1
-        ends[n_used] += ends[n_used - 1]
-    # `ends[b]` is now where bucket b begins, and becomes where it ends as it is filled.
     for i in range(len(keys)):
-        bucket = min(top - (bits[i] >> _SHIFT), _LAST_BUCKET)
-        if bucket < np.uint64(n_used):
-            sorted_keys[ends[bucket]], sorted_tokens[ends[bucket]] = keys[i], tokens[i]
-            ends[bucket] += 1
+        bucket = min(top - (bits[i] >> _SHIFT), _N_BUCKETS - 1)
+        ends[bucket] += 1
+        n_used = max(n_used, bucket + 1)
     start = 0
     for bucket in range(n_used):
-        if ends[bucket] - start > 1:
-            _sort_bucket_compiled(sorted_keys, sorted_tokens, start, ends[bucket])
-        start = ends[bucket]
+        size = ends[bucket]
+        ends[bucket] = start
+        start += size
+    # `ends` is now where a bucket begins, and becomes where it ends as it is filled.
+    for i in range(len(keys)):
+        bucket = min(top - (bits[i] >> _SHIFT), _N_BUCKETS - 1)
+        place = ends[bucket]
+        ends[bucket] = place + 1
+        sorted_keys[place], sorted_tokens[place] = keys[i], tokens[i]
+    start = 0
+    for bucket in range(n_used):
+        stop = ends[bucket]
+        if start < n_wanted and stop - start > _LARGEST_INSERTION:
+            _sort_by_heap(sorted_keys, sorted_tokens, start, stop)
+        elif start < n_wanted:
+            _sort_by_insertion(sorted_keys, sorted_tokens, start, stop)
+        start = stop
+        ends[bucket] = 0
 
 
-_sort_highest_compiled = _compile(_sort_highest, nogil=True)
-
-
-def _rank_cells(
+@_compiled
+def _rank_some(
     indptr: np.ndarray,
     columns: np.ndarray,
     counts: np.ndarray,
     totals: np.ndarray,
     column_tokens: np.ndarray,
     column_medians: np.ndarray,
-    offsets: np.ndarray,
+    places: np.ndarray,
     ranked: np.ndarray,
+    lengths: np.ndarray,
+    first_cell: int,
+    last_cell: int,
 ) -> None:
-    n_cells = len(totals)
-    longest = np.max(indptr[1:] - indptr[:-1])
-    for task in numba.prange((n_cells + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK):
-        keys, sorted_keys = np.empty(longest, np.float64), np.empty(longest, np.float64)
-        tokens, sorted_tokens = np.empty(longest, np.int64), np.empty(longest, np.int64)
-        ends = np.empty(_N_BUCKETS + 1, np.int64)
-        for cell in range(task * _CELLS_PER_TASK, min(n_cells, (task + 1) * _CELLS_PER_TASK)):
-            first, last = indptr[cell], indptr[cell + 1]
-            n_wanted = offsets[cell + 1] - offsets[cell]
-            if n_wanted == 0:
-                continue
-            n_genes = _read_keys_compiled(
-                columns[first:last],
-                counts[first:last],
-                totals[cell],
-                column_tokens,
-                column_medians,
-                keys,
-                tokens,
-            )
-            _sort_highest_compiled(
+    """Write the tokens of some cells to `ranked` from `places[cell]` on, how many to `lengths`."""
+    longest = np.max(indptr[first_cell + 1 : last_cell + 1] - indptr[first_cell:last_cell])
+    keys, sorted_keys = np.empty(longest, np.float64), np.empty(longest, np.float64)
+    tokens, sorted_tokens = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    ends = np.zeros(_N_BUCKETS, np.int64)
+    for cell in range(first_cell, last_cell):
+        first, last = indptr[cell], indptr[cell + 1]
+        n_genes = _read_keys(
+            columns[first:last],
+            counts[first:last],
+            totals[cell],
+            column_tokens,
+            column_medians,
+            keys,
+            tokens,
+        )
+        n_wanted = min(n_genes, places[cell + 1] - places[cell])
+        lengths[cell] = n_wanted
+        if n_wanted > 0:
+            _sort_highest(
                 keys[:n_genes], tokens[:n_genes], n_wanted, sorted_keys, sorted_tokens, ends
             )
-            for i in range(n_wanted):
-                ranked[offsets[cell] + i] = sorted_tokens[i]
+        for i in range(n_wanted):
+            ranked[places[cell] + i] = sorted_tokens[i]
 
 
-_rank_cells_compiled = _compile(_rank_cells, parallel=True, nogil=True)
-
-
-def _count_known(
-    indptr: np.ndarray, columns: np.ndarray, counts: np.ndarray, column_tokens: np.ndarray
-) -> np.ndarray:
-    n_known = np.zeros(len(indptr) - 1, np.int64)
-    for cell in numba.prange(len(n_known)):
-        for place in range(indptr[cell], indptr[cell + 1]):
-            if column_tokens[columns[place]] >= 0 and counts[place] != 0:
-                n_known[cell] += 1
-    return n_known
-
-
-_count_known_compiled = _compile(_count_known, parallel=True, nogil=True)
+@_compiled
+def _close_gaps(places: np.ndarray, offsets: np.ndarray, ranked: np.ndarray) -> None:
+    """Move the tokens of each cell down from `places` to `offsets`."""
+    for cell in range(len(offsets) - 1):
+        start = offsets[cell]
+        for i in range(offsets[cell + 1] - start):
+            ranked[start + i] = ranked[places[cell] + i]
 
 
 def rank_cells(
@@ -173,6 +202,10 @@ def rank_cells(
 
     Rank-value encoding of Geneformer (Theodoris et al. 2023, Methods) in float64, evaluated left to
     right; equal values are ordered by token id, so the order does not depend on the columns'.
+
+    Plain threads do the work, as many as `langcell.threads` says: compiled code holds no lock of
+    the interpreter, while numba's own pool may not be entered from two threads at once, or after a
+    fork.
 
     Parameters
     ----------
@@ -195,11 +228,29 @@ def rank_cells(
         Tokens of all cells end to end, shape (n_tokens,), and where each cell begins, int64,
         shape (n_cells + 1,).
     """
-    n_known = _count_known_compiled(indptr, columns, counts, column_tokens)
-    offsets = np.zeros(len(n_known) + 1, np.int64)
-    np.cumsum(np.minimum(n_known, max_genes), out=offsets[1:])
-    ranked = np.empty(offsets[-1], dtype)
-    _rank_cells_compiled(
-        indptr, columns, counts, totals, column_tokens, column_medians, offsets, ranked
+    n_cells = len(totals)
+    places, offsets = np.zeros(n_cells + 1, np.int64), np.zeros(n_cells + 1, np.int64)
+    np.cumsum(np.minimum(np.diff(indptr), max_genes), out=places[1:])
+    ranked = np.empty(places[-1], dtype)
+    rank_some = partial(
+        _rank_some,
+        indptr,
+        columns,
+        counts,
+        totals,
+        column_tokens.astype(np.int32),
+        column_medians,
+        places,
+        ranked,
+        offsets[1:],
     )
-    return ranked, offsets
+    starts = range(0, n_cells, _CELLS_PER_TASK)
+    with ThreadPoolExecutor(thread_count()) as pool:
+        tasks = [
+            pool.submit(rank_some, start, min(n_cells, start + _CELLS_PER_TASK)) for start in starts
+        ]
+        for task in tasks:
+            task.result()
+    np.cumsum(offsets, out=offsets)
+    _close_gaps(places, offsets, ranked)
+    return ranked[: offsets[-1]].copy(), offsets
