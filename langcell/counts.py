@@ -71,7 +71,7 @@ class CountMatrix:
         """Read the cell names; object array, shape (n_cells,)."""
         return self._read_obs_names()
 
-    def blocks(self, rows: int = 4096) -> Iterator[CountBlock]:
+    def blocks(self, rows: int = 1024) -> Iterator[CountBlock]:
         """Yield all cells in order, `rows` at a time.
 
         Raises

@@ -124,7 +124,7 @@ class RankTokenizer:
             tokens=tokens, medians=medians, first_columns=first_columns if is_merged else None
         )
 
-    def tokenize(self, matrix: "CountMatrix", *, rows: int = 4096) -> Iterator[TokenBlock]:
+    def tokenize(self, matrix: "CountMatrix", *, rows: int = 1024) -> Iterator[TokenBlock]:
         """Tokenise a matrix block by block, after checking its coverage.
 
         Empty cells give empty sequences and one warning.

@@ -39,7 +39,7 @@ class Matrix:
     def resolution(self):
         return GeneTable.bundled().resolve(self.names)
 
-    def blocks(self, rows: int = 4096):
+    def blocks(self, rows: int = 1024):
         for start in range(0, self.counts.shape[0], rows):
             counts = self.counts[start : start + rows]
             yield Block(start, counts, np.asarray(counts.sum(1, dtype=np.float64)).ravel())
