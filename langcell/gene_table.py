@@ -68,6 +68,7 @@ class GeneTable:
         self.version = lines[0].removeprefix("# ")
         self.ensembl_ids = np.array([row[0] for row in rows], dtype=object)
         self.symbols = np.array([row[1] for row in rows], dtype=object)
+        self.biotypes = np.array([row[2] for row in rows], dtype=object)
         self.is_protein_coding = np.array([row[2] == "protein_coding" for row in rows])
         self._is_linked = np.array([row[3] == "1" for row in rows])
         self._rows_by_id = {row[0]: number for number, row in enumerate(rows)}

@@ -1,0 +1,259 @@
+"""Recipes: what to train on, which model, and how; read from YAML and checked before anything runs."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Scale = Literal["counts", "linear", "log1p", "log2", "ranks"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Columns(Section):
+    """Names of the obs columns. A file may lack any but `term_id`."""
+
+    term_id: str = "cell_type_ontology_term_id"
+    study: str = "study"
+    tissue: str = "tissue_ontology_term_id"
+    disease: str = "disease_ontology_term_id"
+    stage: str = "stage"
+
+
+class Source(Section):
+    """Files of one kind and one scale (architecture decision: the scale is declared, not guessed)."""
+
+    files: tuple[str, ...] = Field(min_length=1)  # paths or globs below corpus_root
+    kind: Literal["cells", "profiles"] = "cells"  # a profile is the mean or sum of a cell type
+    scale: Scale = "counts"
+
+
+class ValidationFile(Section):
+    """One labelled file; files with one study name are averaged first."""
+
+    path: str
+    study: str
+    scale: Scale = "counts"
+
+
+class Validation(Section):
+    """Labelled studies on which the best checkpoint is chosen."""
+
+    files: tuple[ValidationFile, ...] = ()
+    every: int = Field(500, ge=1)  # steps
+    max_cells: int = Field(1000, ge=1)  # of each file, evenly spaced, at each validation
+    min_cells: int = Field(10, ge=1)  # of a class that counts in macro-F1
+    batch_size: int = Field(64, ge=1)
+
+
+class Vocabulary(Section):
+    """Which genes become tokens, and how their medians are estimated."""
+
+    min_sources: int = Field(3, ge=1)  # files that measure the gene
+    n_draws: int = Field(20000, ge=1)  # simulated cells behind the medians
+    min_observations: int = Field(10, ge=1)  # nonzero draws that a median needs
+
+
+class Model(Section):
+    """Sizes of the cell encoder, the matching head and the common space."""
+
+    n_layers: int = Field(3, ge=1)
+    hidden_size: int = Field(256, ge=1)
+    n_heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(512, ge=1)
+    max_genes: int = Field(256, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    pooling: Literal["cls", "mean"] = "cls"
+    embedding_dim: int = Field(256, ge=1)
+    temperature: float = Field(0.05, gt=0)  # at the start; learned from there
+    matching_layers: int = Field(2, ge=1)
+    matching_hidden_size: int = Field(256, ge=1)
+    init_gene_embeddings: Literal["random", "svd"] = "svd"
+
+
+class Text(Section):
+    """The frozen text tower and the wording of the texts."""
+
+    tower: str = "all-MiniLM-L6-v2"
+    max_tokens: int = Field(128, ge=8)
+    definition: float = Field(0.6, ge=0, le=1)  # chance of the template with definition
+    aspect_drop: float = Field(0.7, ge=0, le=1)  # chance of leaving out each further aspect
+    max_synonyms: int = Field(4, ge=0)
+
+
+class Losses(Section):
+    """Weights of the losses (0 leaves one out) and the further negatives."""
+
+    masked_gene: float = Field(0.1, ge=0)
+    cell_cell: float = Field(0.1, ge=0)
+    cell_text: float = Field(1.0, ge=0)
+    matching: float = Field(0.2, ge=0)
+    ontology_negatives: int = Field(512, ge=0)  # terms drawn each step from all cell types
+    second_views: int = Field(16, ge=0)  # cells of a batch that are read twice, for cell_cell
+    matching_cells: int = Field(8, ge=1)  # of a batch, for the matching loss
+    masked_positions: int = Field(256, ge=1)  # at most, of a batch, for the masked-gene loss
+
+
+class Augmentation(Section):
+    """Ranges of what is done to an example before it is ranked."""
+
+    depth: tuple[float, float] = (400, 20000)  # counts of a cell drawn from a profile, log-uniform
+    overdispersion: float = Field(0.5, ge=0)  # squared coefficient of variation of gene rates
+    gene_dropout: float = Field(0.2, ge=0, lt=1)  # at most this share of genes is lost, uniform
+    thin: float = Field(0.5, ge=0, le=1)  # chance of thinning a cell of counts
+    thin_to: tuple[float, float] = (0.2, 1.0)  # share of counts kept, uniform
+    subset: float = Field(0.6, ge=0, le=1)  # chance that only a subset of genes is measured
+    subset_genes: tuple[float, float] = (1000, 8000)  # its size, log-uniform
+    subset_bank: int = Field(256, ge=1)  # distinct subsets
+    mask: float = Field(0.15, ge=0, lt=1)  # share of tokens masked
+    keep_tokens: float = Field(1.0, gt=0, le=1)  # share of tokens read in training, at random
+    second_draw: bool = True  # the views of a cell are two draws, else two dropouts of one
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> "Augmentation":
+        for name in ("depth", "thin_to", "subset_genes"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be [low, high] with 0 < low <= high")
+        return self
+
+
+class Balance(Section):
+    """How often each cell type, and each study in it, is drawn."""
+
+    type_power: float = Field(0.5, ge=0, le=1)  # weight of a type ~ its number of studies ** power
+    study_share: float = Field(0.2, gt=0, le=1)  # no study gives more than this share of draws
+
+
+class Optimisation(Section):
+    """Optimiser, schedule, batch."""
+
+    steps: int = Field(3000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    final_lr: float = Field(0.02, ge=0, le=1)  # of lr, at the end of the cosine
+    warmup: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    average: float = Field(0.0, ge=0, lt=1)  # decay of the moving average of weights; 0: none
+    precision: Literal["32", "bf16"] = "32"
+    threads: int = Field(0, ge=0)  # 0: all cores
+
+
+class Recipe(Section):
+    """Everything that a pretraining run depends on."""
+
+    corpus_root: str = ""  # folder that holds the files; relative to where the command is started
+    output: str = "runs/pretrain"
+    seed: int = Field(0, ge=0)
+    ontology: str = "bundled"  # or the path of an .obo file
+    columns: Columns = Columns()
+    sources: tuple[Source, ...] = Field(min_length=1)
+    validation: Validation = Validation()
+    vocabulary: Vocabulary = Vocabulary()
+    model: Model = Model()
+    text: Text = Text()
+    losses: Losses = Losses()
+    augmentation: Augmentation = Augmentation()
+    balance: Balance = Balance()
+    optimisation: Optimisation = Optimisation()
+    checkpoint_every: int = Field(250, ge=1)  # steps
+    log_every: int = Field(25, ge=1)  # steps
+    half: bool = True  # write model weights as float16
+
+    @property
+    def root(self) -> Path:
+        """Folder of the corpus."""
+        return Path(self.corpus_root).expanduser()
+
+
+def find_recipe(name: Path) -> Path:
+    """Return the path of a recipe: a file, or one of the package by its bare name.
+
+    >>> find_recipe(Path("mini")).name
+    'mini.yaml'
+    """
+    bundled = Path(__file__).parent / "recipes" / f"{name}.yaml"
+    return bundled if not name.exists() and bundled.is_file() else name
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and change single values of it.
+
+    Parameters
+    ----------
+    path
+        YAML file.
+    overrides
+        `dotted.key=value` with a YAML value, as `optimisation.steps=100`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not YAML or a key or value is wrong; one line that names the key and, for an
+        unknown key, the nearest known one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold keys and values, got {type(values).__name__}")
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_first_error(error)}") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"override {override!r} must read key=value, as optimisation.steps=100")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"override {override!r}: {section} has no keys below it")
+    try:
+        values[last] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {override!r}: the value is not YAML") from error
+
+
+def _first_error(error: ValidationError) -> str:
+    # A misspelt key often makes another one missing: the misspelling is what to name.
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first = errors[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        return f"{key}: {first['msg']}{got}"
+    known = _keys_beside(first["loc"])
+    near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields of the section that a location lies in."""
+    section: Any = Recipe
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        section = section.model_fields[part].annotation
+        section = next(iter(get_args(section)), section)  # tuple[Source, ...] -> Source
+    return sorted(section.model_fields)

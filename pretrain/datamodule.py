@@ -1,0 +1,43 @@
+"""The stream of training steps as Lightning wants it."""
+
+from collections.abc import Callable, Iterator
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset
+
+from pretrain.collate import StepBatch, StepBuilder
+
+
+class StepStream(IterableDataset[StepBatch]):
+    """Batches from a first step on; the step is all the state there is."""
+
+    def __init__(self, builder: StepBuilder, first_step: Callable[[], int], n_steps: int) -> None:
+        self.builder = builder
+        self.first_step = first_step
+        self.n_steps = n_steps
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        """Yield the batches that are left."""
+        for step in range(self.first_step(), self.n_steps):
+            yield self.builder.build(step)
+
+
+class PretrainData(LightningDataModule):
+    """Training data of a run; where it stands is the trainer's global step.
+
+    Batches are built in the main process: that takes a hundredth of the time of a step, and
+    numba's threads must not be called from several at once.
+    """
+
+    def __init__(self, builder: StepBuilder, *, n_steps: int) -> None:
+        super().__init__()
+        self.builder = builder
+        self.n_steps = n_steps
+
+    def train_dataloader(self) -> DataLoader[StepBatch]:
+        """Return the steps from the trainer's on."""
+
+        def first_step() -> int:
+            return self.trainer.global_step if self.trainer else 0
+
+        return DataLoader(StepStream(self.builder, first_step, self.n_steps), batch_size=None)

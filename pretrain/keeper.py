@@ -1,0 +1,157 @@
+"""What happens between steps: checkpoints, validation, progress, and stopping in good order."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from pretrain.collate import StepBatch
+from pretrain.config import Recipe
+from pretrain.module import PretrainModule
+from pretrain.validation import StudyScore
+
+LAST = "last.ckpt"
+
+
+class Keeper(Callback):
+    """Saves the last state, scores on the validation studies, keeps the best model.
+
+    Parameters
+    ----------
+    recipe
+        How often to do what.
+    output
+        Folder of the run: `last.ckpt` to resume from, `best/` the model with the highest mean
+        macro-F1 over the validation studies (without any, the last one).
+    score
+        Scores of the present weights, one a study; empty without validation files.
+    export
+        Writes the present weights as a checkpoint folder.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path,
+        *,
+        score: Callable[[PretrainModule], list[StudyScore]],
+        export: Callable[[PretrainModule, Path], None],
+    ) -> None:
+        self.recipe = recipe
+        self.output = output
+        self.score = score
+        self.export = export
+        self.best = -1.0
+        self.best_step = 0
+        self.is_stopped = False
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._started = (0, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know; saved in the checkpoint."""
+        return {"best": self.best, "best_step": self.best_step, "rng": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up where the checkpoint was; Lightning itself keeps no random state."""
+        self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+        self._rng = state_dict["rng"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over SIGINT and SIGTERM: a step in progress is finished, then the state saved."""
+        self._started = (trainer.global_step, time.monotonic())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._stop)
+        # Last of all that may have drawn random numbers since the state was loaded.
+        if (rng := getattr(self, "_rng", None)) is not None:
+            torch.set_rng_state(rng)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: StepBatch,
+        batch_idx: int,
+    ) -> None:
+        """Save, validate and report where it is time to."""
+        assert isinstance(pl_module, PretrainModule)
+        step, is_last = batch.step + 1, batch.step + 1 == self.recipe.optimisation.steps
+        if step % self.recipe.log_every == 0 or is_last:
+            self._report(trainer, step)
+        if (step % self.recipe.validation.every == 0 or is_last) and not self.is_stopped:
+            self._validate(pl_module, step)
+        if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
+            self._save(trainer)
+        trainer.should_stop = trainer.should_stop or self.is_stopped
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _validate(self, module: PretrainModule, step: int) -> None:
+        scores = self.score(module)
+        if not scores:
+            self.best_step = step
+            self.export(module, self.output / "best")
+            return
+        mean = sum(score.macro_f1 for score in scores) / len(scores)
+        values = {"validation/macro_f1": mean}
+        for score in scores:
+            values[f"validation/accuracy/{score.study}"] = score.accuracy
+            values[f"validation/macro_f1/{score.study}"] = score.macro_f1
+        for logger in module.loggers:
+            logger.log_metrics(values, step=step)
+        by_study = ", ".join(f"{s.study} {s.accuracy:.2f}/{s.macro_f1:.2f}" for s in scores)
+        _say(f"step {step}: validation macro-F1 {mean:.3f} (accuracy/macro-F1: {by_study})")
+        if mean > self.best:
+            self.best, self.best_step = mean, step
+            self.export(module, self.output / "best")
+
+    def _save(self, trainer: Trainer) -> None:
+        part = self.output / f".{LAST}.part"
+        try:
+            trainer.save_checkpoint(part)
+            os.replace(part, self.output / LAST)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _report(self, trainer: Trainer, step: int) -> None:
+        first, began = self._started
+        rate = (step - first) / max(1e-9, time.monotonic() - began)
+        left = (self.recipe.optimisation.steps - step) / rate
+        shown = " ".join(
+            f"{name.removeprefix('train/')} {value:.3f}"
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/")
+        )
+        _say(
+            f"step {step}/{self.recipe.optimisation.steps}: {shown}; "
+            f"{rate * self.recipe.optimisation.batch_size:.0f} cells/s, {left / 60:.1f} min left"
+        )
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.is_stopped:  # a second time: the user does not want to wait for the step
+            raise KeyboardInterrupt
+        self.is_stopped = True
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

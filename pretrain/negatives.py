@@ -1,0 +1,58 @@
+"""Which pairs are positive, which are negative, and which are no evidence either way."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ontology.graph import Ontology
+
+
+def comparable_terms(ontology: Ontology, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+    """Tell which pairs of terms are equal or ancestor and descendant.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool, shape (len(first), len(second)).
+    """
+    rows = [ontology.index[ontology.check(term_id)] for term_id in first]
+    columns = [ontology.index[ontology.check(term_id)] for term_id in second]
+    up = ontology.closure[rows][:, columns]
+    down = ontology.closure[columns][:, rows].T
+    # Training types x candidates, not cells x genes: small.
+    return (up + down).todense().A.astype(bool)
+
+
+def text_pairs(
+    cell_terms: np.ndarray,
+    cell_aspects: np.ndarray,
+    text_terms: np.ndarray,
+    text_aspects: np.ndarray,
+    comparable: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which texts describe which cells, and which pairs to ignore.
+
+    A text describes a cell if it names the cell's type and no aspect that the cell lacks. Texts of
+    comparable types, and of the same type with another tissue, disease or stage, are ignored: a
+    "T cell" may well be a CD4 T cell, and authors call one tissue by several names.
+
+    Parameters
+    ----------
+    cell_terms, text_terms
+        Type of each cell (n_cells,) and text (n_texts,): rows of `comparable`.
+    cell_aspects, text_aspects
+        Code of each further aspect, -1 where unknown or not named, shape (n, n_aspects).
+    comparable
+        From `comparable_terms`, shape (n_terms, n_terms).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        positives and ignore, both bool, shape (n_cells, n_texts).
+    """
+    same_type = cell_terms[:, None] == text_terms[None, :]
+    named = text_aspects[None, :, :] >= 0
+    agrees = ~named | (cell_aspects[:, None, :] == text_aspects[None, :, :])
+    positives = same_type & agrees.all(axis=2)
+    ignore = comparable[cell_terms[:, None], text_terms[None, :]] & ~positives
+    return positives, ignore

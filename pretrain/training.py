@@ -1,0 +1,168 @@
+"""A training run, from a recipe to a folder with a model."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from langcell.genes import GeneVocabulary
+from pretrain.build import Parts, build_parts
+from pretrain.config import Recipe
+from pretrain.datamodule import PretrainData
+from pretrain.keeper import LAST, Keeper
+from pretrain.module import PretrainModule
+from pretrain.validation import StudyScore, score_studies
+
+# What may change between the start of a run and its resumption.
+_FREE = ("corpus_root", "output", "checkpoint_every", "log_every", "validation", "half")
+
+
+def train(recipe: Recipe, *, resume: bool = False) -> Path:
+    """Train as the recipe says and return the folder of the best model.
+
+    Parameters
+    ----------
+    recipe
+        Checked recipe; `recipe.output` gets `best/` and `last/` (checkpoint folders), `last.ckpt`
+        (to resume from), `genes.tsv`, `recipe.yaml` and `logs/` (TensorBoard and CSV).
+    resume
+        Go on from `last.ckpt` if there is one. The result is that of a run that was not
+        interrupted, to the bit for the same number of threads.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a run and `resume` is not set.
+    ValueError
+        If the run in the folder was started with another recipe.
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM; the state was saved.
+    """
+    output = Path(recipe.output).expanduser()
+    is_resumed = _prepare_output(recipe, output, resume)
+    if recipe.optimisation.threads:
+        torch.set_num_threads(recipe.optimisation.threads)
+    genes = output / "genes.tsv"
+    vocabulary = GeneVocabulary.read(genes) if is_resumed else None
+    parts = build_parts(recipe, vocabulary=vocabulary, say=_say)
+    assert parts.model.vocabulary is not None
+    parts.model.vocabulary.write(genes)
+    torch.manual_seed(recipe.seed)  # dropout; the keeper restores its state on resumption
+    module = PretrainModule(parts.model, recipe, parts.texts)
+    keeper = Keeper(
+        recipe,
+        output,
+        score=lambda module: _score(module, parts, recipe),
+        export=lambda module, folder: _export(module, parts, recipe, folder),
+    )
+    _fit(recipe, output, module, keeper, parts, is_resumed)
+    if keeper.is_stopped:
+        raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
+    _export(module, parts, recipe, output / "last")
+    _say(f"best model: {output / 'best'} (step {keeper.best_step})")
+    return output / "best"
+
+
+def _fit(
+    recipe: Recipe,
+    output: Path,
+    module: PretrainModule,
+    keeper: Keeper,
+    parts: Parts,
+    is_resumed: bool,
+) -> None:
+    settings = recipe.optimisation
+    with _quiet_lightning():
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+            max_steps=settings.steps,
+            gradient_clip_val=settings.clip,
+            logger=[
+                TensorBoardLogger(output / "logs", name="tensorboard", version=""),
+                CSVLogger(output / "logs", name="csv", version="", flush_logs_every_n_steps=1),
+            ],
+            callbacks=[keeper],
+            log_every_n_steps=recipe.log_every,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(
+            module,
+            PretrainData(parts.builder, n_steps=settings.steps),
+            ckpt_path=output / LAST if is_resumed else None,
+            weights_only=True,
+        )
+
+
+def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudyScore]:
+    return score_studies(
+        module.best_model,
+        parts.validation,
+        parts.texts.candidates,
+        batch_size=recipe.validation.batch_size,
+        min_cells=recipe.validation.min_cells,
+    )
+
+
+def _export(module: PretrainModule, parts: Parts, recipe: Recipe, folder: Path) -> None:
+    model = module.best_model
+    model.label_embeddings = parts.labels
+    model.save_pretrained(folder, dtype=torch.float16 if recipe.half else torch.float32)
+
+
+def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> bool:
+    """Make the folder; tell whether a run in it is to be resumed."""
+    present = recipe.model_dump(mode="json")
+    path = output / "recipe.yaml"
+    if not (output / LAST).is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(present, sort_keys=False), encoding="utf-8")
+        return False
+    if not resume:
+        raise FileExistsError(
+            f"{output} holds a run already; go on with --resume auto, or give another output="
+        )
+    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key in present:
+        if key not in _FREE and present[key] != earlier.get(key):
+            raise ValueError(
+                f"the run in {output} was started with another {key}; resume with its own recipe "
+                f"({path}), or give another output="
+            )
+    return True
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says about choices that were made on purpose."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # device banners, tips
+    with warnings.catch_warnings():
+        # One process builds the batches: see PretrainData.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # The length of an endless stream is not known, and nothing asks for it.
+        warnings.filterwarnings("ignore", ".*IterableDataset.*has.*__len__.*")
+        # Resuming in the middle of an epoch is what StepStream is made for.
+        warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before.*")
+        # The folder of the logs exists when a run is resumed.
+        warnings.filterwarnings("ignore", ".*Experiment logs directory.*exists and is not empty.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

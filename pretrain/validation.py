@@ -1,0 +1,138 @@
+"""Zero-shot scores on labelled studies during training; the best checkpoint is chosen by them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from langcell.bert import inference
+from langcell.counts import open_counts
+from langcell.genes import GeneVocabulary
+from langcell.metrics import accuracy, macro_f1
+from langcell.model import LangCell
+from langcell.tokenizer import RankTokenizer, collate_tokens
+from ontology.graph import Ontology
+from pretrain.config import Recipe
+from pretrain.sources import label_rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledTokens:
+    """Tokenised cells of one validation file.
+
+    Attributes
+    ----------
+    study
+        Files of one study are averaged before studies are.
+    cells
+        Tokens of each cell.
+    truth
+        Place of each cell's type in `candidates`, shape (n_cells,).
+    candidates
+        The study's own types, as rows of the table of all cell types.
+    """
+
+    study: str
+    cells: tuple[np.ndarray, ...]
+    truth: np.ndarray
+    candidates: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyScore:
+    """Own-label zero-shot scores of one study."""
+
+    study: str
+    accuracy: float
+    macro_f1: float
+
+
+def read_validation(
+    recipe: Recipe, ontology: Ontology, vocabulary: GeneVocabulary, candidates: Sequence[str]
+) -> list[LabelledTokens]:
+    """Tokenise evenly spaced labelled cells of each validation file."""
+    place = {term_id: row for row, term_id in enumerate(candidates)}
+    tokenizer = RankTokenizer(vocabulary, max_genes=recipe.model.max_genes)
+    files = []
+    for file in recipe.validation.files:
+        path = recipe.root / file.path
+        labels = label_rows(path, recipe.columns, ontology)
+        usable = np.flatnonzero([term_id in place for term_id in labels.term_ids])
+        own, truth = np.unique(labels.term_ids[usable], return_inverse=True)
+        n = min(len(usable), recipe.validation.max_cells)
+        kept = np.unique(np.linspace(0, len(usable) - 1, n).round().astype(int))
+        cells: dict[int, np.ndarray] = {}
+        wanted = {int(row) for row in labels.rows[usable[kept]]}
+        with open_counts(path, scale=file.scale) as matrix:
+            for block in tokenizer.tokenize(matrix):
+                inside = wanted.intersection(range(block.start, block.start + block.n_cells))
+                cells |= {row: block.cell(row - block.start).copy() for row in inside}
+        files.append(
+            LabelledTokens(
+                study=file.study,
+                cells=tuple(cells[int(row)] for row in labels.rows[usable[kept]]),
+                truth=truth[kept],
+                candidates=np.array([place[term_id] for term_id in own]),
+            )
+        )
+    return files
+
+
+def score_studies(
+    model: LangCell,
+    files: Sequence[LabelledTokens],
+    candidates: torch.Tensor,
+    *,
+    batch_size: int,
+    min_cells: int,
+) -> list[StudyScore]:
+    """Call each cell the nearest of its study's own labels, and score the calls.
+
+    Parameters
+    ----------
+    candidates
+        Pooled texts of all cell types, shape (n_candidates, text hidden).
+    min_cells
+        Classes with fewer cells do not count in macro-F1.
+
+    Returns
+    -------
+    list of StudyScore
+        One a study, in the order of the files.
+    """
+    by_study: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    with inference(model):
+        texts = model.project_text(candidates)
+        for file in files:
+            called = _call(model, file, texts, batch_size)
+            # A sample of a small study may leave no class with enough cells.
+            enough = min(min_cells, int(np.bincount(file.truth).max()))
+            f1 = macro_f1(file.truth, called, min_cells=enough)
+            by_study[file.study].append((accuracy(file.truth, called), f1))
+    return [
+        StudyScore(study=study, accuracy=float(mean[0]), macro_f1=float(mean[1]))
+        for study, scores in by_study.items()
+        for mean in [np.mean(scores, axis=0)]
+    ]
+
+
+def _call(
+    model: LangCell, file: LabelledTokens, texts: torch.Tensor, batch_size: int
+) -> np.ndarray:
+    assert model.vocabulary is not None
+    called = []
+    for start in range(0, len(file.cells), batch_size):
+        ids, mask = collate_tokens(
+            file.cells[start : start + batch_size],
+            cls_id=model.vocabulary.cls_id,
+            pad_id=model.vocabulary.pad_id,
+        )
+        features = model.encode_cell(
+            torch.from_numpy(ids).to(model.device),
+            torch.from_numpy(mask).to(model.device),
+            cls_only=True,
+        ).features
+        called.append((features @ texts[file.candidates].T).argmax(dim=1).cpu().numpy())
+    return np.concatenate(called)
