@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -231,3 +232,15 @@ def test_unknown_name_lists_the_bundled_models(monkeypatch, tmp_path):
     for missing in ("./nothing", tmp_path / "nothing"):
         with pytest.raises(FileNotFoundError, match="bundled models: tiny"):
             resolve_checkpoint(missing)
+
+
+def test_hub_checkpoint_is_read_from_the_cache_without_network(monkeypatch, model, saved, tmp_path):
+    cache, commit = tmp_path / "cache", "0" * 40
+    repository = cache / "models--someone--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(saved, repository / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    loaded = LangCell.from_pretrained("someone/model")
+    assert loaded.sha256 == model.sha256

@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,8 @@ def counts() -> sparse.csr_matrix:
 
 
 def embed_all(model, counts, vocabulary, **options) -> np.ndarray:
-    blocks = list(embed_cells(model, Matrix(counts, vocabulary.ensembl_ids), **options))
+    matrix: Any = Matrix(counts, vocabulary.ensembl_ids)
+    blocks = list(embed_cells(model, matrix, **options))
     assert [block.start for block in blocks] == list(
         np.cumsum([0] + [len(block.features) for block in blocks[:-1]])
     )
@@ -129,7 +131,7 @@ def test_other_cells_of_the_file_change_nothing(model, counts, vocabulary, one_b
 
 def test_blocks_change_nothing(monkeypatch, model, counts, vocabulary, one_by_one):
     monkeypatch.setattr(embed, "BLOCK_CELLS", 16)
-    done: list[int] = []
+    done = []
     got = embed_all(model, counts, vocabulary, progress=done.append)
     np.testing.assert_allclose(got, one_by_one, atol=1e-5)
     assert done == [16, 16, 9]

@@ -1,18 +1,25 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
+from langcell.config import (
+    CellEncoderConfig,
+    LangCellConfig,
+    MatchingConfig,
+    MatchingKind,
+    TextEncoderConfig,
+)
 from langcell.model import LangCell, inference
 
-SMALL_TEXT = {
+SMALL_TEXT: dict[str, Any] = {
     "tower": "", "sha256": "", "frozen": False, "vocab_size": 30, "hidden_size": 12, "n_layers": 2, "n_heads": 2,
     "intermediate_size": 16, "max_positions": 10, "max_tokens": 10,
 }  # fmt: skip
 
 
-def small_config(kind: str = "fusion", **overrides) -> LangCellConfig:
+def small_config(kind: MatchingKind = "fusion", **overrides: Any) -> LangCellConfig:
     text = dict(SMALL_TEXT)
     if kind == "cross_attention":
         text |= {"cross_attention": True, "encoder_width": 8}
@@ -161,3 +168,10 @@ def test_model_without_masked_gene_head_says_so():
     model = LangCell(LangCellConfig(cell=cell, text=config.text, matching=config.matching))
     with pytest.raises(ValueError, match="no masked-gene head"):
         model.masked_gene_logits(torch.zeros(1, 1, 8))
+
+
+def test_texts_are_cut_at_max_tokens_and_padded_together():
+    model = LangCell(LangCellConfig(cell=CellEncoderConfig(vocab_size=20)))
+    ids, mask = model.tokenize_texts(["word " * 400, "cell"])
+    assert ids.shape == mask.shape == (2, 256)
+    assert mask.sum(1).tolist() == [256, 3]

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from langcell.bert import Attended
 from langcell.features import CellFeatures, TextFeatures
+from langcell.genes import GeneVocabulary
 from langcell.model import LangCell
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
@@ -242,3 +245,21 @@ def test_text_encoder_without_cross_attention_is_refused(copied):
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match="must set add_cross_attention and encoder_width"):
         LangCell.from_pretrained(copied)
+
+
+def test_a_release_becomes_a_checkpoint_of_ours(golden, tmp_path, inputs, cells, texts, model):
+    genes = GeneVocabulary(
+        ensembl_ids=tuple(f"ENSG{number:011d}" for number in range(57)),
+        symbols=("",) * 57,
+        medians=np.ones(57),
+    )
+    release = LangCell.from_pretrained(golden / "mini_ckpt", vocabulary=genes)
+    assert release.genes.cls_id == 59
+    release.save_pretrained(tmp_path / "ours")
+    ours = LangCell.from_pretrained(tmp_path / "ours")
+    again = ours.encode_cell(inputs["cell_input_ids"], inputs["cell_attention_mask"])
+    assert torch.equal(again.features, cells.features)
+    rows = pairs(5, 3)
+    assert torch.equal(ours.match(texts, cells, **rows), model.match(texts, cells, **rows))
+    with pytest.raises(ValueError, match="must equal the vocabulary's 60 tokens, got 59"):
+        LangCell(replace(model.config, cell=replace(model.config.cell, vocab_size=59)), genes)
