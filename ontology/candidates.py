@@ -1,5 +1,6 @@
-"""All cell types that a cell of animal tissue may be called."""
+"""All cell types that a cell of human tissue may be called."""
 
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -9,6 +10,9 @@ ROOT = "CL:0000000"
 # Too general to be an answer: cell, eukaryotic cell, Eumycetozoan cell, animal cell (obsolete in
 # recent releases, which keep its id).
 NEVER_CALLED = frozenset({ROOT, "CL:0000255", "CL:0000257", "CL:0000548"})
+# How CL names the cells of one taxon that humans are not part of: "(Mmus)", "(sensu Nematoda)",
+# "natural killer cell, mouse". "(sensu Vertebrata)" and "(Primate)" do hold for humans.
+OTHER_SPECIES = re.compile(r"\(Mmus\)|\(sensu (?!Vertebrata)[^)]*\)|, mouse$")
 
 
 @cache
@@ -25,12 +29,19 @@ def excluded_branches() -> dict[str, str]:
 def all_cell_types(ontology: Ontology) -> tuple[str, ...]:
     """Return the ids of all cell types of a Cell Ontology release that may be called, sorted.
 
-    They are the live descendants of the root cell term, without the excluded branches and without
-    `NEVER_CALLED`. Cell parts ("reniform nucleus") and the terms of other ontologies in an .obo
+    They are the live descendants of the root cell term, without the excluded branches, without
+    `NEVER_CALLED` and without terms that name another species (`OTHER_SPECIES`): the models read
+    human cells. Cell parts ("reniform nucleus") and the terms of other ontologies in an .obo
     file are no descendants of the root and so never among them.
     """
     excluded = set(NEVER_CALLED)
     for branch in excluded_branches():
         if branch in ontology.index:  # an older release may lack a branch
             excluded |= ontology.descendants(branch) | {branch}
-    return tuple(sorted(ontology.descendants(ROOT) - excluded))
+    return tuple(
+        sorted(
+            term_id
+            for term_id in ontology.descendants(ROOT) - excluded
+            if not OTHER_SPECIES.search(ontology.terms[term_id].name)
+        )
+    )

@@ -115,3 +115,11 @@ def test_no_ontology_of_that_prefix() -> None:
 def test_closure_among_a_few_terms_keeps_their_order(cl: Ontology) -> None:
     few = cl.closure_of([CD4, B_CELL, T_CELL]).toarray()
     assert np.array_equal(few, [[1, 0, 1], [0, 1, 0], [0, 0, 1]])
+
+
+def test_no_candidate_names_another_species():
+    ontology = Ontology.bundled()
+    names = {ontology.terms[term_id].name for term_id in all_cell_types(ontology)}
+    assert "group 2 innate lymphoid cell, mouse" not in names
+    assert not any("(Mmus)" in name or "Nematoda" in name for name in names)
+    assert {"group 2 innate lymphoid cell", "neuroblast (sensu Vertebrata)"} <= names
