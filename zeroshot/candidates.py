@@ -1,5 +1,6 @@
 """The labels that cells may be called: all cell types, or a user's own."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ontology.descriptions import describe
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver, Resolution
 
+_ID = re.compile(r"[A-Za-z]+[:_]\d+")
 FREE_TEXT = "text:"  # what a label begins with that is a description and no term
 
 
@@ -106,16 +108,27 @@ def free_text_description(words: str) -> str:
 
 def unresolved_message(failed: Sequence[Resolution], ontology: Ontology) -> str:
     """Say in one line which labels name no cell type, what is near, and what to do."""
-    shown = []
-    for found in failed[:5]:
-        near = " or ".join(f"{ontology.terms[each].name} ({each})" for each in found.suggestions)
-        shown.append(f"{found.label!r}" + (f" (did you mean {near}?)" if near else ""))
+    shown = [f"{found.label!r}{_remark(found, ontology)}" for found in failed[:5]]
     more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+    words = [found.label for found in failed if not _ID.fullmatch(found.label)]
+    free = f", or write '{FREE_TEXT} {words[0]}' to use the words as they stand" if words else ""
     return (
         f"{'a label names' if len(failed) == 1 else f'{len(failed)} labels name'} no one Cell "
-        f"Ontology term: {', '.join(shown)}{more}; give a name, synonym or CL id, or write "
-        f"'{FREE_TEXT} {failed[0].label}' to use the words as they stand"
+        f"Ontology term: {', '.join(shown)}{more}; give a name, synonym or CL id{free}"
     )
+
+
+def _remark(found: Resolution, ontology: Ontology) -> str:
+    near = " or ".join(
+        f"{ontology.terms[each].name} ({each})"
+        for each in found.suggestions
+        if each not in NEVER_CALLED
+    )
+    if near:
+        return f" (did you mean {near}?)"
+    if _ID.fullmatch(found.label):
+        return f" (no current term of the release {ontology.release})"
+    return ""
 
 
 def read_labels(given: str) -> list[str]:

@@ -1,0 +1,247 @@
+"""What goes wrong for users: one clear line, a failing status, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+
+from langcell.cli import main
+
+
+@pytest.fixture
+def run(tiny_model, tmp_path, monkeypatch, capsys):
+    """Return a function that runs the command line and returns status, stdout and stderr."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LANGCELL_CACHE", str(tmp_path / "cache"))
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments, command="zeroshot", model=tiny_model):
+        words = ["langcell", command, *map(str, arguments), "--model", str(model)]
+        monkeypatch.setattr(sys, "argv", words)
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+            warnings.simplefilter("default")
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Return a function that runs the command line, sees it refuse, and returns the line."""
+
+    def call(*arguments, **options):
+        before = sorted(tmp_path.rglob("*"))
+        status, out, err = run(*arguments, **options)
+        assert status == 1 and not out
+        lines = err.strip().splitlines()
+        errors = [line for line in lines if line.startswith("langcell: error: ")]
+        assert len(errors) == 1 and lines[-1] == errors[0]
+        assert all(line.startswith("langcell: ") for line in lines)
+        assert "Traceback" not in err and "unexpected" not in err
+        assert sorted(tmp_path.rglob("*")) == before
+        return errors[0]
+
+    return call
+
+
+@pytest.fixture
+def cells(make_cells):
+    return make_cells(30)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Return a function that writes an AnnData beside the working folder."""
+
+    def write(adata, name="cells.h5ad"):
+        adata.write_h5ad(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_good_input_passes(run, cells, written, tmp_path):
+    status, out, err = run("--h5ad", written(cells))
+    assert status == 0
+    assert out.startswith("wrote\t") and "cells.langcell.h5ad" in out
+    assert (tmp_path / "work" / "cells.langcell.h5ad").exists()
+    assert "30 in" in err and "protein-coding genes" in err
+
+
+def test_missing_file(refused):
+    assert "nowhere.h5ad: no such file" in refused("--h5ad", "nowhere.h5ad")
+
+
+def test_not_an_h5ad(refused, tmp_path):
+    (tmp_path / "cells.h5ad").write_text("gene,cell1,cell2\n")
+    assert "not an HDF5 file" in refused("--h5ad", tmp_path / "cells.h5ad")
+    assert "not an HDF5 file" in refused("--h5ad", tmp_path / "cells.h5ad", "--truth", "x")
+
+
+def test_hdf5_of_another_kind(refused, tmp_path):
+    with h5py.File(tmp_path / "cells.h5ad", "w") as file:
+        file["weights"] = np.ones(3)
+    refused("--h5ad", tmp_path / "cells.h5ad")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_truncated_h5ad(refused, cells, written, share):
+    path = written(cells)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "cells.h5ad: damaged or cut short" in refused("--h5ad", path)
+
+
+def test_no_gene_ids_that_match(refused, cells, written):
+    cells.var_names = [f"feature_{i}" for i in range(cells.n_vars)]
+    refused("--h5ad", written(cells))
+
+
+def test_below_the_coverage_floor(refused, cells, written):
+    few = cells[:, :8].copy()
+    assert "known genes" in refused("--h5ad", written(few))
+
+
+def test_mouse_genes(refused, cells, written):
+    cells.var_names = [name.capitalize() for name in cells.var_names]
+    assert "mouse" in refused("--h5ad", written(cells)).lower()
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_negative_or_missing_counts(refused, cells, written, value):
+    cells.X[20, np.flatnonzero(cells.X[20].toarray().ravel())[0]] = value
+    refused("--h5ad", written(cells))
+
+
+def test_scaled_matrix_with_no_counts(refused, cells, written):
+    dense = cells.X.toarray()
+    cells.X = ((dense - dense.mean(0)) / (dense.std(0) + 1)).astype(np.float32)
+    refused("--h5ad", written(cells))
+    refused("--h5ad", written(cells), "--allow-normalized")
+
+
+def test_normalised_values_need_a_word(refused, run, cells, written):
+    totals = np.asarray(cells.X.sum(1))
+    cells.X = sparse.csr_matrix(np.log1p(cells.X.toarray() / totals * 1e4))
+    assert "--allow-normalized" in refused("--h5ad", written(cells))
+    status, _, err = run("--h5ad", written(cells), "--allow-normalized")
+    assert status == 0 and "expm1" in err
+
+
+def test_zero_cells(refused, cells, written):
+    refused("--h5ad", written(cells[:0].copy()))
+
+
+def test_labels_that_resolve_to_nothing(refused, cells, written):
+    path = written(cells)
+    line = refused("--h5ad", path, "--labels", "B cell; T cel; monocyte")
+    assert "'T cel' (did you mean T cell (CL:0000084)" in line and "'text: T cel'" in line
+    line = refused("--h5ad", path, "--labels", "B cell; CL:9999999")
+    assert "'CL:9999999' (no current term of the release" in line and "text:" not in line
+    assert "no file of labels" in refused("--h5ad", path, "--labels", "labels.txt")
+    assert "at least two" in refused("--h5ad", path, "--labels", "B cell; B cells")
+    assert "too general" in refused("--h5ad", path, "--labels", "B cell; cell")
+
+
+def test_a_checkpoint_of_another_format(refused, cells, written, tiny_model, tmp_path):
+    path = written(cells)
+    refused("--h5ad", path, model="nothing-of-that-name")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "bert", "hidden_size": 768}')
+    refused("--h5ad", path, model=other)
+    for name in ("model.safetensors", "genes.tsv"):
+        (other / name).write_bytes((tiny_model / name).read_bytes())
+    refused("--h5ad", path, model=other)
+
+
+def test_a_checkpoint_with_missing_tensors(refused, cells, written, tiny_model, tmp_path):
+    path = written(cells)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "genes.tsv", "model.safetensors"):
+        (other / name).write_bytes((tiny_model / name).read_bytes())
+    tensors = load_file(other / "model.safetensors")
+    tensors.pop("cell_projection.weight")
+    save_file(tensors, other / "model.safetensors")
+    assert "cell_projection.weight" in refused("--h5ad", path, model=other)
+    (other / "model.safetensors").write_bytes(b"cut short")
+    refused("--h5ad", path, model=other)
+
+
+def test_an_output_that_cannot_be_written(refused, cells, written, tmp_path):
+    path = written(cells)
+    assert "there is no folder" in refused("--h5ad", path, "--out", tmp_path / "no" / "y.h5ad")
+    assert "must end in" in refused("--h5ad", path, "--out", tmp_path / "y.xlsx")
+    (tmp_path / "y.csv").mkdir()
+    assert "it is a folder" in refused("--h5ad", path, "--out", tmp_path / "y.csv")
+    (tmp_path / "y.h5ad").write_text("precious")
+    assert "--overwrite" in refused("--h5ad", path, "--out", tmp_path / "y.h5ad")
+    assert (tmp_path / "y.h5ad").read_text() == "precious"
+    assert "is the input itself" in refused("--h5ad", path, "--out", path, "--overwrite")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_without_permission(refused, cells, written, tmp_path):
+    path = written(cells)
+    (tmp_path / "locked").mkdir(mode=0o555)
+    assert "permission" in refused("--h5ad", path, "--out", tmp_path / "locked" / "y.h5ad")
+
+
+def test_truth_that_is_not_there(refused, cells, written):
+    line = refused("--h5ad", written(cells), "--truth", "celltype")
+    assert "no column 'celltype' in obs; it has cell_type" in line
+
+
+def test_duplicate_gene_names_are_summed(run, cells, written):
+    names = cells.var_names.tolist()
+    names[1] = names[0]
+    cells.var_names = names
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's own remark on the names
+        path = written(cells)
+    status, _, err = run("--h5ad", path)
+    assert status == 0
+    assert any("warning" in line and "summed" in line for line in err.splitlines())
+
+
+@pytest.mark.parametrize("command", ["zeroshot", "embed"])
+def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
+    adata = make_cells(200)
+    many = anndata.AnnData(X=sparse.vstack([adata.X] * 200, format="csr"), var=adata.var)
+    many.write_h5ad(tmp_path / "cells.h5ad")
+    words = ["-m", "langcell", command, "--h5ad", "cells.h5ad", "--model", str(tiny_model)]
+    process = subprocess.Popen(
+        [sys.executable, *words, "--out", "named.h5ad", "--threads", "1"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    # The temporary file is there once the work on cells has begun.
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".named.h5ad.*.tmp")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and not out
+    assert err.strip().splitlines()[-1] == (
+        "langcell: error: stopped by the user; nothing was written"
+    )
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]

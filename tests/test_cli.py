@@ -1,0 +1,106 @@
+"""The face of the command line: help, outputs, truth."""
+
+import subprocess
+import sys
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from langcell.model import LangCell
+
+HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "faiss", "numba")
+COMMANDS = ("", "zeroshot", "embed", "models", "ontology", "pretrain")
+
+
+def _langcell(*words, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "langcell", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_without_heavy_imports(command):
+    code = (
+        "import sys, langcell.cli\n"
+        f"sys.argv = {['langcell', *command.split(), '--help']!r}\n"
+        "try:\n    langcell.cli.main()\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "print('loaded:', loaded, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "loaded: []"
+    assert done.stdout.startswith(
+        "Usage: langcell" if not command else f"Usage: langcell {command}"
+    )
+    if command:
+        assert "langcell " + command in done.stdout.split("\n", 1)[1], "help shows no example"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, make_cells):
+    folder = tmp_path_factory.mktemp("work")
+    adata = make_cells(45)
+    adata.obs["mixed"] = ["B cells", "weird thing", "CL:0000576"] * 15
+    adata.write_h5ad(folder / "cells.h5ad")
+    return folder
+
+
+def test_truth_is_scored_and_what_is_unknown_is_listed(work, tiny_model):
+    words = ("--h5ad", "cells.h5ad", "--model", tiny_model, "--out", "truth.csv", "--threads", 1)
+    labels = ("--labels", "B cell; T cell; monocyte")
+    done = _langcell("zeroshot", *words, *labels, "--truth", "mixed", cwd=work)
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split("\t", 1) for line in done.stdout.splitlines() if line.count("\t") == 1)
+    called = pd.read_csv(work / "truth.csv", index_col=0)["langcell_leaf_ontology_term_id"]
+    truth = pd.Series(["CL:0000236", None, "CL:0000576"] * 15, index=called.index).dropna()
+    accuracy = (called[truth.index] == truth).mean()
+    assert lines["n_cells"] == "30" and lines["n_types"] == "2"
+    assert float(lines["accuracy"]) == pytest.approx(accuracy, abs=1e-4)
+    assert lines["majority_accuracy"] == "0.5000"
+    assert lines["not scored"] == "15 cells labelled 'weird thing': no one cell type"
+    assert lines["wrote"] == "truth.csv"
+    table = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") > 1]
+    assert table[0][0] == "label \\ call" and {row[0] for row in table[1:]} == {
+        "B cell",
+        "monocyte",
+    }
+    assert sum(int(n) for row in table[1:] for n in row[1:]) == 30
+
+
+def test_embed_writes_the_same_features_everywhere(work, tiny_model):
+    for name in ("e.h5ad", "e.npy", "e.parquet"):
+        done = _langcell(
+            "embed", "--h5ad", "cells.h5ad", "--model", tiny_model, "--out", name, cwd=work
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"wrote\t{name}\n"
+    features = np.load(work / "e.npy")
+    adata = anndata.read_h5ad(work / "e.h5ad")
+    table = pd.read_parquet(work / "e.parquet").set_index("cell")
+    assert features.shape == (45, 16) and features.dtype == np.float32
+    assert (adata.obsm["X_langcell"] == features).all()
+    assert (table.to_numpy() == features).all()
+    assert table.index.tolist() == adata.obs_names.tolist()
+    assert adata.uns["langcell"]["counts_source"] == "X"
+    model = LangCell.from_pretrained(str(tiny_model))
+    cells = anndata.read_h5ad(work / "cells.h5ad")
+    # Another number of threads: sums in another order.
+    assert model.encode_cells(cells) == pytest.approx(features, abs=1e-5)
+
+
+def test_models_lists_what_is_bundled():
+    done = _langcell("models")
+    assert done.returncode == 0
+    assert done.stdout.startswith("name\tgenes a cell")
+
+
+def test_wrong_usage_is_status_2():
+    done = _langcell("zeroshot", "--rerank", "many")
+    assert done.returncode == 2 and "Usage: " in done.stderr
