@@ -11,7 +11,16 @@ import pytest
 from langcell.model import LangCell
 
 HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "faiss", "numba")
-COMMANDS = ("", "zeroshot", "embed", "models", "ontology", "pretrain")
+GROUPS = ("", "ontology")
+COMMANDS = (
+    "zeroshot",
+    "embed",
+    "models",
+    "pretrain",
+    "ontology describe",
+    "ontology resolve",
+    "ontology tree",
+)
 
 
 def _langcell(*words, cwd=None):
@@ -24,7 +33,7 @@ def _langcell(*words, cwd=None):
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*GROUPS, *COMMANDS])
 def test_help_answers_without_heavy_imports(command):
     code = (
         "import sys, langcell.cli\n"
@@ -39,7 +48,7 @@ def test_help_answers_without_heavy_imports(command):
     assert done.stdout.startswith(
         "Usage: langcell" if not command else f"Usage: langcell {command}"
     )
-    if command:
+    if command in COMMANDS:
         assert "langcell " + command in done.stdout.split("\n", 1)[1], "help shows no example"
 
 

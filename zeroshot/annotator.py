@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langcell.counts import CountMatrix, open_counts
-from langcell.embed import embed_cells
+from langcell.embed import CellEmbeddings, embed_cells
 from langcell.model import LangCell
 from langcell.tokenizer import Coverage, RankTokenizer
 from langcell.version import __version__
@@ -24,7 +24,7 @@ from zeroshot.candidates import (
 )
 from zeroshot.index import LabelIndex
 from zeroshot.rerank import Reranker
-from zeroshot.scores import score_cells
+from zeroshot.scores import Scores, score_cells
 from zeroshot.writers import check_annotation_output, open_writer
 
 if TYPE_CHECKING:
@@ -129,20 +129,45 @@ def annotate_blocks(
     options: AnnotateOptions,
 ) -> Iterator[AnnotationBlock]:
     """Embed and score cells, block by block, in the order of the matrix."""
-    index = LabelIndex(candidate_features(candidates, model), candidates.keys)
-    reranker = None
-    if options.rerank:
-        k = min(options.rerank, len(candidates))
-        reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
-    top_k = max(options.top_k, options.rerank)
-    scale = model.scale.item()
+    scorer = CellScorer(model, candidates, options)
     for cells in embed_cells(
-        model, matrix, batch_size=options.batch_size, states=reranker is not None
+        model, matrix, batch_size=options.batch_size, states=scorer.needs_states
     ):
-        scores = score_cells(cells.features, index, scale=scale, top_k=top_k)
-        if reranker is not None and cells.cells is not None:
-            scores = reranker.rerank(scores, cells.cells)
-        yield AnnotationBlock(start=cells.start, features=cells.features, scores=scores)
+        yield AnnotationBlock(start=cells.start, features=cells.features, scores=scorer(cells))
+
+
+class CellScorer:
+    """Scores embedded cells against candidates: retrieval, then reranking where it is wanted.
+
+    Parameters
+    ----------
+    model: that embedded the cells
+    candidates: the labels to choose from
+    options: `top_k`, `rerank` and `rerank_weight` are read
+    """
+
+    def __init__(self, model: LangCell, candidates: CandidateSet, options: AnnotateOptions) -> None:
+        self._index = LabelIndex(candidate_features(candidates, model), candidates.keys)
+        self._scale = model.scale.item()
+        self._top_k = max(options.top_k, options.rerank)
+        self._reranker = None
+        if options.rerank:
+            k = min(options.rerank, len(candidates))
+            self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
+
+    @property
+    def needs_states(self) -> bool:
+        """Tell whether cells must come with their token states."""
+        return self._reranker is not None
+
+    def __call__(self, cells: CellEmbeddings) -> Scores:
+        """Score a block of cells; with reranking they must have their states."""
+        scores = score_cells(cells.features, self._index, scale=self._scale, top_k=self._top_k)
+        if self._reranker is None:
+            return scores
+        if cells.cells is None:
+            raise ValueError("reranking needs cell states: embed_cells(..., states=True)")
+        return self._reranker.rerank(scores, cells.cells)
 
 
 def _details(
