@@ -98,7 +98,7 @@ def run_task(task: str, cells: Path, model: Path) -> None:
 
         out = cells.with_name("out.h5ad")
         sys.argv = ["langcell", "embed", "--h5ad", str(cells), "--out", str(out)]
-        sys.argv += ["--model", str(model)]
+        sys.argv += ["--model", str(model), "--threads", "1"]
         try:
             langcell()
         except SystemExit as stop:

@@ -175,7 +175,13 @@ class LangCell(nn.Module):
         Tensor
             Logits, shape (n, 2); index 1 is 'match'.
         """
-        cells = Attended(states=cell.states, attention_mask=cell.attention_mask, rows=cell_rows)
+        # A cell's keys and values are made once, and only for cells that stand in a pair.
+        used, rows = (None, None) if cell_rows is None else cell_rows.unique(return_inverse=True)
+        cells = Attended(
+            states=cell.states if used is None else cell.states[used],
+            attention_mask=_take(cell.attention_mask, used),
+            rows=rows,
+        )
         mask = _take(text.attention_mask, text_rows)
         if isinstance(self.matching, FusionMatching):
             return self.matching(_take(text.states, text_rows), mask, cells)
