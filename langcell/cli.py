@@ -171,10 +171,10 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == 130:  # what typer makes of Ctrl-C
-            _fail("stopped by the user; nothing was written", 130)
+            _fail("stopped by the user; no unfinished output is left", 130)
         raise
     except KeyboardInterrupt:
-        _fail("stopped by the user; nothing was written", 130)
+        _fail("stopped by the user; no unfinished output is left", 130)
     except (ValueError, KeyError, OSError, ImportError) as error:
         _fail(str(error.args[0] if isinstance(error, KeyError) else error), 1)
     except Exception as error:  # noqa: BLE001  the border: a user gets a line, never a traceback

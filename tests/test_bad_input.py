@@ -241,7 +241,7 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and not out
     assert err.strip().splitlines()[-1] == (
-        "langcell: error: stopped by the user; nothing was written"
+        "langcell: error: stopped by the user; no unfinished output is left"
     )
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]

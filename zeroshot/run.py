@@ -1,5 +1,7 @@
 """One run of `langcell zeroshot`: annotate a file, say how it went, score it where asked."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from zeroshot.annotator import AnnotateOptions, annotate
 from zeroshot.candidates import read_labels
 
 _TYPES_SHOWN = 15
-_CALLS_SHOWN = 12
+_CALLS_SHOWN = 5  # of each label in the confusion table
+_FILE_WIDTH = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,9 @@ def run_annotation(run: AnnotationRun) -> Annotations:
             options=run.options,
             progress=progress,
         )
-    Console(stderr=True).print(summary_table(annotations))
+    # What is no terminal has no width of its own, and names of cell types are long.
+    width = None if sys.stderr.isatty() else _FILE_WIDTH
+    Console(stderr=True, width=width).print(summary_table(annotations))
     if truth is not None:
         print(agreement_text(truth, annotations, Ontology.bundled()))
     print(f"wrote\t{run.out}")
@@ -110,15 +115,15 @@ def agreement_text(truth: Truth, annotations: Annotations, ontology: Ontology) -
     for label, n_cells in sorted(truth.unresolved.items(), key=lambda item: (-item[1], item[0])):
         lines.append(f"not scored\t{n_cells} cells labelled {label!r}: no one cell type")
     table = confusion(truth, annotations.names, ontology)
-    return "\n".join([*lines, "", _shortened(table).to_csv(sep="\t", lineterminator="\n")])
+    return "\n".join([*lines, "", "cells\tshare\tlabel\tcalled", *_confusion_lines(table), ""])
 
 
-def _shortened(table: pd.DataFrame) -> pd.DataFrame:
-    """Add up the columns after the largest ones."""
-    table.index.name = "label \\ call"
-    if table.shape[1] <= _CALLS_SHOWN:
-        return table
-    short = table.iloc[:, : _CALLS_SHOWN - 1].copy()
-    rest = table.shape[1] - _CALLS_SHOWN + 1
-    short[f"{rest} other types"] = table.iloc[:, _CALLS_SHOWN - 1 :].sum(axis=1)
-    return short
+def _confusion_lines(table: pd.DataFrame) -> Iterator[str]:
+    """Yield the largest entries of each row: a line each, as names are too long for columns."""
+    for label, row in table.iterrows():
+        calls = row[row > 0].sort_values(ascending=False, kind="stable")
+        for called, n_cells in calls[:_CALLS_SHOWN].items():
+            yield f"{n_cells}\t{n_cells / row.sum():.1%}\t{label}\t{called}"
+        if rest := len(calls[_CALLS_SHOWN:]):
+            n_cells = calls[_CALLS_SHOWN:].sum()
+            yield f"{n_cells}\t{n_cells / row.sum():.1%}\t{label}\t{rest} other types"
