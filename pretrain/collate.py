@@ -62,9 +62,13 @@ class StepBatch:
 
     def to(self, device: torch.device) -> "StepBatch":
         """Return the batch on another device."""
-        tensors = {item.name: getattr(self, item.name) for item in fields(self)}
-        moved = {name: t.to(device) for name, t in tensors.items() if isinstance(t, Tensor)}
-        return replace(self, **moved)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return StepBatch(
+            **{
+                name: value.to(device) if isinstance(value, Tensor) else value
+                for name, value in values.items()
+            }
+        )
 
 
 class StepBuilder:

@@ -47,35 +47,35 @@ class Validation(Section):
     """Labelled studies on which the best checkpoint is chosen."""
 
     files: tuple[ValidationFile, ...] = ()
-    every: int = Field(500, ge=1)  # steps
-    max_cells: int = Field(1000, ge=1)  # of each file, evenly spaced, at each validation
-    min_cells: int = Field(10, ge=1)  # of a class that counts in macro-F1
-    batch_size: int = Field(64, ge=1)
+    every: int = Field(default=500, ge=1)  # steps
+    max_cells: int = Field(default=1000, ge=1)  # of each file, evenly spaced, at each validation
+    min_cells: int = Field(default=10, ge=1)  # of a class that counts in macro-F1
+    batch_size: int = Field(default=64, ge=1)
 
 
 class Vocabulary(Section):
     """Which genes become tokens, and how their medians are estimated."""
 
-    min_sources: int = Field(3, ge=1)  # files that measure the gene
-    n_draws: int = Field(20000, ge=1)  # simulated cells behind the medians
-    min_observations: int = Field(10, ge=1)  # nonzero draws that a median needs
+    min_sources: int = Field(default=3, ge=1)  # files that measure the gene
+    n_draws: int = Field(default=20000, ge=1)  # simulated cells behind the medians
+    min_observations: int = Field(default=10, ge=1)  # nonzero draws that a median needs
 
 
 class Model(Section):
     """Sizes of the cell encoder, the matching head and the common space."""
 
-    n_layers: int = Field(3, ge=1)
-    hidden_size: int = Field(256, ge=1)
-    n_heads: int = Field(4, ge=1)
-    intermediate_size: int = Field(512, ge=1)
-    max_genes: int = Field(256, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    n_layers: int = Field(default=3, ge=1)
+    hidden_size: int = Field(default=256, ge=1)
+    n_heads: int = Field(default=4, ge=1)
+    intermediate_size: int = Field(default=512, ge=1)
+    max_genes: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     pooling: Literal["cls", "mean"] = "cls"
-    embedding_dim: int = Field(256, ge=1)
-    temperature: float = Field(0.05, gt=0)  # at the start; learned from there
-    matching_layers: int = Field(2, ge=1)
-    matching_hidden_size: int = Field(256, ge=1)
+    embedding_dim: int = Field(default=256, ge=1)
+    temperature: float = Field(default=0.05, gt=0)  # at the start; learned from there
+    matching_layers: int = Field(default=2, ge=1)
+    matching_hidden_size: int = Field(default=256, ge=1)
     init_gene_embeddings: Literal["random", "svd"] = "svd"
 
 
@@ -83,38 +83,46 @@ class Text(Section):
     """The frozen text tower and the wording of the texts."""
 
     tower: str = "all-MiniLM-L6-v2"
-    max_tokens: int = Field(128, ge=8)
-    definition: float = Field(0.6, ge=0, le=1)  # chance of the template with definition
-    aspect_drop: float = Field(0.7, ge=0, le=1)  # chance of leaving out each further aspect
-    max_synonyms: int = Field(4, ge=0)
+    max_tokens: int = Field(default=128, ge=8)
+    definition: float = Field(default=0.6, ge=0, le=1)  # chance of the template with definition
+    aspect_drop: float = Field(default=0.7, ge=0, le=1)  # chance of leaving out each further aspect
+    max_synonyms: int = Field(default=4, ge=0)
 
 
 class Losses(Section):
     """Weights of the losses (0 leaves one out) and the further negatives."""
 
-    masked_gene: float = Field(0.1, ge=0)
-    cell_cell: float = Field(0.1, ge=0)
-    cell_text: float = Field(1.0, ge=0)
-    matching: float = Field(0.2, ge=0)
-    ontology_negatives: int = Field(512, ge=0)  # terms drawn each step from all cell types
-    second_views: int = Field(16, ge=0)  # cells of a batch that are read twice, for cell_cell
-    matching_cells: int = Field(8, ge=1)  # of a batch, for the matching loss
-    masked_positions: int = Field(256, ge=1)  # at most, of a batch, for the masked-gene loss
+    masked_gene: float = Field(default=0.1, ge=0)
+    cell_cell: float = Field(default=0.1, ge=0)
+    cell_text: float = Field(default=1.0, ge=0)
+    matching: float = Field(default=0.2, ge=0)
+    ontology_negatives: int = Field(default=512, ge=0)  # terms drawn each step from all cell types
+    second_views: int = Field(
+        default=16, ge=0
+    )  # cells of a batch that are read twice, for cell_cell
+    matching_cells: int = Field(default=8, ge=1)  # of a batch, for the matching loss
+    masked_positions: int = Field(
+        default=256, ge=1
+    )  # at most, of a batch, for the masked-gene loss
 
 
 class Augmentation(Section):
     """Ranges of what is done to an example before it is ranked."""
 
     depth: tuple[float, float] = (400, 20000)  # counts of a cell drawn from a profile, log-uniform
-    overdispersion: float = Field(0.5, ge=0)  # squared coefficient of variation of gene rates
-    gene_dropout: float = Field(0.2, ge=0, lt=1)  # at most this share of genes is lost, uniform
-    thin: float = Field(0.5, ge=0, le=1)  # chance of thinning a cell of counts
+    overdispersion: float = Field(
+        default=0.5, ge=0
+    )  # squared coefficient of variation of gene rates
+    gene_dropout: float = Field(
+        default=0.2, ge=0, lt=1
+    )  # at most this share of genes is lost, uniform
+    thin: float = Field(default=0.5, ge=0, le=1)  # chance of thinning a cell of counts
     thin_to: tuple[float, float] = (0.2, 1.0)  # share of counts kept, uniform
-    subset: float = Field(0.6, ge=0, le=1)  # chance that only a subset of genes is measured
+    subset: float = Field(default=0.6, ge=0, le=1)  # chance that only a subset of genes is measured
     subset_genes: tuple[float, float] = (1000, 8000)  # its size, log-uniform
-    subset_bank: int = Field(256, ge=1)  # distinct subsets
-    mask: float = Field(0.15, ge=0, lt=1)  # share of tokens masked
-    keep_tokens: float = Field(1.0, gt=0, le=1)  # share of tokens read in training, at random
+    subset_bank: int = Field(default=256, ge=1)  # distinct subsets
+    mask: float = Field(default=0.15, ge=0, lt=1)  # share of tokens masked
+    keep_tokens: float = Field(default=1.0, gt=0, le=1)  # at least this share of tokens is read
     second_draw: bool = True  # the views of a cell are two draws, else two dropouts of one
 
     @model_validator(mode="after")
@@ -129,23 +137,29 @@ class Augmentation(Section):
 class Balance(Section):
     """How often each cell type, and each study in it, is drawn."""
 
-    type_power: float = Field(0.5, ge=0, le=1)  # weight of a type ~ its number of studies ** power
-    study_share: float = Field(0.2, gt=0, le=1)  # no study gives more than this share of draws
+    type_power: float = Field(
+        default=0.5, ge=0, le=1
+    )  # weight of a type ~ its number of studies ** power
+    study_share: float = Field(
+        default=0.2, gt=0, le=1
+    )  # no study gives more than this share of draws
 
 
 class Optimisation(Section):
     """Optimiser, schedule, batch."""
 
-    steps: int = Field(3000, ge=1)
-    batch_size: int = Field(64, ge=1)
+    steps: int = Field(default=3000, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     lr: float = Field(5e-4, gt=0)
-    final_lr: float = Field(0.02, ge=0, le=1)  # of lr, at the end of the cosine
-    warmup: int = Field(100, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0)
-    average: float = Field(0.0, ge=0, lt=1)  # decay of the moving average of weights; 0: none
+    final_lr: float = Field(default=0.02, ge=0, le=1)  # of lr, at the end of the cosine
+    warmup: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    average: float = Field(
+        default=0.0, ge=0, lt=1
+    )  # decay of the moving average of weights; 0: none
     precision: Literal["32", "bf16"] = "32"
-    threads: int = Field(0, ge=0)  # 0: all cores
+    threads: int = Field(default=0, ge=0)  # 0: all cores
 
 
 class Recipe(Section):
@@ -153,7 +167,7 @@ class Recipe(Section):
 
     corpus_root: str = ""  # folder that holds the files; relative to where the command is started
     output: str = "runs/pretrain"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     ontology: str = "bundled"  # or the path of an .obo file
     columns: Columns = Columns()
     sources: tuple[Source, ...] = Field(min_length=1)
@@ -165,8 +179,8 @@ class Recipe(Section):
     augmentation: Augmentation = Augmentation()
     balance: Balance = Balance()
     optimisation: Optimisation = Optimisation()
-    checkpoint_every: int = Field(250, ge=1)  # steps
-    log_every: int = Field(25, ge=1)  # steps
+    checkpoint_every: int = Field(default=250, ge=1)  # steps
+    log_every: int = Field(default=25, ge=1)  # steps
     half: bool = True  # write model weights as float16
 
     @property

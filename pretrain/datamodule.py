@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -41,3 +42,9 @@ class PretrainData(LightningDataModule):
             return self.trainer.global_step if self.trainer else 0
 
         return DataLoader(StepStream(self.builder, first_step, self.n_steps), batch_size=None)
+
+    def transfer_batch_to_device(
+        self, batch: StepBatch, device: torch.device, dataloader_idx: int
+    ) -> StepBatch:
+        """Move a batch; Lightning itself cannot rebuild a frozen dataclass."""
+        return batch.to(device)

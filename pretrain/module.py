@@ -65,12 +65,6 @@ class PretrainModule(LightningModule):
             for averaged, new in pairs:
                 averaged.lerp_(new, 1 - decay)
 
-    def transfer_batch_to_device(
-        self, batch: StepBatch, device: torch.device, dataloader_idx: int
-    ) -> StepBatch:
-        """Move a batch; Lightning itself cannot rebuild a frozen dataclass."""
-        return batch.to(device)
-
     def configure_optimizers(self) -> Any:
         """Return AdamW without decay on biases and norms, and a warmed-up cosine schedule."""
         settings = self.recipe.optimisation

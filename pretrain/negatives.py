@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 from ontology.graph import Ontology
 
@@ -24,12 +25,12 @@ def comparable_terms(ontology: Ontology, first: Sequence[str], second: Sequence[
 
 
 def text_pairs(
-    cell_terms: np.ndarray,
-    cell_aspects: np.ndarray,
-    text_terms: np.ndarray,
-    text_aspects: np.ndarray,
-    comparable: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+    cell_terms: Tensor,
+    cell_aspects: Tensor,
+    text_terms: Tensor,
+    text_aspects: Tensor,
+    comparable: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Return which texts describe which cells, and which pairs to ignore.
 
     A text describes a cell if it names the cell's type and no aspect that the cell lacks. Texts of
@@ -47,12 +48,12 @@ def text_pairs(
 
     Returns
     -------
-    tuple of numpy.ndarray
+    tuple of Tensor
         positives and ignore, both bool, shape (n_cells, n_texts).
     """
     same_type = cell_terms[:, None] == text_terms[None, :]
     named = text_aspects[None, :, :] >= 0
     agrees = ~named | (cell_aspects[:, None, :] == text_aspects[None, :, :])
-    positives = same_type & agrees.all(axis=2)
+    positives = same_type & agrees.all(dim=2)
     ignore = comparable[cell_terms[:, None], text_terms[None, :]] & ~positives
     return positives, ignore

@@ -15,7 +15,7 @@ from torch import Tensor
 from langcell.bert import inference
 from langcell.features import TextFeatures
 from langcell.model import LangCell
-from ontology.descriptions import describe, text_variants
+from ontology.descriptions import describe
 from ontology.graph import Ontology
 from pretrain.config import Text
 from pretrain.corpus import Corpus
@@ -110,7 +110,8 @@ def build_text_table(corpus: Corpus, ontology: Ontology, settings: Text) -> Text
                 int(codes[aspect, i]) if i in kept and names[aspect][i] else -1 for i in range(3)
             )
             if words:
-                text = describe(ontology, corpus.term_ids[term]) + words
+                name = ontology.terms[corpus.term_ids[term]].name
+                text = f"cell type: {name}. {words}"
                 added.append(add(text, term, code))
         if added:
             full[term, aspect] = tuple(dict.fromkeys(added))
@@ -126,23 +127,22 @@ def build_text_table(corpus: Corpus, ontology: Ontology, settings: Text) -> Text
 def pool_cached(model: LangCell, texts: Sequence[str]) -> Tensor:
     """Return the pooled texts before the projection, (n_texts, hidden), from the cache if there.
 
-    The cache is keyed by the tower and every text; a run that starts again need not wait.
+    One file a tower holds each text that was ever pooled; a run that starts again need not wait
+    for a frozen tower to say the same.
     """
     config = model.config.text
-    key = json.dumps([config.tower, config.revision, config.sha256, config.max_tokens, *texts])
-    name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    path = _cache_folder() / f"{name}.safetensors"
-    if path.is_file():
-        return load_file(path)["pooled"]
-    pooled = torch.from_numpy(model.pool_texts(texts))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        save_file({"pooled": pooled}, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return pooled
+    tower = json.dumps([config.tower, config.revision, config.sha256, config.max_tokens])
+    path = _cache_folder() / f"{_digest(tower)}.safetensors"
+    known = load_file(path) if path.is_file() else {}
+    digests = [_digest(text) for text in texts]
+    missing = {
+        digest: text for digest, text in zip(digests, texts, strict=True) if digest not in known
+    }
+    if missing:
+        rows = torch.from_numpy(model.pool_texts(list(missing.values())))
+        known |= {digest: row.clone() for digest, row in zip(missing, rows, strict=True)}
+        _replace(path, known)
+    return torch.stack([known[digest] for digest in digests])
 
 
 def encode_templates(
@@ -165,11 +165,11 @@ def encode_templates(
 
 
 def _bare_texts(ontology: Ontology, term_id: str, max_synonyms: int) -> list[str]:
-    variants = text_variants(ontology, term_id)
+    """Template, name, and the template with the name or a synonym but without the definition."""
     term = ontology.terms[term_id]
-    named = [text for text in variants if f"cell type: {term.name}." in text or text == term.name]
-    synonyms = [text for text in variants if text not in named and text != term.definition]
-    return [*named, *synonyms[:max_synonyms]]
+    names = (term.name, *term.synonyms[:max_synonyms])
+    texts = [describe(ontology, term_id), term.name, *(f"cell type: {name}. " for name in names)]
+    return list(dict.fromkeys(texts))
 
 
 def _aspect_names(aspect: tuple[str, str, str]) -> list[str]:
@@ -186,3 +186,17 @@ def _aspect_names(aspect: tuple[str, str, str]) -> list[str]:
 def _cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "langcell" / "texts"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _replace(path: Path, tensors: dict[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        save_file(tensors, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

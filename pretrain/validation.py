@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from langcell.metrics import accuracy, macro_f1
 from langcell.model import LangCell
 from langcell.tokenizer import RankTokenizer, collate_tokens
 from ontology.graph import Ontology
-from pretrain.config import Recipe
+from pretrain.config import Recipe, Scale
 from pretrain.sources import label_rows
 
 
@@ -60,24 +61,37 @@ def read_validation(
         path = recipe.root / file.path
         labels = label_rows(path, recipe.columns, ontology)
         usable = np.flatnonzero([term_id in place for term_id in labels.term_ids])
+        if not len(usable):
+            raise ValueError(f"{path}: no row has a term that cells can be called")
         own, truth = np.unique(labels.term_ids[usable], return_inverse=True)
         n = min(len(usable), recipe.validation.max_cells)
         kept = np.unique(np.linspace(0, len(usable) - 1, n).round().astype(int))
-        cells: dict[int, np.ndarray] = {}
-        wanted = {int(row) for row in labels.rows[usable[kept]]}
-        with open_counts(path, scale=file.scale) as matrix:
-            for block in tokenizer.tokenize(matrix):
-                inside = wanted.intersection(range(block.start, block.start + block.n_cells))
-                cells |= {row: block.cell(row - block.start).copy() for row in inside}
+        rows = labels.rows[usable[kept]]
         files.append(
             LabelledTokens(
                 study=file.study,
-                cells=tuple(cells[int(row)] for row in labels.rows[usable[kept]]),
+                cells=_tokens(path, file.scale, rows, tokenizer),
                 truth=truth[kept],
                 candidates=np.array([place[term_id] for term_id in own]),
             )
         )
     return files
+
+
+def _tokens(
+    path: Path, scale: Scale, rows: np.ndarray, tokenizer: RankTokenizer
+) -> tuple[np.ndarray, ...]:
+    """Tokenise some rows of a file, in ascending order."""
+    cells: list[np.ndarray] = []
+    with open_counts(path, scale=scale) as matrix:
+        genes = tokenizer.column_genes(matrix.resolution)
+        for block in matrix.blocks():
+            inside = rows[(rows >= block.start) & (rows < block.start + block.counts.shape[0])]
+            inside = inside - block.start
+            if len(inside):
+                found = tokenizer.tokenize_csr(block.counts[inside], genes, block.totals[inside])
+                cells += [found.cell(row).copy() for row in range(found.n_cells)]
+    return tuple(cells)
 
 
 def score_studies(
