@@ -1,6 +1,7 @@
 """From drawn cells to the tensors of one training step."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,13 +63,12 @@ class StepBatch:
 
     def to(self, device: torch.device) -> "StepBatch":
         """Return the batch on another device."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return StepBatch(
-            **{
-                name: value.to(device) if isinstance(value, Tensor) else value
-                for name, value in values.items()
-            }
-        )
+        moved: dict[str, Any] = {
+            item.name: value.to(device) if isinstance(value, Tensor) else value
+            for item in fields(self)
+            for value in [getattr(self, item.name)]
+        }
+        return StepBatch(**moved)
 
 
 class StepBuilder:

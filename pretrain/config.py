@@ -70,7 +70,7 @@ class Model(Section):
     intermediate_size: int = Field(default=512, ge=1)
     max_genes: int = Field(default=256, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)  # above 0 torch has no fast CPU path
     pooling: Literal["cls", "mean"] = "cls"
     embedding_dim: int = Field(default=256, ge=1)
     temperature: float = Field(default=0.05, gt=0)  # at the start; learned from there
@@ -150,7 +150,7 @@ class Optimisation(Section):
 
     steps: int = Field(default=3000, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(default=5e-4, gt=0)
     final_lr: float = Field(default=0.02, ge=0, le=1)  # of lr, at the end of the cosine
     warmup: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
