@@ -1,5 +1,8 @@
 """An h5ad output for every kind of input: what the input holds, ready to be added to."""
 
+import os
+import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,6 +24,15 @@ _ZARR_MARKS = (".zgroup", ".zattrs", "zarr.json")
 _COPY_BYTES = 1 << 24
 
 
+def check_in_place(source: Path, slots: list[str], *, overwrite: bool) -> None:
+    """Refuse, before any work, an input that cannot be added to; errors as in `check_slots`."""
+    if not _is_h5ad(source):
+        raise ValueError(f"cannot add to {source}: it is no h5ad file; write a new one with --out")
+    if not os.access(source, os.W_OK):
+        raise PermissionError(f"cannot add to {source}: no permission to write it")
+    check_slots(source, slots, overwrite=overwrite)
+
+
 def check_h5ad_output(source: Path, target: Path, slots: list[str], *, overwrite: bool) -> None:
     """Refuse, before any work, an h5ad output that cannot be made.
 
@@ -39,7 +51,10 @@ def check_h5ad_output(source: Path, target: Path, slots: list[str], *, overwrite
     """
     check_output(target, suffixes=(".h5ad",), overwrite=True)
     if target.exists() and target.samefile(source):
-        raise ValueError(f"{target} is the input itself; choose another name for the output")
+        raise ValueError(
+            f"{target} is the input itself; choose another name for the output, or add to the input "
+            "with --inplace"
+        )
     check_output(target, suffixes=(".h5ad",), overwrite=overwrite)
     if _is_h5ad(source):
         check_slots(source, slots, overwrite=overwrite)
@@ -69,6 +84,43 @@ def open_h5ad_output(
     if _is_h5ad(source):
         return extended_copy(source, target)
     return _converted_zarr(source, target) if _is_zarr(source) else _new_h5ad(matrix, target)
+
+
+@contextmanager
+def in_place(source: Path, slots: list[str]) -> Iterator[H5adWriter]:
+    """Hand out a writer on a file beside an h5ad; what it holds is moved over at the end.
+
+    Until then the h5ad is not opened for writing. Moving takes a moment, in which Ctrl-C waits; if
+    the machine stops in that moment the h5ad can be damaged, as HDF5 has no journal.
+
+    Parameters
+    ----------
+    source: the h5ad to be added to
+    slots: all places that may be written; what stands there is replaced
+    """
+    sidecar = source.with_name(f".{source.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with h5py.File(sidecar, "w") as file:
+            obs = file.create_group("obs")
+            obs.attrs["column-order"] = np.array([], dtype=h5py.string_dtype())
+            yield H5adWriter(file)
+        with h5py.File(sidecar, "r") as made, _interrupts_held(), h5py.File(source, "r+") as file:
+            H5adWriter(file).take(made, slots)
+    finally:
+        sidecar.unlink(missing_ok=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until the block ends."""
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
 
 
 def _is_h5ad(path: Path) -> bool:

@@ -79,6 +79,16 @@ class H5adWriter:
                 del self.file[slot]
         self._set_columns([name for name in self._columns() if name in self.file["obs"]])
 
+    def take(self, other: h5py.File, slots: list[str]) -> None:
+        """Copy what another file has at the slots, and drop what stands here at all of them."""
+        self.remove(slots)
+        made = H5adWriter(other)
+        for slot in slots:
+            if slot in other:
+                self._parent(slot)
+                other.copy(slot, self.file, name=slot)
+        self._set_columns([*self._columns(), *made._columns()])
+
     def _columns(self) -> list[str]:
         # str(): the order of a table without columns is stored as an empty float array.
         return [str(name) for name in self.file["obs"].attrs["column-order"]]

@@ -1,4 +1,5 @@
 import hashlib
+import warnings
 
 import anndata
 import h5py
@@ -6,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from scipy.io import mmwrite
 
 from langcell.counts import open_counts
 from langcell.model import LangCell
@@ -200,6 +202,53 @@ def test_10x_h5_becomes_an_h5ad_with_its_counts(make_cells, model, tmp_path):
     assert (after.X != adata.X).nnz == 0
     assert after.obs_names.tolist() == adata.obs_names.tolist()
     assert "langcell_leaf_label" in after.obs and "X_langcell" in after.obsm
+
+
+def test_10x_folder_becomes_an_h5ad_with_its_counts(make_cells, model, tmp_path):
+    adata = make_cells(25)
+    folder = tmp_path / "filtered"
+    folder.mkdir()
+    mmwrite(folder / "matrix.mtx", adata.X.T.astype(np.int32))
+    (folder / "barcodes.tsv").write_text("".join(f"{name}\n" for name in adata.obs_names))
+    (folder / "genes.tsv").write_text("".join(f"{name}\t{name}\n" for name in adata.var_names))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "making a temporary copy|.*making a temporary copy")
+        annotate(folder, model=model, out=tmp_path / "named.h5ad")
+    after = anndata.read_h5ad(tmp_path / "named.h5ad")
+    assert (after.X != adata.X).nnz == 0
+    assert after.obs_names.tolist() == adata.obs_names.tolist()
+
+
+def test_in_place_only_adds(h5ad, model, tmp_path):
+    annotate(h5ad, model=model, out=tmp_path / "named.h5ad")
+    before = anndata.read_h5ad(h5ad)
+    options = AnnotateOptions(inplace=True)
+    with pytest.raises(ValueError, match="leave --out"):
+        annotate(h5ad, model=model, out=tmp_path / "other.h5ad", options=options)
+    annotate(h5ad, model=model, options=options)
+    after, wanted = anndata.read_h5ad(h5ad), anndata.read_h5ad(tmp_path / "named.h5ad")
+    pd.testing.assert_frame_equal(after.obs, wanted.obs)
+    assert (after.obsm["X_langcell"] == wanted.obsm["X_langcell"]).all()
+    assert (after.obsm["langcell_scores"] != wanted.obsm["langcell_scores"]).nnz == 0
+    assert after.uns["langcell"].keys() == wanted.uns["langcell"].keys()
+    assert (after.X != before.X).nnz == 0
+    with pytest.raises(ValueError, match="already has obs/langcell_leaf_label"):
+        annotate(h5ad, model=model, options=options)
+    annotate(h5ad, model=model, options=AnnotateOptions(inplace=True, overwrite=True))
+    pd.testing.assert_frame_equal(anndata.read_h5ad(h5ad).obs, wanted.obs)
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_in_place_stopped_early_changes_nothing(h5ad, model):
+    before = h5ad.read_bytes()
+
+    def stop(done, n_cells):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        annotate(h5ad, model=model, options=AnnotateOptions(inplace=True), progress=stop)
+    assert h5ad.read_bytes() == before
+    assert [path.name for path in h5ad.parent.iterdir()] == ["cells.h5ad"]
 
 
 def test_names_of_the_results():

@@ -81,6 +81,16 @@ def test_truth_is_scored_and_what_is_unknown_is_listed(work, tiny_model):
         assert sum(int(row[0]) for row in table[1:] if row[2] == label) == 15
 
 
+def test_in_place_and_the_name_of_the_model(work, tiny_model):
+    (work / "mine.h5ad").write_bytes((work / "cells.h5ad").read_bytes())
+    words = ("--h5ad", "mine.h5ad", "--model", tiny_model, "--inplace", "--key-added", "mine")
+    done = _langcell("zeroshot", *words, cwd=work)
+    assert done.returncode == 0 and done.stdout == "wrote\tmine.h5ad\n", done.stderr
+    adata = anndata.read_h5ad(work / "mine.h5ad")
+    assert adata.uns["mine"]["model"] == str(tiny_model)
+    assert {"mine_leaf_label", "mine_margin"} <= set(adata.obs.columns)
+
+
 def test_embed_writes_the_same_features_everywhere(work, tiny_model):
     for name in ("e.h5ad", "e.npy", "e.parquet"):
         done = _langcell(

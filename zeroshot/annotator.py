@@ -25,7 +25,7 @@ from zeroshot.candidates import (
 from zeroshot.index import LabelIndex
 from zeroshot.rerank import Reranker
 from zeroshot.scores import Scores, score_cells
-from zeroshot.writers import check_annotation_output, open_writer
+from zeroshot.writers import AnnotationWriter, check_annotation_output, open_writer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,12 +39,14 @@ class AnnotateOptions:
 
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False  # accept values that look like log1p or CPM
+    device: str = "cpu"  # of a model that is given by name
     batch_size: int | None = None  # chosen for the device by default
     top_k: int = 10  # candidates a cell whose scores are kept
     rerank: int = 0  # candidates a cell that the matching head looks at; 0 leaves it out
     rerank_weight: float = 1.0  # of the head's opinion beside the similarity
     key_added: str = "langcell"  # what the names of all results begin with
     overwrite: bool = False  # replace an output or results that are there already
+    inplace: bool = False  # add the results to the input h5ad itself
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -85,41 +87,58 @@ def annotate(
         output is left behind.
     """
     options = options or AnnotateOptions()
-    slots = Slots(key=options.key_added)
-    target = None if out is None else Path(out)
+    slots, target = Slots(key=options.key_added), None if out is None else Path(out)
     ontology = Ontology.bundled()
     candidates = own_candidates(labels, ontology) if labels else all_candidates(ontology)
-    with ExitStack() as stack:
-        matrix = stack.enter_context(
-            open_counts(source, layer=options.layer, allow_normalized=options.allow_normalized)
-        )
-        check_annotation_output(source, target, slots, overwrite=options.overwrite)
-        name = "in memory" if isinstance(model, LangCell) else str(model)
-        if not isinstance(model, LangCell):
-            model = LangCell.from_pretrained(model)
-        coverage = RankTokenizer(model.genes, max_genes=model.config.max_genes).coverage(matrix)
-        writer = stack.enter_context(open_writer(source, matrix, target, slots))
-        started = time.monotonic()
-        best = np.empty(matrix.n_cells, dtype=np.int32)
-        margin = np.empty(matrix.n_cells, dtype=np.float32)
-        for block in annotate_blocks(model, matrix, candidates, options):
-            rows = slice(block.start, block.start + len(block.features))
-            best[rows], margin[rows] = block.scores.best, block.scores.margin
-            writer.add(block)
-            if progress is not None:
-                progress(rows.stop, matrix.n_cells)
-        annotations = Annotations(
-            slots=slots,
-            cell_names=matrix.obs_names,
-            candidates=candidates,
-            best=best,
-            margin=margin,
-            coverage=coverage,
-            seconds=time.monotonic() - started,
-            details=_details(model, name, matrix, candidates, coverage, ontology, options),
-        )
-        writer.finish(annotations)
+    with ExitStack() as written:  # left after the counts are closed: --inplace writes to that file
+        with open_counts(
+            source, layer=options.layer, allow_normalized=options.allow_normalized
+        ) as matrix:
+            check_annotation_output(
+                source, target, slots, overwrite=options.overwrite, inplace=options.inplace
+            )
+            name = "in memory" if isinstance(model, LangCell) else str(model)
+            if not isinstance(model, LangCell):
+                model = LangCell.from_pretrained(model, device=options.device)
+            tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
+            coverage = tokenizer.coverage(matrix)
+            writer = written.enter_context(
+                open_writer(source, matrix, target, slots, inplace=options.inplace)
+            )
+            started = time.monotonic()
+            best, margin = _stream(model, matrix, candidates, options, writer, progress)
+            annotations = Annotations(
+                slots=slots,
+                cell_names=matrix.obs_names,
+                candidates=candidates,
+                best=best,
+                margin=margin,
+                coverage=coverage,
+                seconds=time.monotonic() - started,
+                details=_details(model, name, matrix, candidates, coverage, ontology, options),
+            )
+            writer.finish(annotations)
     return annotations
+
+
+def _stream(
+    model: LangCell,
+    matrix: CountMatrix,
+    candidates: CandidateSet,
+    options: AnnotateOptions,
+    writer: AnnotationWriter,
+    progress: Progress | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hand each block to the writer; keep the best candidate and margin of each cell."""
+    best = np.empty(matrix.n_cells, dtype=np.int32)
+    margin = np.empty(matrix.n_cells, dtype=np.float32)
+    for block in annotate_blocks(model, matrix, candidates, options):
+        rows = slice(block.start, block.start + len(block.features))
+        best[rows], margin[rows] = block.scores.best, block.scores.margin
+        writer.add(block)
+        if progress is not None:
+            progress(rows.stop, matrix.n_cells)
+    return best, margin
 
 
 def annotate_blocks(

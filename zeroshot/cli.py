@@ -55,6 +55,14 @@ def zeroshot(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an output or results that are there.")
     ] = False,
+    inplace: Annotated[
+        bool,
+        typer.Option(
+            "--inplace",
+            help="Add the results to the input itself, in one short step at the end. A power "
+            "failure in that step can damage the file; --out is the safe way.",
+        ),
+    ] = False,
 ) -> None:
     """Run the command; its words are in `EXAMPLE`."""
     from langcell.threads import set_threads
@@ -65,16 +73,17 @@ def zeroshot(
     options = AnnotateOptions(
         layer=layer,
         allow_normalized=allow_normalized,
+        device=device,
         batch_size=batch_size,
         rerank=rerank,
         key_added=key_added,
         overwrite=overwrite,
+        inplace=inplace,
     )
     wanted = AnnotationRun(
         source=h5ad,
-        out=out or default_output(h5ad),
+        out=out if out or inplace else default_output(h5ad),
         model=model,
-        device=device,
         labels=labels,
         truth=truth,
         options=options,

@@ -9,7 +9,6 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from langcell.model import LangCell
 from langcell.progress import cell_progress
 from ontology.graph import Ontology
 from zeroshot.agreement import Truth, compare, confusion, read_obs_column, resolve_truth
@@ -27,9 +26,8 @@ class AnnotationRun:
     """What the command line asks for; fields as its options."""
 
     source: Path
-    out: Path
+    out: Path | None  # None: into the source itself
     model: str = "mini"
-    device: str = "cpu"
     labels: str | None = None
     truth: str | None = None
     options: AnnotateOptions = field(default_factory=AnnotateOptions)
@@ -51,7 +49,7 @@ def run_annotation(run: AnnotationRun) -> Annotations:
         truth = _read_truth(run)
         annotations = annotate(
             run.source,
-            model=LangCell.from_pretrained(run.model, device=run.device),
+            model=run.model,
             labels=labels,
             out=run.out,
             options=run.options,
@@ -62,7 +60,7 @@ def run_annotation(run: AnnotationRun) -> Annotations:
     Console(stderr=True, width=width).print(summary_table(annotations))
     if truth is not None:
         print(agreement_text(truth, annotations, Ontology.bundled()))
-    print(f"wrote\t{run.out}")
+    print(f"wrote\t{run.out or run.source}")
     return annotations
 
 

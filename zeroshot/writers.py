@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from langcell.counts import CountMatrix
-from langcell.h5ad_output import check_h5ad_output, open_h5ad_output
+from langcell.h5ad_output import check_h5ad_output, check_in_place, in_place, open_h5ad_output
 from langcell.h5ad_writer import H5adWriter
 from langcell.output_file import check_output, replaced_file
 from zeroshot.annotations import AnnotationBlock, Annotations, Slots
@@ -99,7 +99,12 @@ class MemoryAnnotations:
 
 
 def check_annotation_output(
-    source: "AnnData | str | Path", target: Path | None, slots: Slots, *, overwrite: bool
+    source: "AnnData | str | Path",
+    target: Path | None,
+    slots: Slots,
+    *,
+    overwrite: bool,
+    inplace: bool = False,
 ) -> None:
     """Refuse, before any work, results that cannot be written.
 
@@ -109,13 +114,18 @@ def check_annotation_output(
     target: the file to be written; None for an AnnData that takes the results itself
     slots: names of the results
     overwrite: replace the target and results that are there already
+    inplace: add the results to the input file itself
 
     Raises
     ------
     ValueError, OSError
         As `langcell.h5ad_output.check_h5ad_output`.
     """
-    if target is None:
+    if inplace and isinstance(source, str | Path):
+        if target is not None:
+            raise ValueError(f"--inplace adds to {source}; leave --out {target} away")
+        check_in_place(Path(source), slots.paths, overwrite=overwrite)
+    elif target is None:
         if not isinstance(source, str | Path) and not overwrite:
             _check_memory(source, slots)
     elif target.suffix != ".h5ad":
@@ -142,10 +152,18 @@ def _check_memory(adata: "AnnData", slots: Slots) -> None:
 
 @contextmanager
 def open_writer(
-    source: "AnnData | str | Path", matrix: CountMatrix, target: Path | None, slots: Slots
+    source: "AnnData | str | Path",
+    matrix: CountMatrix,
+    target: Path | None,
+    slots: Slots,
+    *,
+    inplace: bool = False,
 ) -> Iterator[AnnotationWriter]:
     """Hand out the writer for a target; a file appears when the block ends without an error."""
-    if target is None:
+    if inplace and isinstance(source, str | Path):
+        with in_place(Path(source), slots.paths) as writer:
+            yield H5adAnnotations(writer, slots)
+    elif target is None:
         yield MemoryAnnotations(None if isinstance(source, str | Path) else source, slots)
     elif target.suffix in TABLES:
         with replaced_file(target) as temporary:
