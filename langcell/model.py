@@ -15,6 +15,7 @@ from langcell.cell_encoder import CellEncoder
 from langcell.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint, write_checkpoint
 from langcell.config import LangCellConfig
 from langcell.counts import open_counts
+from langcell.device import find_device
 from langcell.embed import embed_cells
 from langcell.features import CellFeatures, LangCellOutput, TextFeatures
 from langcell.label_embeddings import LabelEmbeddings
@@ -298,14 +299,16 @@ class LangCell(nn.Module):
         OSError
             If it is not found.
         ValueError
-            If it is not a checkpoint of this format, or tensors are missing, unknown or misshapen.
+            If it is not a checkpoint of this format, or tensors are missing, unknown or misshapen;
+            or there is no such device.
         """
+        place = find_device(device)
         folder = resolve_checkpoint(name)
         if is_official(folder):
             checkpoint = read_official(folder, vocabulary=vocabulary)
         else:
             checkpoint = read_checkpoint(folder)
-        return cls.from_checkpoint(checkpoint, str(folder)).to(device)
+        return cls.from_checkpoint(checkpoint, str(folder)).to(place)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, where: str) -> "LangCell":

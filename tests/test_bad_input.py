@@ -202,6 +202,12 @@ def test_an_output_folder_without_permission(refused, cells, written, tmp_path):
     assert "permission" in refused("--h5ad", path, "--out", tmp_path / "locked" / "y.h5ad")
 
 
+@pytest.mark.parametrize("device", ["cuda:77", "banana"])
+def test_a_device_that_is_not_there(refused, cells, written, device):
+    line = refused("--h5ad", written(cells), "--device", device)
+    assert f"no device {device!r} on this machine; there is cpu" in line
+
+
 def test_truth_that_is_not_there(refused, cells, written):
     line = refused("--h5ad", written(cells), "--truth", "celltype")
     assert "no column 'celltype' in obs; it has cell_type" in line

@@ -1,0 +1,28 @@
+import doctest
+from importlib import import_module
+
+import pytest
+
+import zeroshot
+
+MODULES = (
+    "langcell.device",
+    "langcell.metrics",
+    "zeroshot.candidates",
+    "zeroshot.index",
+    "zeroshot.run",
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_the_documentation(name):
+    outcome = doctest.testmod(import_module(name))
+    assert outcome.attempted > 0 and outcome.failed == 0
+
+
+def test_exported_names_are_there():
+    assert set(zeroshot.__all__) == set(zeroshot._HOMES)
+    for name in zeroshot.__all__:
+        assert getattr(zeroshot, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = zeroshot.nothing
