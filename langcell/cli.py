@@ -173,8 +173,8 @@ def main() -> None:
         if stop.code == 130:  # what typer makes of Ctrl-C
             _fail("stopped by the user; no unfinished output is left", 130)
         raise
-    except KeyboardInterrupt:
-        _fail("stopped by the user; no unfinished output is left", 130)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "stopped by the user; no unfinished output is left", 130)
     except (ValueError, KeyError, OSError, ImportError) as error:
         _fail(str(error.args[0] if isinstance(error, KeyError) else error), 1)
     except Exception as error:  # noqa: BLE001  the border: a user gets a line, never a traceback

@@ -36,7 +36,7 @@ class Parts:
     Attributes
     ----------
     candidates
-        All cell types that can be called, then training types that are not among them.
+        Cell types that can be called (`text.candidates`), then training types not among them.
     labels
         Their pooled texts, as they travel with the checkpoint.
     """
@@ -85,7 +85,7 @@ def build_parts(
     say(f"{vocabulary.n_genes} genes; building the model")
     model = build_model(recipe, vocabulary, corpus)
     table = build_text_table(corpus, ontology, recipe.text)
-    candidates = _candidates(ontology, corpus)
+    candidates = _candidates(recipe, ontology, corpus)
     say(f"encoding {len(table.texts)} texts of the corpus, {len(candidates)} of the ontology")
     texts, labels = _encode_texts(model, ontology, corpus, table, candidates)
     sampler = CellSampler(corpus, recipe.augmentation, recipe.balance, seed=recipe.seed)
@@ -158,8 +158,8 @@ def _read(recipe: Recipe, ontology: Ontology, say: Callable[[str], None]) -> Cor
     return corpus
 
 
-def _candidates(ontology: Ontology, corpus: Corpus) -> tuple[str, ...]:
-    named = all_cell_types(ontology)
+def _candidates(recipe: Recipe, ontology: Ontology, corpus: Corpus) -> tuple[str, ...]:
+    named = all_cell_types(ontology) if recipe.text.candidates == "all" else ()
     return (*named, *sorted(set(corpus.term_ids) - set(named)))
 
 

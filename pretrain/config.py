@@ -86,6 +86,7 @@ class Text(Section):
     max_tokens: int = Field(default=128, ge=8)
     definition: float = Field(default=0.6, ge=0, le=1)  # chance of the template with definition
     aspect_drop: float = Field(default=0.7, ge=0, le=1)  # chance of leaving out each further aspect
+    candidates: Literal["all", "corpus"] = "all"  # types whose texts are negatives and are shipped
     max_synonyms: int = Field(default=4, ge=0)
 
 

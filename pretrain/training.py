@@ -88,7 +88,8 @@ def _fit(
             gradient_clip_val=settings.clip,
             logger=[
                 TensorBoardLogger(output / "logs", name="tensorboard", version=""),
-                CSVLogger(output / "logs", name="csv", version="", flush_logs_every_n_steps=1),
+                # A version for each start: a resumed run would delete the earlier lines.
+                CSVLogger(output / "logs", name="csv", flush_logs_every_n_steps=1),
             ],
             callbacks=[keeper],
             log_every_n_steps=recipe.log_every,
@@ -156,8 +157,8 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*IterableDataset.*has.*__len__.*")
         # Resuming in the middle of an epoch is what StepStream is made for.
         warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before.*")
-        # The folder of the logs exists when a run is resumed.
-        warnings.filterwarnings("ignore", ".*Experiment logs directory.*exists and is not empty.*")
+        # Inside Lightning itself, against the torch of constraints.txt.
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*is deprecated.*")
         try:
             yield
         finally:

@@ -1,0 +1,78 @@
+"""Recipes: reading, overrides, and errors that say what is wrong in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.config import Optimisation, Recipe, find_recipe, read_recipe
+from pretrain.module import learning_rate_factor
+from pretrain.sources import find_sources
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("sources: [{files: [a.h5ad], scale: log2}]\noptimisation: {steps: 7}\n")
+    return path
+
+
+def test_overrides_replace_single_values(recipe: Path) -> None:
+    read = read_recipe(recipe, ["optimisation.lr=0.1", "seed=3", "corpus_root=x"])
+    assert (read.optimisation.steps, read.optimisation.lr, read.seed) == (7, 0.1, 3)
+    assert read.sources[0].scale == "log2"
+    assert read.corpus_root == "x"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimisation.stps=5", ["optimisation.stps", "'steps'"]),
+        ("sources=[{fles: [a]}]", ["sources.0.fles", "'files'"]),
+        ("sources=[{files: [a], scale: tpm}]", ["sources.0.scale", "linear", "'tpm'"]),
+        ("optimisation.steps=0", ["optimisation.steps", "greater than or equal to 1", "0"]),
+        ("augmentation.depth=[5, 1]", ["depth", "low <= high"]),
+        ("seed", ["'seed'", "key=value"]),
+        ("seed.x=1", ["seed.x=1"]),
+        ("model.dropout=abc", ["model.dropout", "number", "'abc'"]),
+    ],
+)
+def test_a_wrong_override_is_named_in_one_line(
+    recipe: Path, override: str, words: list[str]
+) -> None:
+    recipe.write_text(recipe.read_text() + "seed: 0\n")
+    with pytest.raises(ValueError) as error:
+        read_recipe(recipe, [override])
+    message = str(error.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_a_recipe_that_is_missing_or_no_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent.yaml"):
+        read_recipe(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ValueError, match="broken.yaml is not YAML"):
+        read_recipe(broken)
+
+
+@pytest.mark.parametrize("name", ["mini", "tiny"])
+def test_bundled_recipes_are_valid(name: str) -> None:
+    assert isinstance(read_recipe(find_recipe(Path(name))), Recipe)
+
+
+def test_the_mini_recipe_names_every_training_file_once(shared: Path) -> None:
+    read = read_recipe(find_recipe(Path("mini")), [f"corpus_root={shared / 'corpus'}"])
+    named = {source.path for source in find_sources(read)}
+    assert named == set((shared / "corpus" / "train").glob("*/*.h5ad"))
+    declared = {file.path for file in read.validation.files}
+    assert all((shared / "corpus" / path).is_file() for path in declared)
+
+
+def test_the_learning_rate_warms_up_and_then_falls() -> None:
+    settings = Optimisation(steps=100, warmup=10, final_lr=0.1)
+    factors = [learning_rate_factor(step, settings) for step in range(101)]
+    assert factors[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert factors[10] == max(factors) == 1
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[100] == pytest.approx(0.1)
