@@ -51,6 +51,7 @@ class Keeper(Callback):
         self.best = -1.0
         self.best_step = 0
         self.is_stopped = False
+        self._rng: torch.Tensor | None = None
         self._handlers: dict[signal.Signals, Any] = {}
         self._started = (0, 0.0)
 
@@ -69,8 +70,8 @@ class Keeper(Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._stop)
         # Last of all that may have drawn random numbers since the state was loaded.
-        if (rng := getattr(self, "_rng", None)) is not None:
-            torch.set_rng_state(rng)
+        if self._rng is not None:
+            torch.set_rng_state(self._rng)
 
     def on_train_batch_end(
         self,
@@ -82,10 +83,13 @@ class Keeper(Callback):
     ) -> None:
         """Save, validate and report where it is time to."""
         assert isinstance(pl_module, PretrainModule)
+        pl_module.update_average(batch.step)
         step, is_last = batch.step + 1, batch.step + 1 == self.recipe.optimisation.steps
         if step % self.recipe.log_every == 0 or is_last:
             self._report(trainer, step)
-        if (step % self.recipe.validation.every == 0 or is_last) and not self.is_stopped:
+        if self.is_stopped:  # first of all: whoever stops the run may not wait for a validation
+            self._save(trainer)
+        if step % self.recipe.validation.every == 0 or is_last:
             self._validate(pl_module, step)
         if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
             self._save(trainer)

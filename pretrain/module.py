@@ -35,7 +35,7 @@ class PretrainModule(LightningModule):
         # Averaged weights vary less from step to step than the last ones, and score better.
         self.average: LangCell | None = None
         if recipe.optimisation.average:
-            self.average = copy.deepcopy(model).eval().requires_grad_(False)
+            self.average = copy.deepcopy(model).requires_grad_(False)
 
     @property
     def best_model(self) -> LangCell:
@@ -54,12 +54,16 @@ class PretrainModule(LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in logged.items()})
         return total
 
-    def on_train_batch_end(self, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
-        """Move the averaged weights towards the new ones."""
+    def update_average(self, step: int) -> None:
+        """Move the averaged weights towards those after a step.
+
+        The keeper calls this: Lightning runs a module's own hook after the callbacks, so what they
+        save would lack the step.
+        """
         if self.average is None:
             return
         # A short memory at first, or the random start would stay in the average for long.
-        decay = min(self.recipe.optimisation.average, (1 + batch.step) / (10 + batch.step))
+        decay = min(self.recipe.optimisation.average, (1 + step) / (10 + step))
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
             for averaged, new in pairs:

@@ -41,7 +41,7 @@ def assert_same(fast: Tensor, slow: Any, inputs: list[Tensor]) -> None:
 def slow_direction(logits: Tensor, positives: Tensor, ignore: Tensor) -> Tensor:
     rows = []
     for i in range(len(logits)):
-        pairs = []
+        pairs: list[Tensor] = []
         for p in range(logits.shape[1]):
             if not positives[i, p]:
                 continue
@@ -51,8 +51,8 @@ def slow_direction(logits: Tensor, positives: Tensor, ignore: Tensor) -> Tensor:
                     denominator = denominator + logits[i, j].exp()
             pairs.append(-(logits[i, p].exp() / denominator).log())
         if pairs:
-            rows.append(sum(pairs) / len(pairs))
-    return sum(rows) / len(rows)
+            rows.append(torch.stack(pairs).mean())
+    return torch.stack(rows).mean()
 
 
 def slow_multi_positive(

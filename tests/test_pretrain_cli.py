@@ -1,0 +1,244 @@
+"""Pretraining end to end on a tiny corpus: the run, its resumption, and what is refused."""
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from safetensors.numpy import load_file
+from scipy import sparse
+from typer import Typer
+from typer.testing import CliRunner
+
+from langcell.model import LangCell
+from pretrain.cli import pretrain
+from pretrain.collate import StepBatch, StepBuilder
+from pretrain.config import read_recipe
+from pretrain.plan import plan
+from pretrain.training import train
+
+TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
+
+
+def write_study(path: Path, genes: list[str], *, n_cells: int, seed: int, linear: bool) -> None:
+    """Cells of four types, each with 60 genes of its own; two rows without a type."""
+    rng = np.random.default_rng(seed)
+    types = np.arange(n_cells) % len(TERMS)
+    rates = np.full((n_cells, len(genes)), 1.2)
+    for row, each in enumerate(types):
+        rates[row, 60 * each : 60 * (each + 1)] = 8
+    values = rng.poisson(rates).astype(np.float32)
+    ids = np.array(TERMS, dtype=object)[types]
+    ids[-2:] = ""
+    obs = pd.DataFrame(
+        {
+            "cell_type_ontology_term_id": ids,
+            "study": path.stem,
+            "tissue_ontology_term_id": "UBERON:0002048",
+            "stage": "adult",
+        },
+        index=[str(row) for row in range(n_cells)],
+    )
+    if linear:
+        values = values * 1.5
+    anndata.AnnData(sparse.csr_matrix(values), obs, pd.DataFrame(index=genes)).write_h5ad(path)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    for name, n_cells, seed, linear in (
+        ("cells", 60, 0, False),
+        ("more", 40, 1, False),
+        ("means", 12, 2, True),
+        ("held_out", 40, 3, False),
+    ):
+        path = folder / f"{name}.h5ad"
+        write_study(path, coding_genes, n_cells=n_cells, seed=seed, linear=linear)
+    return folder
+
+
+@pytest.fixture
+def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Path of a recipe of six steps."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(corpus / "cache"))
+    values: dict[str, Any] = {
+        "corpus_root": str(corpus),
+        "output": str(tmp_path / "run"),
+        "sources": [
+            {"files": ["cells.h5ad", "more.h5ad"]},
+            {"files": ["means*"], "kind": "profiles", "scale": "linear"},
+        ],
+        "model": {
+            "n_layers": 1,
+            "hidden_size": 32,
+            "n_heads": 2,
+            "intermediate_size": 32,
+            "max_genes": 48,
+            "embedding_dim": 16,
+            "matching_layers": 1,
+            "matching_hidden_size": 16,
+        },
+        "text": {"candidates": "corpus", "max_tokens": 32},
+        "vocabulary": {"min_sources": 1, "n_draws": 500},
+        "augmentation": {"subset_genes": [150, 400], "keep_tokens": 0.5},
+        "optimisation": {"steps": 6, "batch_size": 16, "warmup": 2, "lr": 0.003, "average": 0.5},
+        "validation": {
+            "every": 3,
+            "min_cells": 5,
+            "files": [{"path": "held_out.h5ad", "study": "held out"}],
+        },
+        "checkpoint_every": 100,
+        "log_every": 1,
+        "half": False,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def logged_losses(output: Path) -> dict[int, str]:
+    """Loss of each step, as written, over all starts of a run."""
+    losses: dict[int, str] = {}
+    for path in sorted((output / "logs" / "csv").glob("*/metrics.csv")):
+        with path.open() as file:
+            losses |= {
+                int(row["step"]): row["train/loss"]
+                for row in csv.DictReader(file)
+                if row["train/loss"]
+            }
+    return losses
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send SIGTERM while the batch of a step is built."""
+    build = StepBuilder.build
+
+    def build_and_stop(self: StepBuilder, at: int) -> StepBatch:
+        if at == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return build(self, at)
+
+    monkeypatch.setattr(StepBuilder, "build", build_and_stop)
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(read_recipe(recipe, [f"output={straight}"]))
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt, match="--resume auto"):
+            train(read_recipe(recipe, [f"output={broken}"]))
+    assert signal.getsignal(signal.SIGTERM) is before
+    n_before = len(logged_losses(broken))
+    assert 0 < n_before < 6
+    with pytest.raises(FileExistsError, match="--resume auto"):
+        train(read_recipe(recipe, [f"output={broken}"]))
+    with pytest.raises(ValueError, match="another seed"):
+        train(read_recipe(recipe, [f"output={broken}", "seed=1"]), resume=True)
+    train(read_recipe(recipe, [f"output={broken}"]), resume=True)
+    assert len(logged_losses(straight)) == 6
+    assert logged_losses(broken) == logged_losses(straight)
+    for name in ("best", "last"):
+        one, other = (load_file(run / name / "model.safetensors") for run in (straight, broken))
+        assert all((one[key] == other[key]).all() for key in one)
+    assert "validation macro-F1" in capsys.readouterr().err
+
+
+def test_a_run_learns_and_its_model_encodes(recipe: Path, tmp_path: Path, corpus: Path) -> None:
+    output = tmp_path / "run"
+    overrides = ["optimisation.steps=25", "optimisation.lr=0.01", "validation.every=25"]
+    runner = CliRunner()
+    app = Typer()
+    app.command()(pretrain)
+    result = runner.invoke(app, ["--config", str(recipe), *overrides], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.stdout.strip().endswith("best")
+    losses = [float(loss) for loss in logged_losses(output).values()]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    model = LangCell.from_pretrained(output / "best")
+    features = model.encode_cells(corpus / "held_out.h5ad")
+    assert features.shape == (40, 16)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    assert model.label_embeddings is not None
+    assert set(TERMS) <= set(model.label_embeddings.term_ids)
+    assert list((output / "logs" / "tensorboard").rglob("events*"))
+
+
+def test_a_dry_run_counts_and_writes_nothing(recipe: Path, tmp_path: Path) -> None:
+    app = Typer()
+    app.command()(pretrain)
+    result = CliRunner().invoke(app, ["--config", str(recipe), "--dry-run"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "106 rows of 4 types from 3 studies in 3 files" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["corpus_root="], "corpus_root=FOLDER"),
+        (["corpus_root=/nowhere"], "corpus_root /nowhere is not a folder"),
+        (["sources=[{files: [absent.h5ad]}]"], "no file matches absent.h5ad"),
+        (["sources=[{files: [cells.h5ad, c*]}]"], "names cells.h5ad twice"),
+        (["columns.term_id=celltype"], "no obs column 'celltype'"),
+        (["columns.term_id=study"], "no row of the 3 files has a term of CL"),
+        (["validation.files=[{path: x.h5ad, study: x}]"], "no validation file"),
+        (["ontology=/nowhere.obo"], "nowhere.obo"),
+        (["output=/dev/null/run"], "cannot be written"),
+        (["text.tower=./no_tower"], "no_tower"),
+    ],
+)
+def test_a_dry_run_names_what_a_run_would_fail_on(
+    recipe: Path, overrides: list[str], words: str
+) -> None:
+    with pytest.raises((ValueError, OSError)) as error:
+        plan(read_recipe(recipe, overrides))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_h5ad_is_named(recipe: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.h5ad").write_text("no")
+    with pytest.raises(ValueError, match="text.h5ad is not a readable h5ad"):
+        plan(read_recipe(recipe, [f"corpus_root={tmp_path}", "sources=[{files: [text.h5ad]}]"]))
+
+
+def test_unknown_ids_are_reported_and_skipped(
+    recipe: Path,
+    tmp_path: Path,
+    coding_genes: list[str],
+    make_cells: Callable[..., anndata.AnnData],
+) -> None:
+    cells = make_cells(6)
+    cells.obs["cell_type_ontology_term_id"] = [
+        "CL:0000236",
+        "CL:9999999",
+        "",
+        "x",
+        "CL:0000084",
+        "",
+    ]
+    cells.write_h5ad(tmp_path / "odd.h5ad")
+    planned = plan(
+        read_recipe(
+            recipe,
+            [f"corpus_root={tmp_path}", "sources=[{files: [odd.h5ad]}]", "validation.files=[]"],
+        )
+    )
+    (file,) = planned.files
+    assert file.n_kept == 2
+    assert file.unknown == ("CL:9999999", "x")
