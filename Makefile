@@ -1,6 +1,8 @@
 # Each target makes its own virtual environment in .venv when there is none.
 PYTHON ?= python3
 BIN := .venv/bin
+# Threads that spin while they wait for each other slow everything on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint clean
 

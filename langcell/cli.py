@@ -161,6 +161,9 @@ def main() -> None:
 
     Set LANGCELL_DEBUG=1 to see the traceback instead.
     """
+    from langcell.threads import let_waiting_threads_sleep
+
+    let_waiting_threads_sleep()
     _register_commands()
     if os.environ.get("LANGCELL_DEBUG"):
         app()

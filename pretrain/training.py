@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from langcell.genes import GeneVocabulary
+from langcell.threads import set_threads
 from pretrain.build import Parts, build_parts
 from pretrain.config import Recipe
 from pretrain.datamodule import PretrainData
@@ -47,8 +48,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     """
     output = Path(recipe.output).expanduser()
     is_resumed = _prepare_output(recipe, output, resume)
-    if recipe.optimisation.threads:
-        torch.set_num_threads(recipe.optimisation.threads)
+    set_threads(recipe.optimisation.threads or None)
     genes = output / "genes.tsv"
     vocabulary = GeneVocabulary.read(genes) if is_resumed else None
     parts = build_parts(recipe, vocabulary=vocabulary, say=_say)

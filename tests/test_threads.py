@@ -58,3 +58,14 @@ def test_the_default_is_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch
 def test_a_number_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         threads.set_threads(0)
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    threads.let_waiting_threads_sleep()
+    assert threads.os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    threads.let_waiting_threads_sleep()
+    assert threads.os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
