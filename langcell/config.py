@@ -77,6 +77,7 @@ class MatchingConfig(StackConfig):
     n_layers: int = 2
     intermediate_size: int = 512
     pooling: Pooling = "mean"
+    interaction: bool = False  # fusion also reads the product of the two features
 
 
 @dataclass(frozen=True, kw_only=True)

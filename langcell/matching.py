@@ -17,7 +17,10 @@ class CrossAttentionMatching(nn.Linear):
 class FusionMatching(nn.Module):
     """Light head over the states of a frozen text encoder.
 
-    Text states are projected, then a few blocks attend within the text and to the cell.
+    Text states are projected, then a few blocks attend within the text and to the cell. With
+    `interaction` a linear layer on the product of the two features is added: what the contrastive
+    loss has learned is there from the start, and the blocks learn the rest. Without it the head
+    needs far more pairs than a run of a few CPU hours sees.
 
     Parameters
     ----------
@@ -25,18 +28,29 @@ class FusionMatching(nn.Module):
         Sizes of the blocks, and how the last states are pooled.
     text_width, cell_width
         Widths of the states that come in.
+    feature_width
+        Width of the common space; read with `interaction` alone.
     """
 
-    def __init__(self, config: MatchingConfig, *, text_width: int, cell_width: int) -> None:
+    def __init__(
+        self, config: MatchingConfig, *, text_width: int, cell_width: int, feature_width: int = 0
+    ) -> None:
         super().__init__()
         self.config = config
         self.text_in = nn.Linear(text_width, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.stack = BertStack(config, encoder_width=cell_width)
         self.head = nn.Linear(config.hidden_size, 2)
+        self.interaction = nn.Linear(feature_width, 2, bias=False) if config.interaction else None
         self.apply(init_weights)
 
-    def forward(self, text_states: Tensor, text_mask: Tensor | None, cells: Attended) -> Tensor:
+    def forward(
+        self,
+        text_states: Tensor,
+        text_mask: Tensor | None,
+        cells: Attended,
+        product: Tensor | None = None,
+    ) -> Tensor:
         """Score text i against the cell that row i of `cells` names.
 
         Parameters
@@ -47,6 +61,9 @@ class FusionMatching(nn.Module):
             Shape (n, t), nonzero where a token is real; None where all are.
         cells
             Cell states.
+        product
+            Product of the unit features of text and cell, shape (n, feature_width); needed with
+            `interaction`.
 
         Returns
         -------
@@ -57,4 +74,10 @@ class FusionMatching(nn.Module):
         states = self.norm(self.text_in(text_states))  # (n, t, hidden)
         states = self.stack(states, text_mask, attended=cells, first_only=first_only)
         pooled = states[:, 0] if first_only else masked_mean(states, text_mask)
-        return self.head(pooled)
+        logits = self.head(pooled)
+        if self.interaction is not None:
+            if product is None:
+                raise ValueError("this head reads the product of the features: give product")
+            # The entries of a product of unit vectors shrink with their number.
+            logits = logits + self.interaction(product * product.shape[-1])
+        return logits

@@ -185,7 +185,9 @@ class LangCell(nn.Module):
         )
         mask = _take(text.attention_mask, text_rows)
         if isinstance(self.matching, FusionMatching):
-            return self.matching(_take(text.states, text_rows), mask, cells)
+            own_text = text.features if text_rows is None else text.features[text_rows]
+            own_cell = cell.features if cell_rows is None else cell.features[cell_rows]
+            return self.matching(_take(text.states, text_rows), mask, cells, own_text * own_cell)
         states = self.text_tower()(
             _take(text.input_ids, text_rows), mask, cells=cells, first_only=True
         )
@@ -334,4 +336,5 @@ def _matching_head(config: LangCellConfig) -> CrossAttentionMatching | FusionMat
         config.matching,
         text_width=config.text.hidden_size,
         cell_width=config.cell.hidden_size,
+        feature_width=config.embedding_dim,
     )

@@ -120,6 +120,7 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
             n_layers=sizes.matching_layers,
             hidden_size=sizes.matching_hidden_size,
             intermediate_size=2 * sizes.matching_hidden_size,
+            interaction=sizes.matching_interaction,
             dropout=sizes.dropout,
             attention_dropout=sizes.attention_dropout,
         ),

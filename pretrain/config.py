@@ -76,6 +76,7 @@ class Model(Section):
     temperature: float = Field(default=0.05, gt=0)  # at the start; learned from there
     matching_layers: int = Field(default=2, ge=1)
     matching_hidden_size: int = Field(default=256, ge=1)
+    matching_interaction: bool = True  # without it the head needs far more pairs
     init_gene_embeddings: Literal["random", "svd"] = "svd"
 
 

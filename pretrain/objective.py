@@ -144,21 +144,20 @@ def _matching(
     cell_rows = torch.cat([rows, rows[has_text], wrong_cell[has_cell]]) + first
     labels = torch.zeros(len(text_rows), dtype=torch.int64, device=terms.device)
     labels[:n] = 1
-    logits = model.match(
-        _take_texts(texts.templates, text_rows, cells.states.dtype), cells, cell_rows=cell_rows
-    )
+    pairs = _take_texts(texts.templates, text_rows, templates[text_rows])
+    logits = model.match(pairs, cells, cell_rows=cell_rows)
     return matching_loss(logits, labels)
 
 
-def _take_texts(templates: TextFeatures, rows: Tensor, dtype: torch.dtype) -> TextFeatures:
-    """Take some templates, cut to the longest of them."""
+def _take_texts(templates: TextFeatures, rows: Tensor, features: Tensor) -> TextFeatures:
+    """Take some templates, cut to the longest of them; `features` are theirs already."""
     assert templates.attention_mask is not None
     mask = templates.attention_mask[rows]
     width = int(mask.sum(dim=1).max())
     return TextFeatures(
         input_ids=templates.input_ids[rows, :width],
         attention_mask=mask[:, :width],
-        states=templates.states[rows, :width].to(dtype),
+        states=templates.states[rows, :width].to(features.dtype),
         pooled=templates.pooled,
-        features=templates.features,
+        features=features,
     )

@@ -66,3 +66,17 @@ def test_it_learns_which_pairs_match(head, states):
             for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
                 weight -= 0.05 * slope
     assert logits.argmax(1).tolist() == labels.tolist()
+
+
+def test_the_product_of_the_features_adds_to_the_score(states):
+    text, cell = states
+    config = MatchingConfig(
+        hidden_size=8, n_heads=2, n_layers=1, intermediate_size=16, interaction=True
+    )
+    head = FusionMatching(config, text_width=12, cell_width=6, feature_width=4).eval()
+    product = torch.tensor([[0.5, 0.0, -0.5, 0.0], [0.0, 0.25, 0.0, 0.0]])
+    cells = Attended(states=cell)
+    added = head(text, None, cells, product) - head(text, None, cells, torch.zeros_like(product))
+    torch.testing.assert_close(added, 4 * product @ head.interaction.weight.T)
+    with pytest.raises(ValueError, match="product"):
+        head(text, None, cells)
