@@ -1,6 +1,5 @@
 """What happens between steps: checkpoints, validation, progress, and stopping in good order."""
 
-import os
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from langcell.output_file import replaced_file
 from pretrain.collate import StepBatch
 from pretrain.config import Recipe
 from pretrain.module import PretrainModule
@@ -125,12 +125,8 @@ class Keeper(Callback):
             self.export(module, self.output / "best")
 
     def _save(self, trainer: Trainer) -> None:
-        part = self.output / f".{LAST}.part"
-        try:
+        with replaced_file(self.output / LAST) as part:
             trainer.save_checkpoint(part)
-            os.replace(part, self.output / LAST)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _report(self, trainer: Trainer, step: int) -> None:
         first, began = self._started

@@ -15,6 +15,7 @@ from torch import Tensor
 from langcell.bert import inference
 from langcell.features import TextFeatures
 from langcell.model import LangCell
+from langcell.output_file import replaced_file
 from ontology.descriptions import describe
 from ontology.graph import Ontology
 from pretrain.config import Text
@@ -141,7 +142,9 @@ def pool_cached(model: LangCell, texts: Sequence[str]) -> Tensor:
     if missing:
         rows = torch.from_numpy(model.pool_texts(list(missing.values())))
         known |= {digest: row.clone() for digest, row in zip(missing, rows, strict=True)}
-        _replace(path, known)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(path) as part:
+            save_file(known, part)
     return torch.stack([known[digest] for digest in digests])
 
 
@@ -184,19 +187,10 @@ def _aspect_names(aspect: tuple[str, str, str]) -> list[str]:
 
 
 def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "langcell" / "texts"
+    if named := os.environ.get("LANGCELL_CACHE"):
+        return Path(named) / "texts"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "langcell" / "texts"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _replace(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        save_file(tensors, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

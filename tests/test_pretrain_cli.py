@@ -68,7 +68,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) ->
 @pytest.fixture
 def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Path of a recipe of six steps."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(corpus / "cache"))
+    monkeypatch.setenv("LANGCELL_CACHE", str(corpus / "cache"))
     values: dict[str, Any] = {
         "corpus_root": str(corpus),
         "output": str(tmp_path / "run"),

@@ -1,0 +1,139 @@
+"""What a training step computes from a batch, and how validation studies are scored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from langcell.features import TextFeatures
+from langcell.model import LangCell
+from pretrain.collate import StepBatch
+from pretrain.config import Losses
+from pretrain.objective import TextTensors, training_losses
+from pretrain.validation import LabelledTokens, score_studies
+
+N_TERMS, N_TEXTS, N_CANDIDATES, HIDDEN = 4, 6, 5, 32
+ALL = Losses(masked_gene=1, cell_cell=1, cell_text=1, matching=1, matching_cells=4)
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> LangCell:
+    return LangCell.from_pretrained(tiny_model)
+
+
+def make_texts(seed: int = 0) -> TextTensors:
+    """Six texts of four types; type 0 is above type 1; candidate i is type i, the last no type."""
+    generator = torch.Generator().manual_seed(seed)
+    comparable = torch.eye(N_TERMS).bool()
+    comparable[0, 1] = comparable[1, 0] = True
+    empty = torch.empty(0)
+    return TextTensors(
+        pooled=torch.randn(N_TEXTS, HIDDEN, generator=generator),
+        term=torch.tensor([0, 1, 2, 3, 0, 1]),
+        aspects=torch.full((N_TEXTS, 3), -1),
+        templates=TextFeatures(
+            input_ids=torch.zeros(N_TERMS, 7, dtype=torch.int64),
+            attention_mask=torch.ones(N_TERMS, 7, dtype=torch.int64),
+            states=torch.randn(N_TERMS, 7, HIDDEN, generator=generator).half(),
+            pooled=empty,
+            features=empty,
+        ),
+        template_rows=torch.tensor([0, 1, 2, 3]),
+        comparable=comparable,
+        candidates=torch.randn(N_CANDIDATES, HIDDEN, generator=generator),
+        candidate_comparable=torch.nn.functional.pad(comparable, (0, N_CANDIDATES - N_TERMS)),
+    )
+
+
+def make_batch(model: LangCell, terms: list[int], *, table: list[int]) -> StepBatch:
+    """Each cell twice, the second time as its second view."""
+    assert model.vocabulary is not None
+    n_cells, n_genes = len(terms), model.vocabulary.n_genes
+    rng = np.random.default_rng(0)
+    ids = rng.integers(2, n_genes + 2, (2 * n_cells, 12))
+    ids[:, 0] = model.vocabulary.cls_id
+    return StepBatch(
+        step=3,
+        input_ids=torch.from_numpy(ids),
+        attention_mask=torch.ones(2 * n_cells, 12, dtype=torch.bool),
+        masked_rows=torch.arange(n_cells),
+        masked_columns=torch.full((n_cells,), 2),
+        masked_genes=torch.from_numpy(ids[:n_cells, 2]),
+        measured=torch.ones(n_cells, n_genes, dtype=torch.bool),
+        terms=torch.tensor(terms),
+        aspects=torch.full((n_cells, 3), -1),
+        texts=torch.tensor([0, 1, 2, 3]),
+        table=torch.tensor(table, dtype=torch.int64),
+    )
+
+
+def test_losses_without_a_weight_are_left_out(model: LangCell) -> None:
+    batch = make_batch(model, [0, 1, 2, 3], table=[])
+    losses = training_losses(model, batch, make_texts(), ALL, seed=0)
+    assert set(losses) == {"masked_gene", "cell_cell", "cell_text", "matching"}
+    assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
+    some = ALL.model_copy(update={"matching": 0, "cell_cell": 0})
+    assert set(training_losses(model, batch, make_texts(), some, seed=0)) == {
+        "masked_gene",
+        "cell_text",
+    }
+
+
+def test_comparable_candidates_are_no_negatives(model: LangCell) -> None:
+    """Cells of types 0 and 1: candidates 0 and 1 are ignored, the others push."""
+    texts, moved = make_texts(), make_texts()
+    moved.candidates[:2] += 5
+    terms, weights = [0, 1, 0, 1], Losses(masked_gene=0, cell_cell=0, cell_text=1, matching=0)
+
+    def loss(from_texts: TextTensors, table: list[int]) -> float:
+        batch = make_batch(model, terms, table=table)
+        return training_losses(model, batch, from_texts, weights, seed=0)["cell_text"].item()
+
+    without = loss(texts, [])
+    assert loss(texts, [0, 1]) == pytest.approx(without)
+    assert loss(moved, [0, 1]) == pytest.approx(without)
+    assert loss(texts, [2, 3, 4]) > without
+
+
+def test_matching_of_comparable_types_alone_has_no_mismatch(
+    model: LangCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def record(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append(labels)
+        return logits.sum()
+
+    monkeypatch.setattr("pretrain.objective.matching_loss", record)
+    weights = Losses(masked_gene=0, cell_cell=0, cell_text=0, matching=1, matching_cells=4)
+    training_losses(model, make_batch(model, [0, 1, 0, 1], table=[]), make_texts(), weights, seed=0)
+    # Each cell has a wrong text (type 2 or 3), but no wrong cell stands in the batch.
+    assert seen[0].tolist() == [1] * 4 + [0] * 4
+    training_losses(model, make_batch(model, [0, 2, 3, 3], table=[]), make_texts(), weights, seed=0)
+    assert seen[1].tolist() == [1] * 4 + [0] * 8
+
+
+def test_files_of_one_study_are_averaged_first(model: LangCell) -> None:
+    assert model.vocabulary is not None
+    rng = np.random.default_rng(0)
+    cells = tuple(
+        rng.integers(2, model.vocabulary.n_genes + 2, 20).astype(np.uint16) for _ in range(30)
+    )
+    candidates = torch.from_numpy(rng.normal(size=(3, HIDDEN))).float()
+
+    def file(study: str, truth: np.ndarray) -> LabelledTokens:
+        return LabelledTokens(study=study, cells=cells, truth=truth, candidates=np.arange(3))
+
+    settings = {"batch_size": 8, "min_cells": 1}
+    (alone,) = score_studies(model, [file("a", np.zeros(30, int))], candidates, **settings)
+    (other,) = score_studies(model, [file("a", np.ones(30, int))], candidates, **settings)
+    both = score_studies(
+        model,
+        [file("a", np.zeros(30, int)), file("b", np.ones(30, int)), file("a", np.ones(30, int))],
+        candidates,
+        **settings,
+    )
+    assert [score.study for score in both] == ["a", "b"]
+    assert both[0].accuracy == pytest.approx((alone.accuracy + other.accuracy) / 2)
+    assert (both[1].accuracy, both[1].macro_f1) == (other.accuracy, other.macro_f1)
