@@ -53,6 +53,7 @@ def embed_cells(
     *,
     batch_size: int | None = None,
     states: bool = False,
+    check_coverage: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[CellEmbeddings]:
     """Embed the cells of a count matrix, block by block in their order.
@@ -71,13 +72,15 @@ def embed_cells(
         Cells computed at once; None chooses for the device.
     states
         Keep the last states too, for matching; blocks are smaller then.
+    check_coverage
+        Judge first how much of the file is known; see `RankTokenizer.coverage`.
     progress
         Called with the number of cells of each block once it is done.
     """
     tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
     batch_size = batch_size or default_batch_size(model.device)
     step = _group_cells(model) if states else BLOCK_CELLS
-    for block in tokenizer.tokenize(matrix, rows=BLOCK_CELLS):
+    for block in tokenizer.tokenize(matrix, rows=BLOCK_CELLS, check_coverage=check_coverage):
         for first in range(0, block.n_cells, step):
             rows = np.arange(first, min(first + step, block.n_cells))
             with inference(model):

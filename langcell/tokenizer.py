@@ -11,6 +11,7 @@ from scipy import sparse
 from langcell.gene_table import GeneResolution
 from langcell.genes import GeneVocabulary
 from langcell.rank_kernel import rank_cells
+from langcell.row_readers import spread
 
 if TYPE_CHECKING:
     from langcell.counts import CountMatrix
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 # Decision floors: below the first a file is refused, below the second the user is warned.
 SHARE_FLOOR, SHARE_WARNING = 0.30, 0.50
 GENES_FLOOR, GENES_WARNING = 20, 200
-_SAMPLE_CELLS = 1000
+_SAMPLE_CELLS = 1000  # a file of more is judged by pieces
+_PIECE_CELLS = 250
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +57,9 @@ class Coverage:
     ----------
     share_coding_resolved : share of the file's protein-coding genes that resolve, 0 to 1.
     n_genes : genes (columns) of the file.
-    n_known_genes : columns whose gene is in the vocabulary.
-    median_known_genes : known genes that a cell expresses, median over the first cells.
+    n_known_genes : genes of the vocabulary that the file has; columns of one gene count once.
+    median_known_genes : known genes that a cell expresses, median over cells from all over the
+        file.
     """
 
     share_coding_resolved: float
@@ -124,17 +127,21 @@ class RankTokenizer:
             tokens=tokens, medians=medians, first_columns=first_columns if is_merged else None
         )
 
-    def tokenize(self, matrix: "CountMatrix", *, rows: int = 1024) -> Iterator[TokenBlock]:
+    def tokenize(
+        self, matrix: "CountMatrix", *, rows: int = 1024, check_coverage: bool = True
+    ) -> Iterator[TokenBlock]:
         """Tokenise a matrix block by block, after checking its coverage.
 
-        Empty cells give empty sequences and one warning.
+        Empty cells give empty sequences and one warning. A caller that has called `coverage`
+        already leaves the check out.
 
         Raises
         ------
         ValueError
             If too little of the file is known; see `coverage`.
         """
-        self.coverage(matrix)
+        if check_coverage:
+            self.coverage(matrix)
         genes = self.column_genes(matrix.resolution)
         if genes.first_columns is not None:
             names = matrix.resolution.duplicates
@@ -180,16 +187,11 @@ class RankTokenizer:
         """
         if totals is None:
             totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        indices, indptr, data = counts.indices, counts.indptr, counts.data
-        if genes.first_columns is not None:
-            merged = sparse.csr_matrix(
-                (data.copy(), genes.first_columns[indices], indptr.copy()), shape=counts.shape
-            )
-            merged.sum_duplicates()
-            indices, indptr, data = merged.indices, merged.indptr, merged.data
+        merged = _merge_columns(counts, genes)
+        data = merged.data
         tokens, offsets = rank_cells(
-            indptr.astype(np.int64, copy=False),
-            indices.astype(np.int32, copy=False),
+            merged.indptr.astype(np.int64, copy=False),
+            merged.indices.astype(np.int32, copy=False),
             data if data.dtype == np.float32 else data.astype(np.float64, copy=False),
             np.asarray(totals, dtype=np.float64),
             genes.tokens,
@@ -200,7 +202,7 @@ class RankTokenizer:
         return TokenBlock(start=start, tokens=tokens, offsets=offsets)
 
     def coverage(self, matrix: "CountMatrix") -> Coverage:
-        """Measure how much of a file is known, on its first cells.
+        """Measure how much of a file is known, on cells from all over it.
 
         Raises
         ------
@@ -209,17 +211,16 @@ class RankTokenizer:
             than 20 known genes (median). Under 50 % and 200 there is a warning.
         """
         genes = self.column_genes(matrix.resolution)
-        sample = next(iter(matrix.blocks(_SAMPLE_CELLS))).counts
-        is_known = (genes.tokens >= 0).astype(np.int64)
-        n_known = sparse.csr_matrix(
-            (is_known[sample.indices] * (sample.data != 0), sample.indices, sample.indptr),
-            shape=sample.shape,
-        ).sum(axis=1)
+        n_cells = matrix.n_cells
+        n_known = [
+            _count_known(matrix.read(piece.start, piece.stop).counts, genes)
+            for piece in spread(n_cells, n_cells if n_cells <= _SAMPLE_CELLS else _PIECE_CELLS)
+        ]
         coverage = Coverage(
             share_coding_resolved=matrix.resolution.share_coding_resolved,
             n_genes=len(genes.tokens),
-            n_known_genes=int(is_known.sum()),
-            median_known_genes=float(np.median(np.asarray(n_known))),
+            n_known_genes=len(np.unique(genes.tokens[genes.tokens >= 0])),
+            median_known_genes=float(np.median(np.concatenate(n_known))),
         )
         _judge(coverage, matrix.resolution)
         return coverage
@@ -260,6 +261,25 @@ def collate_tokens(
         input_ids[row, 1 : len(kept) + 1] = kept
         attention_mask[row, 1 : len(kept) + 1] = True
     return input_ids, attention_mask
+
+
+def _merge_columns(counts: sparse.csr_matrix, genes: ColumnGenes) -> sparse.csr_matrix:
+    """Sum the columns of one gene into the first of them."""
+    if genes.first_columns is None:
+        return counts
+    merged = sparse.csr_matrix(
+        (counts.data.copy(), genes.first_columns[counts.indices], counts.indptr.copy()),
+        shape=counts.shape,
+    )
+    merged.sum_duplicates()
+    return merged
+
+
+def _count_known(counts: sparse.csr_matrix, genes: ColumnGenes) -> np.ndarray:
+    """Count the known genes that each cell expresses, shape (n_cells,)."""
+    merged = _merge_columns(counts, genes)
+    is_known = (genes.tokens[merged.indices] >= 0) & (merged.data != 0)
+    return np.diff(np.append(0, np.cumsum(is_known))[merged.indptr])
 
 
 def _judge(coverage: Coverage, resolution: GeneResolution) -> None:

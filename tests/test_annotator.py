@@ -11,6 +11,7 @@ from scipy.io import mmwrite
 
 from langcell.counts import open_counts
 from langcell.model import LangCell
+from langcell.tokenizer import RankTokenizer
 from zeroshot.annotations import Slots
 from zeroshot.annotator import AnnotateOptions, annotate
 
@@ -100,6 +101,16 @@ def test_a_call_does_not_depend_on_other_cells(make_cells, model, cache, rerank)
     assert (apart.best == together.best[order]).all()
     # Sums of other batches differ in the last bits; what is written is rounded to 1e-5.
     assert apart.margin == pytest.approx(together.margin[order], abs=2.1e-5)
+
+
+def test_coverage_is_measured_and_warned_about_once(make_cells, model, monkeypatch):
+    calls = []
+    measure = RankTokenizer.coverage
+    monkeypatch.setattr(
+        RankTokenizer, "coverage", lambda *args: calls.append(args) or measure(*args)
+    )
+    annotate(make_cells(4), model=model)
+    assert len(calls) == 1
 
 
 def test_own_labels_and_free_text(h5ad, model, cache, tmp_path):

@@ -40,10 +40,17 @@ class Matrix:
     def resolution(self):
         return GeneTable.bundled().resolve(self.names)
 
+    @property
+    def n_cells(self) -> int:
+        return self.counts.shape[0]
+
+    def read(self, start: int, stop: int) -> Block:
+        counts = self.counts[start:stop]
+        return Block(start, counts, np.asarray(counts.sum(1, dtype=np.float64)).ravel())
+
     def blocks(self, rows: int = 1024):
-        for start in range(0, self.counts.shape[0], rows):
-            counts = self.counts[start : start + rows]
-            yield Block(start, counts, np.asarray(counts.sum(1, dtype=np.float64)).ravel())
+        for start in range(0, self.n_cells, rows):
+            yield self.read(start, min(start + rows, self.n_cells))
 
 
 @pytest.fixture(scope="module")

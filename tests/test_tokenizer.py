@@ -109,11 +109,18 @@ class FakeMatrix:
     def resolution(self):
         return GeneTable.bundled().resolve(self.names)
 
+    @property
+    def n_cells(self):
+        return self.counts.shape[0]
+
+    def read(self, start, stop):
+        part = self.counts[start:stop]
+        totals = np.asarray(part.sum(axis=1, dtype=np.float64)).ravel()
+        return SimpleNamespace(start=start, counts=part, totals=totals)
+
     def blocks(self, rows):
-        for start in range(0, self.counts.shape[0], rows):
-            part = self.counts[start : start + rows]
-            totals = np.asarray(part.sum(axis=1, dtype=np.float64)).ravel()
-            yield SimpleNamespace(start=start, counts=part, totals=totals)
+        for start in range(0, self.n_cells, rows):
+            yield self.read(start, min(start + rows, self.n_cells))
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +199,23 @@ def test_shallow_cells_are_warned_about(coding_names, coding_vocabulary):
         coverage = RankTokenizer(coding_vocabulary, max_genes=9).coverage(matrix)
     assert coverage.n_known_genes == 100
     assert 50 < coverage.median_known_genes <= 100
+
+
+def test_coverage_counts_a_gene_of_two_columns_once(coding_names, coding_vocabulary):
+    counts = sparse.csr_matrix(np.ones((5, 300), np.float32))
+    twice = sparse.hstack([counts, counts]).tocsr()
+    tokenizer = RankTokenizer(coding_vocabulary, max_genes=9)
+    coverage = tokenizer.coverage(FakeMatrix(twice, coding_names[:300] * 2))
+    assert (coverage.n_genes, coverage.n_known_genes) == (600, 300)
+    assert coverage.median_known_genes == 300
+
+
+def test_coverage_looks_at_cells_all_over_the_file(coding_names, coding_vocabulary):
+    dense = np.ones((3000, 400), np.float32)
+    dense[:1000, 10:] = 0  # the first cells alone would be refused
+    matrix = FakeMatrix(sparse.csr_matrix(dense), coding_names)
+    coverage = RankTokenizer(coding_vocabulary, max_genes=9).coverage(matrix)
+    assert coverage.median_known_genes == 400
 
 
 def golden_genes(golden, ids):

@@ -106,7 +106,8 @@ def annotate(
                 open_writer(source, matrix, target, slots, inplace=options.inplace)
             )
             started = time.monotonic()
-            best, margin = _stream(model, matrix, candidates, options, writer, progress)
+            blocks = annotate_blocks(model, matrix, candidates, options, check_coverage=False)
+            best, margin = _stream(blocks, matrix.n_cells, writer, progress)
             annotations = Annotations(
                 slots=slots,
                 cell_names=matrix.obs_names,
@@ -122,22 +123,20 @@ def annotate(
 
 
 def _stream(
-    model: LangCell,
-    matrix: CountMatrix,
-    candidates: CandidateSet,
-    options: AnnotateOptions,
+    blocks: Iterator[AnnotationBlock],
+    n_cells: int,
     writer: AnnotationWriter,
     progress: Progress | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hand each block to the writer; keep the best candidate and margin of each cell."""
-    best = np.empty(matrix.n_cells, dtype=np.int32)
-    margin = np.empty(matrix.n_cells, dtype=np.float32)
-    for block in annotate_blocks(model, matrix, candidates, options):
+    best = np.empty(n_cells, dtype=np.int32)
+    margin = np.empty(n_cells, dtype=np.float32)
+    for block in blocks:
         rows = slice(block.start, block.start + len(block.features))
         best[rows], margin[rows] = block.scores.best, block.scores.margin
         writer.add(block)
         if progress is not None:
-            progress(rows.stop, matrix.n_cells)
+            progress(rows.stop, n_cells)
     return best, margin
 
 
@@ -146,11 +145,17 @@ def annotate_blocks(
     matrix: CountMatrix,
     candidates: CandidateSet,
     options: AnnotateOptions,
+    *,
+    check_coverage: bool = True,
 ) -> Iterator[AnnotationBlock]:
     """Embed and score cells, block by block, in the order of the matrix."""
     scorer = CellScorer(model, candidates, options)
     for cells in embed_cells(
-        model, matrix, batch_size=options.batch_size, states=scorer.needs_states
+        model,
+        matrix,
+        batch_size=options.batch_size,
+        states=scorer.needs_states,
+        check_coverage=check_coverage,
     ):
         yield AnnotationBlock(start=cells.start, features=cells.features, scores=scorer(cells))
 
