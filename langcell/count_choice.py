@@ -51,7 +51,7 @@ def choose_matrix(
     probes = {name: probe(rows[name].sample_values()) for name in searched}
     for name in searched:
         if probes[name].is_counts:
-            return Choice(name=name, rows=rows[name], must_be_integer=True)
+            return Choice(name=name, rows=rows[name], must_be_integer=not allow_normalized)
     usable = [name for name in searched if probes[name].is_finite and not probes[name].is_negative]
     if not (allow_normalized and usable):
         raise ValueError(_no_counts(source, probes, bool(usable)))

@@ -1,6 +1,7 @@
 """The two forms in which 10x Genomics software writes counts: an HDF5 file, a folder of texts."""
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -22,7 +23,11 @@ _SAMPLE_ROWS = 100
 
 def open_tenx_h5(file: h5py.File, path: Path) -> CountSource:
     """Open what Cell Ranger 2 (a group a genome) or later (`matrix/features`) wrote."""
-    groups = [group for group in file.values() if "barcodes" in group and "indptr" in group]
+    groups = [
+        member
+        for member in file.values()
+        if isinstance(member, h5py.Group) and "barcodes" in member and "indptr" in member
+    ]
     if len(groups) != 1:
         raise ValueError(
             f"{path}: HDF5, but neither AnnData (no 'var') nor one 10x matrix; counts are read from"
@@ -62,18 +67,21 @@ class MtxRows:
 
     def __init__(self, path: Path, n_cells: int, n_genes: int, stack: ExitStack) -> None:
         self.shape = (n_cells, n_genes)
-        with _open_text(path) as text:
-            size = _read_header(text, path)
-            if size[:2] != (n_genes, n_cells):
-                raise ValueError(
-                    f"{path}: {size[0]} x {size[1]}, but the folder names {n_genes} genes and"
-                    f" {n_cells} cells"
-                )
-            self._store = stack.enter_context(CsrStore(self.shape, size[2], f"{path} is text"))
-            try:
+        try:
+            with _open_text(path) as text:
+                size = _read_header(text, path)
+                if size[:2] != (n_genes, n_cells):
+                    raise ValueError(
+                        f"{path}: {size[0]} x {size[1]}, but the folder names {n_genes} genes and"
+                        f" {n_cells} cells"
+                    )
+                self._store = stack.enter_context(CsrStore(self.shape, size[2], f"{path} is text"))
                 n_read = self._store.fill(_triples(text))
-            except (EOFError, OSError, pd.errors.ParserError) as error:
-                raise ValueError(f"{path}: damaged or cut short ({error})") from error
+        except (EOFError, OSError, zlib.error, pd.errors.ParserError) as error:
+            # Errors of the operating system have a number (no space); those of gzip have none.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ValueError(f"{path}: damaged or cut short ({error})") from error
         if n_read != size[2]:
             raise ValueError(f"{path}: cut short; {size[2]:,} entries announced, {n_read:,} found")
 

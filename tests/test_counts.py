@@ -1,5 +1,6 @@
 """Counts of every kind of source: the same cells come out, and what is wrong is refused by name."""
 
+import errno
 import gzip
 import warnings
 from collections.abc import Callable, Iterator
@@ -154,6 +155,8 @@ def write_tenx_h5(path: Path, counts: np.ndarray, symbols: list[str], version: i
 @pytest.mark.parametrize("version", [2, 3])
 def test_tenx_h5(counts: np.ndarray, symbols: list[str], tmp_path: Path, version: int) -> None:
     path = write_tenx_h5(tmp_path / "filtered.h5", counts, symbols, version)
+    with h5py.File(path, "r+") as file:
+        file["a number of somebody's"] = 7
     assert np.array_equal(read(path), counts)
     with open_counts(path) as matrix:
         assert matrix.gene_names_key == "gene_ids"
@@ -196,6 +199,31 @@ def test_a_matrix_cut_short_is_refused(
     end = len(content) * 2 // 3
     matrix.write_bytes(content[: end if packed else content.rindex(b"\n", 0, end) + 1])
     with pytest.raises(ValueError, match="cut short"), open_counts(folder):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:.*making a temporary copy")
+def test_a_matrix_that_does_not_unpack_is_refused(
+    counts: np.ndarray, symbols: list[str], tmp_path: Path
+) -> None:
+    folder = write_mtx(tmp_path / "x", counts, symbols, packed=True)
+    content = bytearray((folder / "matrix.mtx.gz").read_bytes())
+    content[10:40] = b"\xff" * 30  # what follows the header of gzip
+    (folder / "matrix.mtx.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="matrix.mtx.gz: damaged"), open_counts(folder):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:.*making a temporary copy")
+def test_a_full_disk_is_no_damaged_file(
+    counts: np.ndarray, symbols: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("langcell.csr_store.CsrStore.fill", full)
+    folder = write_mtx(tmp_path / "x", counts, symbols, packed=False)
+    with pytest.raises(OSError, match="No space left"), open_counts(folder):
         pass
 
 
@@ -346,6 +374,15 @@ def test_every_block_is_checked(
         assert [next(blocks).start, next(blocks).start] == [0, 20]
         with pytest.raises(ValueError, match=message):
             next(blocks)
+
+
+def test_permission_holds_for_what_the_sample_missed(
+    adata: ad.AnnData, counts: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts[52, 3] = 1.5
+    adata.X = sparse.csr_matrix(counts)
+    monkeypatch.setattr("langcell.row_readers._SAMPLE_VALUES", 5)
+    assert np.array_equal(read(adata, allow_normalized=True), counts)
 
 
 @pytest.mark.parametrize(
