@@ -135,7 +135,8 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():  # else the old folder is all that is left
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_checkpoint(

@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -90,8 +91,8 @@ def open_h5ad_output(
 def in_place(source: Path, slots: list[str]) -> Iterator[H5adWriter]:
     """Hand out a writer on a file beside an h5ad; what it holds is moved over at the end.
 
-    Until then the h5ad is not opened for writing. Moving takes a moment, in which Ctrl-C waits; if
-    the machine stops in that moment the h5ad can be damaged, as HDF5 has no journal.
+    Until then the h5ad is not opened for writing. Moving takes a moment, in which Ctrl-C and
+    SIGTERM wait; if the machine stops in that moment the h5ad can be damaged, as HDF5 has no journal.
 
     Parameters
     ----------
@@ -104,23 +105,32 @@ def in_place(source: Path, slots: list[str]) -> Iterator[H5adWriter]:
             obs = file.create_group("obs")
             obs.attrs["column-order"] = np.array([], dtype=h5py.string_dtype())
             yield H5adWriter(file)
-        with h5py.File(sidecar, "r") as made, _interrupts_held(), h5py.File(source, "r+") as file:
-            H5adWriter(file).take(made, slots)
+        with _interrupts_held():
+            with h5py.File(sidecar, "r") as made, h5py.File(source, "r+") as file:
+                H5adWriter(file).take(made, slots)
+            sidecar.unlink()  # here, as SIGTERM may end the process when the block ends
     finally:
         sidecar.unlink(missing_ok=True)
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until the block ends."""
+    """Let Ctrl-C and SIGTERM wait until the block ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python hands signals to the main thread alone
+        return
     waiting: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: waiting.append(number))
+    before = {
+        number: signal.signal(number, lambda number, _frame: waiting.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if waiting:
-        raise KeyboardInterrupt
+        signal.raise_signal(waiting[0])
 
 
 def _is_h5ad(path: Path) -> bool:

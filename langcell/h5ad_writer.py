@@ -21,7 +21,8 @@ class H5adWriter:
 
     Parameters
     ----------
-    file: an h5ad file opened for writing; see `extended_copy` and `new_h5ad`
+    file: an h5ad file opened for writing; see `extended_copy` and
+        `langcell.h5ad_output.open_h5ad_output`
     """
 
     def __init__(self, file: h5py.File) -> None:

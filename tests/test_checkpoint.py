@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -210,6 +211,21 @@ def test_failed_write_leaves_the_old_folder_alone(saved, tmp_path):
         raise KeyboardInterrupt
     assert (saved / "config.json").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_the_old_folder_stays_where_nothing_takes_its_place(saved, tmp_path, monkeypatch):
+    replace = os.replace
+
+    def only_away(source, target):
+        if target == saved:
+            raise OSError("no way back")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", only_away)
+    with pytest.raises(OSError, match="no way back"), replaced_folder(saved):
+        pass
+    (old,) = tmp_path.glob(".saved.*.old")
+    assert (old / "config.json").is_file()
 
 
 def test_model_without_genes_is_not_saved(model, tmp_path):

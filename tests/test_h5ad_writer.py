@@ -1,4 +1,6 @@
 import hashlib
+import signal
+import threading
 
 import anndata
 import h5py
@@ -7,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from langcell.h5ad_writer import check_slots, extended_copy
+from langcell.h5ad_output import in_place
+from langcell.h5ad_writer import H5adWriter, check_slots, extended_copy
 from langcell.output_file import check_output, replaced_file
 
 
@@ -149,3 +152,34 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(IsADirectoryError, match="it is a folder"):
         check(tmp_path / "folder.csv", overwrite=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_results_are_moved(h5ad, monkeypatch, number):
+    events = []
+    take = H5adWriter.take
+
+    def interrupted(*args):
+        signal.raise_signal(number)
+        take(*args)
+        events.append("moved")
+
+    monkeypatch.setattr(H5adWriter, "take", interrupted)
+    before = signal.signal(number, lambda *_: events.append("stopped"))
+    try:
+        with in_place(h5ad, []):
+            pass
+    finally:
+        signal.signal(number, before)
+    assert events == ["moved", "stopped"]
+
+
+def test_results_are_moved_off_the_main_thread(h5ad):
+    def add():
+        with in_place(h5ad, ["obsm/new"]) as writer:
+            writer.append_rows("obsm/new", np.ones((30, 2)))
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    thread.join()
+    assert anndata.read_h5ad(h5ad).obsm["new"].shape == (30, 2)
