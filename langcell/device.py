@@ -21,7 +21,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    full = f"{device.type}:{device.index or 0}" if device and device.type == "cuda" else name
-    if device is None or full not in there:
+    full = f"{device.type}:{device.index or 0}" if device else ""
+    if device is None or not {full, full.removesuffix(":0")} & set(there):
         raise ValueError(f"no device {name!r} on this machine; there is {', '.join(there)}")
     return device

@@ -37,6 +37,12 @@ def test_labels_of_one_term_are_one_candidate(ontology):
     assert candidates.keys == ("CL:0000084", "CL:0000236", "text: Odd one")
 
 
+@pytest.mark.parametrize("label", ["text:", " TEXT:  "])
+def test_a_text_without_words_is_refused(ontology, label):
+    with pytest.raises(ValueError, match="label 'text:' has no words; write 'text: <words>'"):
+        own_candidates(["T cell", "B cell", label], ontology)
+
+
 def test_labels_of_a_file(tmp_path):
     path = tmp_path / "labels.txt"
     path.write_text("# mine\nB cell\n\n  CD4-positive, alpha-beta T cell \ntext: a; b\n")

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,15 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(model, tmp_path)
     (tmp_path / "file").touch()
     states = TextStateCache(model, tmp_path / "file" / "below").get([TEXTS[0]], width=32)
     assert states.states.shape == (1, 32, 32)
+
+
+def test_a_tuned_tower_without_a_checkpoint_is_not_kept_on_disk(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGCELL_CACHE", str(tmp_path))
+    tuned = replace(model.config, text=replace(model.config.text, frozen=False))
+    monkeypatch.setattr(model, "config", tuned)
+    monkeypatch.setattr(model, "sha256", "")
+    TextStateCache(model).get([TEXTS[0]], width=32)
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

@@ -72,9 +72,12 @@ def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
     Raises
     ------
     ValueError
-        If a label names no cell type, none that may be called, or fewer than two remain.
+        If a label names no cell type or none that may be called, a text has no words, or fewer
+        than two labels remain.
     """
     labels = [label.strip() for label in labels if label.strip()]
+    if any(label.lower() == FREE_TEXT for label in labels):
+        raise ValueError(f"label {FREE_TEXT!r} has no words; write '{FREE_TEXT} <words>'")
     named = [label for label in labels if not label.lower().startswith(FREE_TEXT)]
     resolutions = {found.label: found for found in LabelResolver(ontology).resolve(named)}
     if failed := [found for found in resolutions.values() if found.term_id is None]:
@@ -86,7 +89,8 @@ def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
         if label in resolutions:
             term_id = str(resolutions[label].term_id)
             entries[term_id] = (term_id, ontology.terms[term_id].name, describe(ontology, term_id))
-        elif words := label[len(FREE_TEXT) :].strip():
+        else:
+            words = label[len(FREE_TEXT) :].strip()
             entries[label] = ("", words, free_text_description(words))
     if len(entries) < 2:
         raise ValueError(

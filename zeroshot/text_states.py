@@ -34,12 +34,13 @@ class TextStateCache:
     Parameters
     ----------
     model: whose text tower reads the texts
-    folder: where entries are kept; by default a folder for this tower below `cache_folder()`
+    folder: where entries are kept; by default a folder for this tower below `cache_folder()`, or
+        memory alone for a tuned tower that was not read from or written to a checkpoint
     """
 
     def __init__(self, model: LangCell, folder: Path | None = None) -> None:
         self.model = model
-        self.folder = folder or cache_folder() / "text-states" / _tower_key(model)
+        self.folder = folder or _tower_folder(model)
         self._recent: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
 
     def get(self, texts: list[str], *, width: int) -> TextFeatures:
@@ -75,11 +76,14 @@ class TextStateCache:
         if text in self._recent:
             self._recent.move_to_end(text)
             return self._recent[text]
-        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
-        entry = _read(path)
+        path = None
+        if self.folder is not None:
+            path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+        entry = _read(path) if path else None
         if entry is None:
             entry = self._encode(text)
-            _write(path, entry)
+            if path:
+                _write(path, entry)
         self._recent[text] = entry
         if len(self._recent) > _IN_MEMORY:
             self._recent.popitem(last=False)
@@ -95,12 +99,15 @@ class TextStateCache:
         }
 
 
-def _tower_key(model: LangCell) -> str:
-    """Name the tower by its weights: those of a tuned one are in the checkpoint."""
+def _tower_folder(model: LangCell) -> Path | None:
+    """Name the tower by its weights: those of a tuned one are in the checkpoint, if there is one."""
     text = model.config.text
+    if not (text.frozen or model.sha256):
+        return None
     weights = text.sha256 if text.frozen else model.sha256
     settings = f"{text.tower} {text.revision} {weights} {text.max_tokens} {text.pooling}"
-    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+    key = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    return cache_folder() / "text-states" / key
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
