@@ -156,6 +156,15 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _interruption(error: BaseException | None) -> str:
+    """Return what the KeyboardInterrupt behind an exit says, '' if it says nothing."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) and error.args:
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def main() -> None:
     """Run the command line; every failure is one line on stderr and a non-zero status.
 
@@ -172,12 +181,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
-    except SystemExit as stop:
-        if stop.code == 130:  # what typer makes of Ctrl-C
-            _fail("stopped by the user; no unfinished output is left", 130)
-        raise
-    except KeyboardInterrupt as stop:
-        _fail(str(stop) or "stopped by the user; no unfinished output is left", 130)
+    except (SystemExit, KeyboardInterrupt) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # what typer makes of Ctrl-C
+            raise
+        _fail(_interruption(stop) or "stopped by the user; no unfinished output is left", 130)
     except (ValueError, KeyError, OSError, ImportError) as error:
         _fail(str(error.args[0] if isinstance(error, KeyError) else error), 1)
     except Exception as error:  # noqa: BLE001  the border: a user gets a line, never a traceback

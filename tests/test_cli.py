@@ -121,3 +121,28 @@ def test_models_lists_what_is_bundled():
 def test_wrong_usage_is_status_2():
     done = _langcell("zeroshot", "--rerank", "many")
     assert done.returncode == 2 and "Usage: " in done.stderr
+
+
+def test_what_an_interrupted_command_says_reaches_the_user():
+    code = (
+        "import sys, langcell.cli as cli\n"
+        "@cli.app.command('stop')\n"
+        "def stop():\n"
+        "    raise KeyboardInterrupt('stopped; go on with --resume auto')\n"
+        "sys.argv = ['langcell', 'stop']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.strip().endswith("langcell: error: stopped; go on with --resume auto")
+
+
+def test_truth_that_names_no_cell_type_stops_before_anything_is_written(work, tiny_model):
+    adata = anndata.read_h5ad(work / "cells.h5ad")
+    adata.obs["leiden"] = pd.Categorical(["0"] * adata.n_obs)
+    adata.write_h5ad(work / "clusters.h5ad")
+    words = ("--h5ad", "clusters.h5ad", "--model", tiny_model, "--out", "none.csv")
+    done = _langcell("zeroshot", *words, "--truth", "leiden", cwd=work)
+    assert done.returncode == 1
+    assert "no label in obs['leiden'] names one cell type" in done.stderr
+    assert not (work / "none.csv").exists()

@@ -69,7 +69,14 @@ def _read_truth(run: AnnotationRun) -> Truth | None:
         return None
     if not run.source.exists():
         raise FileNotFoundError(f"{run.source}: no such file or folder")
-    return resolve_truth(read_obs_column(run.source, run.truth), Ontology.bundled())
+    truth = resolve_truth(read_obs_column(run.source, run.truth), Ontology.bundled())
+    if not truth.n_scored:
+        some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "empty values alone"
+        raise ValueError(
+            f"no label in obs[{run.truth!r}] names one cell type of the Cell Ontology (it has {some}); "
+            "give a column of names, synonyms or CL ids"
+        )
+    return truth
 
 
 def summary_table(annotations: Annotations) -> Table:
