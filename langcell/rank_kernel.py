@@ -20,7 +20,7 @@ _LARGEST_INSERTION = 48
 _CELLS_PER_TASK = 256
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile with a cache on disk where numba finds a place to write, else without."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
@@ -28,12 +28,12 @@ def _compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True)(function)
 
 
-@_compiled
+@compiled
 def _comes_first(key: float, token: int, other_key: float, other_token: int) -> bool:
     return key > other_key or (key == other_key and token < other_token)
 
 
-@_compiled
+@compiled
 def _sort_by_insertion(keys: np.ndarray, tokens: np.ndarray, start: int, stop: int) -> None:
     for at in range(start + 1, stop):
         key, token = keys[at], tokens[at]
@@ -44,7 +44,7 @@ def _sort_by_insertion(keys: np.ndarray, tokens: np.ndarray, start: int, stop: i
         keys[place], tokens[place] = key, token
 
 
-@_compiled
+@compiled
 def _sift_down(keys: np.ndarray, tokens: np.ndarray, start: int, root: int, size: int) -> None:
     key, token = keys[start + root], tokens[start + root]
     while 2 * root + 1 < size:
@@ -60,7 +60,7 @@ def _sift_down(keys: np.ndarray, tokens: np.ndarray, start: int, root: int, size
     keys[start + root], tokens[start + root] = key, token
 
 
-@_compiled
+@compiled
 def _sort_by_heap(keys: np.ndarray, tokens: np.ndarray, start: int, stop: int) -> None:
     """Sort in n log n whatever the keys; the root of the heap is what comes last."""
     size = stop - start
@@ -73,7 +73,7 @@ def _sort_by_heap(keys: np.ndarray, tokens: np.ndarray, start: int, stop: int) -
         _sift_down(keys, tokens, start, 0, last)
 
 
-@_compiled
+@compiled
 def _read_keys(
     columns: np.ndarray,
     counts: np.ndarray,
@@ -96,7 +96,7 @@ def _read_keys(
     return n_genes
 
 
-@_compiled
+@compiled
 def _sort_highest(
     keys: np.ndarray,
     tokens: np.ndarray,
@@ -138,7 +138,7 @@ def _sort_highest(
         ends[bucket] = 0
 
 
-@_compiled
+@compiled
 def _rank_some(
     indptr: np.ndarray,
     columns: np.ndarray,
@@ -178,7 +178,7 @@ def _rank_some(
             ranked[places[cell] + i] = sorted_tokens[i]
 
 
-@_compiled
+@compiled
 def _close_gaps(places: np.ndarray, offsets: np.ndarray, ranked: np.ndarray) -> None:
     """Move the tokens of each cell down from `places` to `offsets`."""
     for cell in range(len(offsets) - 1):

@@ -2,13 +2,15 @@
 
 import math
 
-import numba
 import numpy as np
+
+from langcell.rank_kernel import compiled
 
 AS_IS, THIN, POISSON, DETECT = range(4)
 
 
-def _draw_cell(
+@compiled
+def draw_cell(
     rng: np.random.Generator,
     columns: np.ndarray,
     values: np.ndarray,
@@ -42,9 +44,3 @@ def _draw_cell(
             out_columns[n], out_values[n] = column, value
             n += 1
     return n
-
-
-try:
-    draw_cell = numba.njit(cache=True, nogil=True)(_draw_cell)
-except RuntimeError:  # no folder for the cache can be written
-    draw_cell = numba.njit(nogil=True)(_draw_cell)

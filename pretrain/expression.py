@@ -43,7 +43,7 @@ def type_means(corpus: Corpus) -> TypeMeans:
     )
     return TypeMeans(
         # Types x sources are hundreds, so this one product may be dense.
-        values=(average @ logs).todense().A,
+        values=(average @ logs).toarray(),
         measured=corpus.measured[groups % len(corpus.sources)],
         term=groups // len(corpus.sources),
     )

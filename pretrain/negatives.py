@@ -21,7 +21,7 @@ def comparable_terms(ontology: Ontology, first: Sequence[str], second: Sequence[
     up = ontology.closure[rows][:, columns]
     down = ontology.closure[columns][:, rows].T
     # Training types x candidates, not cells x genes: small.
-    return (up + down).todense().A.astype(bool)
+    return (up + down).toarray().astype(bool)
 
 
 def text_pairs(
