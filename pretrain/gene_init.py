@@ -9,7 +9,7 @@ from langcell.genes import GeneVocabulary
 from pretrain.corpus import Corpus
 from pretrain.expression import type_means
 
-_STD = 0.05  # positions start at 0.02: which gene it is says more than its exact rank
+_STD = 0.02  # of BERT's random start, so that learning rates keep their meaning
 
 
 def svd_gene_embeddings(
@@ -24,7 +24,7 @@ def svd_gene_embeddings(
     Returns
     -------
     Tensor
-        float32, standard deviation 0.05, shape (n_genes, width), in the vocabulary's token order.
+        float32, standard deviation 0.02, shape (n_genes, width), in the vocabulary's token order.
     """
     means = type_means(corpus)
     n = np.maximum(means.measured.sum(axis=0), 1)
