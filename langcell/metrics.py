@@ -102,6 +102,19 @@ def majority_accuracy(truth: np.ndarray) -> float:
     return float(np.unique(truth, return_counts=True)[1].max() / len(truth))
 
 
+def h_score(seen: float, unseen: float) -> float:
+    """Harmonic mean of the accuracies on seen and unseen types: high only when both are.
+
+    Xian et al. 2019, IEEE TPAMI 41:2251 (generalised zero-shot learning).
+
+    Examples
+    --------
+    >>> round(h_score(0.9, 0.3), 3)
+    0.45
+    """
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+
+
 def _at(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.asarray(matrix[rows, columns]).ravel().astype(bool)
 

@@ -1,4 +1,4 @@
-"""What users see of the project first: the demo, its figure, and the accuracy benchmark."""
+"""What users see of the project first: the demo and its figure."""
 
 import subprocess
 import sys
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from benchmarks.annotation import StudyResult, average
 from benchmarks.demo import PUBLISHED, scores
 from langcell.checkpoint import list_bundled_models
 from ontology.graph import Ontology
@@ -46,17 +45,6 @@ def test_a_label_has_one_colour_in_all_panels(tmp_path):
     grey = (208, 208, 208)  # what is beyond the four largest
     assert grey in colours(imread(tmp_path / "many.png")[:, :, :3])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many.png", "same.png"]
-
-
-def _result(value):
-    names = StudyResult.__dataclass_fields__
-    return StudyResult(**dict.fromkeys(names, value))
-
-
-def test_files_of_one_study_are_averaged_before_studies():
-    summary = average({"one": [_result(0.2), _result(0.4)], "two": [_result(0.9)]})
-    assert summary["own_accuracy"][0] == pytest.approx(0.6)
-    assert 0.3 <= summary["own_accuracy"][1] <= 0.6 <= summary["own_accuracy"][2] <= 0.9
 
 
 @pytest.mark.skipif("mini" not in list_bundled_models(), reason="no bundled model in this checkout")

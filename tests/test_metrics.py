@@ -136,6 +136,12 @@ def test_confusion_table_equals_sklearn(pair):
     assert (np.diff(table.counts.sum(axis=1)) <= 0).all()
 
 
+def test_h_score_is_the_harmonic_mean():
+    assert metrics.h_score(0.9, 0.3) == pytest.approx(2 / (1 / 0.9 + 1 / 0.3))
+    assert metrics.h_score(0.8, 0.0) == 0.0
+    assert metrics.h_score(0.0, 0.0) == 0.0
+
+
 def test_unequal_lengths_and_no_cells_are_refused():
     with pytest.raises(ValueError, match="one class per cell"):
         metrics.accuracy(np.array([1, 2]), np.array([1]))

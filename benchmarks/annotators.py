@@ -1,0 +1,86 @@
+"""What scores cells against candidate terms: one protocol for models and baselines alike."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from benchmarks.studies import LabelledFile
+from langcell.counts import open_counts
+from langcell.embed import embed_cells
+from langcell.model import LangCell
+from ontology.graph import Ontology
+from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.candidates import CandidateSet, candidate_features, own_candidates
+
+
+class Annotator(Protocol):
+    """Scores the labelled cells of a file against candidates."""
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        ...
+
+    def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
+        """Return float32, shape (n_cells, n_candidates); higher is likelier.
+
+        Only the order within a row counts; -inf is a candidate that the annotator cannot call.
+
+        Parameters
+        ----------
+        file: whose labelled cells are scored; its labels are not to be looked at
+        candidates: term ids
+        """
+        ...
+
+
+class LangCellAnnotator:
+    """A langcell model: cosine between cells and the texts of the candidates.
+
+    Parameters
+    ----------
+    name: for the table
+    model: any checkpoint
+    ontology: gives the candidates their texts
+    options: `batch_size`, `rerank`, `rerank_weight` and `top_k` are read
+    """
+
+    def __init__(
+        self, name: str, model: LangCell, ontology: Ontology, options: AnnotateOptions
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._ontology = ontology
+        self._options = options
+        self._embedded: tuple[LabelledFile, np.ndarray] | None = None
+
+    def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
+        """Score cells as `langcell zeroshot` does; see `Annotator.scores`."""
+        chosen = own_candidates(candidates, self._ontology)
+        if self._options.rerank:
+            return self._reranked(file, chosen)
+        return self._features(file) @ candidate_features(chosen, self._model).T
+
+    def _features(self, file: LabelledFile) -> np.ndarray:
+        """Features of the labelled cells; those of the last file are kept for its next space."""
+        if self._embedded is None or self._embedded[0] is not file:
+            with open_counts(file.path, scale=file.scale) as matrix:
+                blocks = embed_cells(self._model, matrix, batch_size=self._options.batch_size)
+                features = np.concatenate([cells.features for cells in blocks])
+            self._embedded = file, features[file.is_labelled]
+        return self._embedded[1]
+
+    def _reranked(self, file: LabelledFile, candidates: CandidateSet) -> np.ndarray:
+        """Scores of the best candidates; -inf for the others."""
+        scorer = CellScorer(self._model, candidates, self._options)
+        parts = []
+        with open_counts(file.path, scale=file.scale) as matrix:
+            for cells in embed_cells(
+                self._model, matrix, batch_size=self._options.batch_size, states=True
+            ):
+                found = scorer(cells)
+                part = np.full((len(cells.features), len(candidates)), -np.inf, dtype=np.float32)
+                np.put_along_axis(part, found.candidates, found.log_probabilities, axis=1)
+                parts.append(part)
+        return np.concatenate(parts)[file.is_labelled]

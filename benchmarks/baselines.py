@@ -1,0 +1,186 @@
+"""Baselines of annotation, each fitted on the training split over the genes of the study."""
+
+import hashlib
+import inspect
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+import pretrain
+from benchmarks import training_cells
+from benchmarks.label_mapping import Combine, candidate_scores, class_weights
+from benchmarks.studies import LabelledFile
+from benchmarks.training_cells import Problem, drawn_rows, make_problem, read_training_split
+from langcell.output_file import replaced_file
+from langcell.version import __version__
+from ontology.graph import Ontology
+from pretrain.config import Recipe
+from pretrain.corpus import Corpus
+from pretrain.sources import find_sources, label_rows
+
+_N_ROWS = 12_000
+_PRETRAIN = ("corpus.py", "draw_kernel.py", "expression.py", "sampling.py", "sources.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How one baseline scores the cells of a file.
+
+    Attributes
+    ----------
+    score: from a problem to scores of classes, shape (n_cells, n_classes)
+    combine: how classes of one candidate are joined: sum for probabilities, max otherwise
+    packages: distributions that the scores depend on
+    """
+
+    name: str
+    score: Callable[[Problem], np.ndarray]
+    combine: Combine
+    packages: tuple[str, ...]
+
+
+class TrainingSplit:
+    """The training split of a recipe; read when something is fitted on it.
+
+    Parameters
+    ----------
+    recipe: whose sources, augmentation and balance are used
+    ontology: a Cell Ontology release
+    """
+
+    def __init__(self, recipe: Recipe, ontology: Ontology) -> None:
+        self.recipe = recipe
+        self.ontology = ontology
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """All labelled examples."""
+        _say("reading the training split")
+        return read_training_split(self.recipe, self.ontology)
+
+    @cached_property
+    def term_counts(self) -> dict[str, int]:
+        """Labelled examples of each type."""
+        counts: Counter[str] = Counter()
+        for source in find_sources(self.recipe):
+            counts.update(label_rows(source.path, self.recipe.columns, self.ontology).term_ids)
+        return dict(counts)
+
+    def problem(self, file: LabelledFile) -> Problem:
+        """Return training rows and cells over the genes of a file; the last one is kept."""
+        if self._last is None or self._last[0] is not file:
+            self._last = file, make_problem(self.corpus, self._rows, file)
+        return self._last[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that the rows depend on."""
+        parts = [self.ontology.title, __version__, str(_N_ROWS)]
+        parts += [self.recipe.augmentation.model_dump_json(), self.recipe.balance.model_dump_json()]
+        for source in find_sources(self.recipe):
+            parts += [source.name, str(source.is_profile), source.scale, digest_of(source.path)]
+        code = [Path(training_cells.__file__)]
+        code += [Path(str(pretrain.__file__)).parent / name for name in _PRETRAIN]
+        return _digest(parts + [digest_of(path) for path in code])
+
+    _last: tuple[LabelledFile, Problem] | None = None
+
+    @cached_property
+    def _rows(self) -> training_cells.TrainingRows:
+        _say(f"drawing {_N_ROWS:,} cells from it")
+        return drawn_rows(self.corpus, self.recipe, _N_ROWS)
+
+
+class Baseline:
+    """An annotator fitted on the training split for each file, its scores kept on disk.
+
+    Parameters
+    ----------
+    method: what is fitted
+    split: what it is fitted on
+    cache: folder of the scores; created when something is written
+    """
+
+    def __init__(self, method: Method, split: TrainingSplit, cache: Path) -> None:
+        self.name = method.name
+        self._method = method
+        self._split = split
+        self._cache = cache
+
+    def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
+        """Score the candidates by the classes that speak for them; see `Annotator.scores`."""
+        classes, scores = self._class_scores(file)
+        weights = class_weights(classes, candidates, self._split.ontology)
+        return candidate_scores(scores, weights, self._method.combine)
+
+    def _class_scores(self, file: LabelledFile) -> tuple[tuple[str, ...], np.ndarray]:
+        path = self._cache / f"{self.name}-{file.name}-{self._key(file)}.npz"
+        if not path.is_file():
+            problem = self._split.problem(file)
+            _say(f"fitting {self.name} for {file.name}, {problem.train.shape[1]:,} genes", end="")
+            started = time.monotonic()
+            scores = self._method.score(problem)
+            _say(f", {time.monotonic() - started:.0f} s")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replaced_file(path) as temporary, temporary.open("wb") as out:
+                np.savez_compressed(
+                    out, classes=np.array(problem.classes), scores=scores.astype(np.float32)
+                )
+        with np.load(path) as stored:
+            return tuple(stored["classes"].tolist()), stored["scores"]
+
+    def _key(self, file: LabelledFile) -> str:
+        code = Path(str(inspect.getsourcefile(self._method.score)))
+        parts = [self.name, self._split.fingerprint, digest_of(code), digest_of(file.path)]
+        parts += [f"{each} {metadata.version(each)}" for each in self._method.packages]
+        return _digest([*parts, file.scale])[:16]
+
+
+class TrainingMajority:
+    """Calls what most rows of the training split are, whatever the cell."""
+
+    name = "majority"
+
+    def __init__(self, split: TrainingSplit) -> None:
+        self._split = split
+
+    def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
+        """Score each candidate by its share of the training split; see `Annotator.scores`."""
+        counts = self._split.term_counts
+        weights = class_weights(tuple(counts), candidates, self._split.ontology)
+        sizes = np.array(list(counts.values()), dtype=np.float32)
+        row = candidate_scores(sizes[None], weights, "sum")
+        return np.broadcast_to(row, (file.n_cells, len(candidates)))
+
+
+class StudyMajority:
+    """Calls what most cells of the very file are: a line for reference that knows the labels."""
+
+    name = "oracle-majority"
+
+    def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
+        """Score each candidate by its share of the file's cells; see `Annotator.scores`."""
+        ids, sizes = np.unique(file.truth_ids.astype(str), return_counts=True)
+        size_of = dict(zip(ids.tolist(), sizes.tolist(), strict=True))
+        row = np.array([size_of.get(each, 0) for each in candidates], dtype=np.float32)
+        return np.broadcast_to(row, (file.n_cells, len(candidates)))
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _say(message: str, *, end: str = "\n") -> None:
+    print(message, file=sys.stderr, end=end, flush=True)
