@@ -2,9 +2,10 @@
 
 from importlib.util import find_spec
 
-from benchmarks import logistic, marker_overlap, nearest
+from benchmarks import celltypist_baseline, logistic, marker_overlap, nearest, singler_baseline
 
-METHODS = {each.METHOD.name: each.METHOD for each in (nearest, logistic, marker_overlap)}
+_MODULES = (nearest, logistic, marker_overlap, celltypist_baseline, singler_baseline)
+METHODS = {each.METHOD.name: each.METHOD for each in _MODULES}
 # `majority` is no method: it looks at no cell.
 NAMES = ("majority", *METHODS)
 _EXTRAS = ("celltypist", "singler")

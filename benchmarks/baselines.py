@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -38,12 +38,16 @@ class Method:
     score: from a problem to scores of classes, shape (n_cells, n_classes)
     combine: how classes of one candidate are joined: sum for probabilities, max otherwise
     packages: distributions that the scores depend on
+    narrows: whether candidates that are fewer than the classes are what it is fitted to, as far as
+        classes speak for them, because that makes it better on average; others are fitted to all
+        classes whatever the candidates are
     """
 
     name: str
     score: Callable[[Problem], np.ndarray]
     combine: Combine
     packages: tuple[str, ...]
+    narrows: bool = False
 
 
 class TrainingSplit:
@@ -116,14 +120,20 @@ class Baseline:
 
     def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
         """Score the candidates by the classes that speak for them; see `Annotator.scores`."""
-        classes, scores = self._class_scores(file)
+        few = self._method.narrows and len(candidates) < len(self._split.term_counts)
+        classes, scores = self._class_scores(file, tuple(candidates) if few else ())
         weights = class_weights(classes, candidates, self._split.ontology)
         return candidate_scores(scores, weights, self._method.combine)
 
-    def _class_scores(self, file: LabelledFile) -> tuple[tuple[str, ...], np.ndarray]:
-        path = self._cache / f"{self.name}-{file.name}-{self._key(file)}.npz"
+    def _class_scores(
+        self, file: LabelledFile, narrowed: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Classes and their scores, fitted or from the cache; `narrowed` to candidates, if any."""
+        path = self._cache / f"{self.name}-{file.name}-{self._key(file, narrowed)}.npz"
         if not path.is_file():
             problem = self._split.problem(file)
+            if narrowed:
+                problem = narrowed_problem(problem, narrowed, self._split.ontology)
             _say(f"fitting {self.name} for {file.name}, {problem.train.shape[1]:,} genes", end="")
             started = time.monotonic()
             scores = self._method.score(problem)
@@ -136,11 +146,11 @@ class Baseline:
         with np.load(path) as stored:
             return tuple(stored["classes"].tolist()), stored["scores"]
 
-    def _key(self, file: LabelledFile) -> str:
+    def _key(self, file: LabelledFile, narrowed: tuple[str, ...]) -> str:
         code = Path(str(inspect.getsourcefile(self._method.score)))
         parts = [self.name, self._split.fingerprint, digest_of(code), digest_of(file.path)]
         parts += [f"{each} {metadata.version(each)}" for each in self._method.packages]
-        return _digest([*parts, file.scale])[:16]
+        return _digest([*parts, file.scale, *narrowed])[:16]
 
 
 class TrainingMajority:
@@ -171,6 +181,25 @@ class StudyMajority:
         size_of = dict(zip(ids.tolist(), sizes.tolist(), strict=True))
         row = np.array([size_of.get(each, 0) for each in candidates], dtype=np.float32)
         return np.broadcast_to(row, (file.n_cells, len(candidates)))
+
+
+def narrowed_problem(problem: Problem, candidates: Sequence[str], ontology: Ontology) -> Problem:
+    """Return the rows of classes that speak for a candidate, labelled with it.
+
+    The first of several; rows of other classes are left out.
+    """
+    weights = class_weights(problem.classes, candidates, ontology)
+    column = np.where(weights.any(axis=1), weights.argmax(axis=1), -1)[problem.labels]
+    kept = column >= 0
+    present, labels = np.unique(column[kept], return_inverse=True)
+    return replace(
+        problem,
+        train=problem.train[kept],
+        is_measured=problem.is_measured[kept],
+        labels=labels,
+        source=problem.source[kept],
+        classes=tuple(candidates[each] for each in present),
+    )
 
 
 def digest_of(path: Path) -> str:

@@ -6,7 +6,7 @@ the rows that have it, and the total that values are divided by is that of all s
 from how much of a cell the measured ones hold.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,7 @@ class Problem:
     train: float32, shape (n_rows, n_genes); unmeasured genes have the mean of the others
     is_measured: bool, shape (n_rows, n_genes)
     labels: class of each row, shape (n_rows,)
+    source: file of the training split behind each row, shape (n_rows,)
     classes: term id of each class
     cells: float32, shape (n_cells, n_genes)
     ensembl_ids: gene of each column
@@ -62,6 +63,7 @@ class Problem:
     train: np.ndarray
     is_measured: np.ndarray
     labels: np.ndarray
+    source: np.ndarray
     classes: tuple[str, ...]
     cells: np.ndarray
     ensembl_ids: tuple[str, ...]
@@ -70,11 +72,10 @@ class Problem:
         """Keep the genes that vary most over the training rows."""
         deviations = _deviations(self.train, self.is_measured)
         kept = np.sort(np.argsort(-deviations, kind="stable")[:n_genes])
-        return Problem(
+        return replace(
+            self,
             train=self.train[:, kept],
             is_measured=self.is_measured[:, kept],
-            labels=self.labels,
-            classes=self.classes,
             cells=self.cells[:, kept],
             ensembl_ids=tuple(np.array(self.ensembl_ids, dtype=object)[kept]),
         )
@@ -140,6 +141,7 @@ def make_problem(corpus: Corpus, rows: TrainingRows, file: LabelledFile) -> Prob
         train=train,
         is_measured=is_measured,
         labels=labels,
+        source=rows.source,
         classes=tuple(corpus.term_ids[each] for each in present),
         cells=_log_per_cell(counts[:, genes].toarray(), np.ones(counts.shape[0])),
         ensembl_ids=tuple(corpus.ensembl_ids[gene] for gene in genes),

@@ -9,10 +9,17 @@ import pytest
 from benchmarks import annotation
 from benchmarks.annotation_table import FileResult, print_tables, record_of, study_means
 from benchmarks.annotators import LangCellAnnotator
-from benchmarks.baseline_methods import METHODS, NAMES
-from benchmarks.baselines import Baseline, StudyMajority, TrainingMajority, TrainingSplit
+from benchmarks.baseline_methods import METHODS, NAMES, missing_extra
+from benchmarks.baselines import (
+    Baseline,
+    StudyMajority,
+    TrainingMajority,
+    TrainingSplit,
+    narrowed_problem,
+)
 from benchmarks.label_mapping import candidate_scores, class_weights
 from benchmarks.scoring import FIGURES, SpaceScore, mean_and_interval, score_space
+from benchmarks.singler_baseline import reference_profiles
 from benchmarks.studies import label_spaces, read_labelled_file, read_validation_files
 from benchmarks.training_cells import TrainingRows, make_problem
 from langcell.model import LangCell
@@ -168,6 +175,8 @@ def test_a_gene_that_few_rows_measure_is_left_out(split, file):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_baseline_finds_types_with_strong_markers(name, split, file, tmp_path, monkeypatch):
+    if extra := missing_extra(name):
+        pytest.skip(f"needs the extra {extra}")
     baseline = Baseline(METHODS[name], split, tmp_path)
     candidates = tuple(sorted(TYPES))
     scores = baseline.scores(file, candidates)
@@ -177,6 +186,33 @@ def test_a_baseline_finds_types_with_strong_markers(name, split, file, tmp_path,
     # The second time nothing is fitted.
     monkeypatch.setattr(split, "problem", None)
     np.testing.assert_array_equal(baseline.scores(file, candidates), scores)
+
+
+def test_few_candidates_become_the_classes(split, file, ontology):
+    problem = split.problem(file)
+    narrowed = narrowed_problem(problem, (CD8, T, CLASSICAL), ontology)
+    assert narrowed.classes == (T, CLASSICAL)  # CD4 T cells are T cells, monocytes the nearest
+    kept = np.isin(np.array(problem.classes)[problem.labels], [CD4, MONOCYTE])
+    np.testing.assert_array_equal(narrowed.train, problem.train[kept])
+    was = np.array(problem.classes)[problem.labels[kept]]
+    now = np.array(narrowed.classes)[narrowed.labels]
+    assert set(zip(was.tolist(), now.tolist(), strict=True)) == {(CD4, T), (MONOCYTE, CLASSICAL)}
+
+
+def test_references_are_means_of_a_class_and_source(split, file):
+    problem = split.problem(file)
+    profiles, labels = reference_profiles(problem)
+    assert len(profiles) == 6  # three types in two files
+    first = (problem.labels == 0) & (problem.source == 0)
+    np.testing.assert_allclose(profiles[0], problem.train[first].mean(axis=0), rtol=1e-4)
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_missing_package_leaves_its_baseline_out(corpus, ontology, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.baseline_methods.find_spec", lambda name: None)
+    chosen, left_out = annotation.choose_baselines("singler,markers", corpus, ontology, tmp_path)
+    assert [each.name for each in chosen] == ["markers"]
+    assert left_out == ["singler left out: pip install 'langcell[singler]' brings it"]
 
 
 def test_scores_are_made_anew_for_other_cells(split, file, corpus, tmp_path, make_cells):
