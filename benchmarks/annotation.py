@@ -25,7 +25,7 @@ from benchmarks.scoring import score_space
 from benchmarks.studies import LabelledFile, label_spaces, read_validation_files, shared_folder
 from benchmarks.training_cells import bundled_recipe
 from langcell.model import LangCell
-from langcell.output_file import replaced_file
+from langcell.output_file import check_output, replaced_file
 from langcell.threads import set_threads
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
@@ -114,16 +114,18 @@ def main() -> None:
     set_threads(arguments.threads)
     ontology = Ontology.bundled()
     corpus = arguments.shared / "corpus"
-    models = {
-        name: LangCell.from_pretrained(name, device=arguments.device)
-        for name in arguments.model or ["mini"]
-        if name != "none"
-    }
     options = AnnotateOptions(rerank=arguments.rerank)
     try:
+        if arguments.json:
+            check_output(arguments.json, suffixes=(".json",), overwrite=True)
+        models = {
+            name: LangCell.from_pretrained(name, device=arguments.device)
+            for name in arguments.model or ["mini"]
+            if name != "none"
+        }
         files = read_validation_files(corpus)
         baselines, skipped = choose_baselines(arguments.baselines, corpus, ontology, cache_folder())
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     for line in skipped:
         print(line, file=sys.stderr)

@@ -300,3 +300,26 @@ def test_an_unknown_baseline_is_named(corpus, ontology, tmp_path):
     chosen, _ = annotation.choose_baselines("none", corpus, ontology, tmp_path)
     assert chosen == []
     assert "majority" in NAMES
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "nothing/here/at/all"], "nothing/here/at/all"),
+        (["--model", "none", "--json", "no_such_folder/x.json"], "there is no folder"),
+        (["--model", "none", "--shared", "no_such_folder"], "name its folder with --shared"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(words, message, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["annotation", "--baselines", "none", "--threads", "1", *words])
+    with pytest.raises(SystemExit, match=message) as stopped:
+        annotation.main()
+    assert "\n" not in str(stopped.value)
+
+
+def test_reranking_scores_the_best_candidates_alone(tiny_model, file, ontology):
+    model = LangCell.from_pretrained(tiny_model)
+    options = AnnotateOptions(rerank=2, top_k=2)
+    scores = LangCellAnnotator("tiny", model, ontology, options).scores(file, TYPES)
+    assert scores.shape == (file.n_cells, 3)
+    assert np.isfinite(scores).sum(axis=1).tolist() == [2] * file.n_cells
