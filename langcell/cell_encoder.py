@@ -61,6 +61,19 @@ class CellEncoder(nn.Module):
         states = self.embeddings(input_ids)
         return self.stack(states, attention_mask, first_only=cls_only)
 
+    @property
+    def gene_embeddings(self) -> Tensor:
+        """Embedding of each token, shape (vocab_size, hidden_size)."""
+        return self.embeddings.token.weight
+
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor | None, *, cls_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return states, as `forward` does, and one vector a cell, (n_cells, hidden_size)."""
+        cls_only = cls_only and self.config.pooling == "cls"
+        states = self(input_ids, attention_mask, cls_only=cls_only)
+        return states, self.pool(states, attention_mask)
+
     def pool(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Reduce states (n_cells, t, h) to one vector a cell, (n_cells, h)."""
         if self.config.pooling == "cls":
@@ -71,4 +84,4 @@ class CellEncoder(nn.Module):
         """Score every token of the vocabulary at each state, (..., h) to (..., vocab_size)."""
         if self.masked_gene_head is None:
             raise ValueError("this model has no masked-gene head (cell.masked_gene_head is false)")
-        return self.masked_gene_head(states, self.embeddings.token.weight)
+        return self.masked_gene_head(states, self.gene_embeddings)

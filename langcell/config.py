@@ -10,6 +10,7 @@ FORMAT_VERSION = 1
 
 Activation = Literal["gelu", "gelu_new", "relu"]
 Pooling = Literal["cls", "mean"]
+CellEncoderKind = Literal["transformer", "bag"]
 MatchingKind = Literal["cross_attention", "fusion"]
 
 
@@ -39,14 +40,25 @@ class StackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CellEncoderConfig(StackConfig):
-    """Cell encoder: a BERT over gene tokens in rank order."""
+    """Cell encoder over gene tokens in rank order.
 
+    A `transformer` is a BERT; a `bag` averages gene embeddings by rank and passes them through one
+    hidden layer of `intermediate_size`.
+    """
+
+    kind: CellEncoderKind = "transformer"
     vocab_size: int  # genes + pad, mask and CLS
     max_positions: int = 513  # CLS and the genes after it
     dropout: float = 0.02
     attention_dropout: float = 0.02
     pooling: Pooling = "cls"
-    masked_gene_head: bool = True  # False where a checkpoint brings none
+    masked_gene_head: bool = True  # False where a checkpoint brings none; a bag has none
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of what the projection reads."""
+        extra = self.intermediate_size if self.kind == "bag" else 0
+        return self.hidden_size + extra
 
 
 @dataclass(frozen=True, kw_only=True)

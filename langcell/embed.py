@@ -103,7 +103,7 @@ def _embed_rows(
     lengths = np.diff(block.offsets)[rows]  # genes of each cell
     config, device = model.config, model.device
     features = torch.empty(len(rows), config.embedding_dim, device=device)
-    pooled = torch.empty(len(rows), config.cell.hidden_size, device=device)
+    pooled = torch.empty(len(rows), config.cell.pooled_size, device=device)
     # As wide as the longest of these cells needs, so that matching reads little padding.
     width = int(lengths.max(initial=0)) + 1 if with_states else 0
     states = torch.zeros(len(rows), width, config.cell.hidden_size, device=device)

@@ -18,6 +18,7 @@ from langcell.counts import open_counts
 from langcell.device import find_device
 from langcell.embed import embed_cells
 from langcell.features import CellFeatures, LangCellOutput, TextFeatures
+from langcell.gene_bag import GeneBag
 from langcell.label_embeddings import LabelEmbeddings
 from langcell.matching import CrossAttentionMatching, FusionMatching
 from langcell.official import is_official, read_official
@@ -70,8 +71,9 @@ class LangCell(nn.Module):
         self.vocabulary = vocabulary
         self.sha256 = ""  # of the weights file that the model was read from or written to
         self.label_embeddings: LabelEmbeddings | None = None
-        self.cell_encoder = CellEncoder(config.cell)
-        self.cell_projection = nn.Linear(config.cell.hidden_size, config.embedding_dim)
+        encoder = GeneBag if config.cell.kind == "bag" else CellEncoder
+        self.cell_encoder: CellEncoder | GeneBag = encoder(config.cell)
+        self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
         self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
         self.matching = _matching_head(config)
@@ -129,9 +131,7 @@ class LangCell(nn.Module):
         cls_only
             Leave out the last states that matching would need; faster, same features.
         """
-        cls_only = cls_only and self.config.cell.pooling == "cls"
-        states = self.cell_encoder(input_ids, attention_mask, cls_only=cls_only)
-        pooled = self.cell_encoder.pool(states, attention_mask)
+        states, pooled = self.cell_encoder.encode(input_ids, attention_mask, cls_only=cls_only)
         features = functional.normalize(self.cell_projection(pooled), dim=-1)
         return CellFeatures(
             states=states, attention_mask=attention_mask, pooled=pooled, features=features
@@ -195,6 +195,8 @@ class LangCell(nn.Module):
 
     def masked_gene_logits(self, states: Tensor) -> Tensor:
         """Score every gene token at each state, (..., hidden) to (..., vocab_size)."""
+        if isinstance(self.cell_encoder, GeneBag):
+            raise ValueError("a bag of genes has no masked-gene head (cell.kind is 'bag')")
         return self.cell_encoder.masked_gene_logits(states)
 
     def forward(

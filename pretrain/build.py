@@ -136,7 +136,7 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
             corpus, vocabulary, width=sizes.hidden_size, seed=recipe.seed
         )
         with torch.no_grad():
-            model.cell_encoder.embeddings.token.weight[2 : vocabulary.n_genes + 2] = embeddings
+            model.cell_encoder.gene_embeddings[2 : vocabulary.n_genes + 2] = embeddings
     return model
 
 
