@@ -14,15 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from langcell import hub
+from langcell import hub, reference
 from langcell.config import LangCellConfig
 from langcell.genes import GeneVocabulary
 from langcell.label_embeddings import LabelEmbeddings
+from langcell.reference import ReferenceCells
 from langcell.towers import sha256_of
 
 WEIGHTS = "model.safetensors"
 _BUNDLED = Path(__file__).parent / "models"
-_FILES = ("config.json", WEIGHTS, "genes.tsv", "labels.*", "calibration.*")
+_FILES = ("config.json", WEIGHTS, "genes.tsv", "labels.*", "reference.*", "calibration.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     vocabulary: GeneVocabulary | None
     labels: LabelEmbeddings | None = None
+    reference: ReferenceCells | None = None
     sha256: str = ""
 
 
@@ -100,11 +102,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             f"config.json says {config.cell.vocab_size}"
         )
     has_labels = (folder / "labels.safetensors").is_file()
+    has_reference = (folder / reference.FILE).is_file()
     return Checkpoint(
         config=config,
         tensors=_read_weights(folder / WEIGHTS),
         vocabulary=vocabulary,
         labels=LabelEmbeddings.read(folder) if has_labels else None,
+        reference=ReferenceCells.read(folder) if has_reference else None,
         sha256=sha256_of(folder / WEIGHTS),
     )
 
@@ -172,6 +176,8 @@ def write_checkpoint(
         checkpoint.vocabulary.write(new / "genes.tsv")
         if checkpoint.labels is not None:
             checkpoint.labels.write(new)
+        if checkpoint.reference is not None:
+            checkpoint.reference.write(new)
         return sha256_of(new / WEIGHTS)
 
 

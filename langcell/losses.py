@@ -1,9 +1,9 @@
-"""The four losses of language-cell pretraining, as functions on features.
+"""The losses of language-cell pretraining, as functions on features.
 
 No function here knows a model or an ontology: which pairs are positive, and which are
 comparable in the ontology and therefore no evidence either way, arrives as boolean matrices.
-The losses are those of LangCell (Zhao et al. 2024, arXiv 2405.06708); the treatment of equal and
-comparable types is this project's.
+The first four are those of LangCell (Zhao et al. 2024, arXiv 2405.06708); the treatment of equal
+and comparable types, and the contrast with a whole ontology, are this project's.
 """
 
 import torch
@@ -77,9 +77,6 @@ def multi_positive_contrastive_loss(
     positives: Tensor,
     ignore: Tensor,
     logit_scale: Tensor | float,
-    *,
-    extra_text_features: Tensor | None = None,
-    extra_ignore: Tensor | None = None,
 ) -> Tensor:
     """Return the symmetric contrast between cells and the unique texts of a batch.
 
@@ -100,11 +97,6 @@ def multi_positive_contrastive_loss(
         a descendant of the type, shape (n_cells, n_texts). Positives win over it.
     logit_scale
         Inverse temperature.
-    extra_text_features
-        Features of texts that describe no cell of the batch (a table of ontology terms), shape
-        (n_extra, d): further negatives of the cells.
-    extra_ignore
-        True where an extra text is no negative of the cell, shape (n_cells, n_extra).
 
     Returns
     -------
@@ -114,15 +106,87 @@ def multi_positive_contrastive_loss(
     logits = (logit_scale * cell_features @ text_features.T).float()  # (n_cells, n_texts)
     negatives = ~(positives | ignore)
     from_texts = _one_direction(logits.T, positives.T, negatives.T)
-    if extra_text_features is not None:
-        extra = (logit_scale * cell_features @ extra_text_features.T).float()
-        unwanted = (
-            torch.zeros_like(extra, dtype=torch.bool) if extra_ignore is None else extra_ignore
-        )
-        logits = torch.cat([logits, extra], dim=1)  # (n_cells, n_texts + n_extra)
-        positives = torch.cat([positives, torch.zeros_like(unwanted)], dim=1)
-        negatives = torch.cat([negatives, ~unwanted], dim=1)
     return (_one_direction(logits, positives, negatives) + from_texts) / 2
+
+
+def partial_positive_loss(
+    cell_features: Tensor,
+    label_features: Tensor,
+    targets: Tensor,
+    ignore: Tensor,
+    logit_scale: Tensor | float,
+) -> Tensor:
+    """Return the contrast of each cell with every label of an ontology, ancestors part positive.
+
+    Cross-entropy of the softmax over labels with a soft target: the cell's own label and, with
+    less weight, its ancestors, which are true of the cell too but say less.
+
+    Parameters
+    ----------
+    cell_features
+        Unit-norm features, shape (n_cells, d).
+    label_features
+        Unit-norm features of all labels, shape (n_labels, d).
+    targets
+        Weight of each label for each cell, rows sum to 1, shape (n_cells, n_labels).
+    ignore
+        True where a label is no evidence either way (a descendant: the cell may be one), same
+        shape. Where a target has weight it is False.
+    logit_scale
+        Inverse temperature.
+    """
+    logits = (logit_scale * cell_features @ label_features.T).float()  # (n_cells, n_labels)
+    logits = logits.masked_fill(ignore, float(_lowest(logits)))
+    # An ignored label has no weight, but 0 * its lowest logit would still be a large number.
+    pairs = targets * logits.log_softmax(dim=1).masked_fill(ignore, 0)
+    return -pairs.sum(dim=1).mean()
+
+
+def subtree_loss(
+    cell_features: Tensor,
+    label_features: Tensor,
+    targets: Tensor,
+    below: Tensor,
+    logit_scale: Tensor | float,
+) -> Tensor:
+    """Return the hierarchical contrast: the mass at or below a label and each of its ancestors.
+
+    The probability of a label is the sum over itself and all its descendants of the softmax over
+    labels, as in hierarchical cross-entropy on a directed acyclic graph (Deng et al. 2014, HEX
+    graphs, without exclusion edges); the loss is the weighted mean of minus its logarithm.
+
+    Parameters
+    ----------
+    cell_features, label_features, targets, logit_scale
+        As in `partial_positive_loss`.
+    below
+        1 where the row's label is the column's or one of its descendants, shape
+        (n_labels, n_labels).
+    """
+    logits = (logit_scale * cell_features @ label_features.T).float()
+    mass = logits.softmax(dim=1) @ below  # (n_cells, n_labels)
+    return -(targets * mass.clamp(min=1e-8).log()).sum(dim=1).mean()
+
+
+def distillation_loss(
+    cell_features: Tensor,
+    label_features: Tensor,
+    teacher_probabilities: Tensor,
+    logit_scale: Tensor | float,
+) -> Tensor:
+    """Return the cross-entropy of a teacher's probabilities of all labels and the student's.
+
+    Hinton et al. 2015 (arXiv 1503.02531), equation 2, both at their own temperature.
+
+    Parameters
+    ----------
+    cell_features, label_features, logit_scale
+        Of the student, as in `partial_positive_loss`.
+    teacher_probabilities
+        Rows sum to 1, shape (n_cells, n_labels).
+    """
+    logits = (logit_scale * cell_features @ label_features.T).float()
+    return -(teacher_probabilities * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:

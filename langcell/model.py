@@ -22,6 +22,7 @@ from langcell.gene_bag import GeneBag
 from langcell.label_embeddings import LabelEmbeddings
 from langcell.matching import CrossAttentionMatching, FusionMatching
 from langcell.official import is_official, read_official
+from langcell.reference import ReferenceCells
 from langcell.text_encoder import TextEncoder
 from langcell.texts import pool_texts, tokenize_texts
 from langcell.towers import load_tokenizer, load_tower
@@ -71,6 +72,7 @@ class LangCell(nn.Module):
         self.vocabulary = vocabulary
         self.sha256 = ""  # of the weights file that the model was read from or written to
         self.label_embeddings: LabelEmbeddings | None = None
+        self.reference: ReferenceCells | None = None
         encoder = GeneBag if config.cell.kind == "bag" else CellEncoder
         self.cell_encoder: CellEncoder | GeneBag = encoder(config.cell)
         self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
@@ -275,6 +277,7 @@ class LangCell(nn.Module):
             tensors=dict(self.state_dict()),
             vocabulary=self.vocabulary,
             labels=self.label_embeddings,
+            reference=self.reference,
         )
         self.sha256 = write_checkpoint(Path(folder), checkpoint, dtype=dtype)
 
@@ -323,6 +326,7 @@ class LangCell(nn.Module):
         check_tensors(checkpoint.tensors, shapes, where)
         model.load_state_dict(checkpoint.tensors, assign=True)
         model.label_embeddings = checkpoint.labels
+        model.reference = checkpoint.reference
         model.sha256 = checkpoint.sha256
         return model.requires_grad_(True).eval()
 

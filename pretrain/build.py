@@ -14,16 +14,17 @@ from langcell.label_embeddings import LabelEmbeddings
 from langcell.model import LangCell
 from langcell.towers import text_encoder_config
 from ontology.candidates import all_cell_types
-from ontology.descriptions import describe
 from ontology.graph import Ontology
 from pretrain.collate import StepBuilder
 from pretrain.config import Recipe
 from pretrain.corpus import Corpus, read_corpus
 from pretrain.gene_init import svd_gene_embeddings
-from pretrain.negatives import comparable_terms
+from pretrain.label_texts import LabelTexts, build_label_texts
+from pretrain.negatives import ancestor_targets, comparable_terms
 from pretrain.objective import TextTensors
 from pretrain.sampling import CellSampler
 from pretrain.sources import SourceFile, find_sources
+from pretrain.teachers import Teachers, load_teachers
 from pretrain.texts import TextTable, build_text_table, encode_templates, pool_cached
 from pretrain.validation import LabelledTokens, read_validation
 from pretrain.vocabulary import build_vocabulary
@@ -39,14 +40,18 @@ class Parts:
         Cell types that can be called (`text.candidates`), then training types not among them.
     labels
         Their pooled texts, as they travel with the checkpoint.
+    reference
+        Tokens of the cells whose features travel with it (`langcell.reference`).
     """
 
     corpus: Corpus
     model: LangCell
     builder: StepBuilder
     texts: TextTensors
+    teachers: Teachers | None
     candidates: tuple[str, ...]
     labels: LabelEmbeddings
+    reference: list[np.ndarray]
     validation: list[LabelledTokens]
 
 
@@ -79,23 +84,48 @@ def build_parts(
     if vocabulary is None:
         say("choosing genes and estimating their medians")
         vocabulary = build_vocabulary(
-            corpus, recipe.vocabulary, recipe.augmentation, recipe.balance, seed=recipe.seed
+            corpus,
+            recipe.vocabulary,
+            recipe.augmentation,
+            recipe.balance,
+            seed=recipe.vocabulary.seed,
         )
     corpus = corpus.keep_genes(vocabulary.token_ids(corpus.ensembl_ids) >= 0)
     say(f"{vocabulary.n_genes} genes; building the model")
     model = build_model(recipe, vocabulary, corpus)
     table = build_text_table(corpus, ontology, recipe.text)
     candidates = _candidates(recipe, ontology, corpus)
-    say(f"encoding {len(table.texts)} texts of the corpus, {len(candidates)} of the ontology")
-    texts, labels = _encode_texts(model, ontology, corpus, table, candidates)
+    wordings = build_label_texts(ontology, candidates, max_synonyms=recipe.text.max_synonyms)
+    say(f"encoding {len(table.texts)} texts of the corpus, {len(wordings.texts)} of the ontology")
+    texts = _encode_texts(model, recipe, ontology, corpus, table, wordings, candidates)
+    labels = LabelEmbeddings(
+        term_ids=candidates,
+        texts=tuple(wordings.texts[start] for start in wordings.starts[:-1]),
+        pooled=texts.labels[texts.descriptions].numpy().astype(np.float16),
+        release=ontology.release,
+    )
     sampler = CellSampler(corpus, recipe.augmentation, recipe.balance, seed=recipe.seed)
+    teachers = None
+    if recipe.losses.distillation:
+        say(f"loading {len(recipe.teachers)} teachers")
+        teachers = load_teachers(recipe.teachers, vocabulary, texts.labels[texts.descriptions])
+    builder = StepBuilder(
+        recipe,
+        sampler,
+        vocabulary,
+        table,
+        wordings,
+        teacher_genes=teachers.max_genes if teachers else 0,
+    )
     return Parts(
         corpus=corpus,
         model=model,
-        builder=StepBuilder(recipe, sampler, vocabulary, table, n_candidates=len(candidates)),
+        builder=builder,
         texts=texts,
+        teachers=teachers,
         candidates=candidates,
         labels=labels,
+        reference=builder.reference_cells(recipe.reference_cells),
         validation=read_validation(recipe, ontology, vocabulary, candidates),
     )
 
@@ -105,6 +135,7 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
     sizes = recipe.model
     config = LangCellConfig(
         cell=CellEncoderConfig(
+            kind=sizes.kind,
             vocab_size=vocabulary.size,
             max_positions=sizes.max_genes + 1,
             hidden_size=sizes.hidden_size,
@@ -133,7 +164,7 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
         model = LangCell(config, vocabulary)
     if sizes.init_gene_embeddings == "svd":
         embeddings = svd_gene_embeddings(
-            corpus, vocabulary, width=sizes.hidden_size, seed=recipe.seed
+            corpus, vocabulary, width=sizes.hidden_size, std=sizes.init_std, seed=recipe.seed
         )
         with torch.no_grad():
             model.cell_encoder.gene_embeddings[2 : vocabulary.n_genes + 2] = embeddings
@@ -166,29 +197,31 @@ def _candidates(recipe: Recipe, ontology: Ontology, corpus: Corpus) -> tuple[str
 
 def _encode_texts(
     model: LangCell,
+    recipe: Recipe,
     ontology: Ontology,
     corpus: Corpus,
     table: TextTable,
+    wordings: LabelTexts,
     candidates: tuple[str, ...],
-) -> tuple[TextTensors, LabelEmbeddings]:
-    descriptions = tuple(describe(ontology, term_id) for term_id in candidates)
-    pooled = pool_cached(model, descriptions)
-    texts = TextTensors(
+) -> TextTensors:
+    losses = recipe.losses
+    below = None
+    if losses.ontology_form == "subtree":
+        rows = [ontology.index[term_id] for term_id in candidates]
+        # Row: label, column: itself or an ancestor. 3,000 x 3,000, not cells x genes.
+        below = torch.from_numpy(ontology.closure[rows][:, rows].toarray().astype(np.float32))
+    targets = ancestor_targets(ontology, corpus.term_ids, candidates, losses.ancestor_decay)
+    comparable = comparable_terms(ontology, corpus.term_ids, candidates)
+    return TextTensors(
         pooled=pool_cached(model, table.texts),
         term=torch.from_numpy(table.term),
         aspects=torch.from_numpy(table.aspects),
         templates=encode_templates(model, [table.texts[own[0]] for own in table.bare]),
         template_rows=torch.tensor([own[0] for own in table.bare]),
         comparable=torch.from_numpy(comparable_terms(ontology, corpus.term_ids, corpus.term_ids)),
-        candidates=pooled,
-        candidate_comparable=torch.from_numpy(
-            comparable_terms(ontology, corpus.term_ids, candidates)
-        ),
+        labels=pool_cached(model, wordings.texts),
+        descriptions=torch.from_numpy(wordings.starts[:-1]),
+        targets=torch.from_numpy(targets),
+        label_comparable=torch.from_numpy(comparable),
+        below=below,
     )
-    labels = LabelEmbeddings(
-        term_ids=candidates,
-        texts=descriptions,
-        pooled=pooled.numpy().astype(np.float16),
-        release=ontology.release,
-    )
-    return texts, labels

@@ -11,12 +11,14 @@ from langcell.genes import GeneVocabulary
 from langcell.losses import IGNORED
 from langcell.tokenizer import ColumnGenes, RankTokenizer, collate_tokens
 from pretrain.config import Recipe
+from pretrain.label_texts import LabelTexts
 from pretrain.masking import mask_tokens
 from pretrain.sampling import CellSampler, DrawnCells
 from pretrain.texts import TextTable, aspect_codes
 
 # Third number of the seed sequences, apart from those of `sampling`.
-_MASKS, _TEXTS, _TABLE, _LENGTH = range(10, 14)
+_MASKS, _TEXTS, _LABELS, _LENGTH = range(10, 14)
+_NO_STEP = 2**40  # beyond the end of any run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,8 +42,10 @@ class StepBatch:
         Code of each further aspect, -1 where unknown, shape (n_cells, 3).
     texts
         Distinct texts drawn for the cells, rows of the text table, shape (n_texts,).
-    table
-        Candidates that serve as further negatives, shape (n_extra,).
+    whole_ids, whole_mask
+        The n_cells cells unmasked, as teachers read them; None without teachers.
+    labels
+        Wording drawn for each label of the ontology, rows of `TextTensors.labels`, (n_labels,).
     """
 
     step: int
@@ -54,7 +58,9 @@ class StepBatch:
     terms: Tensor
     aspects: Tensor
     texts: Tensor
-    table: Tensor
+    labels: Tensor
+    whole_ids: Tensor | None = None
+    whole_mask: Tensor | None = None
 
     @property
     def n_cells(self) -> int:
@@ -80,15 +86,19 @@ class StepBuilder:
         sampler: CellSampler,
         vocabulary: GeneVocabulary,
         texts: TextTable,
+        labels: LabelTexts,
         *,
-        n_candidates: int,
+        teacher_genes: int = 0,
     ) -> None:
         self.recipe = recipe
         self.sampler = sampler
         self.vocabulary = vocabulary
         self.texts = texts
-        self.n_candidates = n_candidates
+        self.labels = labels
         self.tokenizer = RankTokenizer(vocabulary, max_genes=recipe.model.max_genes)
+        self.teacher_tokenizer = (
+            RankTokenizer(vocabulary, max_genes=teacher_genes) if teacher_genes else None
+        )
         tokens = vocabulary.token_ids(sampler.corpus.ensembl_ids)
         self._genes = ColumnGenes(
             tokens=tokens, medians=vocabulary.token_medians[tokens], first_columns=None
@@ -118,8 +128,8 @@ class StepBuilder:
         rows, columns = rows[kept], columns[kept]
         terms, aspect = corpus.term[examples], corpus.aspect[examples]
         chosen = self.texts.choose(terms, aspect, recipe.text, self._rng(step, _TEXTS))
-        n_extra = min(recipe.losses.ontology_negatives, self.n_candidates)
-        table = self._rng(step, _TABLE).choice(self.n_candidates, n_extra, replace=False)
+        labels = self.labels.choose(recipe.text.definition, self._rng(step, _LABELS))
+        whole_ids, whole_mask = self._whole(drawn)
         return StepBatch(
             step=step,
             input_ids=torch.from_numpy(input_ids),
@@ -131,8 +141,14 @@ class StepBuilder:
             terms=torch.from_numpy(terms),
             aspects=torch.from_numpy(self._aspect_codes[aspect]),
             texts=torch.from_numpy(np.unique(chosen)),
-            table=torch.from_numpy(table),
+            labels=torch.from_numpy(labels),
+            whole_ids=whole_ids,
+            whole_mask=whole_mask,
         )
+
+    def reference_cells(self, n_cells: int) -> list[np.ndarray]:
+        """Return tokens of unmasked cells that no step sees, drawn as those of a step are."""
+        return self._tokens(self.sampler.draw(self.sampler.choose(_NO_STEP, n_cells), _NO_STEP))
 
     def _second_views(
         self, drawn: DrawnCells, examples: np.ndarray, step: int
@@ -149,8 +165,20 @@ class StepBuilder:
             measured=drawn.measured[:n_second],
         )
 
-    def _tokens(self, drawn: DrawnCells) -> list[np.ndarray]:
-        block = self.tokenizer.tokenize_csr(drawn.counts, self._genes)
+    def _whole(self, drawn: DrawnCells) -> tuple[Tensor | None, Tensor | None]:
+        if self.teacher_tokenizer is None:
+            return None, None
+        ids, mask = collate_tokens(
+            self._tokens(drawn, self.teacher_tokenizer),
+            cls_id=self.vocabulary.cls_id,
+            pad_id=self.vocabulary.pad_id,
+        )
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def _tokens(
+        self, drawn: DrawnCells, tokenizer: RankTokenizer | None = None
+    ) -> list[np.ndarray]:
+        block = (tokenizer or self.tokenizer).tokenize_csr(drawn.counts, self._genes)
         return [block.cell(row) for row in range(block.n_cells)]
 
     def _collate(self, cells: list[np.ndarray], step: int) -> tuple[np.ndarray, np.ndarray]:

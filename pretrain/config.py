@@ -59,12 +59,14 @@ class Vocabulary(Section):
     min_sources: int = Field(default=3, ge=1)  # files that measure the gene
     n_draws: int = Field(default=20000, ge=1)  # simulated cells behind the medians
     min_observations: int = Field(default=10, ge=1)  # nonzero draws that a median needs
+    seed: int = Field(default=0, ge=0)  # of the draws; apart from that of the run
 
 
 class Model(Section):
     """Sizes of the cell encoder, the matching head and the common space."""
 
-    n_layers: int = Field(default=3, ge=1)
+    kind: Literal["transformer", "bag"] = "transformer"
+    n_layers: int = Field(default=3, ge=1)  # a bag has one hidden layer in any case
     hidden_size: int = Field(default=256, ge=1)
     n_heads: int = Field(default=4, ge=1)
     intermediate_size: int = Field(default=512, ge=1)
@@ -73,11 +75,13 @@ class Model(Section):
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)  # above 0 torch has no fast CPU path
     pooling: Literal["cls", "mean"] = "cls"
     embedding_dim: int = Field(default=256, ge=1)
-    temperature: float = Field(default=0.05, gt=0)  # at the start; learned from there
+    temperature: float = Field(default=0.07, gt=0)
+    learn_temperature: bool = False  # from `temperature` on
     matching_layers: int = Field(default=2, ge=1)
     matching_hidden_size: int = Field(default=256, ge=1)
     matching_interaction: bool = True  # without it the head needs far more pairs
     init_gene_embeddings: Literal["random", "svd"] = "svd"
+    init_std: float = Field(default=0.02, gt=0)  # of gene embeddings that begin as an SVD
 
 
 class Text(Section):
@@ -96,9 +100,12 @@ class Losses(Section):
 
     masked_gene: float = Field(default=0.1, ge=0)
     cell_cell: float = Field(default=0.1, ge=0)
-    cell_text: float = Field(default=1.0, ge=0)
+    cell_text: float = Field(default=0.5, ge=0)
     matching: float = Field(default=0.2, ge=0)
-    ontology_negatives: int = Field(default=512, ge=0)  # terms drawn each step from all cell types
+    distillation: float = Field(default=0.0, ge=0)  # towards the joint opinion of `teachers`
+    ontology: float = Field(default=1.0, ge=0)  # each cell against every label of the ontology
+    ontology_form: Literal["partial", "subtree"] = "partial"  # see langcell.losses
+    ancestor_decay: float = Field(default=0.3, ge=0, le=1)  # weight of an ancestor, each edge up
     second_views: int = Field(
         default=16, ge=0
     )  # cells of a batch that are read twice, for cell_cell
@@ -169,6 +176,7 @@ class Recipe(Section):
 
     corpus_root: str = ""  # folder that holds the files; relative to where the command is started
     output: str = "runs/pretrain"
+    teachers: tuple[str, ...] = ()  # checkpoints, for losses.distillation
     seed: int = Field(default=0, ge=0)
     ontology: str = "bundled"  # or the path of an .obo file
     columns: Columns = Columns()
@@ -183,7 +191,16 @@ class Recipe(Section):
     optimisation: Optimisation = Optimisation()
     checkpoint_every: int = Field(default=250, ge=1)  # steps
     log_every: int = Field(default=25, ge=1)  # steps
+    reference_cells: int = Field(default=2048, ge=1)  # whose features travel with the model
     half: bool = True  # write model weights as float16
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Recipe":
+        if bool(self.losses.distillation) != bool(self.teachers):
+            raise ValueError("losses.distillation and teachers go together: set both or neither")
+        if self.model.kind == "bag" and self.losses.masked_gene:
+            raise ValueError("a bag of genes cannot learn masked genes: set losses.masked_gene: 0")
+        return self
 
     @property
     def root(self) -> Path:
@@ -204,6 +221,9 @@ def find_recipe(name: Path) -> Path:
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and change single values of it.
 
+    A recipe may begin with `extends: NAME`: the values of that recipe (a file beside it, or one of
+    the package) hold wherever it does not set its own.
+
     Parameters
     ----------
     path
@@ -219,20 +239,40 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         If it is not YAML or a key or value is wrong; one line that names the key and, for an
         unknown key, the nearest known one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no recipe {path}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold keys and values, got {type(values).__name__}")
+    values = _read_values(path)
     for override in overrides:
         _override(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{path}: {_first_error(error)}") from error
+
+
+def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a recipe's keys on top of those of the recipe that it extends."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe {path}")
+    if path in above:
+        raise ValueError(f"{path} extends itself through {above[-1].name}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold keys and values, got {type(values).__name__}")
+    if base := values.pop("extends", ""):
+        beside = path.parent / str(base)
+        found = beside if beside.is_file() else find_recipe(Path(str(base)))
+        values = _merged(_read_values(found, (*above, path)), values)
+    return values
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if is_section else value
+    return merged
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -9,11 +9,9 @@ from langcell.genes import GeneVocabulary
 from pretrain.corpus import Corpus
 from pretrain.expression import type_means
 
-_STD = 0.02  # of BERT's random start, so that learning rates keep their meaning
-
 
 def svd_gene_embeddings(
-    corpus: Corpus, vocabulary: GeneVocabulary, *, width: int, seed: int
+    corpus: Corpus, vocabulary: GeneVocabulary, *, width: int, std: float, seed: int
 ) -> Tensor:
     """Return gene embeddings from a truncated SVD of the mean expression of each type and source.
 
@@ -24,7 +22,7 @@ def svd_gene_embeddings(
     Returns
     -------
     Tensor
-        float32, standard deviation 0.02, shape (n_genes, width), in the vocabulary's token order.
+        float32, standard deviation `std`, shape (n_genes, width), in the vocabulary's token order.
     """
     means = type_means(corpus)
     n = np.maximum(means.measured.sum(axis=0), 1)
@@ -43,5 +41,5 @@ def svd_gene_embeddings(
     tokens = vocabulary.token_ids(corpus.ensembl_ids)
     known = tokens >= 0
     embeddings[tokens[known] - 2, :rank] = found[known]
-    embeddings *= _STD / embeddings.std()
+    embeddings *= std / embeddings.std()
     return torch.from_numpy(embeddings.astype(np.float32))

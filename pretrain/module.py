@@ -12,6 +12,7 @@ from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Optimisation, Recipe
 from pretrain.objective import TextTensors, training_losses
+from pretrain.teachers import Teachers
 
 
 class PretrainModule(LightningModule):
@@ -25,13 +26,23 @@ class PretrainModule(LightningModule):
         Weights of the losses, optimiser.
     texts
         Precomputed texts; not part of the saved state.
+    teachers
+        For the distillation loss.
     """
 
-    def __init__(self, model: LangCell, recipe: Recipe, texts: TextTensors) -> None:
+    def __init__(
+        self,
+        model: LangCell,
+        recipe: Recipe,
+        texts: TextTensors,
+        teachers: Teachers | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.texts = texts
+        self._teachers = [teachers]  # in a list, so that the module does not count them as its own
+        model.logit_scale.requires_grad_(recipe.model.learn_temperature)
         # Averaged weights vary less from step to step than the last ones, and score better.
         self.average: LangCell | None = None
         if recipe.optimisation.average:
@@ -45,7 +56,14 @@ class PretrainModule(LightningModule):
     def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses of one step."""
         weights = self.recipe.losses
-        losses = training_losses(self.model, batch, self.texts, weights, seed=self.recipe.seed)
+        losses = training_losses(
+            self.model,
+            batch,
+            self.texts,
+            weights,
+            seed=self.recipe.seed,
+            teachers=self._teachers[0],
+        )
         total = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
         if not bool(torch.isfinite(total)):
             values = ", ".join(f"{name}={loss.item():.3g}" for name, loss in losses.items())

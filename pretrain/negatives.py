@@ -24,6 +24,23 @@ def comparable_terms(ontology: Ontology, first: Sequence[str], second: Sequence[
     return (up + down).toarray().astype(bool)
 
 
+def ancestor_targets(
+    ontology: Ontology, terms: Sequence[str], labels: Sequence[str], decay: float
+) -> np.ndarray:
+    """Return how true each label is of a cell of each type, float32, (n_terms, n_labels).
+
+    The own label weighs 1, an ancestor `decay` for each edge up, all else 0; rows sum to 1. With
+    `decay` 0 only the own label is left.
+    """
+    place = {term_id: column for column, term_id in enumerate(labels)}
+    weights = np.zeros((len(terms), len(labels)), dtype=np.float32)
+    for row, term_id in enumerate(terms):
+        for ancestor, edges in ontology.edges_up(term_id).items():
+            if ancestor in place:
+                weights[row, place[ancestor]] = decay**edges
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def text_pairs(
     cell_terms: Tensor,
     cell_aspects: Tensor,

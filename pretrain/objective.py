@@ -8,15 +8,19 @@ from torch import Tensor
 from langcell.features import CellFeatures, TextFeatures
 from langcell.losses import (
     cell_cell_loss,
+    distillation_loss,
     masked_gene_loss,
     matching_loss,
     multi_positive_contrastive_loss,
+    partial_positive_loss,
     sample_hard_negatives,
+    subtree_loss,
 )
 from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.negatives import text_pairs
+from pretrain.teachers import Teachers
 
 _SPECIAL_BEFORE, _SPECIAL_AFTER = 2, 1  # pad and mask stand before the genes, CLS after
 
@@ -37,10 +41,18 @@ class TextTensors:
         Row of `pooled` that holds the template of each type, shape (n_terms,).
     comparable
         Types that are equal or ancestor and descendant, shape (n_terms, n_terms).
-    candidates
-        Pooled templates of all cell types, shape (n_candidates, hidden).
-    candidate_comparable
-        Shape (n_terms, n_candidates).
+    labels
+        Pooled wordings of every label of the ontology, shape (n_wordings, hidden); see
+        `LabelTexts`.
+    descriptions
+        Row of `labels` that holds the description of each label, shape (n_labels,).
+    targets
+        How true each label is of each type, shape (n_terms, n_labels); see `ancestor_targets`.
+    label_comparable
+        Labels that are equal, ancestor or descendant of each type, shape (n_terms, n_labels).
+    below
+        1 where the row's label is the column's or a descendant, shape (n_labels, n_labels); None
+        where no loss reads it.
     """
 
     pooled: Tensor
@@ -49,12 +61,21 @@ class TextTensors:
     templates: TextFeatures
     template_rows: Tensor
     comparable: Tensor
-    candidates: Tensor
-    candidate_comparable: Tensor
+    labels: Tensor
+    descriptions: Tensor
+    targets: Tensor
+    label_comparable: Tensor
+    below: Tensor | None
 
 
 def training_losses(
-    model: LangCell, batch: StepBatch, texts: TextTensors, weights: Losses, *, seed: int
+    model: LangCell,
+    batch: StepBatch,
+    texts: TextTensors,
+    weights: Losses,
+    *,
+    seed: int,
+    teachers: Teachers | None = None,
 ) -> dict[str, Tensor]:
     """Return the losses that have a weight, unweighted, by name.
 
@@ -69,6 +90,10 @@ def training_losses(
         losses["cell_cell"] = _cell_cell(model, batch, cells, texts)
     if weights.cell_text:
         losses["cell_text"] = _cell_text(model, batch, cells, texts)
+    if weights.ontology:
+        losses["ontology"] = _ontology(model, batch, cells, texts)
+    if weights.distillation:
+        losses["distillation"] = _distillation(model, batch, cells, texts, teachers)
     if weights.matching:
         generator = torch.Generator(device=cells.features.device)
         generator.manual_seed(seed * 1_000_003 + batch.step)
@@ -104,18 +129,39 @@ def _cell_text(
     positives, ignore = text_pairs(
         terms, aspects, texts.term[batch.texts], texts.aspects[batch.texts], texts.comparable
     )
-    # One projection of drawn texts and table together: the weights are read once.
-    pooled = torch.cat([texts.pooled[batch.texts], texts.candidates[batch.table]])
-    features = model.project_text(pooled)
-    n_texts = len(batch.texts)
     return multi_positive_contrastive_loss(
         cells.features,
-        features[:n_texts],
+        model.project_text(texts.pooled[batch.texts]),
         positives,
         ignore,
         model.scale,
-        extra_text_features=features[n_texts:] if len(batch.table) else None,
-        extra_ignore=texts.candidate_comparable[terms][:, batch.table],
+    )
+
+
+def _ontology(model: LangCell, batch: StepBatch, cells: CellFeatures, texts: TextTensors) -> Tensor:
+    n_second = len(cells.features) - batch.n_cells
+    terms = torch.cat([batch.terms, batch.terms[:n_second]])
+    labels = model.project_text(texts.labels[batch.labels])  # (n_labels, d)
+    targets = texts.targets[terms]  # (n_cells + n_second, n_labels)
+    if texts.below is not None:
+        return subtree_loss(cells.features, labels, targets, texts.below, model.scale)
+    ignore = texts.label_comparable[terms] & (targets == 0)
+    return partial_positive_loss(cells.features, labels, targets, ignore, model.scale)
+
+
+def _distillation(
+    model: LangCell,
+    batch: StepBatch,
+    cells: CellFeatures,
+    texts: TextTensors,
+    teachers: Teachers | None,
+) -> Tensor:
+    assert teachers is not None and batch.whole_ids is not None and batch.whole_mask is not None
+    return distillation_loss(
+        cells.features[: batch.n_cells],
+        model.project_text(texts.labels[texts.descriptions]),
+        teachers.probabilities(batch.whole_ids, batch.whole_mask),
+        model.scale,
     )
 
 

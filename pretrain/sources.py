@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 import anndata
@@ -75,7 +76,7 @@ def find_sources(recipe: Recipe) -> list[SourceFile]:
     found: dict[Path, SourceFile] = {}
     for source in recipe.sources:
         for pattern in source.files:
-            paths = sorted(recipe.root.glob(pattern))
+            paths = _matching(recipe.root, pattern)
             if not paths:
                 raise FileNotFoundError(f"no file matches {pattern} in {recipe.root}")
             for path in paths:
@@ -85,6 +86,13 @@ def find_sources(recipe: Recipe) -> list[SourceFile]:
                     path=path, is_profile=source.kind == "profiles", scale=source.scale
                 )
     return list(found.values())
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """Files that a pattern names, sorted; an absolute one stands for itself."""
+    if Path(pattern).is_absolute():
+        return sorted(Path(found) for found in glob(pattern))
+    return sorted(root.glob(pattern))
 
 
 def read_obs(path: Path) -> pd.DataFrame:

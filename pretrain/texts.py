@@ -16,10 +16,10 @@ from langcell.bert import inference
 from langcell.features import TextFeatures
 from langcell.model import LangCell
 from langcell.output_file import replaced_file
-from ontology.descriptions import describe
 from ontology.graph import Ontology
 from pretrain.config import Text
 from pretrain.corpus import Corpus
+from pretrain.label_texts import bare_texts
 
 _ASPECT_NAMES = ("tissue", "disease", "development stage")
 _PREFIXES = ("UBERON", "MONDO", "HsapDv")
@@ -99,7 +99,7 @@ def build_text_table(corpus: Corpus, ontology: Ontology, settings: Text) -> Text
     none = (-1,) * len(_ASPECT_NAMES)
     bare = []
     for term, term_id in enumerate(corpus.term_ids):
-        variants = _bare_texts(ontology, term_id, settings.max_synonyms)
+        variants = bare_texts(ontology, term_id, settings.max_synonyms)
         ids = [add(text, term, none) for text in variants]
         bare.append(tuple(each for each in ids if rows[each][0] == term))
     full = {}
@@ -165,14 +165,6 @@ def encode_templates(
     return TextFeatures(
         input_ids=input_ids, attention_mask=mask, states=states, pooled=empty, features=empty
     )
-
-
-def _bare_texts(ontology: Ontology, term_id: str, max_synonyms: int) -> list[str]:
-    """Template, name, and the template with the name or a synonym but without the definition."""
-    term = ontology.terms[term_id]
-    names = (term.name, *term.synonyms[:max_synonyms])
-    texts = [describe(ontology, term_id), term.name, *(f"cell type: {name}. " for name in names)]
-    return list(dict.fromkeys(texts))
 
 
 def _aspect_names(aspect: tuple[str, str, str]) -> list[str]:

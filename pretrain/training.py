@@ -19,7 +19,7 @@ from pretrain.config import Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.keeper import LAST, Keeper
 from pretrain.module import PretrainModule
-from pretrain.validation import StudyScore, score_studies
+from pretrain.validation import StudyScore, reference_features, score_studies
 
 # What may change between the start of a run and its resumption.
 _FREE = ("corpus_root", "output", "checkpoint_every", "log_every", "validation", "half")
@@ -55,7 +55,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     assert parts.model.vocabulary is not None
     parts.model.vocabulary.write(genes)
     torch.manual_seed(recipe.seed)  # dropout; the keeper restores its state on resumption
-    module = PretrainModule(parts.model, recipe, parts.texts)
+    module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
     keeper = Keeper(
         recipe,
         output,
@@ -110,7 +110,8 @@ def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudySc
     return score_studies(
         module.best_model,
         parts.validation,
-        parts.texts.candidates,
+        parts.texts.labels[parts.texts.descriptions],
+        parts.reference,
         batch_size=recipe.validation.batch_size,
         min_cells=recipe.validation.min_cells,
     )
@@ -119,6 +120,9 @@ def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudySc
 def _export(module: PretrainModule, parts: Parts, recipe: Recipe, folder: Path) -> None:
     model = module.best_model
     model.label_embeddings = parts.labels
+    model.reference = reference_features(
+        model, parts.reference, batch_size=recipe.validation.batch_size
+    )
     model.save_pretrained(folder, dtype=torch.float16 if recipe.half else torch.float32)
 
 

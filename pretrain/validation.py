@@ -13,6 +13,7 @@ from langcell.counts import open_counts
 from langcell.genes import GeneVocabulary
 from langcell.metrics import accuracy, macro_f1
 from langcell.model import LangCell
+from langcell.reference import ReferenceCells
 from langcell.tokenizer import RankTokenizer, collate_tokens
 from ontology.graph import Ontology
 from pretrain.config import Recipe, Scale
@@ -98,16 +99,19 @@ def score_studies(
     model: LangCell,
     files: Sequence[LabelledTokens],
     candidates: torch.Tensor,
+    reference: Sequence[np.ndarray],
     *,
     batch_size: int,
     min_cells: int,
 ) -> list[StudyScore]:
-    """Call each cell the nearest of its study's own labels, and score the calls.
+    """Call each cell one of its study's own labels as `zeroshot` does, and score the calls.
 
     Parameters
     ----------
     candidates
         Pooled texts of all cell types, shape (n_candidates, text hidden).
+    reference
+        Tokens of the reference cells.
     min_cells
         Classes with fewer cells do not count in macro-F1.
 
@@ -119,8 +123,10 @@ def score_studies(
     by_study: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with inference(model):
         texts = model.project_text(candidates)
+        cells = reference_features(model, reference, batch_size=batch_size)
+        offsets = cells.label_offsets(texts.cpu().numpy(), model.scale.item())
         for file in files:
-            called = _call(model, file, texts, batch_size)
+            called = _call(model, file, texts, torch.from_numpy(offsets), batch_size)
             # A sample of a small study may leave no class with enough cells.
             enough = min(min_cells, int(np.bincount(file.truth).max()))
             f1 = macro_f1(file.truth, called, min_cells=enough)
@@ -132,21 +138,39 @@ def score_studies(
     ]
 
 
+def reference_features(
+    model: LangCell, cells: Sequence[np.ndarray], *, batch_size: int
+) -> ReferenceCells:
+    """Encode the reference cells, given as tokens, as they travel with the model."""
+    with inference(model):
+        features = _encode(model, cells, batch_size)
+    return ReferenceCells(features=features.cpu().numpy().astype(np.float16))
+
+
 def _call(
-    model: LangCell, file: LabelledTokens, texts: torch.Tensor, batch_size: int
+    model: LangCell,
+    file: LabelledTokens,
+    texts: torch.Tensor,
+    offsets: torch.Tensor,
+    batch_size: int,
 ) -> np.ndarray:
-    assert model.vocabulary is not None
-    called = []
-    for start in range(0, len(file.cells), batch_size):
+    features = _encode(model, file.cells, batch_size)
+    similarities = features @ texts[file.candidates].T  # (n_cells, n_candidates)
+    return (similarities.cpu() - offsets[file.candidates]).argmax(dim=1).numpy()
+
+
+def _encode(model: LangCell, cells: Sequence[np.ndarray], batch_size: int) -> torch.Tensor:
+    encoded = []
+    for start in range(0, len(cells), batch_size):
         ids, mask = collate_tokens(
-            file.cells[start : start + batch_size],
-            cls_id=model.vocabulary.cls_id,
-            pad_id=model.vocabulary.pad_id,
+            cells[start : start + batch_size],
+            cls_id=model.genes.cls_id,
+            pad_id=model.genes.pad_id,
         )
-        features = model.encode_cell(
+        batch = model.encode_cell(
             torch.from_numpy(ids).to(model.device),
             torch.from_numpy(mask).to(model.device),
             cls_only=True,
-        ).features
-        called.append((features @ texts[file.candidates].T).argmax(dim=1).cpu().numpy())
-    return np.concatenate(called)
+        )
+        encoded.append(batch.features)
+    return torch.cat(encoded)  # (n_cells, embedding_dim)

@@ -20,6 +20,7 @@ from zeroshot.candidates import (
     CandidateSet,
     all_candidates,
     candidate_features,
+    candidate_offsets,
     own_candidates,
 )
 from zeroshot.index import LabelIndex
@@ -171,7 +172,9 @@ class CellScorer:
     """
 
     def __init__(self, model: LangCell, candidates: CandidateSet, options: AnnotateOptions) -> None:
-        self._index = LabelIndex(candidate_features(candidates, model), candidates.keys)
+        features = candidate_features(candidates, model)
+        offsets = candidate_offsets(candidates, features, model)
+        self._index = LabelIndex(features, candidates.keys, offsets)
         self._scale = model.scale.item()
         self._top_k = max(options.top_k, options.rerank)
         self._reranker = None

@@ -29,12 +29,15 @@ class CandidateSet:
     names: names as the ontology has them; free text as given
     texts: what the text encoder reads
     described: where the set comes from, such as "all cell types" or "given"
+    is_choice: True where someone chose the labels for the cells at hand, so that each is as likely
+        beforehand; False for a whole ontology, most of which the cells cannot be
     """
 
     ids: tuple[str, ...]
     names: tuple[str, ...]
     texts: tuple[str, ...]
     described: str
+    is_choice: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -98,7 +101,7 @@ def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
             f"{', '.join(name for _, name, _ in entries.values()) or 'none'}"
         )
     ids, names, texts = zip(*entries.values(), strict=True)
-    return CandidateSet(ids=ids, names=names, texts=texts, described="given")
+    return CandidateSet(ids=ids, names=names, texts=texts, described="given", is_choice=True)
 
 
 def free_text_description(words: str) -> str:
@@ -163,6 +166,19 @@ def read_labels(given: str) -> list[str]:
     if ";" not in given and (path.suffix in {".txt", ".tsv", ".csv", ".list"} or "/" in given):
         raise FileNotFoundError(f"no file of labels {given}")
     return [label.strip() for label in given.split(";") if label.strip()]
+
+
+def candidate_offsets(
+    candidates: CandidateSet, features: np.ndarray, model: LangCell
+) -> np.ndarray | None:
+    """Return what is taken off the similarity of each candidate, shape (n_candidates,).
+
+    Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`); None for
+    a whole ontology, or a model without reference cells.
+    """
+    if not candidates.is_choice or model.reference is None:
+        return None
+    return model.reference.label_offsets(features, model.scale.item())
 
 
 def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:

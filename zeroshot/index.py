@@ -18,6 +18,8 @@ class LabelIndex:
     ----------
     features: text features, float32, unit norm, shape (n_labels, embedding_dim)
     ids: one identifier a label
+    offsets: subtracted from the similarity of each label, shape (n_labels,); None for none (see
+        `langcell.reference.ReferenceCells.label_offsets`)
 
     Raises
     ------
@@ -32,7 +34,9 @@ class LabelIndex:
     ['CL:2', 'CL:1']
     """
 
-    def __init__(self, features: np.ndarray, ids: Sequence[str]) -> None:
+    def __init__(
+        self, features: np.ndarray, ids: Sequence[str], offsets: np.ndarray | None = None
+    ) -> None:
         features = np.ascontiguousarray(features, dtype=np.float32)
         if features.ndim != 2 or len(features) != len(ids) or not len(ids):
             raise ValueError(
@@ -40,9 +44,12 @@ class LabelIndex:
                 f"label. Got {features.shape}."
             )
         self.ids = tuple(ids)
-        self.features = features
-        self._flat = faiss.IndexFlatIP(features.shape[1])
-        self._flat.add(features)
+        self.n_dimensions = features.shape[1]
+        # A further dimension in which every query is 1: the search subtracts the offsets itself.
+        column = np.zeros(len(ids)) if offsets is None else -offsets
+        self.features = np.column_stack([features, column]).astype(np.float32)
+        self._flat = faiss.IndexFlatIP(self.features.shape[1])
+        self._flat.add(self.features)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +64,7 @@ class LabelIndex:
 
         Returns
         -------
-        Cosine similarities, float32, and rows of the index, int64, both (n_cells, k), best first;
+        Cosine similarities less offsets, float32, and rows of the index, int64, both (n_cells, k), best first;
         labels that tie come in the order of the index.
         """
         k = min(k, len(self))
@@ -82,6 +89,7 @@ class LabelIndex:
     def _queries(self, cell_features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         for start in range(0, len(cell_features), QUERY_ROWS):
             rows = slice(start, min(start + QUERY_ROWS, len(cell_features)))
-            queries = np.zeros((QUERY_ROWS, self.features.shape[1]), dtype=np.float32)
-            queries[: rows.stop - rows.start] = cell_features[rows]
+            queries = np.zeros((QUERY_ROWS, self.n_dimensions + 1), dtype=np.float32)
+            queries[: rows.stop - rows.start, :-1] = cell_features[rows]
+            queries[:, -1] = 1
             yield rows, queries
