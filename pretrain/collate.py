@@ -115,7 +115,7 @@ class StepBuilder:
         input_ids, attention_mask = self._collate(cells, step)
         n_cells = len(examples)
         rng = self._rng(step, _MASKS)
-        masked, labels = mask_tokens(
+        masked, hidden = mask_tokens(
             input_ids[:n_cells],
             recipe.augmentation.mask,
             rng,
@@ -123,7 +123,7 @@ class StepBuilder:
             n_genes=self.vocabulary.n_genes,
         )
         input_ids[:n_cells] = masked
-        rows, columns = np.nonzero(labels != IGNORED)
+        rows, columns = np.nonzero(hidden != IGNORED)
         kept = rng.permutation(len(rows))[: recipe.losses.masked_positions]
         rows, columns = rows[kept], columns[kept]
         terms, aspect = corpus.term[examples], corpus.aspect[examples]
@@ -136,7 +136,7 @@ class StepBuilder:
             attention_mask=torch.from_numpy(attention_mask),
             masked_rows=torch.from_numpy(rows),
             masked_columns=torch.from_numpy(columns),
-            masked_genes=torch.from_numpy(labels[rows, columns]),
+            masked_genes=torch.from_numpy(hidden[rows, columns]),
             measured=torch.from_numpy(drawn.measured),
             terms=torch.from_numpy(terms),
             aspects=torch.from_numpy(self._aspect_codes[aspect]),

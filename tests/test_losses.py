@@ -10,10 +10,13 @@ from torch import Tensor
 from langcell.losses import (
     IGNORED,
     cell_cell_loss,
+    distillation_loss,
     masked_gene_loss,
     matching_loss,
     multi_positive_contrastive_loss,
+    partial_positive_loss,
     sample_hard_negatives,
+    subtree_loss,
 )
 
 # Both sides are float32, so only the order of additions differs.
@@ -61,16 +64,9 @@ def slow_multi_positive(
     positives: Tensor,
     ignore: Tensor,
     scale: Tensor | float,
-    extra: Any = None,
-    extra_ignore: Any = None,
 ) -> Tensor:
     logits = scale * cells @ texts.T
     from_texts = slow_direction(logits.T, positives.T, ignore.T)
-    if extra is not None:
-        logits = torch.cat([logits, scale * cells @ extra.T], dim=1)
-        none = torch.zeros_like(extra_ignore)
-        positives = torch.cat([positives, none], dim=1)
-        ignore = torch.cat([ignore, extra_ignore], dim=1)
     return (slow_direction(logits, positives, ignore) + from_texts) / 2
 
 
@@ -90,22 +86,48 @@ def test_multi_positive_loss_equals_the_loop_over_pairs() -> None:
     assert_same(fast, slow, inputs)
 
 
-def test_multi_positive_loss_with_a_table_of_further_texts_equals_the_loop() -> None:
-    inputs = leaves(unit(6, 8, 0), unit(4, 8, 1), torch.tensor(7.0), unit(5, 8, 2))
-    extra_ignore = torch.rand(6, 5, generator=torch.Generator().manual_seed(3)) < 0.4
-    fast = multi_positive_contrastive_loss(
-        inputs[0],
-        inputs[1],
-        POSITIVES,
-        IGNORE,
-        inputs[2],
-        extra_text_features=inputs[3],
-        extra_ignore=extra_ignore,
-    )
-    slow = slow_multi_positive(
-        inputs[0], inputs[1], POSITIVES, IGNORE, inputs[2], inputs[3], extra_ignore
-    )
-    assert_same(fast, slow, inputs)
+# Three labels; label 0 is above 1, label 2 stands apart. Cells of types 1, 2 and 0.
+TARGETS = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+DESCENDANTS = torch.tensor([[0, 0, 0], [0, 0, 0], [0, 1, 0]]).bool()
+
+
+def test_partial_positives_equal_the_pairs_by_hand() -> None:
+    inputs = leaves(unit(3, 8, 0), unit(3, 8, 1), torch.tensor(7.0))
+    fast = partial_positive_loss(inputs[0], inputs[1], TARGETS, DESCENDANTS, inputs[2])
+    p = (inputs[2] * inputs[0] @ inputs[1].T).exp()
+    first = p[0] / p[0].sum()
+    slow = -(0.25 * first[0].log() + 0.75 * first[1].log())
+    slow = slow - (p[1, 2] / p[1].sum()).log()
+    slow = slow - (p[2, 0] / (p[2, 0] + p[2, 2])).log()  # the descendant takes no part
+    assert_same(fast, slow / 3, inputs)
+
+
+def test_an_ignored_label_moves_nothing() -> None:
+    cells, labels = leaves(unit(1, 8, 0), unit(3, 8, 1))
+    partial_positive_loss(cells, labels, TARGETS[2:], DESCENDANTS[2:], 5.0).backward()
+    assert labels.grad[1].abs().max() == 0
+    assert labels.grad[0].abs().max() > 0
+
+
+def test_subtrees_equal_the_sums_by_hand() -> None:
+    below = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 1]])  # label 1 lies below label 0
+    inputs = leaves(unit(3, 8, 0), unit(3, 8, 1), torch.tensor(7.0))
+    fast = subtree_loss(inputs[0], inputs[1], TARGETS, below, inputs[2])
+    p = (inputs[2] * inputs[0] @ inputs[1].T).softmax(dim=1)
+    slow = -(0.25 * (p[0, 0] + p[0, 1]).log() + 0.75 * p[0, 1].log())
+    slow = slow - p[1, 2].log() - (p[2, 0] + p[2, 1]).log()
+    assert_same(fast, slow / 3, inputs)
+
+
+def test_distillation_is_least_where_the_student_agrees() -> None:
+    cells, labels = unit(3, 8, 0), unit(4, 8, 1)
+    own = (5 * cells @ labels.T).softmax(dim=1)
+    student = cells.clone().requires_grad_()
+    loss = distillation_loss(student, labels, own, 5.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(-(own * own.log()).sum(dim=1).mean().item(), abs=1e-5)
+    assert student.grad.abs().max() < 1e-6
+    assert distillation_loss(cells, labels, own.roll(1, dims=0), 5.0) > loss
 
 
 def test_ignored_pairs_do_not_move_anything() -> None:

@@ -174,7 +174,7 @@ def test_genes_of_one_type_start_close_together() -> None:
         reports=(),
     )
     vocabulary = GeneVocabulary(ensembl_ids=genes, symbols=genes, medians=np.ones(80))
-    embeddings = svd_gene_embeddings(corpus, vocabulary, width=8, seed=0).numpy()
+    embeddings = svd_gene_embeddings(corpus, vocabulary, width=8, std=0.02, seed=0).numpy()
     assert embeddings.shape == (80, 8)
     assert embeddings.std() == pytest.approx(0.02, rel=1e-3)
     unit = embeddings[:, :3] / np.linalg.norm(embeddings[:, :3], axis=1, keepdims=True)

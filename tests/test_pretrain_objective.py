@@ -1,5 +1,6 @@
 """What a training step computes from a batch, and how validation studies are scored."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,18 @@ import pytest
 import torch
 
 from langcell.features import TextFeatures
+from langcell.losses import subtree_loss
 from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.objective import TextTensors, training_losses
 from pretrain.validation import LabelledTokens, score_studies
 
-N_TERMS, N_TEXTS, N_CANDIDATES, HIDDEN = 4, 6, 5, 32
+N_TERMS, N_TEXTS, N_LABELS, HIDDEN = 4, 6, 5, 32
 ALL = Losses(masked_gene=1, cell_cell=1, cell_text=1, matching=1, matching_cells=4)
+# Type 1 lies below type 0.
+TARGETS = torch.eye(N_TERMS)
+TARGETS[1, :2] = torch.tensor([0.25, 0.75])
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ def model(tiny_model: Path) -> LangCell:
 
 
 def make_texts(seed: int = 0) -> TextTensors:
-    """Six texts of four types; type 0 is above type 1; candidate i is type i, the last no type."""
+    """Six texts of four types; type 0 is above type 1; label i is type i, the last no type."""
     generator = torch.Generator().manual_seed(seed)
     comparable = torch.eye(N_TERMS).bool()
     comparable[0, 1] = comparable[1, 0] = True
@@ -41,12 +46,15 @@ def make_texts(seed: int = 0) -> TextTensors:
         ),
         template_rows=torch.tensor([0, 1, 2, 3]),
         comparable=comparable,
-        candidates=torch.randn(N_CANDIDATES, HIDDEN, generator=generator),
-        candidate_comparable=torch.nn.functional.pad(comparable, (0, N_CANDIDATES - N_TERMS)),
+        labels=torch.randn(N_LABELS + 1, HIDDEN, generator=generator),
+        descriptions=torch.arange(N_LABELS),
+        targets=torch.nn.functional.pad(TARGETS, (0, N_LABELS - N_TERMS)),
+        label_comparable=torch.nn.functional.pad(comparable, (0, N_LABELS - N_TERMS)),
+        below=None,
     )
 
 
-def make_batch(model: LangCell, terms: list[int], *, table: list[int]) -> StepBatch:
+def make_batch(model: LangCell, terms: list[int]) -> StepBatch:
     """Each cell twice, the second time as its second view."""
     assert model.vocabulary is not None
     n_cells, n_genes = len(terms), model.vocabulary.n_genes
@@ -64,36 +72,51 @@ def make_batch(model: LangCell, terms: list[int], *, table: list[int]) -> StepBa
         terms=torch.tensor(terms),
         aspects=torch.full((n_cells, 3), -1),
         texts=torch.tensor([0, 1, 2, 3]),
-        table=torch.tensor(table, dtype=torch.int64),
+        labels=torch.arange(N_LABELS),
     )
 
 
 def test_losses_without_a_weight_are_left_out(model: LangCell) -> None:
-    batch = make_batch(model, [0, 1, 2, 3], table=[])
+    batch = make_batch(model, [0, 1, 2, 3])
     losses = training_losses(model, batch, make_texts(), ALL, seed=0)
-    assert set(losses) == {"masked_gene", "cell_cell", "cell_text", "matching"}
+    assert set(losses) == {"masked_gene", "cell_cell", "cell_text", "ontology", "matching"}
     assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
-    some = ALL.model_copy(update={"matching": 0, "cell_cell": 0})
+    some = ALL.model_copy(update={"matching": 0, "cell_cell": 0, "ontology": 0})
     assert set(training_losses(model, batch, make_texts(), some, seed=0)) == {
         "masked_gene",
         "cell_text",
     }
 
 
-def test_comparable_candidates_are_no_negatives(model: LangCell) -> None:
-    """Cells of types 0 and 1: candidates 0 and 1 are ignored, the others push."""
-    texts, moved = make_texts(), make_texts()
-    moved.candidates[:2] += 5
-    terms, weights = [0, 1, 0, 1], Losses(masked_gene=0, cell_cell=0, cell_text=1, matching=0)
+def test_the_ontology_pulls_ancestors_and_ignores_descendants(model: LangCell) -> None:
+    weights = Losses(masked_gene=0, cell_cell=0, cell_text=0, ontology=1, matching=0)
 
-    def loss(from_texts: TextTensors, table: list[int]) -> float:
-        batch = make_batch(model, terms, table=table)
-        return training_losses(model, batch, from_texts, weights, seed=0)["cell_text"].item()
+    def gradient(terms: list[int]) -> torch.Tensor:
+        texts = make_texts()
+        texts.labels.requires_grad_()
+        losses = training_losses(model, make_batch(model, terms), texts, weights, seed=0)
+        (found,) = torch.autograd.grad(losses["ontology"], texts.labels)
+        return found.abs().amax(dim=1)
 
-    without = loss(texts, [])
-    assert loss(texts, [0, 1]) == pytest.approx(without)
-    assert loss(moved, [0, 1]) == pytest.approx(without)
-    assert loss(texts, [2, 3, 4]) > without
+    above, below = gradient([0, 0]), gradient([1, 1])
+    assert above[1] == 0  # type 1 lies below type 0: it is neither right nor wrong
+    assert (above[[0, 2, 3, 4]] > 0).all()
+    assert (below[:5] > 0).all()
+    assert above[5] == below[5] == 0  # a wording that the step does not show
+
+
+def test_the_subtree_form_reads_what_lies_below(model: LangCell) -> None:
+    below = torch.eye(N_LABELS)
+    below[1, 0] = 1
+    texts = replace(make_texts(), below=below)
+    weights = Losses(masked_gene=0, cell_cell=0, cell_text=0, ontology=1, matching=0)
+    batch = make_batch(model, [0, 1])
+    with torch.no_grad():
+        got = training_losses(model, batch, texts, weights, seed=0)["ontology"]
+        features = model.encode_cell(batch.input_ids, batch.attention_mask).features
+        labels = model.project_text(texts.labels[:N_LABELS])
+        wanted = subtree_loss(features, labels, texts.targets[[0, 1, 0, 1]], below, model.scale)
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
 def test_matching_of_comparable_types_alone_has_no_mismatch(
@@ -106,11 +129,13 @@ def test_matching_of_comparable_types_alone_has_no_mismatch(
         return logits.sum()
 
     monkeypatch.setattr("pretrain.objective.matching_loss", record)
-    weights = Losses(masked_gene=0, cell_cell=0, cell_text=0, matching=1, matching_cells=4)
-    training_losses(model, make_batch(model, [0, 1, 0, 1], table=[]), make_texts(), weights, seed=0)
+    weights = Losses(
+        masked_gene=0, cell_cell=0, cell_text=0, ontology=0, matching=1, matching_cells=4
+    )
+    training_losses(model, make_batch(model, [0, 1, 0, 1]), make_texts(), weights, seed=0)
     # Each cell has a wrong text (type 2 or 3), but no wrong cell stands in the batch.
     assert seen[0].tolist() == [1] * 4 + [0] * 4
-    training_losses(model, make_batch(model, [0, 2, 3, 3], table=[]), make_texts(), weights, seed=0)
+    training_losses(model, make_batch(model, [0, 2, 3, 3]), make_texts(), weights, seed=0)
     assert seen[1].tolist() == [1] * 4 + [0] * 8
 
 
@@ -126,12 +151,13 @@ def test_files_of_one_study_are_averaged_first(model: LangCell) -> None:
         return LabelledTokens(study=study, cells=cells, truth=truth, candidates=np.arange(3))
 
     settings = {"batch_size": 8, "min_cells": 1}
-    (alone,) = score_studies(model, [file("a", np.zeros(30, int))], candidates, **settings)
-    (other,) = score_studies(model, [file("a", np.ones(30, int))], candidates, **settings)
+    (alone,) = score_studies(model, [file("a", np.zeros(30, int))], candidates, cells, **settings)
+    (other,) = score_studies(model, [file("a", np.ones(30, int))], candidates, cells, **settings)
     both = score_studies(
         model,
         [file("a", np.zeros(30, int)), file("b", np.ones(30, int)), file("a", np.ones(30, int))],
         candidates,
+        cells,
         **settings,
     )
     assert [score.study for score in both] == ["a", "b"]
