@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from langcell.bert import BertEmbeddings, BertStack, init_weights, masked_mean
 from langcell.config import CellEncoderConfig
+from langcell.gene_bag import BagMix
 
 
 class MaskedGeneHead(nn.Module):
@@ -37,6 +38,7 @@ class CellEncoder(nn.Module):
         )
         self.stack = BertStack(config)
         self.masked_gene_head = MaskedGeneHead(config) if config.masked_gene_head else None
+        self.mix = BagMix(config) if config.bag_size else None
         self.apply(init_weights)
 
     def forward(
@@ -69,10 +71,19 @@ class CellEncoder(nn.Module):
     def encode(
         self, input_ids: Tensor, attention_mask: Tensor | None, *, cls_only: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return states, as `forward` does, and one vector a cell, (n_cells, hidden_size)."""
-        cls_only = cls_only and self.config.pooling == "cls"
-        states = self(input_ids, attention_mask, cls_only=cls_only)
-        return states, self.pool(states, attention_mask)
+        """Return states, as `forward` does, and one vector a cell, (n_cells, pooled_size).
+
+        Only the bag reads tokens beyond the positions; they have no states.
+        """
+        positions = self.config.max_positions
+        ids = input_ids[:, :positions]
+        mask = None if attention_mask is None else attention_mask[:, :positions]
+        states = self(ids, mask, cls_only=cls_only and self.config.pooling == "cls")
+        pooled = self.pool(states, mask)
+        if self.mix is not None:
+            bag = self.mix(input_ids, attention_mask, self.gene_embeddings)
+            pooled = torch.cat([bag, pooled], dim=1)
+        return states, pooled
 
     def pool(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Reduce states (n_cells, t, h) to one vector a cell, (n_cells, h)."""

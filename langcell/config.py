@@ -43,7 +43,8 @@ class CellEncoderConfig(StackConfig):
     """Cell encoder over gene tokens in rank order.
 
     A `transformer` is a BERT; a `bag` averages gene embeddings by rank and passes them through one
-    hidden layer of `intermediate_size`.
+    hidden layer of `bag_size`. A transformer with a `bag_size` has such a bag beside it, which
+    reads the genes beyond the transformer's positions too.
     """
 
     kind: CellEncoderKind = "transformer"
@@ -53,12 +54,18 @@ class CellEncoderConfig(StackConfig):
     attention_dropout: float = 0.02
     pooling: Pooling = "cls"
     masked_gene_head: bool = True  # False where a checkpoint brings none; a bag has none
+    bag_size: int = 0  # 0: no bag beside the transformer
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind == "bag" and not self.bag_size:
+            raise ValueError("a bag of genes needs cell.bag_size, got 0")
 
     @property
     def pooled_size(self) -> int:
-        """Width of what the projection reads."""
-        extra = self.intermediate_size if self.kind == "bag" else 0
-        return self.hidden_size + extra
+        """Width of what the projection reads: of the bag, of the transformer, or of both."""
+        bag = self.hidden_size + self.bag_size if self.bag_size else 0
+        return bag + (self.hidden_size if self.kind == "transformer" else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +124,7 @@ class LangCellConfig:
                 f"format_version must be {FORMAT_VERSION}, got {self.format_version!r}; "
                 "the checkpoint was written by another version of langcell"
             )
-        if self.max_genes + 1 > self.cell.max_positions:
+        if self.max_genes + 1 > self.cell.max_positions and not self.cell.bag_size:
             raise ValueError(
                 f"max_genes={self.max_genes} and CLS need cell.max_positions >= "
                 f"{self.max_genes + 1}, got {self.cell.max_positions}"

@@ -105,7 +105,8 @@ def _embed_rows(
     features = torch.empty(len(rows), config.embedding_dim, device=device)
     pooled = torch.empty(len(rows), config.cell.pooled_size, device=device)
     # As wide as the longest of these cells needs, so that matching reads little padding.
-    width = int(lengths.max(initial=0)) + 1 if with_states else 0
+    positions = config.cell.max_positions
+    width = min(int(lengths.max(initial=0)) + 1, positions) if with_states else 0
     states = torch.zeros(len(rows), width, config.cell.hidden_size, device=device)
     for places, batch_width, is_full in _batches(lengths, config.max_genes, batch_size):
         lists = [block.cell(rows[place]) for place in places]
@@ -120,7 +121,7 @@ def _embed_rows(
         features[where] = batch.features[: len(places)]
         pooled[where] = batch.pooled[: len(places)]
         if with_states:
-            used = min(batch_width, width)
+            used = min(batch_width, width, positions)
             states[where, :used] = batch.states[: len(places), :used]
     cells = None
     if with_states:

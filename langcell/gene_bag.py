@@ -19,9 +19,7 @@ class GeneBag(nn.Module):
         super().__init__()
         self.config = config
         self.token = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.hidden = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.mix = BagMix(config)
         self.apply(init_weights)
 
     @property
@@ -38,8 +36,39 @@ class GeneBag(nn.Module):
         -------
         tuple of Tensor
             The gene embeddings, which matching reads as states, (n_cells, t, hidden_size), or
-            (n_cells, 0, hidden_size) with `cls_only`; and the mean embedding beside the hidden
-            layer, (n_cells, pooled_size).
+            (n_cells, 0, hidden_size) with `cls_only`; and the bag, (n_cells, pooled_size).
+        """
+        states = self.token(input_ids[:, :0] if cls_only else input_ids)
+        return states, self.mix(input_ids, attention_mask, self.token.weight)
+
+
+class BagMix(nn.Module):
+    """What turns gene embeddings into one vector a cell."""
+
+    def __init__(self, config: CellEncoderConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.hidden = nn.Linear(config.hidden_size, config.bag_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, gene_embeddings: Tensor
+    ) -> Tensor:
+        """Return mean embedding and hidden layer side by side.
+
+        Parameters
+        ----------
+        input_ids
+            CLS and gene tokens, shape (n_cells, t).
+        attention_mask
+            Shape (n_cells, t), nonzero where a token is real; None where all are.
+        gene_embeddings
+            Shape (vocab_size, hidden_size).
+
+        Returns
+        -------
+        Tensor
+            Shape (n_cells, hidden_size + bag_size).
         """
         genes = input_ids[:, 1:]
         weights = 1 / torch.log2(torch.arange(genes.shape[1], device=genes.device) + 2.0)
@@ -49,9 +78,7 @@ class GeneBag(nn.Module):
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
         # embedding_bag never builds the (n_cells, t, hidden) tensor.
         mean = functional.embedding_bag(
-            genes, self.token.weight, per_sample_weights=weights, mode="sum"
+            genes, gene_embeddings, per_sample_weights=weights, mode="sum"
         )
         mean = self.norm(mean)  # (n_cells, hidden)
-        hidden = self.dropout(functional.gelu(self.hidden(mean)))
-        states = self.token(input_ids[:, :0] if cls_only else input_ids)
-        return states, torch.cat([mean, hidden], dim=1)
+        return torch.cat([mean, self.dropout(functional.gelu(self.hidden(mean)))], dim=1)

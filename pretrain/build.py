@@ -28,6 +28,7 @@ from pretrain.teachers import Teachers, load_teachers
 from pretrain.texts import TextTable, build_text_table, encode_templates, pool_cached
 from pretrain.validation import LabelledTokens, read_validation
 from pretrain.vocabulary import build_vocabulary
+from pretrain.warm_start import start_from_bag
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,11 +138,12 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
         cell=CellEncoderConfig(
             kind=sizes.kind,
             vocab_size=vocabulary.size,
-            max_positions=sizes.max_genes + 1,
+            max_positions=(sizes.attended_genes or sizes.max_genes) + 1,
             hidden_size=sizes.hidden_size,
             n_layers=sizes.n_layers,
             n_heads=sizes.n_heads,
             intermediate_size=sizes.intermediate_size,
+            bag_size=sizes.bag_size,
             dropout=sizes.dropout,
             attention_dropout=sizes.attention_dropout,
             pooling=sizes.pooling,
@@ -162,7 +164,9 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = LangCell(config, vocabulary)
-    if sizes.init_gene_embeddings == "svd":
+    if sizes.start_from:
+        start_from_bag(model, sizes.start_from)
+    elif sizes.init_gene_embeddings == "svd":
         embeddings = svd_gene_embeddings(
             corpus, vocabulary, width=sizes.hidden_size, std=sizes.init_std, seed=recipe.seed
         )
@@ -210,13 +214,16 @@ def _encode_texts(
         rows = [ontology.index[term_id] for term_id in candidates]
         # Row: label, column: itself or an ancestor. 3,000 x 3,000, not cells x genes.
         below = torch.from_numpy(ontology.closure[rows][:, rows].toarray().astype(np.float32))
+    described = [table.texts[own[0]] for own in table.bare]
+    # Token states of all templates take long, and matching alone reads them.
+    templates = encode_templates(model, described if losses.matching else described[:1])
     targets = ancestor_targets(ontology, corpus.term_ids, candidates, losses.ancestor_decay)
     comparable = comparable_terms(ontology, corpus.term_ids, candidates)
     return TextTensors(
         pooled=pool_cached(model, table.texts),
         term=torch.from_numpy(table.term),
         aspects=torch.from_numpy(table.aspects),
-        templates=encode_templates(model, [table.texts[own[0]] for own in table.bare]),
+        templates=templates,
         template_rows=torch.tensor([own[0] for own in table.bare]),
         comparable=torch.from_numpy(comparable_terms(ontology, corpus.term_ids, corpus.term_ids)),
         labels=pool_cached(model, wordings.texts),

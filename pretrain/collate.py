@@ -115,14 +115,16 @@ class StepBuilder:
         input_ids, attention_mask = self._collate(cells, step)
         n_cells = len(examples)
         rng = self._rng(step, _MASKS)
+        # Genes beyond the positions have no state that could predict them.
+        positions = (recipe.model.attended_genes or recipe.model.max_genes) + 1
         masked, hidden = mask_tokens(
-            input_ids[:n_cells],
+            input_ids[:n_cells, :positions],
             recipe.augmentation.mask,
             rng,
             mask_id=self.vocabulary.mask_id,
             n_genes=self.vocabulary.n_genes,
         )
-        input_ids[:n_cells] = masked
+        input_ids[:n_cells, :positions] = masked
         rows, columns = np.nonzero(hidden != IGNORED)
         kept = rng.permutation(len(rows))[: recipe.losses.masked_positions]
         rows, columns = rows[kept], columns[kept]

@@ -69,8 +69,10 @@ class Model(Section):
     n_layers: int = Field(default=3, ge=1)  # a bag has one hidden layer in any case
     hidden_size: int = Field(default=256, ge=1)
     n_heads: int = Field(default=4, ge=1)
-    intermediate_size: int = Field(default=512, ge=1)
+    intermediate_size: int = Field(default=512, ge=1)  # of a transformer's blocks
+    bag_size: int = Field(default=0, ge=0)  # hidden layer of a bag, or of one beside a transformer
     max_genes: int = Field(default=256, ge=1)
+    attended_genes: int = Field(default=0, ge=0)  # that a transformer reads; 0: all max_genes
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)  # above 0 torch has no fast CPU path
     pooling: Literal["cls", "mean"] = "cls"
@@ -82,6 +84,7 @@ class Model(Section):
     matching_interaction: bool = True  # without it the head needs far more pairs
     init_gene_embeddings: Literal["random", "svd"] = "svd"
     init_std: float = Field(default=0.02, gt=0)  # of gene embeddings that begin as an SVD
+    start_from: str = ""  # checkpoint of a bag of genes; a transformer learns what it leaves open
 
 
 class Text(Section):
