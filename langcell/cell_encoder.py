@@ -75,9 +75,10 @@ class CellEncoder(nn.Module):
 
         Only the bag reads tokens beyond the positions; they have no states.
         """
-        positions = self.config.max_positions
-        ids = input_ids[:, :positions]
-        mask = None if attention_mask is None else attention_mask[:, :positions]
+        ids, mask = input_ids, attention_mask
+        if self.mix is not None:
+            ids = ids[:, : self.config.max_positions]
+            mask = None if mask is None else mask[:, : self.config.max_positions]
         states = self(ids, mask, cls_only=cls_only and self.config.pooling == "cls")
         pooled = self.pool(states, mask)
         if self.mix is not None:

@@ -56,7 +56,7 @@ def test_a_recipe_that_is_missing_or_no_yaml_is_named(tmp_path: Path) -> None:
         read_recipe(broken)
 
 
-@pytest.mark.parametrize("name", ["mini", "tiny"])
+@pytest.mark.parametrize("name", ["mini", "mini-fast", "mini-fast-member", "tiny"])
 def test_bundled_recipes_are_valid(name: str) -> None:
     assert isinstance(read_recipe(find_recipe(Path(name))), Recipe)
 
@@ -67,6 +67,36 @@ def test_the_mini_recipe_names_every_training_file_once(shared: Path) -> None:
     assert named == set((shared / "corpus" / "train").glob("*/*.h5ad"))
     declared = {file.path for file in read.validation.files}
     assert all((shared / "corpus" / path).is_file() for path in declared)
+
+
+def test_a_recipe_extends_another_and_wins_over_it(recipe: Path, tmp_path: Path) -> None:
+    above = tmp_path / "above.yaml"
+    above.write_text("extends: recipe.yaml\nseed: 4\noptimisation: {lr: 0.1}\n")
+    read = read_recipe(above, ["optimisation.steps=9"])
+    assert (read.seed, read.optimisation.lr, read.optimisation.steps) == (4, 0.1, 9)
+    assert read.sources[0].scale == "log2"
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ValueError, match="extends itself"):
+        read_recipe(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("extends: absent.yaml\n")
+    with pytest.raises(FileNotFoundError, match=r"absent\.yaml"):
+        read_recipe(tmp_path / "c.yaml")
+
+
+def test_teachers_and_their_loss_go_together(recipe: Path) -> None:
+    with pytest.raises(ValueError, match="go together"):
+        read_recipe(recipe, ["teachers=[somewhere]"])
+    with pytest.raises(ValueError, match="go together"):
+        read_recipe(recipe, ["losses.distillation=1"])
+
+
+def test_a_bag_with_masked_genes_is_refused(recipe: Path) -> None:
+    with pytest.raises(ValueError, match="masked genes"):
+        read_recipe(recipe, ["model.kind=bag", "model.bag_size=8"])
 
 
 def test_the_learning_rate_warms_up_and_then_falls() -> None:
