@@ -44,12 +44,12 @@ class LabelIndex:
                 f"label. Got {features.shape}."
             )
         self.ids = tuple(ids)
-        self.n_dimensions = features.shape[1]
+        self.features = features
         # A further dimension in which every query is 1: the search subtracts the offsets itself.
         column = np.zeros(len(ids)) if offsets is None else -offsets
-        self.features = np.column_stack([features, column]).astype(np.float32)
-        self._flat = faiss.IndexFlatIP(self.features.shape[1])
-        self._flat.add(self.features)
+        self._rows = np.column_stack([features, column]).astype(np.float32)
+        self._flat = faiss.IndexFlatIP(self._rows.shape[1])
+        self._flat.add(self._rows)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,14 +82,14 @@ class LabelIndex:
         """Return log sum over all labels of exp(scale * similarity), float64, shape (n_cells,)."""
         total = np.empty(len(cell_features), dtype=np.float64)
         for rows, queries in self._queries(cell_features):
-            logits = scale * (queries @ self.features.T).astype(np.float64)  # (rows, n_labels)
+            logits = scale * (queries @ self._rows.T).astype(np.float64)  # (rows, n_labels)
             total[rows] = logsumexp(logits[: rows.stop - rows.start], axis=1)
         return total
 
     def _queries(self, cell_features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         for start in range(0, len(cell_features), QUERY_ROWS):
             rows = slice(start, min(start + QUERY_ROWS, len(cell_features)))
-            queries = np.zeros((QUERY_ROWS, self.n_dimensions + 1), dtype=np.float32)
+            queries = np.zeros((QUERY_ROWS, self._rows.shape[1]), dtype=np.float32)
             queries[: rows.stop - rows.start, :-1] = cell_features[rows]
             queries[:, -1] = 1
             yield rows, queries
