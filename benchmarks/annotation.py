@@ -120,7 +120,7 @@ def main() -> None:
             check_output(arguments.json, suffixes=(".json",), overwrite=True)
         models = {
             name: LangCell.from_pretrained(name, device=arguments.device)
-            for name in arguments.model or ["mini"]
+            for name in arguments.model or ["mini", "mini-fast"]
             if name != "none"
         }
         files = read_validation_files(corpus)

@@ -11,7 +11,15 @@ from langcell.embed import embed_cells
 from langcell.model import LangCell
 from ontology.graph import Ontology
 from zeroshot.annotator import AnnotateOptions, CellScorer
-from zeroshot.candidates import CandidateSet, candidate_features, own_candidates
+from zeroshot.candidates import (
+    CandidateSet,
+    candidate_features,
+    candidate_offsets,
+    own_candidates,
+    part_of_ontology,
+)
+
+_CHOICE = 100  # so many candidates are a choice, as `--labels` makes it; more are an ontology's
 
 
 class Annotator(Protocol):
@@ -57,10 +65,16 @@ class LangCellAnnotator:
 
     def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
         """Score cells as `langcell zeroshot` does; see `Annotator.scores`."""
-        chosen = own_candidates(candidates, self._ontology)
+        if len(candidates) <= _CHOICE:
+            chosen = own_candidates(candidates, self._ontology)
+        else:
+            chosen = part_of_ontology(candidates, self._ontology, described="terms")
         if self._options.rerank:
             return self._reranked(file, chosen)
-        return self._features(file) @ candidate_features(chosen, self._model).T
+        features = candidate_features(chosen, self._model)
+        similarities = self._features(file) @ features.T  # (n_cells, n_candidates)
+        offsets = candidate_offsets(chosen, features, self._model)
+        return similarities if offsets is None else similarities - offsets
 
     def _features(self, file: LabelledFile) -> np.ndarray:
         """Features of the labelled cells; those of the last file are kept for its next space."""

@@ -71,7 +71,7 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
-    parser.add_argument("--model", default="mini", help="bundled name, folder or hub id")
+    parser.add_argument("--model", default="mini-fast", help="bundled name, folder or hub id")
     options = parser.parse_args()
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)

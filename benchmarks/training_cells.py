@@ -93,7 +93,7 @@ class Problem:
 
 def bundled_recipe(corpus: Path) -> Recipe:
     """Return the recipe of the bundled model, whose sources are the training split."""
-    return read_recipe(find_recipe(Path("mini")), [f"corpus_root={corpus}"])
+    return read_recipe(find_recipe(Path("corpus")), [f"corpus_root={corpus}"])
 
 
 def read_training_split(recipe: Recipe, ontology: Ontology) -> Corpus:

@@ -49,7 +49,7 @@ def embed(
             "Default: <name>.langcell.h5ad in the current folder."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini",
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
     layer: Annotated[
         str | None, typer.Option(help="Layer of the raw counts, if not found.")
     ] = None,

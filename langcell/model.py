@@ -50,7 +50,7 @@ class LangCell(nn.Module):
 
     Examples
     --------
-    >>> model = LangCell.from_pretrained("mini")  # doctest: +SKIP
+    >>> model = LangCell.from_pretrained("mini-fast")  # doctest: +SKIP
     >>> model.encode_texts(["cell type: B cell. "]).shape  # doctest: +SKIP
     (1, 256)
     """
@@ -135,6 +135,8 @@ class LangCell(nn.Module):
         """
         states, pooled = self.cell_encoder.encode(input_ids, attention_mask, cls_only=cls_only)
         features = functional.normalize(self.cell_projection(pooled), dim=-1)
+        if attention_mask is not None and not cls_only:
+            attention_mask = attention_mask[:, : states.shape[1]]  # that of the states
         return CellFeatures(
             states=states, attention_mask=attention_mask, pooled=pooled, features=features
         )

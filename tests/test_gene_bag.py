@@ -111,6 +111,7 @@ def test_the_bag_beside_a_transformer_reads_the_genes_beyond_it() -> None:
     with inference(model):
         first, second = model.encode_cell(ids, mask), model.encode_cell(other, mask)
     assert first.states.shape == (3, 6, 8)
+    assert first.attention_mask is not None and first.attention_mask.shape == (3, 6)
     torch.testing.assert_close(first.states, second.states)
     assert (first.features[0] - second.features[0]).abs().max() > 1e-4
     torch.testing.assert_close(first.features[1:], second.features[1:])

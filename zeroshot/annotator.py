@@ -61,7 +61,7 @@ class AnnotateOptions:
 def annotate(
     source: "AnnData | str | Path",
     *,
-    model: LangCell | str | Path = "mini",
+    model: LangCell | str | Path = "mini-fast",
     labels: Sequence[str] | None = None,
     out: str | Path | None = None,
     options: AnnotateOptions | None = None,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from ontology.graph import Ontology
 from ontology.labels import LabelResolver, Resolution
 
 _ID = re.compile(r"[A-Za-z]+[:_]\d+")
+_SPECIFICITY = 1.0  # chosen on the validation studies, as the bundled models
 FREE_TEXT = "text:"  # what a label begins with that is a description and no term
 
 
@@ -29,6 +30,8 @@ class CandidateSet:
     names: names as the ontology has them; free text as given
     texts: what the text encoder reads
     described: where the set comes from, such as "all cell types" or "given"
+    specificity: information content of each term (Resnik 1995, over the terms of the set), 0 for
+        the root to 1 for a leaf; only of a whole ontology
     is_choice: True where someone chose the labels for the cells at hand, so that each is as likely
         beforehand; False for a whole ontology, most of which the cells cannot be
     """
@@ -38,6 +41,7 @@ class CandidateSet:
     texts: tuple[str, ...]
     described: str
     is_choice: bool = False
+    specificity: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -53,12 +57,17 @@ class CandidateSet:
 
 def all_candidates(ontology: Ontology) -> CandidateSet:
     """Return every cell type of animal tissue (`ontology.candidates.all_cell_types`)."""
-    ids = all_cell_types(ontology)
+    return part_of_ontology(all_cell_types(ontology), ontology, described="all cell types")
+
+
+def part_of_ontology(ids: Sequence[str], ontology: Ontology, *, described: str) -> CandidateSet:
+    """Return terms that cells may be without anyone having chosen them for the cells."""
     return CandidateSet(
-        ids=ids,
+        ids=tuple(ids),
         names=tuple(ontology.terms[term_id].name for term_id in ids),
         texts=tuple(describe(ontology, term_id) for term_id in ids),
-        described="all cell types",
+        described=described,
+        specificity=_specificity(ids, ontology),
     )
 
 
@@ -168,17 +177,28 @@ def read_labels(given: str) -> list[str]:
     return [label.strip() for label in given.split(";") if label.strip()]
 
 
+def _specificity(ids: Sequence[str], ontology: Ontology) -> np.ndarray:
+    """Return -log of the share of terms at or below each, scaled to 0 to 1, shape (n_terms,)."""
+    rows = [ontology.index[term_id] for term_id in ids]
+    n_below = np.asarray(ontology.closure[rows][:, rows].sum(axis=0)).ravel()
+    return 1 - np.log(n_below) / np.log(max(2, len(ids)))
+
+
 def candidate_offsets(
     candidates: CandidateSet, features: np.ndarray, model: LangCell
 ) -> np.ndarray | None:
     """Return what is taken off the similarity of each candidate, shape (n_candidates,).
 
-    Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`); None for
-    a whole ontology, or a model without reference cells.
+    Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`). In a
+    whole ontology every term competes with its own ancestors, which are true too and say less: a
+    specific term gets up to one unit of log-probability more. None for a model without reference
+    cells, which is scored by similarity alone.
     """
-    if not candidates.is_choice or model.reference is None:
+    if model.reference is None:
         return None
-    return model.reference.label_offsets(features, model.scale.item())
+    if candidates.is_choice:
+        return model.reference.label_offsets(features, model.scale.item())
+    return -_SPECIFICITY * candidates.specificity / model.scale.item()
 
 
 def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:

@@ -23,7 +23,7 @@ def zeroshot(
             "Default: <name>.langcell.h5ad in the current folder."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini",
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
     labels: Annotated[
         str | None,
         typer.Option(

@@ -27,7 +27,7 @@ class AnnotationRun:
 
     source: Path
     out: Path | None  # None: into the source itself
-    model: str = "mini"
+    model: str = "mini-fast"
     labels: str | None = None
     truth: str | None = None
     options: AnnotateOptions = field(default_factory=AnnotateOptions)
