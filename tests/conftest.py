@@ -66,7 +66,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]
     torch.manual_seed(0)
     model = LangCell(config, vocabulary)
     with torch.no_grad():  # as initialised, position and not gene tells cells apart
-        model.cell_encoder.embeddings.token.weight.mul_(20)
+        model.cell_encoder.gene_embeddings.mul_(20)
     ontology = Ontology.bundled()
     term_ids = all_cell_types(ontology)
     model.label_embeddings = LabelEmbeddings(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langcell.bert import inference
-from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig
+from langcell.config import CellEncoderConfig, CellEncoderKind, LangCellConfig, MatchingConfig
 from langcell.gene_bag import GeneBag
 from langcell.genes import GeneVocabulary
 from langcell.model import LangCell
@@ -25,7 +25,7 @@ def make_vocabulary(n_genes: int = N_GENES) -> GeneVocabulary:
     )
 
 
-def make_model(kind: str, *, bag_size: int = 12, max_positions: int = 6) -> LangCell:
+def make_model(kind: CellEncoderKind, *, bag_size: int = 12, max_positions: int = 6) -> LangCell:
     config = LangCellConfig(
         cell=CellEncoderConfig(
             kind=kind,

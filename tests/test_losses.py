@@ -126,6 +126,7 @@ def test_distillation_is_least_where_the_student_agrees() -> None:
     loss = distillation_loss(student, labels, own, 5.0)
     loss.backward()
     assert loss.item() == pytest.approx(-(own * own.log()).sum(dim=1).mean().item(), abs=1e-5)
+    assert student.grad is not None
     assert student.grad.abs().max() < 1e-6
     assert distillation_loss(cells, labels, own.roll(1, dims=0), 5.0) > loss
 
