@@ -19,6 +19,7 @@ from pretrain.collate import StepBuilder
 from pretrain.config import Recipe
 from pretrain.corpus import Corpus, read_corpus
 from pretrain.gene_init import svd_gene_embeddings
+from pretrain.holdout import HeldOut, hold_out
 from pretrain.label_texts import LabelTexts, build_label_texts
 from pretrain.negatives import ancestor_targets, comparable_terms
 from pretrain.objective import TextTensors
@@ -45,6 +46,8 @@ class Parts:
         Tokens of the cells whose features travel with it (`langcell.reference`).
     """
 
+    ontology: Ontology
+    held_out: HeldOut
     corpus: Corpus
     model: LangCell
     builder: StepBuilder
@@ -81,7 +84,9 @@ def build_parts(
         Takes a line at each stage.
     """
     ontology = open_ontology(recipe)
-    corpus = _read(recipe, ontology, say)
+    files = find_sources(recipe)
+    held_out = hold_out(recipe, files, ontology)
+    corpus = _read(recipe, files, held_out, ontology, say)
     if vocabulary is None:
         say("choosing genes and estimating their medians")
         vocabulary = build_vocabulary(
@@ -119,6 +124,8 @@ def build_parts(
         teacher_genes=teachers.max_genes if teachers else 0,
     )
     return Parts(
+        ontology=ontology,
+        held_out=held_out,
         corpus=corpus,
         model=model,
         builder=builder,
@@ -175,9 +182,16 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
     return model
 
 
-def _read(recipe: Recipe, ontology: Ontology, say: Callable[[str], None]) -> Corpus:
-    files = find_sources(recipe)
+def _read(
+    recipe: Recipe,
+    files: list[SourceFile],
+    held_out: HeldOut,
+    ontology: Ontology,
+    say: Callable[[str], None],
+) -> Corpus:
     done = 0
+    for line in held_out.lines(ontology):
+        say(line)
 
     def on_file(file: SourceFile) -> None:
         nonlocal done
@@ -185,7 +199,9 @@ def _read(recipe: Recipe, ontology: Ontology, say: Callable[[str], None]) -> Cor
         if done == 1 or done % 20 == 0 or done == len(files):
             say(f"reading {file.name} ({done} of {len(files)} files)")
 
-    corpus = read_corpus(files, recipe.columns, ontology, on_file=on_file)
+    corpus = read_corpus(
+        files, recipe.columns, ontology, without=held_out.term_ids, on_file=on_file
+    )
     n_profiles = int(np.isin(corpus.source, [i for i, f in enumerate(files) if f.is_profile]).sum())
     say(
         f"{corpus.n_examples - n_profiles} cells and {n_profiles} profiles of "

@@ -69,6 +69,8 @@ def _print_plan(plan: "Plan", *, is_long: bool) -> None:
         f"{plan.n_studies} studies in {len(training)} files; {plan.ontology}",
         err=not is_long,
     )
+    for line in plan.held_out if is_long else ():
+        typer.echo(line)
     if plan.validation_only:
         typer.echo(
             f"validation types without training data: {', '.join(plan.validation_only)}",

@@ -53,6 +53,17 @@ class Validation(Section):
     batch_size: int = Field(default=64, ge=1)
 
 
+class Holdout(Section):
+    """Training types that the run never sees, to measure how well it names unseen ones.
+
+    Their texts stay among the labels, as those of all other types without data do. Teachers must
+    have been trained with the same holdout.
+    """
+
+    share: float = Field(default=0.0, ge=0, lt=1)  # of the training types, descendants counted
+    seed: int = Field(default=0, ge=0)  # of the hash that chooses them
+
+
 class Vocabulary(Section):
     """Which genes become tokens, and how their medians are estimated."""
 
@@ -149,6 +160,7 @@ class Augmentation(Section):
 class Balance(Section):
     """How often each cell type, and each study in it, is drawn."""
 
+    by_type: bool = True  # else each row is as likely as any other, but for the cap
     type_power: float = Field(
         default=0.5, ge=0, le=1
     )  # weight of a type ~ its number of studies ** power
@@ -184,6 +196,7 @@ class Recipe(Section):
     ontology: str = "bundled"  # or the path of an .obo file
     columns: Columns = Columns()
     sources: tuple[Source, ...] = Field(min_length=1)
+    holdout: Holdout = Holdout()
     validation: Validation = Validation()
     vocabulary: Vocabulary = Vocabulary()
     model: Model = Model()

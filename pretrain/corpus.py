@@ -1,6 +1,6 @@
 """The training corpus in memory: linear values of labelled cells and profiles, gene by gene."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,7 @@ def read_corpus(
     columns: Columns,
     ontology: Ontology,
     *,
+    without: Set[str] = frozenset(),
     on_file: Callable[[SourceFile], None] = lambda file: None,
 ) -> Corpus:
     """Read the labelled rows of all files into memory.
@@ -97,6 +98,8 @@ def read_corpus(
     ----------
     files
         From `find_sources`.
+    without
+        Types whose rows are left out.
     on_file
         Called before each file, for a progress display.
 
@@ -112,7 +115,7 @@ def read_corpus(
     labelled, blocks, measured, reports = [], [], [], []
     for file in files:
         on_file(file)
-        rows = label_rows(file.path, columns, ontology)
+        rows = label_rows(file.path, columns, ontology, without=without)
         values, has = _read_values(file, rows.rows, column_of)
         labelled.append(rows)
         blocks.append(values)

@@ -1,6 +1,7 @@
 """The dry run: look at everything that a run needs, before its first step."""
 
 import os
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from langcell.towers import find_tower
 from ontology.graph import Ontology
 from pretrain.build import open_ontology
 from pretrain.config import Recipe
+from pretrain.holdout import hold_out
 from pretrain.sources import SourceFile, find_sources, label_rows
 
 
@@ -36,6 +38,7 @@ class Plan:
     ontology: str
     n_terms: int
     n_studies: int
+    held_out: tuple[str, ...]  # lines that say which types, and how many rows
     validation_only: tuple[str, ...]  # validation types that no training file has
 
 
@@ -51,8 +54,12 @@ def plan(recipe: Recipe) -> Plan:
     find_tower(recipe.text.tower)
     _check_output(Path(recipe.output).expanduser())
     files, terms, studies = [], set(), set()
-    for file in find_sources(recipe):
-        planned, own_terms, own_studies = _look(file, recipe, ontology, None)
+    sources = find_sources(recipe)
+    held_out = hold_out(recipe, sources, ontology)
+    for file in sources:
+        planned, own_terms, own_studies = _look(
+            file, recipe, ontology, None, without=held_out.term_ids
+        )
         files.append(planned)
         terms |= own_terms
         studies |= own_studies
@@ -72,14 +79,20 @@ def plan(recipe: Recipe) -> Plan:
         ontology=ontology.title,
         n_terms=len(terms),
         n_studies=len(studies),
+        held_out=tuple(held_out.lines(ontology)),
         validation_only=tuple(sorted(validated - terms)),
     )
 
 
 def _look(
-    file: SourceFile, recipe: Recipe, ontology: Ontology, role: str | None
+    file: SourceFile,
+    recipe: Recipe,
+    ontology: Ontology,
+    role: str | None,
+    *,
+    without: Set[str] = frozenset(),
 ) -> tuple[PlannedFile, set[str], set[str]]:
-    rows = label_rows(file.path, recipe.columns, ontology)
+    rows = label_rows(file.path, recipe.columns, ontology, without=without)
     with open_counts(file.path, scale=file.scale) as matrix:
         n_genes = int(np.count_nonzero(matrix.resolution.ensembl_ids != ""))
     if not n_genes:

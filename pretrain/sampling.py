@@ -43,8 +43,12 @@ def example_weights(corpus: Corpus, balance: Balance) -> np.ndarray:
     """Return the probability of drawing each example, shape (n_examples,).
 
     A type weighs its number of studies to the power `type_power`; within a type its studies weigh
-    the same, within a study its examples. No study is drawn more often than `study_share`.
+    the same, within a study its examples. Without `by_type` all examples weigh the same. No study
+    is drawn more often than `study_share`.
     """
+    if not balance.by_type:
+        even = np.full(corpus.n_examples, 1 / corpus.n_examples)
+        return _cap_studies(even, corpus.study, len(corpus.studies), balance.study_share)
     pairs, pair, sizes = np.unique(
         corpus.term.astype(np.int64) * len(corpus.studies) + corpus.study,
         return_inverse=True,

@@ -1,6 +1,6 @@
 """The files that a recipe names, and their labelled rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -104,11 +104,13 @@ def read_obs(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is not a readable h5ad file: {error}") from error
 
 
-def label_rows(path: Path, columns: Columns, ontology: Ontology) -> LabelledRows:
+def label_rows(
+    path: Path, columns: Columns, ontology: Ontology, *, without: Set[str] = frozenset()
+) -> LabelledRows:
     """Return the rows of a file that carry a term of the ontology.
 
     Rows with an empty id are skipped: the authors gave no type. Obsolete ids are replaced where
-    the ontology says by what.
+    the ontology says by what. Rows of the types in `without` are skipped too.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def label_rows(path: Path, columns: Columns, ontology: Ontology) -> LabelledRows
         term_id: ontology.current(term_id) or "" for term_id in sorted(set(given) - {""})
     }
     terms = np.array([current.get(term_id, "") for term_id in given], dtype=object)
-    rows = np.flatnonzero(terms != "")
+    rows = np.flatnonzero([term_id != "" and term_id not in without for term_id in terms])
     studies = _strings(obs, columns.study)
     studies[studies == ""] = path.stem
     further = [_strings(obs, getattr(columns, name)) for name in ASPECT_COLUMNS]

@@ -17,6 +17,7 @@ from langcell.threads import set_threads
 from pretrain.build import Parts, build_parts
 from pretrain.config import Recipe
 from pretrain.datamodule import PretrainData
+from pretrain.holdout import FILE as HOLDOUT
 from pretrain.keeper import LAST, Keeper
 from pretrain.module import PretrainModule
 from pretrain.validation import StudyScore, reference_features, score_studies
@@ -32,7 +33,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     ----------
     recipe
         Checked recipe; `recipe.output` gets `best/` and `last/` (checkpoint folders), `last.ckpt`
-        (to resume from), `genes.tsv`, `recipe.yaml` and `logs/` (TensorBoard and CSV).
+        (to resume from), `genes.tsv`, `recipe.yaml`, `logs/` (TensorBoard and CSV), and `holdout.tsv`
+        where types were held out.
     resume
         Go on from `last.ckpt` if there is one. The result is that of a run that was not
         interrupted, to the bit for the same number of threads.
@@ -54,6 +56,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     parts = build_parts(recipe, vocabulary=vocabulary, say=_say)
     assert parts.model.vocabulary is not None
     parts.model.vocabulary.write(genes)
+    if parts.held_out.roots:
+        parts.held_out.write(output / HOLDOUT, parts.ontology)
     torch.manual_seed(recipe.seed)  # dropout; the keeper restores its state on resumption
     module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
     keeper = Keeper(

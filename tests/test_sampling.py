@@ -68,6 +68,8 @@ def test_types_weigh_by_studies_and_studies_by_themselves() -> None:
     capped = example_weights(corpus, Balance(type_power=0.5, study_share=0.6))
     assert np.bincount(corpus.study, capped).max() == pytest.approx(0.6)
     assert capped.sum() == pytest.approx(1)
+    even = example_weights(corpus, Balance(by_type=False, study_share=1))
+    np.testing.assert_allclose(even, 1 / 12)
 
 
 def test_draws_depend_on_seed_step_index_and_view_alone() -> None:
