@@ -110,10 +110,10 @@ def print_summary(table: pd.DataFrame) -> None:
     """Print the table: means over studies on the left, each study on the right."""
     columns = [each for each in table.columns if each != "seeds"]
     heads = [f"{each:>8.8}" for each in columns]
-    print(f"{'taken out':<42} seeds {' '.join(heads[:4])} | {' '.join(heads[4:])}")
+    print(f"{'taken out':<46} seeds {' '.join(heads[:4])} | {' '.join(heads[4:])}")
     for title, row in table.iterrows():
         cells = [f"{row[each]:8.3f}" for each in columns]
-        print(f"{title:<42} {row.seeds:5.0f} {' '.join(cells[:4])} | {' '.join(cells[4:])}")
+        print(f"{title:<46} {row.seeds:5.0f} {' '.join(cells[:4])} | {' '.join(cells[4:])}")
 
 
 def score_parts(

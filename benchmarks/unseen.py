@@ -30,6 +30,7 @@ from benchmarks.studies import LabelledFile, read_validation_files, shared_folde
 from benchmarks.training_cells import read_training_split
 from benchmarks.type_scores import FIGURES, score_types
 from benchmarks.unseen_cells import TypeCells, choose_types, draw_type_cells
+from benchmarks.unseen_table import print_groups
 from langcell.metrics import h_score
 from langcell.model import LangCell
 from langcell.threads import set_threads
@@ -42,15 +43,6 @@ from zeroshot.candidates import all_candidates, own_candidates
 
 SHARE = 0.1
 VALIDATION, TRAINING = "validation studies", "training studies"
-_RUNS = {
-    "without them": "trained without the removed types",
-    "full recipe": "for comparison: trained with them",
-}
-_SPACES = {
-    "own": "the study's own types",
-    "choice": "the removed and as many kept types",
-    "all": "all CL",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,23 +148,6 @@ def score_seed(
         for table in score_training(model, drawn, ontology):
             row = compare_groups(table, removed, kept)
             yield {"run": name, "seed": seed, "cells": table.cells, "space": table.space, **row}
-
-
-def print_groups(figures: pd.DataFrame) -> None:
-    """Print, for each run, cells and label space, a line a seed and one of their means."""
-    print("mean over types (validation: over study and type); chance in brackets")
-    for (name, cells, space), rows in figures.groupby(["run", "cells", "space"], sort=False):
-        print(f"\n{_RUNS[name]}; cells of {cells}; candidates: {_SPACES[space]}")
-        heads = [f"{figure + ' removed':>21}{'kept':>16}{'harmonic':>9}" for figure in FIGURES]
-        print(f"{'seed':<6}{'types':>9}{''.join(heads)}")
-        mean = rows.drop(columns=["run", "cells", "space", "seed"]).mean()
-        for title, row in [*((str(row.seed), row) for _, row in rows.iterrows()), ("mean", mean)]:
-            print(f"{title:<6}{row.removed_types:4.0f}+{row.kept_types:4.0f}", end="")
-            for figure in FIGURES:
-                removed = f"{row[f'removed_{figure}']:.3f} ({row[f'removed_chance_{figure}']:.4f})"
-                kept = f"{row[f'kept_{figure}']:.3f} ({row[f'kept_chance_{figure}']:.4f})"
-                print(f"{removed:>21}{kept:>16}{row[f'h_{figure}']:9.3f}", end="")
-            print()
 
 
 def print_natural(

@@ -8,8 +8,9 @@ import pytest
 from scipy import sparse
 
 from benchmarks.type_scores import score_types
-from benchmarks.unseen import TypeTable, compare_groups, print_groups
+from benchmarks.unseen import TypeTable, compare_groups
 from benchmarks.unseen_cells import CELLS_PER_TYPE, choose_types, draw_type_cells
+from benchmarks.unseen_table import print_groups
 from langcell.gene_table import GeneTable
 from langcell.model import LangCell
 from ontology.graph import Ontology
@@ -61,9 +62,10 @@ def test_groups_are_compared_by_mean_and_harmonic_mean(capsys: pytest.CaptureFix
         {"run": "without them", "seed": seed, "cells": table.cells, "space": "all", **row}
         for seed in (0, 1)
     ]
+    records.append({**records[0], "seed": 2, "kept_accuracy": 0.1, "removed_accuracy": np.nan})
     print_groups(pd.DataFrame(records))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines[-3:]] == ["0", "1", "mean"]
+    assert [line[0] for line in lines[-4:]] == ["0", "1", "2", "mean"]
     assert lines[-1].count("0.320") == 2
 
 
