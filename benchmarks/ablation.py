@@ -29,7 +29,7 @@ from ontology.graph import Ontology
 from zeroshot.candidates import all_candidates, own_candidates
 
 FIGURES = ("own mF1", "own acc", "all desc", "all top5")
-_NO_OFFSETS = "no label offsets at inference"
+_NO_OFFSETS = "no offsets of own labels at inference"
 _DEVIATION = ", sd over seeds"
 
 
@@ -70,7 +70,7 @@ def score_model(
         features = file_features(model, file)
         own = own_candidates(sorted(set(file.truth_ids)), ontology)
         for space, candidates in (("own", own), ("plain", own), ("all", everything)):
-            scores = candidate_scores(model, features, candidates, offsets=space == "own")
+            scores = candidate_scores(model, features, candidates, offsets=space != "plain")
             found = score_space(file.truth_ids, scores, candidates.ids, ontology)
             spaces[space][file.study].append(found)
     tables = {space: by_study(found) for space, found in spaces.items()}

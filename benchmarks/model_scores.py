@@ -27,7 +27,7 @@ def candidate_scores(
     Parameters
     ----------
     features: of cells, shape (n_cells, embedding_dim)
-    offsets: labels of a choice compete evenly, as they do for a user
+    offsets: take off what `candidate_offsets` says, as is done for a user
     """
     texts = candidate_features(candidates, model)
     scores = features @ texts.T
