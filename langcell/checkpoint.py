@@ -4,15 +4,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from langcell import hub, reference
 from langcell.config import LangCellConfig
@@ -46,6 +48,33 @@ class Checkpoint:
     labels: LabelEmbeddings | None = None
     reference: ReferenceCells | None = None
     sha256: str = ""
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves out every function of torch.nn.init."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def unset_weights() -> Iterator[None]:
+    """Build modules without weights, for those that are read right after.
+
+    The meta device alone is not enough: drawing random numbers there imports torch's compiler,
+    which takes as long as torch itself.
+    """
+    with torch.device("meta"), _NoInitialisation():
+        yield
 
 
 def list_bundled_models() -> tuple[str, ...]:

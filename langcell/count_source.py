@@ -8,6 +8,18 @@ import numpy as np
 from langcell.row_readers import RowReader
 
 KINDS = "h5ad, zarr, 10x h5 and folders with a 10x matrix.mtx"
+# Columns of var that may hold better names than its index does.
+GENE_COLUMNS = (
+    "ensembl_id",
+    "gene_ids",
+    "gene_id",
+    "feature_id",
+    "gene_symbols",
+    "gene_symbol",
+    "gene_name",
+    "gene_names",
+    "feature_name",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from anndata import AnnData
 from scipy import sparse
 
 from langcell.count_choice import Choice, choose_matrix
@@ -14,6 +14,9 @@ from langcell.count_files import open_source
 from langcell.count_scale import Scale, Transform, make_linear
 from langcell.count_source import CountSource, GeneColumns
 from langcell.genes import GeneResolution, GeneTable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +159,7 @@ def _damage_named(what: str, *also: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def open_counts(
-    source: AnnData | str | os.PathLike[str],
+    source: "AnnData | str | os.PathLike[str]",
     *,
     layer: str | None = None,
     allow_normalized: bool = False,

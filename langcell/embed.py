@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from langcell.bert import inference
 from langcell.features import CellFeatures
+from langcell.gene_bag import GeneBag
 from langcell.tokenizer import RankTokenizer, TokenBlock, collate_tokens
 
 if TYPE_CHECKING:
@@ -42,9 +44,11 @@ class CellEmbeddings:
     cells: CellFeatures | None = None
 
 
-def default_batch_size(device: torch.device) -> int:
-    """Return how many cells to compute at once; on a CPU small batches are the fastest."""
-    return 8 if device.type == "cpu" else 64
+def default_batch_size(model: "LangCell") -> int:
+    """Return how many cells to compute at once; a CPU attends the fastest in small batches."""
+    if isinstance(model.cell_encoder, GeneBag):
+        return 256
+    return 8 if model.device.type == "cpu" else 64
 
 
 def embed_cells(
@@ -78,13 +82,16 @@ def embed_cells(
         Called with the number of cells of each block once it is done.
     """
     tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
-    batch_size = batch_size or default_batch_size(model.device)
+    batch_size = batch_size or default_batch_size(model)
     step = _group_cells(model) if states else BLOCK_CELLS
     for block in tokenizer.tokenize(matrix, rows=BLOCK_CELLS, check_coverage=check_coverage):
         for first in range(0, block.n_cells, step):
             rows = np.arange(first, min(first + step, block.n_cells))
             with inference(model):
-                embedded = _embed_rows(model, block, rows, batch_size, states)
+                if isinstance(model.cell_encoder, GeneBag) and not states:
+                    embedded = _embed_bags(model, model.cell_encoder, block, batch_size)
+                else:
+                    embedded = _embed_rows(model, block, rows, batch_size, states)
             yield embedded
             if progress is not None:
                 progress(len(rows))
@@ -94,6 +101,26 @@ def _group_cells(model: "LangCell") -> int:
     """Return how many cells' states fit the memory set aside: a power of two, divides a block."""
     floats = (model.config.max_genes + 1) * model.config.cell.hidden_size
     return min(BLOCK_CELLS, 2 ** max(0, (_STATE_FLOATS // floats).bit_length() - 1))
+
+
+def _embed_bags(
+    model: "LangCell", encoder: GeneBag, block: TokenBlock, batch_size: int
+) -> CellEmbeddings:
+    """Embed a token block as it stands: bags need neither padding nor cells of one length."""
+    features = np.empty((block.n_cells, model.config.embedding_dim), dtype=np.float32)
+    for first in range(0, block.n_cells, batch_size):
+        offsets = block.offsets[first : first + batch_size + 1]
+        n_cells = len(offsets) - 1
+        tokens = block.tokens[offsets[0] : offsets[-1]].astype(np.int32)
+        # Filled up with empty cells, so that products of matrices have one shape.
+        offsets = np.pad(offsets - offsets[0], (0, batch_size - n_cells), mode="edge")
+        pooled = encoder.encode_tokens(
+            torch.from_numpy(tokens).to(model.device),
+            torch.from_numpy(offsets.astype(np.int32)).to(model.device),
+        )
+        batch = functional.normalize(model.cell_projection(pooled), dim=-1)
+        features[first : first + n_cells] = batch[:n_cells].cpu().numpy()
+    return CellEmbeddings(start=block.start, features=features)
 
 
 def _embed_rows(

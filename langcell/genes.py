@@ -87,7 +87,8 @@ class GeneVocabulary:
 
     def token_ids(self, ensembl_ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """Return the token of each Ensembl id, -1 where unknown; int64, shape (n_ids,)."""
-        return np.array([self._token_of_id.get(name, -1) for name in ensembl_ids], dtype=np.int64)
+        token_of_id = self._token_of_id
+        return np.array([token_of_id.get(name, -1) for name in ensembl_ids], dtype=np.int64)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "GeneVocabulary":

@@ -12,7 +12,13 @@ from torch.nn import functional
 from langcell.bert import Attended, inference, init_weights
 from langcell.bert_weights import check_tensors
 from langcell.cell_encoder import CellEncoder
-from langcell.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint, write_checkpoint
+from langcell.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    resolve_checkpoint,
+    unset_weights,
+    write_checkpoint,
+)
 from langcell.config import LangCellConfig
 from langcell.counts import open_counts
 from langcell.device import find_device
@@ -322,7 +328,7 @@ class LangCell(nn.Module):
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, where: str) -> "LangCell":
         """Build the model that a checkpoint describes; `where` names it in errors."""
-        with torch.device("meta"):  # no time is spent on weights that are replaced at once
+        with unset_weights():
             model = cls(checkpoint.config, checkpoint.vocabulary)
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         check_tensors(checkpoint.tensors, shapes, where)

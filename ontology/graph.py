@@ -8,7 +8,6 @@ import numpy as np
 from scipy import sparse
 
 from ontology.bundled import read_bundled
-from ontology.obo import read_obo
 from ontology.term import OntologySource, Term
 
 
@@ -67,6 +66,8 @@ class Ontology:
     @classmethod
     def from_obo(cls, path: str | Path) -> "Ontology":
         """Return the ontology in an .obo or .obo.gz file; errors as in `ontology.obo.read_obo`."""
+        from ontology.obo import read_obo
+
         return cls(read_obo(path))
 
     def parents(self, term_id: str) -> tuple[str, ...]:

@@ -12,7 +12,13 @@ import pytest
 import torch
 from scipy import sparse
 
-from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
+from langcell.config import (
+    CellEncoderConfig,
+    CellEncoderKind,
+    LangCellConfig,
+    MatchingConfig,
+    TextEncoderConfig,
+)
 from langcell.gene_table import GeneTable
 from langcell.genes import GeneVocabulary
 from langcell.label_embeddings import LabelEmbeddings
@@ -46,6 +52,16 @@ def coding_genes() -> list[str]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) -> Path:
     """Folder of a checkpoint with random weights: one narrow layer a tower, all CL labels."""
+    return _write_tiny(tmp_path_factory.mktemp("models") / "tiny", coding_genes, "transformer")
+
+
+@pytest.fixture(scope="session")
+def tiny_bag(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) -> Path:
+    """Folder of the same with a bag of genes as cell encoder."""
+    return _write_tiny(tmp_path_factory.mktemp("models") / "tiny-bag", coding_genes, "bag")
+
+
+def _write_tiny(folder: Path, coding_genes: list[str], kind: CellEncoderKind) -> Path:
     ids = GeneTable.bundled().resolve(coding_genes).ensembl_ids
     rng = np.random.default_rng(3)
     vocabulary = GeneVocabulary(
@@ -56,7 +72,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]
     sizes: Any = {"hidden_size": 32, "n_layers": 1, "n_heads": 2, "intermediate_size": 32}
     config = LangCellConfig(
         cell=CellEncoderConfig(
-            vocab_size=vocabulary.size, max_positions=33, pooling="mean", **sizes
+            kind=kind,
+            vocab_size=vocabulary.size,
+            max_positions=33,
+            pooling="mean",
+            bag_size=32 if kind == "bag" else 0,
+            **sizes,
         ),
         text=TextEncoderConfig(frozen=False, sha256="", **sizes),
         matching=MatchingConfig(**sizes),
@@ -75,7 +96,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]
         pooled=rng.normal(size=(len(term_ids), 32)).astype(np.float16),
         release=ontology.release,
     )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     model.save_pretrained(folder)
     return folder
 

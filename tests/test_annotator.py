@@ -125,7 +125,9 @@ def test_own_labels_and_free_text(h5ad, model, cache, tmp_path):
 
 def test_tables_hold_the_columns_of_obs(h5ad, model, tmp_path):
     for name in ("named.csv", "named.parquet", "named.h5ad"):
-        annotate(h5ad, model=model, out=tmp_path / name)
+        annotations = annotate(h5ad, model=model, out=tmp_path / name)
+    as_pandas = annotations.table().to_csv(lineterminator="\n")
+    assert (tmp_path / "named.csv").read_text(encoding="utf-8") == as_pandas
     obs = anndata.read_h5ad(tmp_path / "named.h5ad").obs.iloc[:, 1:].astype(str)
     csv = pd.read_csv(tmp_path / "named.csv", index_col=0, dtype=str)
     parquet = pd.read_parquet(tmp_path / "named.parquet").astype(str)

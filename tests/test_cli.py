@@ -52,6 +52,28 @@ def test_help_answers_without_heavy_imports(command):
         assert "langcell " + command in done.stdout.split("\n", 1)[1], "help shows no example"
 
 
+# What a bag of genes needs none of, each a tenth of a second to two seconds of the start.
+UNNEEDED = (
+    *("anndata", "lightning", "matplotlib", "networkx", "obonet", "pandas", "scanpy"),
+    *("scipy.special", "scipy.stats", "sklearn", "sympy", "torch._dynamo", "transformers", "zarr"),
+)
+
+
+def test_naming_cells_with_a_bag_imports_nothing_that_it_does_not_need(work, tiny_bag):
+    words = ["langcell", "zeroshot", "--h5ad", "cells.h5ad", "--model", str(tiny_bag)]
+    code = (
+        "import sys, langcell.cli\n"
+        f"sys.argv = {[*words, '--out', 'bag.csv']!r}\n"
+        "try:\n    langcell.cli.main()\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        f"print('loaded:', [name for name in {UNNEEDED!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=work
+    )
+    assert done.stdout.splitlines() == ["wrote\tbag.csv", "loaded: []"], done.stderr
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory, make_cells):
     folder = tmp_path_factory.mktemp("work")

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from zeroshot.candidates import CandidateSet
 from zeroshot.scores import Scores
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from langcell.tokenizer import Coverage
 
 
@@ -98,16 +99,23 @@ class Annotations:
         """Cell Ontology id of each cell's type, '' for free text, shape (n_cells,)."""
         return np.array(self.candidates.ids, dtype=object)[self.best]
 
-    def table(self) -> pd.DataFrame:
-        """Return the columns of obs, indexed by cell name."""
-        return pd.DataFrame(
-            {
-                self.slots.leaf_label: pd.Categorical(self.names),
-                self.slots.leaf_term: pd.Categorical(self.term_ids),
-                self.slots.margin: self.margin,
-            },
-            index=pd.Index(self.cell_names, name="cell"),
-        )
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the columns of obs by name, each of shape (n_cells,)."""
+        return {
+            self.slots.leaf_label: self.names,
+            self.slots.leaf_term: self.term_ids,
+            self.slots.margin: self.margin,
+        }
+
+    def table(self) -> "pd.DataFrame":
+        """Return the columns of obs, those of text as categories, indexed by cell name."""
+        import pandas as pd
+
+        columns = {
+            name: pd.Categorical(values) if values.dtype == object else values
+            for name, values in self.columns().items()
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.cell_names, name="cell"))
 
     def calls_per_type(self) -> list[tuple[str, str, int]]:
         """Return name, id and number of cells of each type called, most cells first."""

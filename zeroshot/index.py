@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import faiss
 import numpy as np
-from scipy.special import logsumexp
 
 # Every query has this many rows, padded with zeros: matrix products of one shape give a cell the
 # same bits whichever cells stand beside it.
@@ -82,8 +81,12 @@ class LabelIndex:
         """Return log sum over all labels of exp(scale * similarity), float64, shape (n_cells,)."""
         total = np.empty(len(cell_features), dtype=np.float64)
         for rows, queries in self._queries(cell_features):
-            logits = scale * (queries @ self._rows.T).astype(np.float64)  # (rows, n_labels)
-            total[rows] = logsumexp(logits[: rows.stop - rows.start], axis=1)
+            similarities = queries @ self._rows.T  # (rows, n_labels)
+            best = similarities.max(axis=1, keepdims=True)
+            # Terms in single precision, whose errors are of either sign, and their sum in double.
+            shares = np.exp(scale * (similarities - best)).sum(axis=1, dtype=np.float64)
+            logarithms = scale * best[:, 0].astype(np.float64) + np.log(shares)
+            total[rows] = logarithms[: rows.stop - rows.start]
         return total
 
     def _queries(self, cell_features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -4,17 +4,21 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from langcell.progress import cell_progress
 from ontology.graph import Ontology
-from zeroshot.agreement import Truth, compare, confusion, read_obs_column, resolve_truth
 from zeroshot.annotations import Annotations
 from zeroshot.annotator import AnnotateOptions, annotate
 from zeroshot.candidates import read_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from zeroshot.agreement import Truth
 
 _TYPES_SHOWN = 15
 _CALLS_SHOWN = 5  # of each label in the confusion table
@@ -64,9 +68,11 @@ def run_annotation(run: AnnotationRun) -> Annotations:
     return annotations
 
 
-def _read_truth(run: AnnotationRun) -> Truth | None:
+def _read_truth(run: AnnotationRun) -> "Truth | None":
     if run.truth is None:
         return None
+    from zeroshot.agreement import read_obs_column, resolve_truth
+
     if not run.source.exists():
         raise FileNotFoundError(f"{run.source}: no such file or folder")
     truth = resolve_truth(read_obs_column(run.source, run.truth), Ontology.bundled())
@@ -110,8 +116,10 @@ def summary_table(annotations: Annotations) -> Table:
     return table
 
 
-def agreement_text(truth: Truth, annotations: Annotations, ontology: Ontology) -> str:
+def agreement_text(truth: "Truth", annotations: Annotations, ontology: Ontology) -> str:
     """Return scores, what could not be scored, and the confusion table, tab-separated."""
+    from zeroshot.agreement import compare, confusion
+
     agreement = compare(truth, annotations.term_ids, ontology)
     lines = [
         f"{name}\t{value:.4f}" if isinstance(value, float) else f"{name}\t{value}"
@@ -123,7 +131,7 @@ def agreement_text(truth: Truth, annotations: Annotations, ontology: Ontology) -
     return "\n".join([*lines, "", "cells\tshare\tlabel\tcalled", *_confusion_lines(table), ""])
 
 
-def _confusion_lines(table: pd.DataFrame) -> Iterator[str]:
+def _confusion_lines(table: "pd.DataFrame") -> Iterator[str]:
     """Yield the largest entries of each row: a line each, as names are too long for columns."""
     for label, row in table.iterrows():
         calls = row[row > 0].sort_values(ascending=False, kind="stable")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.special import logsumexp
 
 from zeroshot.index import LabelIndex
 
@@ -111,7 +110,8 @@ def fuse(scores: Scores, match_log_probabilities: np.ndarray, *, weight: float =
     r = match_log_probabilities.shape[1]
     first = scores.log_probabilities[:, :r].astype(np.float64)
     fused = first + weight * match_log_probabilities.astype(np.float64)  # (n_cells, r)
-    fused += logsumexp(first, axis=1, keepdims=True) - logsumexp(fused, axis=1, keepdims=True)
+    held, shared_out = (np.logaddexp.reduce(each, axis=1, keepdims=True) for each in (first, fused))
+    fused += held - shared_out
     log_probabilities = scores.log_probabilities.copy()
     log_probabilities[:, :r] = fused
     # The best stays one of the reranked: they share the same mass, so one of them keeps the mean.
