@@ -61,13 +61,13 @@ PARTS = (
     ),
     Part(
         key="ancestors",
-        title="no ancestors as partial positives",
-        overrides=("losses.ancestor_decay=0",),
+        title="ancestors as partial positives",
+        overrides=("losses.ancestor_decay=0.2",),
     ),
     Part(
         key="subtree",
         title="subtree form of the contrast",
-        overrides=("losses.ontology_form=subtree",),
+        overrides=("losses.ontology_form=subtree", "losses.ancestor_decay=0.2"),
     ),
     Part(
         key="dataless",

@@ -21,6 +21,8 @@ from pretrain.corpus import Corpus, read_corpus
 from pretrain.gene_init import svd_gene_embeddings
 from pretrain.holdout import HeldOut, hold_out
 from pretrain.label_texts import LabelTexts, build_label_texts
+from pretrain.linear_teacher import FILE as LINEAR_TEACHER
+from pretrain.linear_teacher import LinearTeacher, fit_linear_teacher
 from pretrain.negatives import ancestor_targets, comparable_terms
 from pretrain.objective import TextTensors
 from pretrain.sampling import CellSampler
@@ -114,7 +116,13 @@ def build_parts(
     teachers = None
     if recipe.losses.distillation:
         say(f"loading {len(recipe.teachers)} teachers")
-        teachers = load_teachers(recipe.teachers, vocabulary, texts.labels[texts.descriptions])
+        teachers = load_teachers(
+            recipe.teachers,
+            vocabulary,
+            texts.labels[texts.descriptions],
+            [candidates.index(term_id) for term_id in corpus.term_ids],
+            linear_weight=recipe.linear_teacher.weight,
+        )
     builder = StepBuilder(
         recipe,
         sampler,
@@ -122,6 +130,7 @@ def build_parts(
         table,
         wordings,
         teacher_genes=teachers.max_genes if teachers else 0,
+        linear_teacher=_linear_teacher(recipe, sampler, say),
     )
     return Parts(
         ontology=ontology,
@@ -208,6 +217,23 @@ def _read(
         f"{len(corpus.term_ids)} types from {len(corpus.studies)} studies"
     )
     return corpus
+
+
+def _linear_teacher(
+    recipe: Recipe, sampler: CellSampler, say: Callable[[str], None]
+) -> LinearTeacher | None:
+    """Fit the linear teacher where one is wanted; a resumed run reads what it fitted at first."""
+    if not recipe.linear_teacher.steps:
+        return None
+    path = Path(recipe.output).expanduser() / LINEAR_TEACHER
+    if path.is_file():
+        return LinearTeacher.read(path)
+    say("fitting the linear teacher")
+    teacher = fit_linear_teacher(
+        sampler, recipe.linear_teacher, batch_size=recipe.optimisation.batch_size, say=say
+    )
+    teacher.write(path)
+    return teacher
 
 
 def _candidates(recipe: Recipe, ontology: Ontology, corpus: Corpus) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from langcell.losses import IGNORED
 from langcell.tokenizer import ColumnGenes, RankTokenizer, collate_tokens
 from pretrain.config import Recipe
 from pretrain.label_texts import LabelTexts
+from pretrain.linear_teacher import LinearTeacher
 from pretrain.masking import mask_tokens
 from pretrain.sampling import CellSampler, DrawnCells
 from pretrain.texts import TextTable, aspect_codes
@@ -44,6 +45,8 @@ class StepBatch:
         Distinct texts drawn for the cells, rows of the text table, shape (n_texts,).
     whole_ids, whole_mask
         The n_cells cells unmasked, as teachers read them; None without teachers.
+    linear
+        Logits of the training types by the linear teacher, (n_cells, n_terms); None without one.
     labels
         Wording drawn for each label of the ontology, rows of `TextTensors.labels`, (n_labels,).
     """
@@ -61,6 +64,7 @@ class StepBatch:
     labels: Tensor
     whole_ids: Tensor | None = None
     whole_mask: Tensor | None = None
+    linear: Tensor | None = None
 
     @property
     def n_cells(self) -> int:
@@ -89,6 +93,7 @@ class StepBuilder:
         labels: LabelTexts,
         *,
         teacher_genes: int = 0,
+        linear_teacher: LinearTeacher | None = None,
     ) -> None:
         self.recipe = recipe
         self.sampler = sampler
@@ -99,6 +104,7 @@ class StepBuilder:
         self.teacher_tokenizer = (
             RankTokenizer(vocabulary, max_genes=teacher_genes) if teacher_genes else None
         )
+        self.linear_teacher = linear_teacher
         tokens = vocabulary.token_ids(sampler.corpus.ensembl_ids)
         self._genes = ColumnGenes(
             tokens=tokens, medians=vocabulary.token_medians[tokens], first_columns=None
@@ -146,6 +152,7 @@ class StepBuilder:
             labels=torch.from_numpy(labels),
             whole_ids=whole_ids,
             whole_mask=whole_mask,
+            linear=self.linear_teacher.logits(drawn) if self.linear_teacher else None,
         )
 
     def reference_cells(self, n_cells: int) -> list[np.ndarray]:

@@ -129,6 +129,16 @@ class Losses(Section):
     )  # at most, of a batch, for the masked-gene loss
 
 
+class LinearTeacherSettings(Section):
+    """A logistic regression on log counts that joins the teachers (`pretrain.linear_teacher`)."""
+
+    steps: int = Field(default=0, ge=0)  # of its own training, before that of the model; 0: none
+    genes: int = Field(default=6000, ge=1)  # most variable ones, which it reads
+    lr: float = Field(default=3e-3, gt=0)
+    penalty: float = Field(default=1e-3, ge=0)  # on the sum of squared weights
+    weight: float = Field(default=0.2, gt=0)  # of its logits beside the mean of the others'
+
+
 class Augmentation(Section):
     """Ranges of what is done to an example before it is ranked."""
 
@@ -202,6 +212,7 @@ class Recipe(Section):
     model: Model = Model()
     text: Text = Text()
     losses: Losses = Losses()
+    linear_teacher: LinearTeacherSettings = LinearTeacherSettings()
     augmentation: Augmentation = Augmentation()
     balance: Balance = Balance()
     optimisation: Optimisation = Optimisation()
@@ -214,6 +225,8 @@ class Recipe(Section):
     def _parts_fit(self) -> "Recipe":
         if bool(self.losses.distillation) != bool(self.teachers):
             raise ValueError("losses.distillation and teachers go together: set both or neither")
+        if self.linear_teacher.steps and not self.teachers:
+            raise ValueError("linear_teacher joins other teachers: set teachers, or its steps to 0")
         if self.model.kind == "bag" and self.losses.masked_gene:
             raise ValueError("a bag of genes cannot learn masked genes: set losses.masked_gene: 0")
         return self

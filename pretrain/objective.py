@@ -160,7 +160,7 @@ def _distillation(
     return distillation_loss(
         cells.features[: batch.n_cells],
         model.project_text(texts.labels[texts.descriptions]),
-        teachers.probabilities(batch.whole_ids, batch.whole_mask),
+        teachers.probabilities(batch.whole_ids, batch.whole_mask, batch.linear),
         model.scale,
     )
 

@@ -20,10 +20,16 @@ class Teachers:
         In evaluation mode, without gradients.
     labels
         Features of all labels by each model, each (n_labels, d).
+    trained
+        Column of each training type among the labels, shape (n_terms,).
+    linear_weight
+        Of the linear teacher's logits beside the mean of the models'.
     """
 
     models: tuple[LangCell, ...]
     labels: tuple[Tensor, ...]
+    trained: Tensor
+    linear_weight: float = 0.0
 
     @property
     def max_genes(self) -> int:
@@ -31,13 +37,18 @@ class Teachers:
         return max(model.config.max_genes for model in self.models)
 
     @torch.no_grad()
-    def probabilities(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def probabilities(
+        self, input_ids: Tensor, attention_mask: Tensor, linear: Tensor | None = None
+    ) -> Tensor:
         """Return the softmax over labels of the mean logits, shape (n_cells, n_labels).
 
         Parameters
         ----------
         input_ids, attention_mask
             CLS and up to `max_genes` gene tokens, shape (n_cells, t).
+        linear
+            Logits of the training types by the linear teacher, shape (n_cells, n_terms). It shifts
+            probability among them; what they hold together, against types without data, stays.
         """
         total: Tensor | float = 0.0
         for model, labels in zip(self.models, self.labels, strict=True):
@@ -47,11 +58,22 @@ class Teachers:
             )
             total = total + model.scale * cells.features @ labels.T
         assert isinstance(total, Tensor)
-        return (total / len(self.models)).softmax(dim=1)
+        logits = total / len(self.models)  # (n_cells, n_labels)
+        if linear is not None:
+            own = logits[:, self.trained]  # (n_cells, n_terms)
+            joint = own + self.linear_weight * linear
+            held = own.logsumexp(dim=1, keepdim=True) - joint.logsumexp(dim=1, keepdim=True)
+            logits[:, self.trained] = joint + held
+        return logits.softmax(dim=1)
 
 
 def load_teachers(
-    names: Sequence[str], vocabulary: GeneVocabulary, descriptions: Tensor
+    names: Sequence[str],
+    vocabulary: GeneVocabulary,
+    descriptions: Tensor,
+    trained: Sequence[int],
+    *,
+    linear_weight: float = 0.0,
 ) -> Teachers:
     """Load the teachers of a run.
 
@@ -63,6 +85,8 @@ def load_teachers(
         Of the student.
     descriptions
         Pooled description of each label, shape (n_labels, text hidden).
+    trained, linear_weight
+        As in `Teachers`.
 
     Raises
     ------
@@ -79,4 +103,9 @@ def load_teachers(
             )
     with torch.no_grad():
         labels = tuple(model.project_text(descriptions) for model in models)
-    return Teachers(models=models, labels=labels)
+    return Teachers(
+        models=models,
+        labels=labels,
+        trained=torch.tensor(trained, dtype=torch.int64),
+        linear_weight=linear_weight,
+    )
