@@ -24,6 +24,7 @@ from langcell.reference import ReferenceCells
 from langcell.towers import sha256_of
 
 WEIGHTS = "model.safetensors"
+_CALIBRATION = "calibration.json"
 _BUNDLED = Path(__file__).parent / "models"
 _FILES = ("config.json", WEIGHTS, "genes.tsv", "labels.*", "reference.*", "calibration.*")
 
@@ -38,6 +39,8 @@ class Checkpoint:
         Weights by parameter name; without those of a frozen text tower.
     vocabulary
         Gene table; None for a released checkpoint that is read without one.
+    calibration
+        Text of calibration.json, which `zeroshot.calibration` reads; '' without one.
     sha256
         Of the weights file.
     """
@@ -47,6 +50,7 @@ class Checkpoint:
     vocabulary: GeneVocabulary | None
     labels: LabelEmbeddings | None = None
     reference: ReferenceCells | None = None
+    calibration: str = ""
     sha256: str = ""
 
 
@@ -132,12 +136,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
     has_labels = (folder / "labels.safetensors").is_file()
     has_reference = (folder / reference.FILE).is_file()
+    calibration = folder / _CALIBRATION
     return Checkpoint(
         config=config,
         tensors=_read_weights(folder / WEIGHTS),
         vocabulary=vocabulary,
         labels=LabelEmbeddings.read(folder) if has_labels else None,
         reference=ReferenceCells.read(folder) if has_reference else None,
+        calibration=calibration.read_text(encoding="utf-8") if calibration.is_file() else "",
         sha256=sha256_of(folder / WEIGHTS),
     )
 
@@ -207,6 +213,8 @@ def write_checkpoint(
             checkpoint.labels.write(new)
         if checkpoint.reference is not None:
             checkpoint.reference.write(new)
+        if checkpoint.calibration:
+            (new / _CALIBRATION).write_text(checkpoint.calibration, encoding="utf-8")
         return sha256_of(new / WEIGHTS)
 
 

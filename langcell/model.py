@@ -79,6 +79,7 @@ class LangCell(nn.Module):
         self.sha256 = ""  # of the weights file that the model was read from or written to
         self.label_embeddings: LabelEmbeddings | None = None
         self.reference: ReferenceCells | None = None
+        self.calibration = ""  # text of calibration.json, see zeroshot.calibration
         encoder = GeneBag if config.cell.kind == "bag" else CellEncoder
         self.cell_encoder: CellEncoder | GeneBag = encoder(config.cell)
         self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
@@ -286,6 +287,7 @@ class LangCell(nn.Module):
             vocabulary=self.vocabulary,
             labels=self.label_embeddings,
             reference=self.reference,
+            calibration=self.calibration,
         )
         self.sha256 = write_checkpoint(Path(folder), checkpoint, dtype=dtype)
 
@@ -335,6 +337,7 @@ class LangCell(nn.Module):
         model.load_state_dict(checkpoint.tensors, assign=True)
         model.label_embeddings = checkpoint.labels
         model.reference = checkpoint.reference
+        model.calibration = checkpoint.calibration
         model.sha256 = checkpoint.sha256
         return model.requires_grad_(True).eval()
 

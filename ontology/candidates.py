@@ -21,7 +21,21 @@ def excluded_branches() -> dict[str, str]:
 
     They are the rows of ``ontology/data/excluded_branches.tsv``.
     """
-    table = (files("ontology") / "data" / "excluded_branches.tsv").read_text(encoding="utf-8")
+    return _reasons("excluded_branches.tsv")
+
+
+@cache
+def groupings() -> dict[str, str]:
+    """Return the terms that put unlike cell types together, such as "nucleate cell": id -> reason.
+
+    They are the rows of ``ontology/data/groupings.tsv``: true of a cell, and no answer to what it
+    is. Backing off passes over them.
+    """
+    return _reasons("groupings.tsv")
+
+
+def _reasons(name: str) -> dict[str, str]:
+    table = (files("ontology") / "data" / name).read_text(encoding="utf-8")
     rows = [line.split("\t") for line in table.splitlines()[1:]]
     return {term_id: reason for term_id, _name, reason in rows}
 

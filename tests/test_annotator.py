@@ -14,6 +14,7 @@ from langcell.model import LangCell
 from langcell.tokenizer import RankTokenizer
 from zeroshot.annotations import Slots
 from zeroshot.annotator import AnnotateOptions, annotate
+from zeroshot.calibration import Calibration, Regime
 
 OWN = ["B cell", "T cells", "CL:0000576", "text: a cell that glows"]
 
@@ -42,10 +43,17 @@ def test_output_contract(h5ad, model, tmp_path):
     out = tmp_path / "named.h5ad"
     annotations = annotate(h5ad, model=model, out=out)
     before, after = anndata.read_h5ad(h5ad), anndata.read_h5ad(out)
-    added = ["langcell_leaf_label", "langcell_leaf_ontology_term_id", "langcell_margin"]
+    added = [path.split("/")[1] for path in Slots().paths if path.startswith("obs/")]
     assert after.obs.columns.tolist() == [*before.obs.columns, *added]
     assert after.obs["langcell_leaf_label"].tolist() == annotations.names.tolist()
     assert (after.obs["langcell_margin"] == annotations.margin).all()
+    assert after.obs["langcell_label"].tolist() == annotations.labels.tolist()
+    assert (after.obs["langcell_confidence"] == annotations.calls.confidence).all()
+    assert (after.obs["langcell_leaf_confidence"] == annotations.calls.leaf_confidence).all()
+    assert after.obs["langcell_ood"].isna().all()  # this model has no reference cells
+    unknown = after.obs["langcell_label"] == "unknown"
+    assert ((after.obs["langcell_ontology_term_id"] == "") == unknown).all()
+    assert ((after.obs["langcell_confidence"] < 0.9) == unknown).all()
     features, scores = after.obsm["X_langcell"], after.obsm["langcell_scores"]
     assert features.dtype == np.float32 and features.shape == (40, 16)
     assert np.linalg.norm(features, axis=1) == pytest.approx(1, abs=1e-5)
@@ -57,7 +65,9 @@ def test_output_contract(h5ad, model, tmp_path):
     assert notes["model_sha256"] == model.sha256 and notes["counts_source"] == "X"
     assert notes["gene_coverage"]["n_known_genes"] == 400
     assert notes["candidates"] == "all cell types" and notes["parameters"]["top_k"] == 10
-    assert len(annotations.calls_per_type()) > 5
+    assert notes["parameters"]["confidence"] == 0.9
+    assert notes["calibration"]["id"] == "uncalibrated"
+    assert sum(n for _, _, n in annotations.calls_per_type()) == 40
 
 
 def test_nothing_else_in_the_file_changes(h5ad, model, tmp_path):
@@ -126,14 +136,15 @@ def test_own_labels_and_free_text(h5ad, model, cache, tmp_path):
 def test_tables_hold_the_columns_of_obs(h5ad, model, tmp_path):
     for name in ("named.csv", "named.parquet", "named.h5ad"):
         annotations = annotate(h5ad, model=model, out=tmp_path / name)
-    as_pandas = annotations.table().to_csv(lineterminator="\n")
+    as_pandas = annotations.table().to_csv(lineterminator="\n", na_rep="nan")
     assert (tmp_path / "named.csv").read_text(encoding="utf-8") == as_pandas
     obs = anndata.read_h5ad(tmp_path / "named.h5ad").obs.iloc[:, 1:].astype(str)
     csv = pd.read_csv(tmp_path / "named.csv", index_col=0, dtype=str)
     parquet = pd.read_parquet(tmp_path / "named.parquet").astype(str)
     for table in (csv, parquet):
         assert table.index.tolist() == obs.index.tolist()
-        assert table.iloc[:, :2].to_numpy().tolist() == obs.iloc[:, :2].to_numpy().tolist()
+        for name in ("langcell_leaf_label", "langcell_leaf_ontology_term_id"):
+            assert table[name].tolist() == obs[name].tolist()
         margins = table["langcell_margin"].astype(float)
         assert margins.to_numpy() == pytest.approx(obs["langcell_margin"].astype(float).to_numpy())
 
@@ -146,7 +157,7 @@ def test_results_go_into_an_anndata_in_memory(make_cells, model, h5ad, tmp_path)
     assert adata.obs["langcell_leaf_label"].tolist() == annotations.names.tolist()
     assert (adata.obsm["X_langcell"] == written.obsm["X_langcell"]).all()
     assert (adata.obsm["langcell_scores"] != written.obsm["langcell_scores"]).nnz == 0
-    with pytest.raises(ValueError, match=r"already has obs\['langcell_leaf_label'\]"):
+    with pytest.raises(ValueError, match=r"already has obs\['langcell_label'\]"):
         annotate(adata, model=model)
     annotate(adata, model=model, options=AnnotateOptions(key_added="again"))
     assert {"again_leaf_label", "langcell_leaf_label"} <= set(adata.obs.columns)
@@ -158,7 +169,7 @@ def test_results_that_are_there_are_not_replaced_unasked(h5ad, model, tmp_path):
     annotate(h5ad, model=model, out=named)
     with pytest.raises(FileExistsError, match="replace it with --overwrite"):
         annotate(h5ad, model=model, out=named)
-    with pytest.raises(ValueError, match="already has obs/langcell_leaf_label"):
+    with pytest.raises(ValueError, match="already has obs/langcell_label"):
         annotate(named, model=model, out=tmp_path / "again.h5ad")
     with pytest.raises(ValueError, match="is the input itself"):
         annotate(named, model=model, out=named, options=AnnotateOptions(overwrite=True))
@@ -245,7 +256,7 @@ def test_in_place_only_adds(h5ad, model, tmp_path):
     assert (after.obsm["langcell_scores"] != wanted.obsm["langcell_scores"]).nnz == 0
     assert after.uns["langcell"].keys() == wanted.uns["langcell"].keys()
     assert (after.X != before.X).nnz == 0
-    with pytest.raises(ValueError, match="already has obs/langcell_leaf_label"):
+    with pytest.raises(ValueError, match="already has obs/langcell_label"):
         annotate(h5ad, model=model, options=options)
     annotate(h5ad, model=model, options=AnnotateOptions(inplace=True, overwrite=True))
     pd.testing.assert_frame_equal(anndata.read_h5ad(h5ad).obs, wanted.obs)
@@ -267,9 +278,14 @@ def test_in_place_stopped_early_changes_nothing(h5ad, model):
 def test_names_of_the_results():
     slots = Slots(key="mine")
     assert slots.paths == [
+        "obs/mine_label",
+        "obs/mine_ontology_term_id",
+        "obs/mine_confidence",
         "obs/mine_leaf_label",
         "obs/mine_leaf_ontology_term_id",
+        "obs/mine_leaf_confidence",
         "obs/mine_margin",
+        "obs/mine_ood",
         "obsm/X_mine",
         "obsm/mine_scores",
         "uns/mine",
@@ -279,6 +295,27 @@ def test_names_of_the_results():
 
 
 def test_options_that_make_no_sense_are_refused():
-    for wrong in ({"rerank": 1}, {"top_k": 0}, {"batch_size": 0}):
+    for wrong in ({"rerank": 1}, {"top_k": 0}, {"batch_size": 0}, {"confidence": 1.0}):
         with pytest.raises(ValueError, match="must be"):
             AnnotateOptions(**wrong)
+
+
+def test_calls_back_off_as_far_as_the_level_asks(make_cells, model):
+    depths = []
+    for level in (0.05, 0.5, 0.99):
+        options = AnnotateOptions(confidence=level, overwrite=True)
+        annotations = annotate(make_cells(40), model=model, options=options)
+        terms = annotations.calls.terms
+        depths.append(np.where(terms >= 0, annotations.tree.depths[terms], -1))
+    assert (depths[0] >= depths[1]).all() and (depths[1] >= depths[2]).all()
+    assert (depths[0] > depths[2]).any()
+
+
+def test_a_calibration_for_other_weights_is_left_out(make_cells, tiny_model):
+    stale = LangCell.from_pretrained(str(tiny_model))
+    stale.calibration = Calibration(
+        all_types=Regime(slope=0.5), given=Regime(), model_sha256="other"
+    ).to_json()
+    with pytest.warns(UserWarning, match="was learnt for other weights"):
+        annotations = annotate(make_cells(4), model=stale)
+    assert annotations.details["calibration"]["id"] == "uncalibrated"

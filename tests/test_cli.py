@@ -14,6 +14,7 @@ HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "f
 GROUPS = ("", "ontology")
 COMMANDS = (
     "zeroshot",
+    "zeroshot calibrate",
     "embed",
     "models",
     "pretrain",
@@ -95,6 +96,8 @@ def test_truth_is_scored_and_what_is_unknown_is_listed(work, tiny_model):
     assert lines["n_cells"] == "30" and lines["n_types"] == "2"
     assert float(lines["accuracy"]) == pytest.approx(accuracy, abs=1e-4)
     assert lines["majority_accuracy"] == "0.5000"
+    made = pd.read_csv(work / "truth.csv", index_col=0)["langcell_ontology_term_id"][truth.index]
+    assert float(lines["call_coverage"]) == pytest.approx(made.notna().mean(), abs=1e-4)
     assert lines["not scored"] == "15 cells labelled 'weird thing': no one cell type"
     assert lines["wrote"] == "truth.csv"
     table = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") > 1]

@@ -7,9 +7,13 @@ import zeroshot
 
 MODULES = (
     "langcell.device",
+    "benchmarks.selective",
     "langcell.metrics",
+    "zeroshot.backoff",
+    "zeroshot.calibration",
     "zeroshot.candidates",
     "zeroshot.index",
+    "zeroshot.ood",
     "zeroshot.run",
 )
 

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from zeroshot.annotations import Annotations as Annotations
     from zeroshot.annotator import AnnotateOptions as AnnotateOptions
     from zeroshot.annotator import annotate as annotate
+    from zeroshot.calibration import Calibration as Calibration
+    from zeroshot.calibration_fit import calibrate as calibrate
     from zeroshot.candidates import CandidateSet as CandidateSet
     from zeroshot.candidates import all_candidates as all_candidates
     from zeroshot.candidates import own_candidates as own_candidates
@@ -17,21 +19,25 @@ if TYPE_CHECKING:
 _HOMES = {
     "AnnotateOptions": "zeroshot.annotator",
     "Annotations": "zeroshot.annotations",
+    "Calibration": "zeroshot.calibration",
     "CandidateSet": "zeroshot.candidates",
     "LabelIndex": "zeroshot.index",
     "Scores": "zeroshot.scores",
     "all_candidates": "zeroshot.candidates",
     "annotate": "zeroshot.annotator",
+    "calibrate": "zeroshot.calibration_fit",
     "own_candidates": "zeroshot.candidates",
 }
 __all__ = [
     "AnnotateOptions",
     "Annotations",
+    "Calibration",
     "CandidateSet",
     "LabelIndex",
     "Scores",
     "all_candidates",
     "annotate",
+    "calibrate",
     "own_candidates",
 ]
 

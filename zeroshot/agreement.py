@@ -62,6 +62,24 @@ class Agreement:
     majority_accuracy: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class CallAgreement:
+    """Calls after back-off against truth, over the cells whose truth is known.
+
+    Attributes
+    ----------
+    call_coverage: share of cells that are not unknown
+    call_accuracy: share of the calls made that are the term of their label or an ancestor of it
+    call_exact: share of the calls made that are the very term
+    call_depth: mean depth of the calls made, in edges of the ontology
+    """
+
+    call_coverage: float
+    call_accuracy: float
+    call_exact: float
+    call_depth: float
+
+
 def read_obs_column(source: "AnnData | str | Path", key: str) -> np.ndarray:
     """Return a column of obs as text, '' where it is empty, without reading the rest of the file.
 
@@ -152,6 +170,29 @@ def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreeme
         descendant_accuracy=metrics.descendant_accuracy(true, called, ontology.closure),
         hierarchical_f1=hierarchical.f1,
         majority_accuracy=metrics.majority_accuracy(true),
+    )
+
+
+def compare_calls(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> CallAgreement:
+    """Score calls after back-off; arguments as in `compare`, '' for unknown.
+
+    Figures of the calls made are NaN where there are none.
+    """
+    scored = truth.term_ids != ""
+    true, called = (_rows(ids[scored], ontology) for ids in (truth.term_ids, called_ids))
+    made = called >= 0
+    if not made.any():
+        nothing = float("nan")
+        return CallAgreement(
+            call_coverage=0.0, call_accuracy=nothing, call_exact=nothing, call_depth=nothing
+        )
+    true, called = true[made], called[made]
+    return CallAgreement(
+        call_coverage=float(made.mean()),
+        # An ancestor of the truth is what the truth is a subtype of.
+        call_accuracy=metrics.descendant_accuracy(called, true, ontology.closure),
+        call_exact=metrics.accuracy(true, called),
+        call_depth=float(np.mean([ontology.depth(ontology.ids[row]) for row in called])),
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zeroshot.backoff import UNKNOWN, Calls, TermTree
 from zeroshot.candidates import CandidateSet
 from zeroshot.scores import Scores
 
@@ -23,6 +24,31 @@ class Slots:
     def __post_init__(self) -> None:
         if not self.key or "/" in self.key:
             raise ValueError(f"key_added must be a name without '/', got {self.key!r}")
+
+    @property
+    def label(self) -> str:
+        """Column of obs with the name of the call after back-off."""
+        return f"{self.key}_label"
+
+    @property
+    def term(self) -> str:
+        """Column of obs with the Cell Ontology id of the call after back-off."""
+        return f"{self.key}_ontology_term_id"
+
+    @property
+    def confidence(self) -> str:
+        """Column of obs with the probability that the call is right or above the truth."""
+        return f"{self.key}_confidence"
+
+    @property
+    def leaf_confidence(self) -> str:
+        """Column of obs with the same probability for the best candidate."""
+        return f"{self.key}_leaf_confidence"
+
+    @property
+    def ood(self) -> str:
+        """Column of obs that tells how unlike the training cells a cell is."""
+        return f"{self.key}_ood"
 
     @property
     def leaf_label(self) -> str:
@@ -52,18 +78,30 @@ class Slots:
     @property
     def paths(self) -> list[str]:
         """All of them as places in a file."""
-        obs = (self.leaf_label, self.leaf_term, self.margin)
+        obs = (self.label, self.term, self.confidence)
+        obs += (self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin, self.ood)
         obsm = (self.features, self.scores)
         return [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AnnotationBlock:
-    """Consecutive cells: the row of the first, features (n_cells, d) and scores."""
+    """Consecutive cells.
+
+    Attributes
+    ----------
+    start: row of the first
+    features: float32, shape (n_cells, embedding_dim)
+    scores: best candidates
+    calls: after back-off
+    ood: how unlike the training cells each is, float32, shape (n_cells,)
+    """
 
     start: int
     features: np.ndarray
     scores: Scores
+    calls: Calls
+    ood: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,9 +113,12 @@ class Annotations:
     cell_names: shape (n_cells,)
     best: row of the best candidate of each cell, int32, shape (n_cells,)
     margin: its probability less that of the runner-up, float32, shape (n_cells,)
+    tree: the terms that cells may be called after back-off
+    calls: after back-off
+    ood: how unlike the training cells each is, float32, shape (n_cells,)
     coverage: how much of the file's genes the model knows
     seconds: time that embedding, scoring and writing took
-    details: what goes to uns: model, ontology, candidates, counts, parameters
+    details: what goes to uns: model, ontology, candidates, counts, calibration, parameters
     """
 
     slots: Slots
@@ -85,26 +126,44 @@ class Annotations:
     candidates: CandidateSet
     best: np.ndarray
     margin: np.ndarray
+    tree: TermTree
+    calls: Calls
+    ood: np.ndarray
     coverage: "Coverage"
     seconds: float
     details: dict[str, Any]
 
     @property
+    def labels(self) -> np.ndarray:
+        """Name of each cell's call after back-off, or "unknown", shape (n_cells,)."""
+        return np.array([*self.tree.names, UNKNOWN], dtype=object)[self.calls.terms]
+
+    @property
+    def label_ids(self) -> np.ndarray:
+        """Cell Ontology id of each call, '' for unknown and free text, shape (n_cells,)."""
+        return np.array([*self.tree.ids, ""], dtype=object)[self.calls.terms]
+
+    @property
     def names(self) -> np.ndarray:
-        """Name of each cell's type, shape (n_cells,)."""
+        """Name of each cell's best candidate, shape (n_cells,)."""
         return np.array(self.candidates.names, dtype=object)[self.best]
 
     @property
     def term_ids(self) -> np.ndarray:
-        """Cell Ontology id of each cell's type, '' for free text, shape (n_cells,)."""
+        """Cell Ontology id of each best candidate, '' for free text, shape (n_cells,)."""
         return np.array(self.candidates.ids, dtype=object)[self.best]
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of obs by name, each of shape (n_cells,)."""
         return {
+            self.slots.label: self.labels,
+            self.slots.term: self.label_ids,
+            self.slots.confidence: self.calls.confidence,
             self.slots.leaf_label: self.names,
             self.slots.leaf_term: self.term_ids,
+            self.slots.leaf_confidence: self.calls.leaf_confidence,
             self.slots.margin: self.margin,
+            self.slots.ood: self.ood,
         }
 
     def table(self) -> "pd.DataFrame":
@@ -118,10 +177,10 @@ class Annotations:
         return pd.DataFrame(columns, index=pd.Index(self.cell_names, name="cell"))
 
     def calls_per_type(self) -> list[tuple[str, str, int]]:
-        """Return name, id and number of cells of each type called, most cells first."""
-        called, n_cells = np.unique(self.best, return_counts=True)
+        """Return name, id and number of cells of each call, most cells first."""
+        called, n_cells = np.unique(self.calls.terms, return_counts=True)
         order = np.argsort(-n_cells, kind="stable")
+        names, ids = [*self.tree.names, UNKNOWN], [*self.tree.ids, ""]
         return [
-            (self.candidates.names[i], self.candidates.ids[i], int(n))
-            for i, n in zip(called[order], n_cells[order], strict=True)
+            (names[i], ids[i], int(n)) for i, n in zip(called[order], n_cells[order], strict=True)
         ]

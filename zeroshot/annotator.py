@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from langcell.tokenizer import Coverage, RankTokenizer
 from langcell.version import __version__
 from ontology.graph import Ontology
 from zeroshot.annotations import AnnotationBlock, Annotations, Slots
+from zeroshot.backoff import Calls, TermTree, back_off, make_ladder
+from zeroshot.calibration import Calibration, model_calibration
 from zeroshot.candidates import (
     CandidateSet,
     all_candidates,
@@ -24,8 +27,9 @@ from zeroshot.candidates import (
     own_candidates,
 )
 from zeroshot.index import LabelIndex
+from zeroshot.ood import OutlierScore
 from zeroshot.rerank import Reranker
-from zeroshot.scores import Scores, score_cells
+from zeroshot.scores import Scores, best_scores
 from zeroshot.writers import AnnotationWriter, check_annotation_output, open_writer
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class AnnotateOptions:
     top_k: int = 10  # candidates a cell whose scores are kept
     rerank: int = 0  # candidates a cell that the matching head looks at; 0 leaves it out
     rerank_weight: float = 1.0  # of the head's opinion beside the similarity
+    confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
+    calibration: Calibration | None = None  # in place of the model's own
     key_added: str = "langcell"  # what the names of all results begin with
     overwrite: bool = False  # replace an output or results that are there already
     inplace: bool = False  # add the results to the input h5ad itself
@@ -56,6 +62,8 @@ class AnnotateOptions:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.rerank == 1 or self.rerank < 0:
             raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
 
 
 def annotate(
@@ -107,17 +115,17 @@ def annotate(
                 open_writer(source, matrix, target, slots, inplace=options.inplace)
             )
             started = time.monotonic()
-            blocks = annotate_blocks(model, matrix, candidates, options, check_coverage=False)
-            best, margin = _stream(blocks, matrix.n_cells, writer, progress)
+            scorer = CellScorer(model, candidates, options)
+            blocks = annotate_blocks(scorer, matrix, check_coverage=False)
             annotations = Annotations(
                 slots=slots,
                 cell_names=matrix.obs_names,
                 candidates=candidates,
-                best=best,
-                margin=margin,
+                tree=scorer.tree,
                 coverage=coverage,
+                **_stream(blocks, matrix.n_cells, writer, progress),
                 seconds=time.monotonic() - started,
-                details=_details(model, name, matrix, candidates, coverage, ontology, options),
+                details=_details(scorer, name, matrix, coverage, ontology),
             )
             writer.finish(annotations)
     return annotations
@@ -128,50 +136,56 @@ def _stream(
     n_cells: int,
     writer: AnnotationWriter,
     progress: Progress | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hand each block to the writer; keep the best candidate and margin of each cell."""
+) -> dict[str, Any]:
+    """Hand each block to the writer; keep what `Annotations` says of each cell."""
     best = np.empty(n_cells, dtype=np.int32)
-    margin = np.empty(n_cells, dtype=np.float32)
+    terms = np.empty(n_cells, dtype=np.int32)
+    margin, confidence, leaf_confidence, ood = np.empty((4, n_cells), dtype=np.float32)
     for block in blocks:
         rows = slice(block.start, block.start + len(block.features))
         best[rows], margin[rows] = block.scores.best, block.scores.margin
+        terms[rows], ood[rows] = block.calls.terms, block.ood
+        confidence[rows] = block.calls.confidence
+        leaf_confidence[rows] = block.calls.leaf_confidence
         writer.add(block)
         if progress is not None:
             progress(rows.stop, n_cells)
-    return best, margin
+    calls = Calls(terms=terms, confidence=confidence, leaf_confidence=leaf_confidence)
+    return {"best": best, "margin": margin, "calls": calls, "ood": ood}
 
 
 def annotate_blocks(
-    model: LangCell,
-    matrix: CountMatrix,
-    candidates: CandidateSet,
-    options: AnnotateOptions,
-    *,
-    check_coverage: bool = True,
+    scorer: "CellScorer", matrix: CountMatrix, *, check_coverage: bool = True
 ) -> Iterator[AnnotationBlock]:
     """Embed and score cells, block by block, in the order of the matrix."""
-    scorer = CellScorer(model, candidates, options)
     for cells in embed_cells(
-        model,
+        scorer.model,
         matrix,
-        batch_size=options.batch_size,
+        batch_size=scorer.options.batch_size,
         states=scorer.needs_states,
         check_coverage=check_coverage,
     ):
-        yield AnnotationBlock(start=cells.start, features=cells.features, scores=scorer(cells))
+        yield scorer.annotate(cells)
 
 
 class CellScorer:
-    """Scores embedded cells against candidates: retrieval, then reranking where it is wanted.
+    """Scores embedded cells against candidates and calls them.
+
+    Retrieval first, then reranking where it is wanted, then back-off.
 
     Parameters
     ----------
     model: that embedded the cells
     candidates: the labels to choose from
-    options: `top_k`, `rerank` and `rerank_weight` are read
+    options: `top_k`, `rerank`, `rerank_weight`, `confidence` and `calibration` are read
     """
 
     def __init__(self, model: LangCell, candidates: CandidateSet, options: AnnotateOptions) -> None:
+        self.model = model
+        self.candidates = candidates
+        self.options = options
+        self.calibration = options.calibration or model_calibration(model.calibration, model.sha256)
+        self.regime = self.calibration.regime(is_choice=candidates.is_choice)
         features = candidate_features(candidates, model)
         offsets = candidate_offsets(candidates, features, model)
         self._index = LabelIndex(features, candidates.keys, offsets)
@@ -182,6 +196,15 @@ class CellScorer:
             k = min(options.rerank, len(candidates))
             self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
 
+    @cached_property
+    def tree(self) -> TermTree:
+        """Terms that cells may be called after back-off."""
+        return TermTree.of(self.candidates, Ontology.bundled())
+
+    @cached_property
+    def _outlier_score(self) -> OutlierScore | None:
+        return OutlierScore(self.model.reference) if self.model.reference is not None else None
+
     @property
     def needs_states(self) -> bool:
         """Tell whether cells must come with their token states."""
@@ -189,24 +212,45 @@ class CellScorer:
 
     def __call__(self, cells: CellEmbeddings) -> Scores:
         """Score a block of cells; with reranking they must have their states."""
-        scores = score_cells(cells.features, self._index, scale=self._scale, top_k=self._top_k)
+        return self.score_all(cells)[0]
+
+    def score_all(self, cells: CellEmbeddings) -> tuple[Scores, np.ndarray]:
+        """Score a block of cells; return the best, and log-probabilities of all candidates too.
+
+        This is the one place where similarities become log-probabilities: (n_cells, n_candidates),
+        float32, those of reranked candidates as reranking left them.
+        """
+        everything = self._index.log_probabilities(cells.features, self._scale)
+        scores = best_scores(cells.features, self._index, everything, top_k=self._top_k)
         if self._reranker is None:
-            return scores
+            return scores, everything
         if cells.cells is None:
             raise ValueError("reranking needs cell states: embed_cells(..., states=True)")
-        return self._reranker.rerank(scores, cells.cells)
+        scores = self._reranker.rerank(scores, cells.cells)
+        np.put_along_axis(everything, scores.candidates, scores.log_probabilities, axis=1)
+        return scores, everything
+
+    def annotate(self, cells: CellEmbeddings) -> AnnotationBlock:
+        """Score and call a block of cells."""
+        scores, everything = self.score_all(cells)
+        ladder = make_ladder(
+            everything, self.tree, scores.best, temperature=self.regime.temperature
+        )
+        ood = np.full(len(cells.features), np.nan, dtype=np.float32)
+        return AnnotationBlock(
+            start=cells.start,
+            features=cells.features,
+            scores=scores,
+            calls=back_off(ladder, self.regime, level=self.options.confidence),
+            ood=self._outlier_score(cells.features) if self._outlier_score else ood,
+        )
 
 
 def _details(
-    model: LangCell,
-    name: str,
-    matrix: CountMatrix,
-    candidates: CandidateSet,
-    coverage: Coverage,
-    ontology: Ontology,
-    options: AnnotateOptions,
+    scorer: CellScorer, name: str, matrix: CountMatrix, coverage: Coverage, ontology: Ontology
 ) -> dict[str, Any]:
     """Collect what a reader of the file must know to judge or repeat the calls."""
+    model, candidates, options = scorer.model, scorer.candidates, scorer.options
     return {
         "version": __version__,
         "model": name,
@@ -223,11 +267,16 @@ def _details(
             if isinstance(value, int | float | str)
         },
         "scores": "probability among all candidates; the best of each cell are stored",
+        "calibration": {
+            "id": scorer.calibration.identifier,
+            "fitted_on": ", ".join(scorer.calibration.fitted_on),
+            **asdict(scorer.regime),
+        },
         "parameters": {
             "logit_scale": model.scale.item(),
             **{
                 key: getattr(options, key)
-                for key in ("allow_normalized", "rerank", "rerank_weight", "top_k")
+                for key in ("allow_normalized", "confidence", "rerank", "rerank_weight", "top_k")
             },
         },
     }

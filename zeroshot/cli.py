@@ -9,13 +9,29 @@ EXAMPLE = """Name the cells of a file with Cell Ontology terms, without labels o
 
 Example: langcell zeroshot --h5ad pbmc.h5ad --out named.h5ad
 
-Writes langcell_leaf_label, langcell_leaf_ontology_term_id and langcell_margin to obs, X_langcell
-and langcell_scores to obsm, and how it was done to uns["langcell"]. Nothing else changes.
+Writes to obs: langcell_label, langcell_ontology_term_id and langcell_confidence, the deepest term
+that is sure enough, or "unknown"; langcell_leaf_label, langcell_leaf_ontology_term_id,
+langcell_leaf_confidence and langcell_margin, the best single term; langcell_ood, how unlike the
+training cells a cell is. X_langcell and langcell_scores go to obsm, and how it was done to
+uns["langcell"]. Nothing else changes.
 """
 
+app = typer.Typer(
+    name="zeroshot",
+    help=EXAMPLE,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
+
+@app.callback(help=EXAMPLE)
 def zeroshot(
-    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    context: typer.Context,
+    h5ad: Annotated[
+        Path | None, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -35,6 +51,17 @@ def zeroshot(
     rerank: Annotated[
         int, typer.Option(help="Let the matching head reorder so many candidates a cell; 0: off.")
     ] = 0,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            help="Least calibrated probability of a call; a cell is called the deepest term that "
+            "reaches it, or unknown."
+        ),
+    ] = 0.9,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Use this calibration (langcell zeroshot calibrate), not the model's."),
+    ] = None,
     truth: Annotated[
         str | None, typer.Option(help="Column of obs with known labels to score the calls against.")
     ] = None,
@@ -65,8 +92,13 @@ def zeroshot(
     ] = False,
 ) -> None:
     """Run the command; its words are in `EXAMPLE`."""
+    if context.invoked_subcommand is not None:
+        return
+    if h5ad is None:
+        raise typer.BadParameter("give the file to annotate", param_hint="--h5ad")
     from langcell.threads import set_threads
     from zeroshot.annotator import AnnotateOptions
+    from zeroshot.calibration import Calibration
     from zeroshot.run import AnnotationRun, default_output, run_annotation
 
     set_threads(threads)
@@ -76,6 +108,8 @@ def zeroshot(
         device=device,
         batch_size=batch_size,
         rerank=rerank,
+        confidence=confidence,
+        calibration=None if calibration is None else Calibration.read(calibration),
         key_added=key_added,
         overwrite=overwrite,
         inplace=inplace,
@@ -91,4 +125,46 @@ def zeroshot(
     run_annotation(wanted)
 
 
-zeroshot.__doc__ = EXAMPLE
+@app.command()
+def calibrate(
+    h5ad: Annotated[list[Path], typer.Option(help="Labelled cells; give it once a file.")],
+    truth: Annotated[str, typer.Option(help="Column of obs with cell types.")],
+    out: Annotated[Path, typer.Option(help="The calibration, .json.")],
+    study_key: Annotated[
+        str | None, typer.Option(help="Column of obs that tells studies apart. Default: files.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of the raw counts, if not found.")
+    ] = None,
+    allow_normalized: Annotated[
+        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+) -> None:
+    """Learn from labelled cells what confidence means, for langcell zeroshot --calibration.
+
+    Example: langcell zeroshot calibrate --h5ad a.h5ad --h5ad b.h5ad --truth cell_type --out c.json
+    """
+    import shlex
+    import sys
+
+    from langcell.output_file import check_output, replaced_file
+    from langcell.threads import set_threads
+    from zeroshot.annotator import AnnotateOptions
+    from zeroshot.calibration_fit import calibrate as learn
+
+    set_threads(threads)
+    check_output(out, suffixes=(".json",), overwrite=overwrite)
+    found = learn(
+        h5ad,
+        truth=truth,
+        study_key=study_key,
+        model=model,
+        options=AnnotateOptions(layer=layer, allow_normalized=allow_normalized),
+        command=shlex.join(["langcell", *sys.argv[1:]]),
+    )
+    with replaced_file(out) as temporary:
+        temporary.write_text(found.to_json(), encoding="utf-8")
+    print(f"studies\t{', '.join(found.fitted_on)}\ncalibration\t{found.identifier}\nwrote\t{out}")

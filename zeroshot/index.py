@@ -77,17 +77,23 @@ class LabelIndex:
             labels[rows] = np.take_along_axis(places[:n], order, axis=1)
         return similarities, labels
 
-    def log_normaliser(self, cell_features: np.ndarray, scale: float) -> np.ndarray:
-        """Return log sum over all labels of exp(scale * similarity), float64, shape (n_cells,)."""
-        total = np.empty(len(cell_features), dtype=np.float64)
+    def log_probabilities(self, cell_features: np.ndarray, scale: float) -> np.ndarray:
+        """Return the log-softmax over all labels of scale * (similarity less offset).
+
+        Returns
+        -------
+        float32, shape (n_cells, n_labels); hand in a block of cells at a time
+        """
+        found = np.empty((len(cell_features), len(self)), dtype=np.float32)
         for rows, queries in self._queries(cell_features):
             similarities = queries @ self._rows.T  # (rows, n_labels)
-            best = similarities.max(axis=1, keepdims=True)
+            similarities -= similarities.max(axis=1, keepdims=True)
+            similarities *= np.float32(scale)
             # Terms in single precision, whose errors are of either sign, and their sum in double.
-            shares = np.exp(scale * (similarities - best)).sum(axis=1, dtype=np.float64)
-            logarithms = scale * best[:, 0].astype(np.float64) + np.log(shares)
-            total[rows] = logarithms[: rows.stop - rows.start]
-        return total
+            normaliser = np.log(np.exp(similarities).sum(axis=1, dtype=np.float64))
+            similarities -= normaliser[:, None].astype(np.float32)
+            found[rows] = similarities[: rows.stop - rows.start]
+        return found
 
     def _queries(self, cell_features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         for start in range(0, len(cell_features), QUERY_ROWS):

@@ -106,6 +106,12 @@ def summary_table(annotations: Annotations) -> Table:
         f"{len(annotations.candidates):,} ({annotations.candidates.described}, "
         f"Cell Ontology {details['ontology_release']})",
     )
+    called = annotations.calls.terms >= 0
+    table.add_row("confidence", _confidence_words(annotations))
+    table.add_row(
+        "unknown",
+        f"{n_cells - called.sum():,} cells ({1 - called.mean():.1%}) where no term is that sure",
+    )
     calls = annotations.calls_per_type()
     for row, (name, term_id, n) in enumerate(calls[:_TYPES_SHOWN]):
         label = f"{name} ({term_id})" if term_id else name
@@ -116,14 +122,28 @@ def summary_table(annotations: Annotations) -> Table:
     return table
 
 
+def _confidence_words(annotations: Annotations) -> str:
+    """Say what the confidence of these calls means."""
+    level = annotations.details["parameters"]["confidence"]
+    calibration = annotations.details["calibration"]
+    if calibration["id"] == "uncalibrated":
+        return f"uncalibrated: probability among the labels; a call has at least {level:g} of it"
+    return (
+        f"calibrated ({calibration['id']}): the share of such calls that are right or an ancestor "
+        f"of the truth; each call has at least {level:g}"
+    )
+
+
 def agreement_text(truth: "Truth", annotations: Annotations, ontology: Ontology) -> str:
     """Return scores, what could not be scored, and the confusion table, tab-separated."""
-    from zeroshot.agreement import compare, confusion
+    from zeroshot.agreement import compare, compare_calls, confusion
 
     agreement = compare(truth, annotations.term_ids, ontology)
+    called = compare_calls(truth, annotations.label_ids, ontology)
     lines = [
         f"{name}\t{value:.4f}" if isinstance(value, float) else f"{name}\t{value}"
-        for name, value in asdict(agreement).items()
+        for part in (agreement, called)
+        for name, value in asdict(part).items()
     ]
     for label, n_cells in sorted(truth.unresolved.items(), key=lambda item: (-item[1], item[0])):
         lines.append(f"not scored\t{n_cells} cells labelled {label!r}: no one cell type")

@@ -84,12 +84,27 @@ def score_cells(
     scale: factor on cosine similarities
     top_k: how many candidates to keep for each cell
     """
-    similarities, labels = index.search(cell_features, top_k)  # (n_cells, k)
-    normaliser = index.log_normaliser(cell_features, scale)  # (n_cells,)
+    log_probabilities = index.log_probabilities(cell_features, scale)
+    return best_scores(cell_features, index, log_probabilities, top_k=top_k)
+
+
+def best_scores(
+    cell_features: np.ndarray, index: LabelIndex, log_probabilities: np.ndarray, *, top_k: int
+) -> Scores:
+    """Keep the best candidates of each cell, whose log-probabilities are there already.
+
+    Parameters
+    ----------
+    log_probabilities: from `index.log_probabilities(cell_features, ...)`
+    top_k: how many candidates to keep for each cell
+    """
+    _, labels = index.search(cell_features, top_k)  # (n_cells, k)
+    found = np.take_along_axis(log_probabilities, labels, axis=1)
+    order = np.lexsort((labels, -found), axis=1)  # the search rounds in another way
     return Scores(
         candidate_ids=index.ids,
-        candidates=labels.astype(np.int32),
-        log_probabilities=(scale * similarities - normaliser[:, None]).astype(np.float32),
+        candidates=np.take_along_axis(labels, order, axis=1).astype(np.int32),
+        log_probabilities=np.take_along_axis(found, order, axis=1),
     )
 
 

@@ -1,0 +1,261 @@
+"""What a confidence is worth: `python -m benchmarks.calibration --model mini-fast`.
+
+Leave one study out: a calibration is learnt on five validation studies and judged on the sixth, over
+all cell types and over the study's own labels. A call is right if it is the truth or an ancestor of
+it. Files of one study are averaged, then studies. `--fit calibration.json` writes the calibration
+that is learnt on all six.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.isotonic import IsotonicRegression
+
+from benchmarks.amended_labels import amend, contradicted
+from benchmarks.model_scores import file_features
+from benchmarks.selective import SelectiveFigures, reliability, selective_figures
+from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from langcell.checkpoint import list_bundled_models
+from langcell.embed import CellEmbeddings
+from langcell.model import LangCell
+from langcell.threads import set_threads
+from ontology.graph import Ontology
+from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.backoff import make_ladder
+from zeroshot.calibration import UNCALIBRATED, Regime
+from zeroshot.calibration_fit import (
+    TEMPERATURE_ALL,
+    TEMPERATURE_GIVEN,
+    LabelledRungs,
+    fit_calibration,
+    fit_regime,
+    label_rungs,
+    make_ladders,
+)
+from zeroshot.candidates import all_candidates, own_candidates
+
+SPACES = ("all", "own")
+LEVEL = 0.9
+_LEAST_PROBABLE = 0.01
+Learner = Callable[[Sequence[LabelledRungs]], Callable[[LabelledRungs], np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileLadders:
+    """One file in one space of labels.
+
+    Attributes
+    ----------
+    tempered, published: ladders at the temperature of calibration, against amended labels and
+        against those published
+    plain: ladders at temperature 1, amended labels
+    leaf: the best candidate as the only rung, with its softmax probability; amended labels
+    leaf_depths: depth of the best candidates, shape (n_cells, 1)
+    """
+
+    tempered: LabelledRungs
+    published: LabelledRungs
+    plain: LabelledRungs
+    leaf: LabelledRungs
+    leaf_depths: np.ndarray
+
+
+def file_ladders(
+    scorer: CellScorer,
+    features: np.ndarray,
+    file: LabelledFile,
+    wrong: np.ndarray,
+    ontology: Ontology,
+) -> FileLadders:
+    """Make the ladders of a file; `wrong` marks cells whose label is contradicted."""
+    tempered = make_ladders(scorer, features)
+    scores, everything = scorer.score_all(CellEmbeddings(start=0, features=features))
+    plain = make_ladder(everything, scorer.tree, scores.best, temperature=1.0)
+    softmax = np.exp(scores.log_probabilities[:, :1].astype(np.float64))
+    leaf = replace(plain, terms=plain.leaf_terms[:, None], probabilities=softmax)
+    published = label_rungs(tempered, file.truth_ids, ontology, study=file.study)
+    labelled = [
+        label_rungs(each, file.truth_ids, ontology, study=file.study) for each in (plain, leaf)
+    ]
+    return FileLadders(
+        tempered=amend(published, tempered, file, wrong),
+        published=published,
+        plain=amend(labelled[0], plain, file, wrong),
+        leaf=amend(labelled[1], leaf, file, wrong),
+        leaf_depths=scorer.tree.depths[leaf.terms][~wrong],
+    )
+
+
+def all_ladders(
+    model: LangCell, files: Sequence[LabelledFile], ontology: Ontology
+) -> dict[str, list[FileLadders]]:
+    """Make the ladders of all files, by space."""
+    options = AnnotateOptions(calibration=UNCALIBRATED)
+    everything = CellScorer(model, all_candidates(ontology), options)
+    found: dict[str, list[FileLadders]] = {space: [] for space in SPACES}
+    for file in files:
+        print(f"embedding {file.name}", file=sys.stderr, flush=True)
+        features, wrong = file_features(model, file), contradicted(file)
+        own = own_candidates(sorted(set(file.truth_ids)), ontology)
+        scorers = {"all": everything, "own": CellScorer(model, own, options)}
+        for space, scorer in scorers.items():
+            found[space].append(file_ladders(scorer, features, file, wrong, ontology))
+    return found
+
+
+def learn_logistic(temperature: float) -> Learner:
+    """Return the learner that `langcell zeroshot calibrate` uses."""
+
+    def learn(parts: Sequence[LabelledRungs]) -> Callable[[LabelledRungs], np.ndarray]:
+        return _by_regime(fit_regime(parts, temperature=temperature))
+
+    return learn
+
+
+def _by_regime(regime: Regime) -> Callable[[LabelledRungs], np.ndarray]:
+    return lambda part: regime.confidence(
+        part.probabilities, np.arange(part.probabilities.shape[1])
+    )
+
+
+def learn_isotonic(parts: Sequence[LabelledRungs]) -> Callable[[LabelledRungs], np.ndarray]:
+    """Fit a step function for each depth; a rung is then as sure as any below it."""
+    n_depths = max(part.probabilities.shape[1] for part in parts)
+    sizes = pd.Series([len(part.is_right) for part in parts], [part.study for part in parts])
+    n_cells = sizes.groupby(level=0).sum()
+    curves = []
+    for depth in range(n_depths):
+        here = [part for part in parts if part.probabilities.shape[1] > depth]
+        probabilities = np.concatenate([part.probabilities[:, depth] for part in here])
+        right = np.concatenate([part.is_right[:, depth] for part in here]).astype(float)
+        weights = np.concatenate(
+            [np.full(len(part.is_right), 1 / n_cells[part.study]) for part in here]
+        )
+        kept = probabilities >= _LEAST_PROBABLE
+        curve = IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1)
+        if kept.any():
+            curve.fit(probabilities[kept], right[kept], sample_weight=weights[kept])
+        curves.append(curve if kept.any() else None)
+
+    def confidence(part: LabelledRungs) -> np.ndarray:
+        found = np.zeros(part.probabilities.shape)
+        for depth in range(min(found.shape[1], n_depths)):
+            curve = curves[depth]
+            if curve is not None:
+                found[:, depth] = curve.predict(part.probabilities[:, depth])
+        return np.maximum.accumulate(found[:, ::-1], axis=1)[:, ::-1]
+
+    return confidence
+
+
+def leave_one_out(parts: Sequence[LabelledRungs], learn: Learner) -> list[np.ndarray]:
+    """Return the confidence of every rung of each file, learnt on the other studies."""
+    studies = sorted({part.study for part in parts})
+    learnt = {study: learn([part for part in parts if part.study != study]) for study in studies}
+    return [learnt[part.study](part) for part in parts]
+
+
+def judge(
+    ladders: Sequence[FileLadders], *, temperature: float
+) -> Iterator[tuple[str, pd.DataFrame, list[tuple[np.ndarray, np.ndarray]]]]:
+    """Yield each method, its figures by study, and confidence and outcome of calls by file."""
+    tempered = [each.tempered for each in ladders]
+    plain = [each.plain for each in ladders]
+    logistic = leave_one_out(tempered, learn_logistic(temperature))
+    as_is = _by_regime(Regime())
+    depths = [np.arange(part.is_right.shape[1]) for part in tempered]
+    methods: dict[str, tuple[list[np.ndarray], list[LabelledRungs], list[np.ndarray]]] = {
+        "calibrated back-off": (logistic, tempered, depths),
+        "the same, labels as published": (logistic_published(ladders, temperature), [each.published for each in ladders], depths),
+        "temperature, isotonic by depth": (leave_one_out(tempered, learn_isotonic), tempered, depths),
+        "raw back-off": ([as_is(part) for part in plain], plain, depths),
+        "softmax of the best, no back-off": ([each.leaf.probabilities for each in ladders], [each.leaf for each in ladders], [each.leaf_depths for each in ladders]),
+    }  # fmt: skip
+    for name, (confidence, parts, at) in methods.items():
+        figures: dict[str, list[SelectiveFigures]] = {}
+        outcomes = []
+        for sure, part, depth in zip(confidence, parts, at, strict=True):
+            sure = np.where(part.probabilities > 0, sure, 0)
+            found, outcome = selective_figures(sure, part.is_right, depth, level=LEVEL)
+            figures.setdefault(part.study, []).append(found)
+            outcomes.append(outcome)
+        yield name, by_study(figures), outcomes
+
+
+def logistic_published(ladders: Sequence[FileLadders], temperature: float) -> list[np.ndarray]:
+    """Learn on amended labels of the other studies; judged on labels as published."""
+    studies = sorted({each.tempered.study for each in ladders})
+    learn = learn_logistic(temperature)
+    learnt = {
+        study: learn([each.tempered for each in ladders if each.tempered.study != study])
+        for study in studies
+    }
+    return [learnt[each.published.study](each.published) for each in ladders]
+
+
+def by_study(figures: Mapping[str, Sequence[SelectiveFigures]]) -> pd.DataFrame:
+    """Average the files of each study: a row a study."""
+    return pd.DataFrame(
+        {
+            study: pd.DataFrame([asdict(each) for each in found]).mean()
+            for study, found in figures.items()
+        }
+    ).T
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Round for JSON, which has no NaN."""
+    return {key: round(value, 4) if np.isfinite(value) else None for key, value in figures.items()}
+
+
+def main() -> None:
+    """Measure, print tables and one JSON line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="mini-fast", help="bundled name, folder or hub id")
+    parser.add_argument("--shared", type=Path, default=shared_folder(), help="holds corpus/")
+    parser.add_argument("--fit", type=Path, help="write the calibration learnt on all studies")
+    parser.add_argument("--threads", type=int, help="CPU threads; all cores by default")
+    options = parser.parse_args()
+    set_threads(options.threads)
+    ontology, model = Ontology.bundled(), LangCell.from_pretrained(options.model)
+    files = read_validation_files(options.shared / "corpus")
+    ladders = all_ladders(model, files, ontology)
+    results: dict[str, dict[str, dict[str, float | None]]] = {}
+    for space in SPACES:
+        temperature = TEMPERATURE_ALL if space == "all" else TEMPERATURE_GIVEN
+        results[space] = {}
+        for name, table, outcomes in judge(ladders[space], temperature=temperature):
+            print(f"\n{name}; candidates: {space}; level {LEVEL:g}; leave one study out")
+            print(table.to_string(float_format="{:.3f}".format))
+            results[space][name] = _finite(
+                {**table.mean(), "lowest_accuracy": table["accuracy"].min()}
+            )
+            print("over studies ", results[space][name])
+            if name == "calibrated back-off":
+                print("reliability of the deepest call of at least 0.5, cells of all studies")
+                print(reliability(outcomes).to_string(index=False, float_format="{:.3f}".format))
+    if options.fit:
+        place = "langcell/models/" if options.model in list_bundled_models() else ""
+        calibration = fit_calibration(
+            [each.tempered for each in ladders["all"]],
+            [each.tempered for each in ladders["own"]],
+            model_sha256=model.sha256,
+            command=f"python -m benchmarks.calibration --model {options.model} "
+            f"--fit {place}{options.model}/calibration.json",
+        )
+        options.fit.write_text(calibration.to_json(), encoding="utf-8")
+        print(f"\nwrote {options.fit}: {calibration.identifier}")
+    print(
+        "\nlabels amended as benchmarks/amended_labels.py says; selected and calibrated on these studies"
+    )
+    print(json.dumps({"benchmark": "calibration", "model": options.model, "level": LEVEL, "studies": len({file.study for file in files}), "cells": sum(file.n_cells for file in files), "results": results}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""From candidates to terms of the ontology: how probable each is, and the deepest that is sure."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from ontology.candidates import NEVER_CALLED, ROOT, groupings
+from ontology.graph import Ontology
+from zeroshot.backoff_kernel import climb
+from zeroshot.calibration import Regime
+from zeroshot.candidates import CandidateSet
+
+UNKNOWN = "unknown"  # what a cell is called that no term is sure for
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TermTree:
+    """Candidates and all their ancestors: what a cell may be called after back-off.
+
+    Attributes
+    ----------
+    ids: Cell Ontology id of each term, sorted; '' for free text, which comes last
+    names: of the same terms
+    depths: edges on the longest way down from the root, int32, shape (n_terms,); 1 for free text
+    is_callable: False for the root, for what is too general to be an answer and for groupings that
+        nobody chose, shape (n_terms,)
+    candidate_terms: row of each candidate among the terms, int32, shape (n_candidates,)
+    above: terms at or above each candidate, shape (n_candidates, n_terms)
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    depths: np.ndarray
+    is_callable: np.ndarray
+    candidate_terms: np.ndarray
+    above: sparse.csr_matrix
+
+    @property
+    def n_depths(self) -> int:
+        """One more than the depth of the deepest term."""
+        return int(self.depths.max()) + 1
+
+    @classmethod
+    def of(cls, candidates: CandidateSet, ontology: Ontology) -> "TermTree":
+        """Gather the ancestors of candidates; free text stands right under the root.
+
+        Examples
+        --------
+        >>> from zeroshot.candidates import own_candidates
+        >>> ontology = Ontology.bundled()
+        >>> candidates = own_candidates(["B cell", "T cell"], ontology)
+        >>> "lymphocyte" in TermTree.of(candidates, ontology).names
+        True
+        """
+        is_term = np.array([bool(term_id) for term_id in candidates.ids])
+        rows = np.array([ontology.index[each] for each in candidates.ids if each], dtype=np.int64)
+        closure = ontology.closure[rows].tocoo()
+        columns = np.union1d(closure.col, [ontology.index[ROOT]]).astype(np.int64)
+        ids = [ontology.ids[column] for column in columns]
+        free = np.flatnonzero(~is_term)
+        free_rows = np.arange(len(ids), len(ids) + len(free))
+        candidate_terms = np.empty(len(candidates), dtype=np.int32)
+        candidate_terms[is_term] = np.searchsorted(columns, rows)
+        candidate_terms[free] = free_rows
+        root = ids.index(ROOT)
+        below = np.concatenate([np.flatnonzero(is_term)[closure.row], free, free])
+        above = np.concatenate(
+            [np.searchsorted(columns, closure.col), free_rows, np.full(len(free), root)]
+        )
+        shape = (len(candidates), len(ids) + len(free))
+        never = NEVER_CALLED | (groupings().keys() - (_chosen(candidates)))
+        return cls(
+            ids=(*ids, *("" for _ in free)),
+            names=(
+                *(ontology.terms[term_id].name for term_id in ids),
+                *(candidates.names[row] for row in free),
+            ),
+            depths=np.array([*map(ontology.depth, ids), *(1 for _ in free)], dtype=np.int32),
+            is_callable=np.array([*(each not in never for each in ids), *(True for _ in free)]),
+            candidate_terms=candidate_terms,
+            above=sparse.csr_matrix((np.ones(len(below)), (below, above)), shape=shape),
+        )
+
+
+def _chosen(candidates: CandidateSet) -> frozenset[str]:
+    return frozenset(candidates.ids) if candidates.is_choice else frozenset()
+
+
+def term_probabilities(
+    log_probabilities: np.ndarray, tree: TermTree, *, temperature: float = 1.0
+) -> np.ndarray:
+    """Return how probable it is that each term is true of a cell.
+
+    That is the probability of the candidates at or below it, each counted once however many ways
+    lead up from it: a parent is never less probable than a child, and the root has it all.
+
+    Parameters
+    ----------
+    log_probabilities: of all candidates, shape (n_cells, n_candidates)
+    tree: of the same candidates
+    temperature: log-probabilities are divided by it
+
+    Returns
+    -------
+    float64, shape (n_cells, n_terms)
+    """
+    scaled = log_probabilities.astype(np.float64) / temperature
+    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares @ tree.above
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ladder:
+    """The way up the ontology that each cell can back off: its most probable term of each depth.
+
+    Attributes
+    ----------
+    tree: the terms
+    terms: row of the most probable callable term of each depth, -1 for none, int32, shape
+        (n_cells, n_depths)
+    probabilities: of the same terms, float64, 0 for none
+    leaf_terms: row of the term of the best candidate, int32, shape (n_cells,)
+    leaf_probabilities: of the same, with all that is below it, float64
+    """
+
+    tree: TermTree
+    terms: np.ndarray
+    probabilities: np.ndarray
+    leaf_terms: np.ndarray
+    leaf_probabilities: np.ndarray
+
+
+def make_ladder(
+    log_probabilities: np.ndarray, tree: TermTree, best: np.ndarray, *, temperature: float
+) -> Ladder:
+    """Find the most probable term of each depth.
+
+    Parameters
+    ----------
+    log_probabilities: of all candidates, float32, shape (n_cells, n_candidates)
+    tree: of the same candidates
+    best: best candidate of each cell, int, shape (n_cells,)
+    temperature: log-probabilities are divided by it
+    """
+    leaf_terms = tree.candidate_terms[best]
+    terms, probabilities, leaf_probabilities = climb(
+        log_probabilities, tree, leaf_terms, temperature=temperature
+    )
+    return Ladder(
+        tree=tree,
+        terms=terms,
+        probabilities=probabilities,
+        leaf_terms=leaf_terms,
+        leaf_probabilities=leaf_probabilities,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calls:
+    """What cells are called after back-off.
+
+    Attributes
+    ----------
+    terms: row of the term in the tree, -1 for unknown, int32, shape (n_cells,)
+    confidence: calibrated probability that the term is the truth or an ancestor of it, float32; of
+        an unknown cell that of its surest term, which is below the level
+    leaf_confidence: the same of the best candidate, before back-off
+    """
+
+    terms: np.ndarray
+    confidence: np.ndarray
+    leaf_confidence: np.ndarray
+
+
+def back_off(ladder: Ladder, regime: Regime, *, level: float) -> Calls:
+    """Call the deepest term whose calibrated probability reaches a level.
+
+    Parameters
+    ----------
+    ladder: made with the temperature of the regime
+    regime: how probabilities become confidences
+    level: least confidence of a call, between 0 and 1
+    """
+    rungs = np.arange(ladder.terms.shape[1])
+    confidence = regime.confidence(ladder.probabilities, rungs)  # (n_cells, n_depths)
+    confidence[ladder.terms < 0] = 0
+    deepest = np.where(confidence >= level, rungs, -1).max(axis=1)  # (n_cells,)
+    is_known = deepest >= 0
+    called = np.where(is_known, deepest, confidence.argmax(axis=1))
+    cells = np.arange(len(called))
+    depths = ladder.tree.depths[ladder.leaf_terms]
+    leaf_confidence = regime.confidence(ladder.leaf_probabilities, depths)
+    return Calls(
+        terms=np.where(is_known, ladder.terms[cells, called], -1).astype(np.int32),
+        confidence=confidence[cells, called].astype(np.float32),
+        leaf_confidence=leaf_confidence.astype(np.float32),
+    )
