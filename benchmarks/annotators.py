@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from benchmarks.model_scores import candidate_scores
 from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
@@ -13,8 +14,6 @@ from ontology.graph import Ontology
 from zeroshot.annotator import AnnotateOptions, CellScorer
 from zeroshot.candidates import (
     CandidateSet,
-    candidate_features,
-    candidate_offsets,
     own_candidates,
     part_of_ontology,
 )
@@ -71,10 +70,7 @@ class LangCellAnnotator:
             chosen = part_of_ontology(candidates, self._ontology, described="terms")
         if self._options.rerank:
             return self._reranked(file, chosen)
-        features = candidate_features(chosen, self._model)
-        similarities = self._features(file) @ features.T  # (n_cells, n_candidates)
-        offsets = candidate_offsets(chosen, features, self._model)
-        return similarities if offsets is None else similarities - offsets
+        return candidate_scores(self._model, self._features(file), chosen)
 
     def _features(self, file: LabelledFile) -> np.ndarray:
         """Features of the labelled cells; those of the last file are kept for its next space."""

@@ -1,12 +1,16 @@
 """Cells of a model against candidates, scored as `langcell zeroshot` scores them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
-from langcell.embed import embed_cells
+from langcell.embed import CellEmbeddings, embed_cells
 from langcell.model import LangCell
-from zeroshot.candidates import CandidateSet, candidate_features, candidate_offsets
+from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.calibration import UNCALIBRATED
+from zeroshot.candidates import CandidateSet
 
 _BATCH = 256  # cells; a bag of genes is fastest with many
 
@@ -20,16 +24,17 @@ def file_features(model: LangCell, file: LabelledFile) -> np.ndarray:
 
 
 def candidate_scores(
-    model: LangCell, features: np.ndarray, candidates: CandidateSet, *, offsets: bool = True
+    model: LangCell, features: np.ndarray, candidates: CandidateSet, *, even: bool = True
 ) -> np.ndarray:
-    """Return the similarity of cells and candidates, shape (n_cells, n_candidates).
+    """Return the log-probability of each candidate, float32, shape (n_cells, n_candidates).
 
     Parameters
     ----------
     features: of cells, shape (n_cells, embedding_dim)
-    offsets: take off what `candidate_offsets` says, as is done for a user
+    even: score as `langcell zeroshot` does; else by similarity alone, without label offsets and
+        without what a label passes to its subtypes
     """
-    texts = candidate_features(candidates, model)
-    scores = features @ texts.T
-    taken_off = candidate_offsets(candidates, texts, model) if offsets else None
-    return scores if taken_off is None else scores - taken_off
+    if not even:
+        candidates = replace(candidates, is_choice=False, subtypes=None)
+    scorer = CellScorer(model, candidates, AnnotateOptions(calibration=UNCALIBRATED))
+    return scorer.score_all(CellEmbeddings(start=0, features=features))[1]

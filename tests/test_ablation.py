@@ -16,7 +16,12 @@ from langcell.model import LangCell
 from langcell.reference import ReferenceCells
 from ontology.graph import Ontology
 from pretrain.config import Source, find_recipe, read_recipe
-from zeroshot.candidates import own_candidates
+from zeroshot.candidates import (
+    all_candidates,
+    candidate_features,
+    candidate_offsets,
+    own_candidates,
+)
 
 
 @pytest.fixture
@@ -123,8 +128,22 @@ def test_offsets_make_chosen_labels_compete_evenly(tiny_model: Path) -> None:
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     model.reference = ReferenceCells(features=features.astype(np.float16))
     choice = own_candidates(["CL:0000236", "CL:0000084", "CL:0000540"], ontology)
-    plain = candidate_scores(model, features, choice, offsets=False)
+    plain = candidate_scores(model, features, choice, even=False)
     even = candidate_scores(model, features, choice)
-    scale = model.scale.item()
-    assert np.ptp(np.exp(scale * plain).mean(axis=0)) > 0.1
-    np.testing.assert_allclose(np.exp(scale * even).mean(axis=0), 1, rtol=0.02)  # float16 reference
+    shift = even - plain  # up to what a cell's probabilities are divided by
+    offsets = candidate_offsets(choice, candidate_features(choice, model), model)
+    assert offsets is not None and np.ptp(offsets) > 0.01
+    wanted = -model.scale.item() * (offsets - offsets[0])
+    np.testing.assert_allclose(shift - shift[:, :1], np.tile(wanted, (50, 1)), atol=1e-3)
+
+
+def test_a_whole_ontology_is_scored_with_what_labels_pass_down(tiny_model: Path) -> None:
+    model = LangCell.from_pretrained(tiny_model)
+    features = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    everything = all_candidates(Ontology.bundled())
+    assert everything.subtypes is not None
+    plain = candidate_scores(model, features, everything, even=False)
+    passed = candidate_scores(model, features, everything)
+    np.testing.assert_allclose(passed, everything.subtypes.pass_down(plain), rtol=1e-6)
+    assert np.abs(passed - plain).max() > 0.01

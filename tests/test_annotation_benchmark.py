@@ -2,6 +2,7 @@
 
 import json
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +27,7 @@ from langcell.model import LangCell
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
 from pretrain.config import Recipe
-from zeroshot.annotator import AnnotateOptions
+from zeroshot.annotator import AnnotateOptions, annotate
 from zeroshot.candidates import own_candidates
 
 B, CD4, CD8, T = "CL:0000236", "CL:0000624", "CL:0000625", "CL:0000084"
@@ -240,9 +241,16 @@ def test_a_model_scores_cells_as_the_annotator_does(tiny_model, file, ontology):
     assert own.shape == (file.n_cells, 3)
     spaces = label_spaces(file, ontology, TissueMap(ontology))
     everything = annotator.scores(file, spaces["all"])
-    columns = [spaces["all"].index(each) for each in TYPES]
-    np.testing.assert_allclose(own, everything[:, columns], atol=1e-6)
+    assert everything.shape == (file.n_cells, len(spaces["all"]))
     assert own_candidates(TYPES, ontology).ids == TYPES  # columns keep their order
+    adata = anndata.read_h5ad(file.path)
+    annotate(adata, model=model, labels=TYPES)
+    written = adata.obsm["langcell_scores"].toarray()[file.is_labelled]
+    np.testing.assert_allclose(np.exp(own), written, atol=1e-5)
+    annotate(adata, model=model, options=AnnotateOptions(overwrite=True))
+    called = adata.obs["langcell_leaf_ontology_term_id"].to_numpy()[file.is_labelled]
+    best = [spaces["all"][column] for column in everything.argmax(axis=1)]
+    assert called.tolist() == best
 
 
 def _result(annotator, file, value):

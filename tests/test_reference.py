@@ -7,7 +7,7 @@ import pytest
 
 from langcell.reference import ReferenceCells
 from zeroshot.index import LabelIndex
-from zeroshot.scores import score_cells
+from zeroshot.scores import best_scores
 
 
 def unit(n: int, seed: int) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_offsets_are_taken_off_in_search_and_probabilities() -> None:
     wanted = cells @ labels.T - offsets
     np.testing.assert_array_equal(found, np.argsort(-wanted, axis=1))
     np.testing.assert_allclose(similarities, -np.sort(-wanted, axis=1), atol=1e-6)
-    scores = score_cells(cells, index, scale=5.0, top_k=4)
+    scores = best_scores(cells, index, index.log_probabilities(cells, 5.0), top_k=4)
     np.testing.assert_allclose(np.exp(scores.log_probabilities).sum(axis=1), 1, atol=1e-6)
 
 

@@ -3,7 +3,11 @@ import pytest
 from scipy.special import log_softmax
 
 from zeroshot.index import QUERY_ROWS, LabelIndex
-from zeroshot.scores import Scores, fuse, score_cells
+from zeroshot.scores import Scores, best_scores, fuse
+
+
+def _score(cells: np.ndarray, index: LabelIndex, *, scale: float, top_k: int) -> Scores:
+    return best_scores(cells, index, index.log_probabilities(cells, scale), top_k=top_k)
 
 
 def _unit(rng, *shape):
@@ -39,16 +43,16 @@ def test_ties_come_in_the_order_of_the_index(rng):
 
 def test_a_cell_has_the_same_score_alone_and_in_company(rng, labels):
     cells = _unit(rng, 2 * QUERY_ROWS + 17, 16)
-    together = score_cells(cells, labels, scale=20.0, top_k=4)
+    together = _score(cells, labels, scale=20.0, top_k=4)
     for cell in (0, QUERY_ROWS - 1, QUERY_ROWS, 2 * QUERY_ROWS + 16):
-        alone = score_cells(cells[cell : cell + 1], labels, scale=20.0, top_k=4)
+        alone = _score(cells[cell : cell + 1], labels, scale=20.0, top_k=4)
         assert (alone.candidates[0] == together.candidates[cell]).all()
         assert (alone.to_csr()[[0]] != together.to_csr()[[cell]]).nnz == 0
 
 
 def test_scores_are_log_softmax_over_all_labels(rng, labels):
     cells = _unit(rng, 9, 16)
-    scores = score_cells(cells, labels, scale=20.0, top_k=6)
+    scores = _score(cells, labels, scale=20.0, top_k=6)
     wanted = log_softmax(20.0 * (cells @ labels.features.T).astype(np.float64), axis=1)
     wanted = -np.sort(-wanted, axis=1)[:, :6]
     assert scores.log_probabilities == pytest.approx(wanted, abs=1e-4)
@@ -68,7 +72,7 @@ def test_all_log_probabilities_are_a_log_softmax_in_double_precision(rng, scale)
 
 
 def test_sparse_scores_hold_the_top_k_rounded(rng, labels):
-    scores = score_cells(_unit(rng, 9, 16), labels, scale=20.0, top_k=6)
+    scores = _score(_unit(rng, 9, 16), labels, scale=20.0, top_k=6)
     matrix = scores.to_csr()
     assert matrix.shape == (9, 40) and (np.diff(matrix.indptr) == 6).all()
     assert matrix.has_sorted_indices
@@ -83,12 +87,12 @@ def test_sparse_scores_hold_the_top_k_rounded(rng, labels):
 
 def test_one_candidate_is_certain(rng):
     index = LabelIndex(_unit(rng, 1, 16), ["a"])
-    scores = score_cells(_unit(rng, 3, 16), index, scale=20.0, top_k=10)
+    scores = _score(_unit(rng, 3, 16), index, scale=20.0, top_k=10)
     assert scores.margin == pytest.approx(1.0)
 
 
 def test_fusion_is_a_product_of_experts_within_the_reranked(rng, labels):
-    scores = score_cells(_unit(rng, 5, 16), labels, scale=20.0, top_k=6)
+    scores = _score(_unit(rng, 5, 16), labels, scale=20.0, top_k=6)
     opinion = np.log(rng.uniform(0.01, 1, size=(5, 3)))
     fused = fuse(scores, opinion, weight=0.5)
     before = np.exp(scores.log_probabilities.astype(np.float64))
@@ -120,7 +124,7 @@ def test_fusion_does_not_depend_on_the_number_of_labels():
 
 
 def test_indifferent_opinion_changes_nothing(rng, labels):
-    scores = score_cells(_unit(rng, 5, 16), labels, scale=20.0, top_k=6)
+    scores = _score(_unit(rng, 5, 16), labels, scale=20.0, top_k=6)
     fused = fuse(scores, np.full((5, 6), np.log(0.5)))
     assert (fused.candidates == scores.candidates).all()
     assert fused.log_probabilities == pytest.approx(scores.log_probabilities, abs=1e-5)

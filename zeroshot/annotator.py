@@ -221,6 +221,8 @@ class CellScorer:
         float32, those of reranked candidates as reranking left them.
         """
         everything = self._index.log_probabilities(cells.features, self._scale)
+        if self.candidates.subtypes is not None:
+            everything = self.candidates.subtypes.pass_down(everything)
         scores = best_scores(cells.features, self._index, everything, top_k=self._top_k)
         if self._reranker is None:
             return scores, everything

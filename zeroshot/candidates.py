@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from ontology.candidates import NEVER_CALLED, all_cell_types
 from ontology.descriptions import describe
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver, Resolution
+from zeroshot.subtypes import Subtypes
 
 _ID = re.compile(r"[A-Za-z]+[:_]\d+")
-_SPECIFICITY = 1.0  # chosen on the validation studies, as the bundled models
 FREE_TEXT = "text:"  # what a label begins with that is a description and no term
 
 
@@ -30,8 +30,8 @@ class CandidateSet:
     names: names as the ontology has them; free text as given
     texts: what the text encoder reads
     described: where the set comes from, such as "all cell types" or "given"
-    specificity: information content of each term (Resnik 1995, over the terms of the set), 0 for
-        the root to 1 for a leaf; only of a whole ontology
+    subtypes: which labels lie below which; only of a whole ontology, in which every term competes
+        with its own ancestors, which are true too and say less
     is_choice: True where someone chose the labels for the cells at hand, so that each is as likely
         beforehand; False for a whole ontology, most of which the cells cannot be
     """
@@ -41,7 +41,7 @@ class CandidateSet:
     texts: tuple[str, ...]
     described: str
     is_choice: bool = False
-    specificity: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    subtypes: Subtypes | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,7 +67,7 @@ def part_of_ontology(ids: Sequence[str], ontology: Ontology, *, described: str) 
         names=tuple(ontology.terms[term_id].name for term_id in ids),
         texts=tuple(describe(ontology, term_id) for term_id in ids),
         described=described,
-        specificity=_specificity(ids, ontology),
+        subtypes=Subtypes.among(tuple(ids), ontology),
     )
 
 
@@ -177,28 +177,18 @@ def read_labels(given: str) -> list[str]:
     return [label.strip() for label in given.split(";") if label.strip()]
 
 
-def _specificity(ids: Sequence[str], ontology: Ontology) -> np.ndarray:
-    """Return -log of the share of terms at or below each, scaled to 0 to 1, shape (n_terms,)."""
-    rows = [ontology.index[term_id] for term_id in ids]
-    n_below = np.asarray(ontology.closure[rows][:, rows].sum(axis=0)).ravel()
-    return 1 - np.log(n_below) / np.log(max(2, len(ids)))
-
-
 def candidate_offsets(
     candidates: CandidateSet, features: np.ndarray, model: LangCell
 ) -> np.ndarray | None:
     """Return what is taken off the similarity of each candidate, shape (n_candidates,).
 
-    Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`). In a
-    whole ontology every term competes with its own ancestors, which are true too and say less: a
-    specific term gets up to one unit of log-probability more. None for a model without reference
-    cells, which is scored by similarity alone.
+    Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`); those of
+    a whole ontology, most of which the cells cannot be, do not. None for no offsets, as for a model
+    without reference cells.
     """
-    if model.reference is None:
+    if model.reference is None or not candidates.is_choice:
         return None
-    if candidates.is_choice:
-        return model.reference.label_offsets(features, model.scale.item())
-    return -_SPECIFICITY * candidates.specificity / model.scale.item()
+    return model.reference.label_offsets(features, model.scale.item())
 
 
 def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:

@@ -59,7 +59,7 @@ class Reranker:
 
         Parameters
         ----------
-        scores: from `zeroshot.scores.score_cells`, a row for each cell
+        scores: from `zeroshot.scores.best_scores`, a row for each cell
         cells: all states of the same cells, and perhaps padding rows after them
         """
         return fuse(scores, self.match(scores.candidates[:, : self.k], cells), weight=self.weight)

@@ -8,6 +8,7 @@ from scipy import sparse
 from zeroshot.index import LabelIndex
 
 DECIMALS = 5  # of every score that is written
+_RETRIEVED = 64  # nearest candidates among which the most probable are looked for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,38 +70,24 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return np.round(values.astype(np.float64), DECIMALS).astype(np.float32)
 
 
-def score_cells(
-    cell_features: np.ndarray, index: LabelIndex, *, scale: float, top_k: int
+def best_scores(
+    cell_features: np.ndarray, index: LabelIndex, log_probabilities: np.ndarray, *, top_k: int
 ) -> Scores:
-    """Score the nearest labels of each cell: softmax over all labels of scale * cosine.
-
-    Zhao et al. 2024 (LangCell), equation for zero-shot annotation; the scale is the learnt inverse
-    temperature.
+    """Keep the most probable of the candidates that lie nearest to each cell.
 
     Parameters
     ----------
     cell_features: float32, unit norm, shape (n_cells, embedding_dim)
     index: the candidate labels
-    scale: factor on cosine similarities
+    log_probabilities: of all candidates, float32, shape (n_cells, n_candidates): softmax of scale *
+        similarity (Zhao et al. 2024, LangCell, equation for zero-shot annotation; the scale is the
+        learnt inverse temperature), perhaps after `zeroshot.subtypes.Subtypes.pass_down`
     top_k: how many candidates to keep for each cell
     """
-    log_probabilities = index.log_probabilities(cell_features, scale)
-    return best_scores(cell_features, index, log_probabilities, top_k=top_k)
-
-
-def best_scores(
-    cell_features: np.ndarray, index: LabelIndex, log_probabilities: np.ndarray, *, top_k: int
-) -> Scores:
-    """Keep the best candidates of each cell, whose log-probabilities are there already.
-
-    Parameters
-    ----------
-    log_probabilities: from `index.log_probabilities(cell_features, ...)`
-    top_k: how many candidates to keep for each cell
-    """
-    _, labels = index.search(cell_features, top_k)  # (n_cells, k)
+    _, labels = index.search(cell_features, max(top_k, _RETRIEVED))  # (n_cells, k')
     found = np.take_along_axis(log_probabilities, labels, axis=1)
-    order = np.lexsort((labels, -found), axis=1)  # the search rounds in another way
+    # The search rounds in another way, and subtypes may have overtaken what lies nearer.
+    order = np.lexsort((labels, -found), axis=1)[:, :top_k]
     return Scores(
         candidate_ids=index.ids,
         candidates=np.take_along_axis(labels, order, axis=1).astype(np.int32),
@@ -118,7 +105,7 @@ def fuse(scores: Scores, match_log_probabilities: np.ndarray, *, weight: float =
 
     Parameters
     ----------
-    scores: from `score_cells`
+    scores: from `best_scores`
     match_log_probabilities: of the first r candidates of each cell, shape (n_cells, r)
     weight: of the second opinion; 0 changes nothing
     """
