@@ -49,7 +49,7 @@ def assign_labels(
     for code, name in enumerate(names):
         members = np.flatnonzero((codes == code) & has_scores)
         table, candidates = _log_probabilities(scores, members, name)
-        found = _assign(table, worth)
+        found = best_assignment(table, worth=worth)
         assigned[members] = np.where(found >= 0, candidates[found], -1)
         probabilities[members] = np.exp(table[np.arange(len(members)), found])
     kept = assigned >= 0
@@ -69,8 +69,8 @@ def _log_probabilities(
     if n_members > n_candidates:
         raise ValueError(
             f"group {name!r} has {n_members} members and there are {n_candidates} labels, so not "
-            "each can have one of its own; assign labels to clusters (--cluster-key), or take "
-            "smaller groups"
+            "each can have one of its own; name a column of few clusters with --cluster-key, or "
+            "take smaller groups"
         )
     stored = scores.probabilities[members]
     is_stored = np.zeros(n_candidates, dtype=bool)
@@ -81,8 +81,8 @@ def _log_probabilities(
     candidates = np.flatnonzero(is_stored)
     if n_members * (n_members + len(candidates)) > _MOST_ENTRIES:
         raise ValueError(
-            f"group {name!r} has {n_members} members, too many to assign at once; assign labels to "
-            "clusters (--cluster-key), or take smaller groups"
+            f"group {name!r} has {n_members} members, too many to assign at once; name a column of "
+            "clusters with --cluster-key, or take smaller groups"
         )
     part = CellScores(
         probabilities=stored,
@@ -94,9 +94,27 @@ def _log_probabilities(
     return table, candidates
 
 
-def _assign(table: np.ndarray, worth: float | None) -> np.ndarray:
-    """Return the column that each row gets, -1 for none, shape (n_members,)."""
-    n_members, n_labels = table.shape
+def best_assignment(log_probabilities: np.ndarray, *, worth: float | None = None) -> np.ndarray:
+    """Return the label of each member of one group, no label twice, -1 for none.
+
+    Parameters
+    ----------
+    log_probabilities: shape (n_members, n_labels)
+    worth: as in `assign_labels`; with None there must be a label for everyone
+
+    Returns
+    -------
+    Columns, shape (n_members,)
+
+    Examples
+    --------
+    >>> best_assignment(np.log([[0.6, 0.4], [0.9, 0.1]])).tolist()
+    [1, 0]
+    >>> best_assignment(np.log([[0.6, 0.4], [0.9, 0.1]]), worth=0.8).tolist()
+    [-1, 0]
+    """
+    n_members, n_labels = log_probabilities.shape
+    table = log_probabilities
     if worth is not None:
         without = table.max(axis=1, initial=-np.inf) + np.log(worth)
         table = np.hstack([table, np.repeat(without[:, None], n_members, axis=1)])

@@ -99,7 +99,7 @@ def cluster_codes(clusters: Sequence[str] | np.ndarray) -> tuple[tuple[str, ...]
     (('9', '10'), [1, 0, -1, 0])
     """
     distinct, inverse = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    order = sorted(range(len(distinct)), key=lambda each: _natural(distinct[each]))
+    order = sorted(range(len(distinct)), key=lambda each: _natural(str(distinct[each])))
     names = tuple(str(distinct[each]) for each in order if distinct[each])
     place = {name: row for row, name in enumerate(names)}
     codes = np.array([place.get(str(each), -1) for each in distinct], dtype=np.int64)

@@ -17,7 +17,7 @@ class DecodeOptions:
     Raises
     ------
     ValueError
-        If a number is out of range.
+        If a number is out of range, or labels are to be assigned to clusters that are made.
     """
 
     smooth: float | None = None  # lambda of graph smoothing
@@ -35,6 +35,12 @@ class DecodeOptions:
             raise ValueError(f"pooling must be 'mean' or 'log', got {self.pooling!r}")
         if self.worth is not None and not 0 < self.worth <= 1:
             raise ValueError(f"worth must be over 0 and at most 1, got {self.worth}")
+        if self.assign_within is not None and self.cluster_key == AUTO:
+            raise ValueError(
+                f"--assign-within {self.assign_within} gives each label to one cluster, and "
+                f"--cluster-key {AUTO} makes many clusters of each type; name a column of clusters, "
+                "one a type"
+            )
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -51,3 +57,22 @@ class DecodeOptions:
         """Columns of obs that must be there."""
         keys = (self.cluster_key, self.assign_within)
         return tuple(key for key in keys if key is not None and key != AUTO)
+
+
+def read_strength(given: str) -> float:
+    """Read the lambda of a command line.
+
+    >>> read_strength("0.5"), read_strength("auto")
+    (0.5, 3.0)
+
+    Raises
+    ------
+    ValueError
+        If it is neither a number nor "auto".
+    """
+    if given == AUTO:
+        return STRENGTH
+    try:
+        return float(given)
+    except ValueError as error:
+        raise ValueError(f"--smooth takes a number or {AUTO!r}, got {given!r}") from error

@@ -145,9 +145,7 @@ def _features(source: "AnnData | str | Path", slots: Slots) -> np.ndarray:
     return features
 
 
-def _clusters(
-    source: "AnnData | str | Path", options: DecodeOptions, slots: Slots
-) -> np.ndarray:
+def _clusters(source: "AnnData | str | Path", options: DecodeOptions, slots: Slots) -> np.ndarray:
     if options.cluster_key == AUTO:
         return make_clusters(_features(source, slots), seed=options.seed)
     return read_obs_column(source, str(options.cluster_key))

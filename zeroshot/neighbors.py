@@ -40,15 +40,14 @@ def neighbor_graph(features: np.ndarray, *, n_neighbors: int = N_NEIGHBORS) -> s
 
 
 def _index(features: np.ndarray) -> faiss.Index:
-    width = features.shape[1]
+    """Return the cells in an exact index, or in one that looks at a part of many cells."""
+    exact = faiss.IndexFlatIP(features.shape[1])
     if len(features) <= _EXACT_CELLS:
-        index = faiss.IndexFlatIP(width)
-    else:
-        n_lists = int(np.sqrt(len(features)))
-        index = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(width), width, n_lists, faiss.METRIC_INNER_PRODUCT
-        )
-        index.nprobe = _PROBES
-        index.train(features)
-    index.add(features)
-    return index
+        exact.add(features)
+        return exact
+    n_lists = int(np.sqrt(len(features)))
+    grid = faiss.IndexIVFFlat(exact, features.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
+    grid.nprobe = _PROBES
+    grid.train(features)
+    grid.add(features)
+    return grid

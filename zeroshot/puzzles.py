@@ -121,10 +121,10 @@ def build_puzzles(
 
 
 def response(answer: Answer, *, reasoning: str = "") -> str:
-    """Write an answer in the form that the task asks for.
+    r"""Write an answer in the form that the task asks for.
 
     >>> response(("B cell", "T cell"))
-    '<think></think>\\n<answer>B cell | T cell</answer>'
+    '<think></think>\n<answer>B cell | T cell</answer>'
     """
     return f"<think>{reasoning}</think>\n<answer>{SEPARATOR.join(answer)}</answer>"
 

@@ -84,7 +84,9 @@ def _solve(similarity: sparse.csr_matrix, given: np.ndarray, strength: float) ->
         solution += step * direction
         residual -= step * image
         before, squares = squares, np.where(active, _dots(residual, residual), squares)
-        direction = residual + np.where(active, squares / np.where(active, before, 1), 0) * direction
+        direction = (
+            residual + np.where(active, squares / np.where(active, before, 1), 0) * direction
+        )
     raise RuntimeError(f"conjugate gradient did not converge in {_MOST_STEPS} steps")
 
 
