@@ -18,9 +18,9 @@ def assign_labels(
 ) -> CellScores:
     """Give each label to at most one member of a group, so that their joint probability is largest.
 
-    The optimal assignment on log-probabilities (scipy's `linear_sum_assignment`). Staying without a
-    label costs as much as one that is `worth` times as probable as the member's best: who would
-    have to take less gets none.
+    The optimal assignment on log-probabilities (scipy's `linear_sum_assignment`). Staying without
+    a label costs as much as one that is `worth` times as probable as what the members of the group
+    like best, on geometric average: who would have to take less gets none.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def best_assignment(log_probabilities: np.ndarray, *, worth: float | None = None
     n_members, n_labels = log_probabilities.shape
     table = log_probabilities
     if worth is not None:
-        without = table.max(axis=1, initial=-np.inf) + np.log(worth)
-        table = np.hstack([table, np.repeat(without[:, None], n_members, axis=1)])
+        without = table.max(axis=1).mean() + np.log(worth) if table.size else 0.0
+        table = np.hstack([table, np.full((n_members, n_members), without)])
     columns = linear_sum_assignment(table, maximize=True)[1]
     return np.where(columns < n_labels, columns, -1)

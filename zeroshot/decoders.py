@@ -83,8 +83,8 @@ def assign(
     adata: annotated with `zeroshot.annotate`
     within: column of obs with the groups, such as a donor
     cluster_key: column of obs: labels go to the clusters in each group, not to single cells
-    worth: a label that is less than `worth` times as probable as the best of its cell or cluster is
-        not given, and the cells are called "unassigned"; None: all get one
+    worth: what is less than `worth` times as probable as what the group likes best on average is
+        not given, and the cells are called "unassigned"; None: all get a label
     smooth, key_added, copy: as in `consensus`
 
     Returns

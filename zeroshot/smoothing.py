@@ -12,7 +12,7 @@ _MOST_STEPS = 1000
 
 
 def smooth_scores(
-    scores: CellScores, graph: sparse.spmatrix, *, strength: float = STRENGTH
+    scores: CellScores, graph: sparse.spmatrix | np.ndarray, *, strength: float = STRENGTH
 ) -> CellScores:
     """Return (I + strength L)^-1 P, with as many candidates a cell as P has.
 
@@ -32,8 +32,9 @@ def smooth_scores(
     ValueError
         If the graph has another shape or negative weights, or the strength is negative.
     """
-    _check(scores, graph, strength)
-    weights = sparse.csr_matrix((graph + graph.T) / 2, dtype=np.float64)
+    weights = sparse.csr_matrix(graph, dtype=np.float64)
+    _check(scores, weights, strength)
+    weights = (weights + weights.T) / 2
     degrees = np.asarray(weights.sum(axis=1)).ravel()
     alone = degrees == 0
     weights, degrees = weights + sparse.diags(alone.astype(float)), degrees + alone
@@ -50,7 +51,7 @@ def smooth_scores(
     return scores.with_probabilities(best.to_csr(scores.probabilities.shape[1]))
 
 
-def _check(scores: CellScores, graph: sparse.spmatrix, strength: float) -> None:
+def _check(scores: CellScores, graph: sparse.csr_matrix, strength: float) -> None:
     if graph.shape != (len(scores), len(scores)):
         raise ValueError(
             f"graph must have shape ({len(scores)}, {len(scores)}), a row per cell. Got {graph.shape}."
