@@ -8,8 +8,12 @@ import zeroshot
 MODULES = (
     "langcell.device",
     "langcell.metrics",
+    "zeroshot.assignment",
     "zeroshot.candidates",
+    "zeroshot.cluster_consensus",
+    "zeroshot.decode_options",
     "zeroshot.index",
+    "zeroshot.puzzles",
     "zeroshot.run",
 )
 

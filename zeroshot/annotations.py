@@ -76,10 +76,11 @@ class Slots:
     @property
     def paths(self) -> list[str]:
         """All of them as places in a file; calls of decoders do not outlive the scores."""
-        decoded = (name for each in DECODERS for name in self.decoded_columns(each))
-        obs = (self.leaf_label, self.leaf_term, self.margin, *decoded, self.cluster)
+        obs = (self.leaf_label, self.leaf_term, self.margin)
         obsm = (self.features, self.scores)
-        return [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
+        decoded = (path for path in self.decoded_paths(DECODERS) if path.startswith("obs/"))
+        own = [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
+        return [*own, *decoded]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
