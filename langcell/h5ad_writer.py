@@ -69,9 +69,10 @@ class H5adWriter:
         self._set_columns([*(column for column in self._columns() if column != name), name])
 
     def set_uns(self, key: str, values: Mapping[str, Any]) -> None:
-        """Write a (nested) dictionary under uns."""
+        """Write a (nested) dictionary under uns; `key` may be a path below it."""
         self._parent(f"uns/{key}")
-        write_elem(self.file["uns"], key, dict(values))
+        parent, _, name = f"uns/{key}".rpartition("/")
+        write_elem(self.file[parent], name, dict(values))
 
     def remove(self, slots: list[str]) -> None:
         """Drop what an earlier run left at `slots`."""

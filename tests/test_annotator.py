@@ -289,6 +289,14 @@ def test_names_of_the_results():
         "obsm/X_mine",
         "obsm/mine_scores",
         "uns/mine",
+        *("obs/mine_smooth_label", "obs/mine_smooth_ontology_term_id"),
+        *("obs/mine_cluster_label", "obs/mine_cluster_ontology_term_id"),
+        *("obs/mine_assigned_label", "obs/mine_assigned_ontology_term_id"),
+        "obs/mine_cluster",
+    ]
+    assert slots.decoded_paths(["cluster"]) == [
+        *("obs/mine_cluster_label", "obs/mine_cluster_ontology_term_id", "obs/mine_cluster"),
+        "uns/mine/decoding/cluster",
     ]
     with pytest.raises(ValueError, match="key_added must be a name without '/'"):
         Slots(key="a/b")

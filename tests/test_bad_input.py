@@ -251,3 +251,24 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
     )
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--smooth", "much"), "--smooth takes a number or 'auto', got 'much'"),
+        (("--smooth", "-1"), "lambda of smoothing must not be negative, got -1"),
+        (("--cluster-key", "leiden"), "no column 'leiden' in obs; it has cell_type"),
+        (("--assign-within", "donor"), "no column 'donor' in obs; it has cell_type"),
+        (
+            ("--assign-within", "cell_type", "--cluster-key", "auto"),
+            "--cluster-key auto makes many clusters of each type",
+        ),
+        (
+            ("--smooth", "auto", "--out", "calls.csv"),
+            "read the scores, which an h5ad output alone holds: give --out calls.h5ad",
+        ),
+    ],
+)
+def test_second_calls_that_cannot_be_made(refused, cells, written, words, message):
+    assert message in refused("--h5ad", written(cells), *words)

@@ -116,6 +116,19 @@ def test_in_place_and_the_name_of_the_model(work, tiny_model):
     assert {"mine_leaf_label", "mine_margin"} <= set(adata.obs.columns)
 
 
+def test_second_calls_stand_beside_the_raw_ones(work, tiny_bag):
+    words = ("--h5ad", "cells.h5ad", "--model", tiny_bag, "--labels", "B cell; T cell; monocyte")
+    second = ("--smooth", "auto", "--cluster-key", "mixed")
+    done = _langcell("zeroshot", *words, *second, "--out", "second.h5ad", cwd=work)
+    assert done.returncode == 0 and done.stdout == "wrote\tsecond.h5ad\n", done.stderr
+    adata = anndata.read_h5ad(work / "second.h5ad")
+    new = {"langcell_leaf_label", "langcell_smooth_label", "langcell_cluster_label"}
+    assert new <= set(adata.obs.columns) and "langcell_assigned_label" not in adata.obs
+    assert adata.uns["langcell"]["decoding"]["smooth"]["lambda"] == 3
+    for words_shown in ("calls changed", "weird thing", "agree"):
+        assert words_shown in done.stderr
+
+
 def test_embed_writes_the_same_features_everywhere(work, tiny_model):
     for name in ("e.h5ad", "e.npy", "e.parquet"):
         done = _langcell(

@@ -6,14 +6,18 @@ import pytest
 import zeroshot
 
 MODULES = (
-    "langcell.device",
     "benchmarks.selective",
+    "langcell.device",
     "langcell.metrics",
+    "zeroshot.assignment",
     "zeroshot.backoff",
     "zeroshot.calibration",
     "zeroshot.candidates",
+    "zeroshot.cluster_consensus",
+    "zeroshot.decode_options",
     "zeroshot.index",
     "zeroshot.ood",
+    "zeroshot.puzzles",
     "zeroshot.run",
 )
 

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from zeroshot.candidates import CandidateSet as CandidateSet
     from zeroshot.candidates import all_candidates as all_candidates
     from zeroshot.candidates import own_candidates as own_candidates
+    from zeroshot.cell_scores import CellScores as CellScores
+    from zeroshot.cell_scores import read_scores as read_scores
+    from zeroshot.decode_options import DecodeOptions as DecodeOptions
+    from zeroshot.decoders import assign as assign
+    from zeroshot.decoders import consensus as consensus
+    from zeroshot.decoders import smooth as smooth
+    from zeroshot.decoding import decode as decode
     from zeroshot.index import LabelIndex as LabelIndex
     from zeroshot.scores import Scores as Scores
 
@@ -21,24 +28,38 @@ _HOMES = {
     "Annotations": "zeroshot.annotations",
     "Calibration": "zeroshot.calibration",
     "CandidateSet": "zeroshot.candidates",
+    "CellScores": "zeroshot.cell_scores",
+    "DecodeOptions": "zeroshot.decode_options",
     "LabelIndex": "zeroshot.index",
     "Scores": "zeroshot.scores",
     "all_candidates": "zeroshot.candidates",
     "annotate": "zeroshot.annotator",
+    "assign": "zeroshot.decoders",
     "calibrate": "zeroshot.calibration_fit",
+    "consensus": "zeroshot.decoders",
+    "decode": "zeroshot.decoding",
     "own_candidates": "zeroshot.candidates",
+    "read_scores": "zeroshot.cell_scores",
+    "smooth": "zeroshot.decoders",
 }
 __all__ = [
     "AnnotateOptions",
     "Annotations",
     "Calibration",
     "CandidateSet",
+    "CellScores",
+    "DecodeOptions",
     "LabelIndex",
     "Scores",
     "all_candidates",
     "annotate",
+    "assign",
     "calibrate",
+    "consensus",
+    "decode",
     "own_candidates",
+    "read_scores",
+    "smooth",
 ]
 
 

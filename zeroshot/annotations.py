@@ -1,5 +1,6 @@
 """What annotating yields: blocks on the way, and the calls of all cells at the end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langcell.tokenizer import Coverage
+
+DECODERS = ("smooth", "cluster", "assigned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +79,36 @@ class Slots:
         return f"{self.key}_scores"
 
     @property
+    def cluster(self) -> str:
+        """Column of obs with the cluster that decided; only where one was asked to."""
+        return f"{self.key}_cluster"
+
+    def decoded_columns(self, decoder: str) -> tuple[str, str]:
+        """Return the columns of obs with the name and the id of a decoder's call."""
+        return f"{self.key}_{decoder}_label", f"{self.key}_{decoder}_ontology_term_id"
+
+    def decoding(self, decoder: str) -> str:
+        """Return the entry of uns that says what a decoder changed."""
+        return f"{self.key}/decoding/{decoder}"
+
+    def decoded_paths(self, decoders: Iterable[str]) -> list[str]:
+        """Return what decoders write as places in a file."""
+        return [
+            *(f"obs/{name}" for each in decoders for name in self.decoded_columns(each)),
+            *(f"obs/{self.cluster}" for each in decoders if each == "cluster"),
+            *(f"uns/{self.decoding(each)}" for each in decoders),
+        ]
+
+    @property
     def paths(self) -> list[str]:
-        """All of them as places in a file."""
-        obs = (self.label, self.term, self.confidence)
-        obs += (self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin, self.ood)
+        """All of them as places in a file; calls of decoders do not outlive the scores."""
+        call = (self.label, self.term, self.confidence)
+        leaf = (self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin)
+        obs = (*call, *leaf, self.ood)
         obsm = (self.features, self.scores)
-        return [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
+        decoded = (path for path in self.decoded_paths(DECODERS) if path.startswith("obs/"))
+        own = [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
+        return [*own, *decoded]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

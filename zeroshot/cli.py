@@ -14,6 +14,9 @@ that is sure enough, or "unknown"; langcell_leaf_label, langcell_leaf_ontology_t
 langcell_leaf_confidence and langcell_margin, the best single term; langcell_ood, how unlike the
 training cells a cell is. X_langcell and langcell_scores go to obsm, and how it was done to
 uns["langcell"]. Nothing else changes.
+
+With --smooth, --cluster-key or --assign-within, second calls that look at other cells too stand
+beside these: langcell_smooth_label, langcell_cluster_label, langcell_assigned_label and their ids.
 """
 
 app = typer.Typer(
@@ -65,6 +68,29 @@ def zeroshot(
     truth: Annotated[
         str | None, typer.Option(help="Column of obs with known labels to score the calls against.")
     ] = None,
+    cluster_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of obs whose clusters are called as a whole too, by the pooled scores of "
+            "their cells; 'auto' makes clusters."
+        ),
+    ] = None,
+    smooth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAMBDA",
+            help="Call each cell a second time with the scores of its neighbours in view; more is "
+            "smoother, 'auto' is 3.",
+        ),
+    ] = None,
+    assign_within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Column of obs, such as a donor: give each label once within each of its values, "
+            "to clusters with --cluster-key, else to cells.",
+        ),
+    ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Layer of the raw counts, if not found.")
     ] = None,
@@ -99,6 +125,7 @@ def zeroshot(
     from langcell.threads import set_threads
     from zeroshot.annotator import AnnotateOptions
     from zeroshot.calibration import Calibration
+    from zeroshot.decode_options import DecodeOptions, read_strength
     from zeroshot.run import AnnotationRun, default_output, run_annotation
 
     set_threads(threads)
@@ -121,6 +148,12 @@ def zeroshot(
         labels=labels,
         truth=truth,
         options=options,
+        decoding=DecodeOptions(
+            smooth=None if smooth is None else read_strength(smooth),
+            cluster_key=cluster_key,
+            assign_within=assign_within,
+            key_added=key_added,
+        ),
     )
     run_annotation(wanted)
 

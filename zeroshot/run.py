@@ -14,6 +14,7 @@ from ontology.graph import Ontology
 from zeroshot.annotations import Annotations
 from zeroshot.annotator import AnnotateOptions, annotate
 from zeroshot.candidates import read_labels
+from zeroshot.decode_options import DecodeOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ class AnnotationRun:
     labels: str | None = None
     truth: str | None = None
     options: AnnotateOptions = field(default_factory=AnnotateOptions)
+    decoding: DecodeOptions = field(default_factory=DecodeOptions)
 
 
 def default_output(source: Path) -> Path:
@@ -51,6 +53,8 @@ def run_annotation(run: AnnotationRun) -> Annotations:
     labels = read_labels(run.labels) if run.labels is not None else None
     with cell_progress("annotating") as progress:
         truth = _read_truth(run)
+        if run.decoding.decoders:
+            _check_decoding(run)
         annotations = annotate(
             run.source,
             model=run.model,
@@ -61,11 +65,31 @@ def run_annotation(run: AnnotationRun) -> Annotations:
         )
     # What is no terminal has no width of its own, and names of cell types are long.
     width = None if sys.stderr.isatty() else _FILE_WIDTH
-    Console(stderr=True, width=width).print(summary_table(annotations))
+    console = Console(stderr=True, width=width)
+    console.print(summary_table(annotations))
+    if run.decoding.decoders:
+        from zeroshot.decoding import decode
+        from zeroshot.decoding_table import decoding_table
+
+        console.print(decoding_table(decode(run.out or run.source, run.decoding, overwrite=True)))
     if truth is not None:
         print(agreement_text(truth, annotations, Ontology.bundled()))
     print(f"wrote\t{run.out or run.source}")
     return annotations
+
+
+def _check_decoding(run: AnnotationRun) -> None:
+    """Refuse decoders that the output or the input does not allow."""
+    from zeroshot.decoding import check_decoding
+
+    if run.out is not None and run.out.suffix != ".h5ad":
+        raise ValueError(
+            "--smooth, --cluster-key and --assign-within read the scores, which an h5ad output alone "
+            f"holds: give --out {run.out.with_suffix('.h5ad')}, got {run.out}"
+        )
+    if not run.source.exists():
+        raise FileNotFoundError(f"{run.source}: no such file or folder")
+    check_decoding(run.source, run.decoding)
 
 
 def _read_truth(run: AnnotationRun) -> "Truth | None":

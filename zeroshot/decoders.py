@@ -1,0 +1,107 @@
+"""Decoders on an annotated AnnData, in scanpy's manner: in place, or on a copy."""
+
+from typing import TYPE_CHECKING
+
+from zeroshot.decode_options import STRENGTH, WORTH, DecodeOptions, Pooling
+from zeroshot.decoding import decode
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def smooth(
+    adata: "AnnData",
+    *,
+    strength: float = STRENGTH,
+    key_added: str = "langcell",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Call each cell with the scores of its neighbours in view (`smooth_scores`).
+
+    The graph is obsp["connectivities"] where scanpy.pp.neighbors made one, else the 15 nearest in
+    obsm["X_langcell"].
+
+    Parameters
+    ----------
+    adata: annotated with `zeroshot.annotate`
+    strength: lambda; more makes neighbours agree more
+    key_added: what the names of the annotation and of the new columns begin with
+    copy: return a copy with the calls, and leave adata as it is
+
+    Returns
+    -------
+    The copy, or None: obs gets langcell_smooth_label and langcell_smooth_ontology_term_id, and
+    uns["langcell"]["decoding"]["smooth"] says what changed.
+    """
+    return _run(adata, DecodeOptions(smooth=strength, key_added=key_added), copy)
+
+
+def consensus(
+    adata: "AnnData",
+    cluster_key: str = "auto",
+    *,
+    pooling: Pooling = "mean",
+    smooth: float | None = None,
+    key_added: str = "langcell",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Call whole clusters by the pooled scores of their cells (`cluster_consensus`).
+
+    Parameters
+    ----------
+    adata: annotated with `zeroshot.annotate`
+    cluster_key: column of obs, such as "leiden"; "auto" makes clusters of obsm["X_langcell"]
+    pooling: "mean" of probabilities or of their "log"
+    smooth: lambda of smoothing before; None: none
+    key_added, copy: as in `smooth`
+
+    Returns
+    -------
+    The copy, or None: obs gets langcell_cluster_label, langcell_cluster_ontology_term_id and
+    langcell_cluster, and uns["langcell"]["decoding"]["cluster"]["calls"] has a row a cluster.
+    """
+    options = DecodeOptions(
+        cluster_key=cluster_key, pooling=pooling, smooth=smooth, key_added=key_added
+    )
+    return _run(adata, options, copy)
+
+
+def assign(
+    adata: "AnnData",
+    within: str,
+    *,
+    cluster_key: str | None = None,
+    worth: float | None = WORTH,
+    smooth: float | None = None,
+    key_added: str = "langcell",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Give each label once within a group, by optimal assignment (`assign_labels`).
+
+    Parameters
+    ----------
+    adata: annotated with `zeroshot.annotate`
+    within: column of obs with the groups, such as a donor
+    cluster_key: column of obs: labels go to the clusters in each group, not to single cells
+    worth: what is less than `worth` times as probable as what the group likes best on average is
+        not given, and the cells are called "unassigned"; None: all get a label
+    smooth, key_added, copy: as in `consensus`
+
+    Returns
+    -------
+    The copy, or None: obs gets langcell_assigned_label and langcell_assigned_ontology_term_id.
+    """
+    options = DecodeOptions(
+        assign_within=within,
+        cluster_key=cluster_key,
+        worth=worth,
+        smooth=smooth,
+        key_added=key_added,
+    )
+    return _run(adata, options, copy)
+
+
+def _run(adata: "AnnData", options: DecodeOptions, copy: bool) -> "AnnData | None":
+    adata = adata.copy() if copy else adata
+    decode(adata, options)
+    return adata if copy else None
