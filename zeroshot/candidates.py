@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from langcell.bert import inference
-from langcell.model import LangCell
+from langcell.embedder import Embedder
 from ontology.candidates import NEVER_CALLED, all_cell_types
 from ontology.descriptions import describe
 from ontology.graph import Ontology
@@ -185,7 +183,7 @@ def _specificity(ids: Sequence[str], ontology: Ontology) -> np.ndarray:
 
 
 def candidate_offsets(
-    candidates: CandidateSet, features: np.ndarray, model: LangCell
+    candidates: CandidateSet, features: np.ndarray, model: Embedder
 ) -> np.ndarray | None:
     """Return what is taken off the similarity of each candidate, shape (n_candidates,).
 
@@ -201,7 +199,7 @@ def candidate_offsets(
     return -_SPECIFICITY * candidates.specificity / model.scale.item()
 
 
-def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:
+def candidate_features(candidates: CandidateSet, model: Embedder) -> np.ndarray:
     """Embed the candidates, taking from the checkpoint what it holds already.
 
     The text tower is loaded only for texts that are not among the checkpoint's own.
@@ -221,6 +219,4 @@ def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:
             for text in candidates.texts
         ]
     )  # (n_candidates, text hidden size)
-    with inference(model):
-        projected = model.project_text(torch.from_numpy(pooled.astype(np.float32)).to(model.device))
-    return projected.cpu().numpy()
+    return model.project_pooled(pooled.astype(np.float32))

@@ -61,7 +61,9 @@ def run_annotation(run: AnnotationRun) -> Annotations:
         )
     # What is no terminal has no width of its own, and names of cell types are long.
     width = None if sys.stderr.isatty() else _FILE_WIDTH
-    Console(stderr=True, width=width).print(summary_table(annotations))
+    # Names may hold brackets and colons, which are no markup and no emoji.
+    console = Console(stderr=True, width=width, markup=False, emoji=False)
+    console.print(summary_table(annotations))
     if truth is not None:
         print(agreement_text(truth, annotations, Ontology.bundled()))
     print(f"wrote\t{run.out or run.source}")
