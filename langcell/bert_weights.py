@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from langcell.config import CellEncoderConfig, TextEncoderConfig
+from langcell.tensor_shapes import check_tensors
 
 # Heads of other tasks and buffers that older files carry.
 _IGNORED = ("cls.", "pooler.", "embeddings.position_ids")
@@ -72,32 +73,6 @@ def find_weights(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
-
-
-def check_tensors(
-    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str
-) -> None:
-    """Refuse missing, extra and wrongly shaped tensors in one line that names them.
-
-    Raises
-    ------
-    ValueError
-        If `tensors` does not hold exactly the names and shapes of `shapes`.
-    """
-    problems = []
-    for word, names in (
-        ("missing", sorted(shapes.keys() - tensors.keys())),
-        ("unknown", sorted(tensors.keys() - shapes.keys())),
-    ):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            problems.append(f"{word} {', '.join(names[:3])}{more}")
-    for name in sorted(shapes.keys() & tensors.keys()):
-        got = tuple(tensors[name].shape)
-        if got != tuple(shapes[name]):
-            problems.append(f"{name} has shape {got}, expected {tuple(shapes[name])}")
-    if problems:
-        raise ValueError(f"{where} does not fit its config.json: {'; '.join(problems[:4])}")
 
 
 def fuse_bert(

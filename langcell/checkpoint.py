@@ -4,39 +4,41 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from langcell import hub, reference
 from langcell.config import LangCellConfig
+from langcell.digest import sha256_of
 from langcell.genes import GeneVocabulary
 from langcell.label_embeddings import LabelEmbeddings
 from langcell.reference import ReferenceCells
-from langcell.towers import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 _CALIBRATION = "calibration.json"
 _BUNDLED = Path(__file__).parent / "models"
 _FILES = ("config.json", WEIGHTS, "genes.tsv", "labels.*", "reference.*", "calibration.*")
 
+AnyTensor = TypeVar("AnyTensor")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(Generic[AnyTensor]):
     """What a folder holds, before it is a model.
 
     Attributes
     ----------
     tensors
-        Weights by parameter name; without those of a frozen text tower.
+        Weights by parameter name, of torch or numpy; without those of a frozen text tower.
     vocabulary
         Gene table; None for a released checkpoint that is read without one.
     calibration
@@ -46,39 +48,12 @@ class Checkpoint:
     """
 
     config: LangCellConfig
-    tensors: dict[str, Tensor]
+    tensors: dict[str, AnyTensor]
     vocabulary: GeneVocabulary | None
     labels: LabelEmbeddings | None = None
     reference: ReferenceCells | None = None
     calibration: str = ""
     sha256: str = ""
-
-
-class _NoInitialisation(TorchFunctionMode):
-    """Leaves out every function of torch.nn.init."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-@contextmanager
-def unset_weights() -> Iterator[None]:
-    """Build modules without weights, for those that are read right after.
-
-    The meta device alone is not enough: drawing random numbers there imports torch's compiler,
-    which takes as long as torch itself.
-    """
-    with torch.device("meta"), _NoInitialisation():
-        yield
 
 
 def list_bundled_models() -> tuple[str, ...]:
@@ -114,8 +89,15 @@ def resolve_checkpoint(name: str | Path) -> Path:
         raise OSError(f"no folder {name!r}, and {error}; {bundled}") from error
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def read_checkpoint(
+    folder: Path, read: Callable[[Path], dict[str, AnyTensor]]
+) -> Checkpoint[AnyTensor]:
     """Read a checkpoint folder.
+
+    Parameters
+    ----------
+    read
+        Reads the weights: `read_weights` as tensors, `langcell.frozen_bag.read_arrays` as arrays.
 
     Raises
     ------
@@ -139,7 +121,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     calibration = folder / _CALIBRATION
     return Checkpoint(
         config=config,
-        tensors=_read_weights(folder / WEIGHTS),
+        tensors=read(folder / WEIGHTS),
         vocabulary=vocabulary,
         labels=LabelEmbeddings.read(folder) if has_labels else None,
         reference=ReferenceCells.read(folder) if has_reference else None,
@@ -148,7 +130,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> "dict[str, Tensor]":
+    """Read all weights as float32 tensors of torch.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name).float() for name in file.keys()}
@@ -179,7 +168,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 
 def write_checkpoint(
-    folder: Path, checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32
+    folder: Path, checkpoint: "Checkpoint[Tensor]", *, dtype: "torch.dtype"
 ) -> str:
     """Write a checkpoint folder whole or not at all; return the sha256 of its weights.
 
@@ -197,6 +186,8 @@ def write_checkpoint(
     FileExistsError
         If the folder holds something other than a checkpoint.
     """
+    from safetensors.torch import save_file  # torch takes seconds to import: only to write
+
     if checkpoint.vocabulary is None:
         raise ValueError("a checkpoint needs a gene table; load the model with vocabulary=...")
     if folder.exists() and not _may_replace(folder):

@@ -73,8 +73,8 @@ def embed(
 
     Example: langcell embed --h5ad pbmc.h5ad --out pbmc.npy
     """
+    from langcell.embedder import load_embedder
     from langcell.embedding_output import embed_file
-    from langcell.model import LangCell
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
 
@@ -84,7 +84,7 @@ def embed(
         embed_file(
             h5ad,
             target,
-            model=LangCell.from_pretrained(model, device=device),
+            model=load_embedder(model, device=device),
             model_name=model,
             layer=layer,
             allow_normalized=allow_normalized,

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from langcell.counts import CountMatrix, open_counts
 from langcell.embed import embed_cells
+from langcell.embedder import Embedder
 from langcell.h5ad_output import check_h5ad_output, open_h5ad_output
-from langcell.model import LangCell
 from langcell.output_file import check_output, replaced_file
 from langcell.version import __version__
 
@@ -25,7 +25,7 @@ def embed_file(
     source: Path,
     target: Path,
     *,
-    model: LangCell,
+    model: Embedder,
     model_name: str = "",
     layer: str | None = None,
     allow_normalized: bool = False,
@@ -84,7 +84,7 @@ def _open(
     source: Path,
     matrix: CountMatrix,
     target: Path,
-    model: LangCell,
+    model: Embedder,
     slots: list[str],
     notes: dict[str, Any],
 ) -> Iterator[Append]:

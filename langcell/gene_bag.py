@@ -11,6 +11,9 @@ from langcell.config import CellEncoderConfig
 class GeneBag(nn.Module):
     """Encode cells without attention: about 1 MFLOP a cell where a transformer needs 1,000.
 
+    Training goes through here, and so does inference on an accelerator; on a CPU bags are inferred
+    by `langcell.frozen_bag.FrozenBag`.
+
     The gene of rank r weighs 1 / log2(r + 2), the discount of ranked retrieval (Jarvelin and
     Kekalainen 2002, discounted cumulative gain). CLS and padding weigh nothing.
     """
@@ -40,10 +43,6 @@ class GeneBag(nn.Module):
         """
         states = self.token(input_ids[:, :0] if cls_only else input_ids)
         return states, self.mix(input_ids, attention_mask, self.token.weight)
-
-    def encode_tokens(self, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """Return the vectors of `encode` for cells end to end; see `BagMix.of_tokens`."""
-        return self.mix.of_tokens(tokens, offsets, self.token.weight)
 
 
 class BagMix(nn.Module):
@@ -84,44 +83,5 @@ class BagMix(nn.Module):
         mean = functional.embedding_bag(
             genes, gene_embeddings, per_sample_weights=weights, mode="sum"
         )
-        return self._beside_hidden(mean)
-
-    def of_tokens(self, tokens: Tensor, offsets: Tensor, gene_embeddings: Tensor) -> Tensor:
-        """Return what `forward` does for cells without CLS and padding, several times as fast.
-
-        Parameters
-        ----------
-        tokens
-            Gene tokens of all cells end to end, each cell's highest rank first, shape (n_tokens,).
-        offsets
-            Where each cell begins, of the same type, shape (n_cells + 1,).
-        gene_embeddings
-            Shape (vocab_size, hidden_size).
-
-        Returns
-        -------
-        Tensor
-            Shape (n_cells, hidden_size + bag_size).
-        """
-        lengths = offsets.diff()
-        starts = offsets[:-1].repeat_interleave(lengths)  # (n_tokens,)
-        # A power of two, so that a rank's weight does not depend on the longest cell.
-        n_ranks = 1 << int(lengths.max()).bit_length()
-        weights = 1 / torch.log2(torch.arange(n_ranks, device=tokens.device) + 2.0)
-        totals = torch.cat([weights.new_zeros(1), weights.cumsum(0)])
-        weights = weights[torch.arange(len(tokens), device=tokens.device) - starts]
-        weights = weights / totals[lengths].repeat_interleave(lengths)  # (n_tokens,)
-        mean = functional.embedding_bag(
-            tokens,
-            gene_embeddings,
-            offsets,
-            per_sample_weights=weights,
-            mode="sum",
-            include_last_offset=True,
-        )
-        return self._beside_hidden(mean)
-
-    def _beside_hidden(self, mean: Tensor) -> Tensor:
-        """Put the hidden layer beside the mean embedding (n_cells, hidden_size)."""
         mean = self.norm(mean)
         return torch.cat([mean, self.dropout(functional.gelu(self.hidden(mean)))], dim=1)

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from langcell.bert import Attended, inference, init_weights
-from langcell.bert_weights import check_tensors
 from langcell.cell_encoder import CellEncoder
 from langcell.checkpoint import (
     Checkpoint,
     read_checkpoint,
+    read_weights,
     resolve_checkpoint,
-    unset_weights,
     write_checkpoint,
 )
 from langcell.config import LangCellConfig
@@ -29,9 +28,11 @@ from langcell.label_embeddings import LabelEmbeddings
 from langcell.matching import CrossAttentionMatching, FusionMatching
 from langcell.official import is_official, read_official
 from langcell.reference import ReferenceCells
+from langcell.tensor_shapes import check_tensors
 from langcell.text_encoder import TextEncoder
 from langcell.texts import pool_texts, tokenize_texts
 from langcell.towers import load_tokenizer, load_tower
+from langcell.unset_weights import unset_weights
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -275,9 +276,12 @@ class LangCell(nn.Module):
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Embed texts: float32, unit norm, shape (n_texts, embedding_dim)."""
-        pooled = torch.from_numpy(self.pool_texts(texts, batch_size=batch_size))
+        return self.project_pooled(self.pool_texts(texts, batch_size=batch_size))
+
+    def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
+        """Map pooled texts, float32, to features as `encode_texts` returns them."""
         with inference(self):
-            return self.project_text(pooled.to(self.device)).cpu().numpy()
+            return self.project_text(torch.from_numpy(pooled).to(self.device)).cpu().numpy()
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write the model to a folder; see `langcell.checkpoint.write_checkpoint`."""
@@ -324,11 +328,11 @@ class LangCell(nn.Module):
         if is_official(folder):
             checkpoint = read_official(folder, vocabulary=vocabulary)
         else:
-            checkpoint = read_checkpoint(folder)
+            checkpoint = read_checkpoint(folder, read_weights)
         return cls.from_checkpoint(checkpoint, str(folder)).to(place)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, where: str) -> "LangCell":
+    def from_checkpoint(cls, checkpoint: Checkpoint[Tensor], where: str) -> "LangCell":
         """Build the model that a checkpoint describes; `where` names it in errors."""
         with unset_weights():
             model = cls(checkpoint.config, checkpoint.vocabulary)

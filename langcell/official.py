@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from langcell.bert_weights import (
-    check_tensors,
     find_weights,
     fuse_bert,
     read_sizes,
@@ -16,8 +15,9 @@ from langcell.bert_weights import (
 )
 from langcell.checkpoint import Checkpoint
 from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
+from langcell.digest import sha256_of
 from langcell.genes import GeneVocabulary
-from langcell.towers import sha256_of
+from langcell.tensor_shapes import check_tensors
 
 # The release names its tokenizer and no text weights: those are in text_bert/.
 _TOKENIZER = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext"
@@ -33,7 +33,7 @@ def is_official(folder: Path) -> bool:
     return (folder / "cell_bert").is_dir() and (folder / "text_bert").is_dir()
 
 
-def read_official(folder: Path, *, vocabulary: GeneVocabulary | None = None) -> Checkpoint:
+def read_official(folder: Path, *, vocabulary: GeneVocabulary | None = None) -> Checkpoint[Tensor]:
     """Read cell_bert/, text_bert/, cell_proj, text_proj and ctm_head.
 
     The release has no masked-gene head and no learned temperature: it divides by 0.05.

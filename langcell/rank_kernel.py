@@ -1,14 +1,13 @@
 """The compiled core of the tokenizer: rank the genes of each cell, in parallel over cells."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import numba
 import numpy as np
 
-from langcell.threads import thread_count
+from langcell.threads import over_slices
 
 # Bits of positive floats order as the floats do. Keys that share exponent and 8 bits of mantissa
 # share a bucket; within one they are sorted by their whole value, so that the number of buckets
@@ -203,9 +202,7 @@ def rank_cells(
     Rank-value encoding of Geneformer (Theodoris et al. 2023, Methods) in float64, evaluated left to
     right; equal values are ordered by token id, so the order does not depend on the columns'.
 
-    Plain threads do the work, as many as `langcell.threads` says: compiled code holds no lock of
-    the interpreter, while numba's own pool may not be entered from two threads at once, or after a
-    fork.
+    Plain threads do the work (`langcell.threads.over_slices`).
 
     Parameters
     ----------
@@ -244,13 +241,7 @@ def rank_cells(
         ranked,
         offsets[1:],
     )
-    starts = range(0, n_cells, _CELLS_PER_TASK)
-    with ThreadPoolExecutor(thread_count()) as pool:
-        tasks = [
-            pool.submit(rank_some, start, min(n_cells, start + _CELLS_PER_TASK)) for start in starts
-        ]
-        for task in tasks:
-            task.result()
+    over_slices(rank_some, n_cells, size=_CELLS_PER_TASK)
     np.cumsum(offsets, out=offsets)
     _close_gaps(places, offsets, ranked)
     return ranked[: offsets[-1]].copy(), offsets

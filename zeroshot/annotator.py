@@ -12,7 +12,7 @@ import numpy as np
 
 from langcell.counts import CountMatrix, open_counts
 from langcell.embed import CellEmbeddings, embed_cells
-from langcell.model import LangCell
+from langcell.embedder import Embedder, load_embedder
 from langcell.tokenizer import Coverage, RankTokenizer
 from langcell.version import __version__
 from ontology.graph import Ontology
@@ -28,7 +28,6 @@ from zeroshot.candidates import (
 )
 from zeroshot.index import LabelIndex
 from zeroshot.ood import OutlierScore
-from zeroshot.rerank import Reranker
 from zeroshot.scores import Scores, best_scores
 from zeroshot.writers import AnnotationWriter, check_annotation_output, open_writer
 
@@ -69,7 +68,7 @@ class AnnotateOptions:
 def annotate(
     source: "AnnData | str | Path",
     *,
-    model: LangCell | str | Path = "mini-fast",
+    model: "Embedder | str | Path" = "mini-fast",
     labels: Sequence[str] | None = None,
     out: str | Path | None = None,
     options: AnnotateOptions | None = None,
@@ -106,9 +105,9 @@ def annotate(
             check_annotation_output(
                 source, target, slots, overwrite=options.overwrite, inplace=options.inplace
             )
-            name = "in memory" if isinstance(model, LangCell) else str(model)
-            if not isinstance(model, LangCell):
-                model = LangCell.from_pretrained(model, device=options.device)
+            name = str(model) if isinstance(model, str | Path) else "in memory"
+            if isinstance(model, str | Path):
+                model = load_embedder(model, device=options.device, states=options.rerank > 0)
             tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
             coverage = tokenizer.coverage(matrix)
             writer = written.enter_context(
@@ -180,7 +179,7 @@ class CellScorer:
     options: `top_k`, `rerank`, `rerank_weight`, `confidence` and `calibration` are read
     """
 
-    def __init__(self, model: LangCell, candidates: CandidateSet, options: AnnotateOptions) -> None:
+    def __init__(self, model: Embedder, candidates: CandidateSet, options: AnnotateOptions) -> None:
         self.model = model
         self.candidates = candidates
         self.options = options
@@ -193,6 +192,8 @@ class CellScorer:
         self._top_k = max(options.top_k, options.rerank)
         self._reranker = None
         if options.rerank:
+            from zeroshot.rerank import Reranker  # with torch, which nothing else here needs
+
             k = min(options.rerank, len(candidates))
             self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from langcell.bert import inference
-from langcell.model import LangCell
+from langcell.embedder import Embedder
 from ontology.candidates import NEVER_CALLED, all_cell_types
 from ontology.descriptions import describe
 from ontology.graph import Ontology
@@ -178,7 +176,7 @@ def read_labels(given: str) -> list[str]:
 
 
 def candidate_offsets(
-    candidates: CandidateSet, features: np.ndarray, model: LangCell
+    candidates: CandidateSet, features: np.ndarray, model: Embedder
 ) -> np.ndarray | None:
     """Return what is taken off the similarity of each candidate, shape (n_candidates,).
 
@@ -191,7 +189,7 @@ def candidate_offsets(
     return model.reference.label_offsets(features, model.scale.item())
 
 
-def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:
+def candidate_features(candidates: CandidateSet, model: Embedder) -> np.ndarray:
     """Embed the candidates, taking from the checkpoint what it holds already.
 
     The text tower is loaded only for texts that are not among the checkpoint's own.
@@ -211,6 +209,4 @@ def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:
             for text in candidates.texts
         ]
     )  # (n_candidates, text hidden size)
-    with inference(model):
-        projected = model.project_text(torch.from_numpy(pooled.astype(np.float32)).to(model.device))
-    return projected.cpu().numpy()
+    return model.project_pooled(pooled.astype(np.float32))

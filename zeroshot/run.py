@@ -65,7 +65,8 @@ def run_annotation(run: AnnotationRun) -> Annotations:
         )
     # What is no terminal has no width of its own, and names of cell types are long.
     width = None if sys.stderr.isatty() else _FILE_WIDTH
-    console = Console(stderr=True, width=width)
+    # Names may hold brackets and colons, which are no markup and no emoji.
+    console = Console(stderr=True, width=width, markup=False, emoji=False)
     console.print(summary_table(annotations))
     if run.decoding.decoders:
         from zeroshot.decoding import decode

@@ -1,0 +1,197 @@
+"""A bag of genes that infers without torch, which takes longer to import than a small file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from langcell.bag_kernel import gelu, mean_genes
+from langcell.checkpoint import Checkpoint, read_checkpoint, read_weights
+from langcell.config import LangCellConfig
+from langcell.tensor_shapes import check_tensors
+
+if TYPE_CHECKING:
+    from langcell.genes import GeneVocabulary
+    from langcell.model import LangCell
+
+# Products of matrices have this many rows, filled up with zeros: of one shape they give a cell the
+# same bits whichever cells stand beside it.
+_ROWS = 256
+_LEAST_NORM = np.float32(1e-12)  # as torch normalises
+# Weights that inference reads; those of a matching head or a tuned text tower are left out.
+_PARTS = ("logit_scale", "cell_encoder.", "cell_projection.", "text_projection.")
+
+
+class FrozenBag:
+    """Inference of a `LangCell` whose cell encoder is a bag of genes, on a CPU, in numpy.
+
+    This is the one way in which bags are inferred on a CPU; `langcell.gene_bag.GeneBag` trains
+    them, and infers elsewhere.
+
+    Parameters
+    ----------
+    checkpoint
+        Of a bag; the weights as from `read_arrays`.
+    folder
+        Where the checkpoint stands, for texts that it holds no embedding of.
+
+    Examples
+    --------
+    >>> bag = FrozenBag.read(Path("langcell/models/mini-fast"))  # doctest: +SKIP
+    >>> bag.encode_tokens(np.array([7, 5]), np.array([0, 2])).shape  # doctest: +SKIP
+    (1, 256)
+    """
+
+    def __init__(self, checkpoint: Checkpoint[np.ndarray], folder: Path | None = None) -> None:
+        self.config = checkpoint.config
+        self.vocabulary = checkpoint.vocabulary
+        self.label_embeddings = checkpoint.labels
+        self.reference = checkpoint.reference
+        self.calibration = checkpoint.calibration
+        self.sha256 = checkpoint.sha256
+        self._weights = checkpoint.tensors
+        self._folder = folder
+        check_tensors(self._weights, _shapes(self.config), str(folder or "the model"))
+
+    @classmethod
+    def read(cls, folder: Path) -> "FrozenBag":
+        """Read a checkpoint folder; errors as in `langcell.checkpoint.read_checkpoint`."""
+        return cls(read_checkpoint(folder, read_arrays), folder)
+
+    @classmethod
+    def of(cls, model: "LangCell") -> "FrozenBag":
+        """Freeze a model on a CPU; weights that are float32 already are shared, not copied."""
+        weights = model.state_dict()
+        names = [name for name in weights if name.startswith(_PARTS)]
+        checkpoint = Checkpoint(
+            config=model.config,
+            tensors={name: weights[name].float().numpy() for name in names},
+            vocabulary=model.vocabulary,
+            labels=model.label_embeddings,
+            reference=model.reference,
+            calibration=model.calibration,
+            sha256=model.sha256,
+        )
+        return cls(checkpoint)
+
+    @property
+    def genes(self) -> "GeneVocabulary":
+        """Genes behind the tokens.
+
+        Raises
+        ------
+        ValueError
+            If the model was made without.
+        """
+        if self.vocabulary is None:
+            raise ValueError("the model has no gene table; load it with vocabulary=...")
+        return self.vocabulary
+
+    @property
+    def scale(self) -> np.float32:
+        """Factor on cosine similarities (inverse temperature), clipped from above."""
+        scale = np.exp(self._weights["logit_scale"])
+        return np.float32(min(scale, self.config.logit_scale_max))
+
+    def encode_tokens(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Embed tokenised cells.
+
+        Parameters
+        ----------
+        tokens
+            Gene tokens of all cells end to end, each cell's highest rank first, int, shape
+            (n_tokens,); neither CLS nor padding.
+        offsets
+            Where each cell begins, int64, shape (n_cells + 1,).
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, unit norm, shape (n_cells, embedding_dim).
+        """
+        weights, hidden = self._weights, self.config.cell.hidden_size
+        n_cells = len(offsets) - 1
+        pooled = _empty_rows(n_cells, self.config.cell.pooled_size)
+        mean_genes(
+            tokens,
+            offsets,
+            weights["cell_encoder.token.weight"],
+            weights["cell_encoder.mix.norm.weight"],
+            weights["cell_encoder.mix.norm.bias"],
+            eps=self.config.cell.layer_norm_eps,
+            out=pooled,
+        )
+        sums = _products(pooled[:, :hidden], weights["cell_encoder.mix.hidden.weight"])
+        gelu(sums, weights["cell_encoder.mix.hidden.bias"], out=pooled)
+        features = _products(pooled, weights["cell_projection.weight"])
+        return _unit(features[:n_cells] + weights["cell_projection.bias"])
+
+    def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
+        """Map pooled texts (n, text hidden) to unit features (n, embedding_dim), both float32."""
+        rows = _empty_rows(len(pooled), pooled.shape[1])
+        rows[: len(pooled)] = pooled
+        features = _products(rows, self._weights["text_projection.weight"])
+        return _unit(features[: len(pooled)] + self._weights["text_projection.bias"])
+
+    def pool_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return texts before the projection, as `LangCell.pool_texts`; this needs torch."""
+        from langcell.model import LangCell
+
+        if self._folder is None:
+            raise ValueError("the texts of a bag without a folder are read by its LangCell")
+        return LangCell.from_pretrained(self._folder).pool_texts(texts)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the weights that inference needs as float32.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            names = [name for name in file.keys() if name.startswith(_PARTS)]
+            return {name: file.get_tensor(name).astype(np.float32) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    except TypeError:  # bfloat16, which numpy does not know
+        tensors = read_weights(path)
+        return {name: tensors[name].numpy() for name in tensors if name.startswith(_PARTS)}
+
+
+def _empty_rows(n_rows: int, width: int) -> np.ndarray:
+    """Return zeros for rows that `_products` reads: as many as fill its last product."""
+    return np.zeros((-(-n_rows // _ROWS) * _ROWS, width), dtype=np.float32)
+
+
+def _products(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return rows @ weight.T, a fixed number of rows at a time."""
+    products = np.empty((len(rows), len(weight)), dtype=np.float32)
+    for start in range(0, len(rows), _ROWS):
+        np.matmul(rows[start : start + _ROWS], weight.T, out=products[start : start + _ROWS])
+    return products
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), _LEAST_NORM)
+
+
+def _shapes(config: LangCellConfig) -> dict[str, tuple[int, ...]]:
+    """List the weights that inference reads."""
+    cell, width = config.cell, config.embedding_dim
+    return {
+        "logit_scale": (),
+        "cell_encoder.token.weight": (cell.vocab_size, cell.hidden_size),
+        "cell_encoder.mix.norm.weight": (cell.hidden_size,),
+        "cell_encoder.mix.norm.bias": (cell.hidden_size,),
+        "cell_encoder.mix.hidden.weight": (cell.bag_size, cell.hidden_size),
+        "cell_encoder.mix.hidden.bias": (cell.bag_size,),
+        "cell_projection.weight": (width, cell.pooled_size),
+        "cell_projection.bias": (width,),
+        "text_projection.weight": (width, config.text.hidden_size),
+        "text_projection.bias": (width,),
+    }

@@ -1,0 +1,39 @@
+"""Weights that do not fit the configuration beside them are refused."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Shaped(Protocol):
+    """A tensor of torch or an array of numpy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each dimension."""
+        ...
+
+
+def check_tensors(
+    tensors: Mapping[str, Shaped], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Refuse missing, extra and wrongly shaped tensors in one line that names them.
+
+    Raises
+    ------
+    ValueError
+        If `tensors` does not hold exactly the names and shapes of `shapes`.
+    """
+    problems = []
+    for word, names in (
+        ("missing", sorted(shapes.keys() - tensors.keys())),
+        ("unknown", sorted(tensors.keys() - shapes.keys())),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            problems.append(f"{word} {', '.join(names[:3])}{more}")
+    for name in sorted(shapes.keys() & tensors.keys()):
+        got = tuple(tensors[name].shape)
+        if got != tuple(shapes[name]):
+            problems.append(f"{name} has shape {got}, expected {tuple(shapes[name])}")
+    if problems:
+        raise ValueError(f"{where} does not fit its config.json: {'; '.join(problems[:4])}")

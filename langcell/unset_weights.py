@@ -1,0 +1,35 @@
+"""Modules built without weights, for those that are read from a checkpoint right after."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves out every function of torch.nn.init."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def unset_weights() -> Iterator[None]:
+    """Build modules without weights, for those that are read right after.
+
+    The meta device alone is not enough: drawing random numbers there imports torch's compiler,
+    which takes as long as torch itself.
+    """
+    with torch.device("meta"), _NoInitialisation():
+        yield
