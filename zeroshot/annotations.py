@@ -78,8 +78,10 @@ class Slots:
     @property
     def paths(self) -> list[str]:
         """All of them as places in a file."""
-        obs = (self.label, self.term, self.confidence)
-        obs += (self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin, self.ood)
+        obs = (
+            *(self.label, self.term, self.confidence),
+            *(self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin, self.ood),
+        )
         obsm = (self.features, self.scores)
         return [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
 
