@@ -144,7 +144,7 @@ def learn_isotonic(parts: Sequence[LabelledRungs]) -> Callable[[LabelledRungs], 
         curves.append(curve if kept.any() else None)
 
     def confidence(part: LabelledRungs) -> np.ndarray:
-        found = np.zeros(part.probabilities.shape)
+        found = np.zeros_like(part.probabilities)
         for depth in range(min(found.shape[1], n_depths)):
             curve = curves[depth]
             if curve is not None:

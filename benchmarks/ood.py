@@ -155,7 +155,7 @@ def main() -> None:
     print(studies["auroc"].unstack().to_string(float_format="{:.3f}".format))
     print(f"\nmeans over studies\n{means.to_string(float_format='{:.3f}'.format)}")
     results: dict[str, dict[str, dict[str, float]]] = {}
-    for (kind, name), row in means.iterrows():  # type: ignore[misc]
+    for (kind, name), row in means.iterrows():
         results.setdefault(kind, {})[name] = row.round(4).to_dict()
     print(json.dumps({"benchmark": "ood", "model": options.model, "results": results}))
 
