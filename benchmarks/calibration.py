@@ -211,7 +211,10 @@ def by_study(figures: Mapping[str, Sequence[SelectiveFigures]]) -> pd.DataFrame:
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
     """Round for JSON, which has no NaN."""
-    return {key: round(value, 4) if np.isfinite(value) else None for key, value in figures.items()}
+    return {
+        key: round(float(value), 4) if np.isfinite(value) else None
+        for key, value in figures.items()
+    }
 
 
 def main() -> None:
