@@ -84,7 +84,7 @@ class BagMix(nn.Module):
         mean = functional.embedding_bag(
             genes, gene_embeddings, per_sample_weights=weights, mode="sum"
         )
-        return self._beside_hidden(mean)
+        return self.beside_hidden(mean)
 
     def of_tokens(self, tokens: Tensor, offsets: Tensor, gene_embeddings: Tensor) -> Tensor:
         """Return what `forward` does for cells without CLS and padding, several times as fast.
@@ -119,9 +119,9 @@ class BagMix(nn.Module):
             mode="sum",
             include_last_offset=True,
         )
-        return self._beside_hidden(mean)
+        return self.beside_hidden(mean)
 
-    def _beside_hidden(self, mean: Tensor) -> Tensor:
+    def beside_hidden(self, mean: Tensor) -> Tensor:
         """Put the hidden layer beside the mean embedding (n_cells, hidden_size)."""
         mean = self.norm(mean)
         return torch.cat([mean, self.dropout(functional.gelu(self.hidden(mean)))], dim=1)
