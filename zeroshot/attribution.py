@@ -14,6 +14,26 @@ from langcell.model import LangCell
 from langcell.tokenizer import collate_tokens
 
 _EMBEDDINGS = "model.cell_encoder.embeddings.token.weight"
+_BATCH = 32  # cells encoded at once
+
+
+def token_features(model: LangCell, cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Encode cells given as gene tokens, highest rank first; those beyond `max_genes` are not read.
+
+    Returns
+    -------
+    float32, unit norm, shape (n_cells, embedding_dim)
+    """
+    genes, n_read = model.genes, model.config.max_genes
+    features = np.empty((len(cells), model.config.embedding_dim), dtype=np.float32)
+    with inference(model):
+        for first in range(0, len(cells), _BATCH):
+            lists = [tokens[:n_read] for tokens in cells[first : first + _BATCH]]
+            ids, mask = collate_tokens(lists, cls_id=genes.cls_id, pad_id=genes.pad_id)
+            batch = (torch.from_numpy(each).to(model.device) for each in (ids, mask))
+            encoded = model.encode_cell(*batch, cls_only=True)
+            features[first : first + len(lists)] = encoded.features.cpu().numpy()
+    return features
 
 
 def gene_effects(
