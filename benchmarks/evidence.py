@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import auc
 
 from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
 from langcell.counts import open_counts
@@ -136,7 +137,7 @@ def area(rows: pd.DataFrame) -> float:
     k = np.array([0, *rows.index])
     start = float(rows["start"].iloc[0])
     left = np.concatenate([[start], start - rows["score_drop"]])
-    return float(np.trapezoid(left, k) / k[-1] / start)
+    return float(auc(k, left) / k[-1] / start)
 
 
 def print_table(name: str, figures: pd.DataFrame) -> dict[str, dict[str, float]]:
