@@ -14,6 +14,8 @@ HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "f
 GROUPS = ("", "ontology")
 COMMANDS = (
     "zeroshot",
+    "search",
+    "explain",
     "embed",
     "models",
     "pretrain",

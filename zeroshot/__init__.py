@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from zeroshot.candidates import CandidateSet as CandidateSet
     from zeroshot.candidates import all_candidates as all_candidates
     from zeroshot.candidates import own_candidates as own_candidates
+    from zeroshot.cell_search import SearchOptions as SearchOptions
+    from zeroshot.cell_search import SearchResult as SearchResult
+    from zeroshot.cell_search import search as search
+    from zeroshot.evidence import ExplainOptions as ExplainOptions
+    from zeroshot.evidence import explain as explain
     from zeroshot.index import LabelIndex as LabelIndex
     from zeroshot.scores import Scores as Scores
 
@@ -18,21 +23,31 @@ _HOMES = {
     "AnnotateOptions": "zeroshot.annotator",
     "Annotations": "zeroshot.annotations",
     "CandidateSet": "zeroshot.candidates",
+    "ExplainOptions": "zeroshot.evidence",
     "LabelIndex": "zeroshot.index",
     "Scores": "zeroshot.scores",
+    "SearchOptions": "zeroshot.cell_search",
+    "SearchResult": "zeroshot.cell_search",
     "all_candidates": "zeroshot.candidates",
     "annotate": "zeroshot.annotator",
+    "explain": "zeroshot.evidence",
     "own_candidates": "zeroshot.candidates",
+    "search": "zeroshot.cell_search",
 }
 __all__ = [
     "AnnotateOptions",
     "Annotations",
     "CandidateSet",
+    "ExplainOptions",
     "LabelIndex",
     "Scores",
+    "SearchOptions",
+    "SearchResult",
     "all_candidates",
     "annotate",
+    "explain",
     "own_candidates",
+    "search",
 ]
 
 

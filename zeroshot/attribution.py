@@ -29,7 +29,10 @@ def token_features(model: LangCell, cells: Sequence[np.ndarray]) -> np.ndarray:
     with inference(model):
         for first in range(0, len(cells), _BATCH):
             lists = [tokens[:n_read] for tokens in cells[first : first + _BATCH]]
-            ids, mask = collate_tokens(lists, cls_id=genes.cls_id, pad_id=genes.pad_id)
+            width = 2 + max(map(len, lists))  # room for padding: a bag reads at least one token
+            ids, mask = collate_tokens(
+                lists, cls_id=genes.cls_id, pad_id=genes.pad_id, width=min(width, n_read + 1)
+            )
             batch = (torch.from_numpy(each).to(model.device) for each in (ids, mask))
             encoded = model.encode_cell(*batch, cls_only=True)
             features[first : first + len(lists)] = encoded.features.cpu().numpy()

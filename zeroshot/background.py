@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 from scipy.stats import norm
 
 from langcell.model import LangCell
@@ -33,7 +32,7 @@ class Background:
 
     def __init__(self, model: LangCell, ontology: Ontology) -> None:
         candidates = all_candidates(ontology)
-        self.names = candidates.names
+        self.ids, self.names, self.texts = candidates.ids, candidates.names, candidates.texts
         self.features = candidate_features(candidates, model)
         self._scale = model.scale.item()
         self._row = {term_id: row for row, term_id in enumerate(candidates.ids)}

@@ -56,7 +56,7 @@ class Found:
     n_hits: cells of the whole file that are hits
     cells: names of the best cells, best first, shape (n_listed,)
     scores: their log-odds against all other descriptions
-    p_values, fdr: of being something else; Benjamini-Hochberg over the cells of the file
+    p_values, fdr: that something else scores as high; Benjamini-Hochberg over the cells of the file
     is_hit: which of them are hits
     """
 

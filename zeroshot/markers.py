@@ -22,7 +22,9 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 # Words of clauses with a cue that are symbols too: at least three letters, a digit or two capitals.
-_SYMBOL = re.compile(r"(?<![\w/-])(?=[A-Za-z]*(?:\d|[A-Z]\w*[A-Z]))[A-Z][A-Za-z0-9]{2,}(?:-\d\w*)?\b(?!\.\d)")
+_SYMBOL = re.compile(
+    r"(?<![\w/-])(?=[A-Za-z]*(?:\d|[A-Z]\w*[A-Z]))[A-Z][A-Za-z0-9]{2,}(?:-\d\w*)?\b(?!\.\d)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
