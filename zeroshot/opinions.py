@@ -66,7 +66,7 @@ class Opinions:
         chosen = self._asked(label) if label is not None else None
         chosen = chosen or self._candidate(int(np.argmax(probabilities)))
         against = self._against or self._runner_up(probabilities, chosen[0])
-        if against[0] == chosen[0]:
+        if against[0].text == chosen[0].text:
             raise ValueError(f"{chosen[0].name!r} cannot be compared with itself; name another")
         return Opinion(label=chosen[0], against=against[0], features=(chosen[1], against[1]))
 
