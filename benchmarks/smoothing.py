@@ -33,7 +33,7 @@ from langcell.counts import open_counts
 from langcell.model import LangCell
 from langcell.threads import set_threads
 from ontology.graph import Ontology
-from zeroshot.annotator import AnnotateOptions, annotate_blocks
+from zeroshot.annotator import AnnotateOptions, CellScorer, annotate_blocks
 from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
 from zeroshot.cell_scores import CellScores
 from zeroshot.cluster_consensus import cluster_consensus
@@ -119,7 +119,7 @@ def score_file(
     """Return features and scores of all cells of a file, as annotating writes them."""
     features, scores = [], []
     with open_counts(cells.path, scale=cells.scale) as matrix:
-        for block in annotate_blocks(model, matrix, candidates, _OPTIONS):
+        for block in annotate_blocks(CellScorer(model, candidates, _OPTIONS), matrix):
             features.append(block.features)
             scores.append(block.scores.to_csr())
     return np.concatenate(features), CellScores(

@@ -83,5 +83,9 @@ class BagMix(nn.Module):
         mean = functional.embedding_bag(
             genes, gene_embeddings, per_sample_weights=weights, mode="sum"
         )
+        return self.beside_hidden(mean)
+
+    def beside_hidden(self, mean: Tensor) -> Tensor:
+        """Put the hidden layer beside the mean embedding (n_cells, hidden_size)."""
         mean = self.norm(mean)
         return torch.cat([mean, self.dropout(functional.gelu(self.hidden(mean)))], dim=1)

@@ -15,6 +15,8 @@ GROUPS = ("", "ontology")
 COMMANDS = (
     "zeroshot",
     "zeroshot calibrate",
+    "search",
+    "explain",
     "embed",
     "models",
     "pretrain",

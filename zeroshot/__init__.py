@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from zeroshot.candidates import own_candidates as own_candidates
     from zeroshot.cell_scores import CellScores as CellScores
     from zeroshot.cell_scores import read_scores as read_scores
+    from zeroshot.cell_search import SearchOptions as SearchOptions
+    from zeroshot.cell_search import SearchResult as SearchResult
+    from zeroshot.cell_search import search as search
     from zeroshot.decode_options import DecodeOptions as DecodeOptions
     from zeroshot.decoders import assign as assign
     from zeroshot.decoders import consensus as consensus
     from zeroshot.decoders import smooth as smooth
     from zeroshot.decoding import decode as decode
+    from zeroshot.evidence import ExplainOptions as ExplainOptions
+    from zeroshot.evidence import explain as explain
     from zeroshot.index import LabelIndex as LabelIndex
     from zeroshot.scores import Scores as Scores
 
@@ -30,16 +35,21 @@ _HOMES = {
     "CandidateSet": "zeroshot.candidates",
     "CellScores": "zeroshot.cell_scores",
     "DecodeOptions": "zeroshot.decode_options",
+    "ExplainOptions": "zeroshot.evidence",
     "LabelIndex": "zeroshot.index",
     "Scores": "zeroshot.scores",
+    "SearchOptions": "zeroshot.cell_search",
+    "SearchResult": "zeroshot.cell_search",
     "all_candidates": "zeroshot.candidates",
     "annotate": "zeroshot.annotator",
     "assign": "zeroshot.decoders",
     "calibrate": "zeroshot.calibration_fit",
     "consensus": "zeroshot.decoders",
     "decode": "zeroshot.decoding",
+    "explain": "zeroshot.evidence",
     "own_candidates": "zeroshot.candidates",
     "read_scores": "zeroshot.cell_scores",
+    "search": "zeroshot.cell_search",
     "smooth": "zeroshot.decoders",
 }
 __all__ = [
@@ -49,16 +59,21 @@ __all__ = [
     "CandidateSet",
     "CellScores",
     "DecodeOptions",
+    "ExplainOptions",
     "LabelIndex",
     "Scores",
+    "SearchOptions",
+    "SearchResult",
     "all_candidates",
     "annotate",
     "assign",
     "calibrate",
     "consensus",
     "decode",
+    "explain",
     "own_candidates",
     "read_scores",
+    "search",
     "smooth",
 ]
 

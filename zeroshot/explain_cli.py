@@ -1,0 +1,88 @@
+"""The command `langcell explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """Say which genes raise and lower the calls of cells or clusters, and which markers agree.
+
+Example: langcell explain --h5ad pbmc.h5ad --cluster-key leiden --out evidence.csv
+
+Evidence "label" is for the call, "against" for its lead over the runner-up (why CD8 and not NK):
+effects are log-odds that are lost without the gene. "marker" rows are genes that the Cell
+Ontology's definition names, with the share of cells that express them.
+"""
+
+
+def explain(
+    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    cells: Annotated[
+        str | None, typer.Option(help="Cells to explain: a file with a name a line, or 'a; b'.")
+    ] = None,
+    cluster_key: Annotated[
+        str | None, typer.Option(help="Column of obs with clusters to explain instead.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="What to explain instead of the call: name, id or words.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="What to compare it with instead of the runner-up.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Candidates, as in langcell zeroshot. Default: all types.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output: .csv or .parquet. Default: printed.")
+    ] = None,
+    genes: Annotated[int, typer.Option(help="Genes that raise, and that lower, each call.")] = 10,
+    cells_per_cluster: Annotated[
+        int, typer.Option(help="Cells that speak for a cluster, evenly spaced over the file.")
+    ] = 100,
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of the raw counts, if not found.")
+    ] = None,
+    allow_normalized: Annotated[
+        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that is there.")
+    ] = False,
+) -> None:
+    """Run the command; its words are in `EXAMPLE`."""
+    from langcell.threads import set_threads
+    from zeroshot.candidates import read_labels
+    from zeroshot.evidence import ExplainOptions
+    from zeroshot.evidence import explain as explain_calls
+    from zeroshot.tables import check_table, print_table, write_table
+
+    set_threads(threads)
+    if out is not None:
+        check_table(out, overwrite=overwrite)
+    table = explain_calls(
+        h5ad,
+        cells=read_labels(cells) if cells is not None else (),
+        cluster_key=cluster_key,
+        label=label,
+        against=against,
+        labels=read_labels(labels) if labels is not None else None,
+        model=model,
+        options=ExplainOptions(
+            n_genes=genes,
+            cells_per_cluster=cells_per_cluster,
+            layer=layer,
+            allow_normalized=allow_normalized,
+            device=device,
+        ),
+    )
+    if out is None:
+        print_table(table)
+    else:
+        write_table(table, out)
+        print(f"wrote\t{out}")
+
+
+explain.__doc__ = EXAMPLE

@@ -1,0 +1,80 @@
+"""The command `langcell search`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """Find the cells of a file that fit words, and say "none" where none do.
+
+Example: langcell search --h5ad pbmc.h5ad "exhausted CD8 T cells" "NK cell" --out hits.csv
+
+Prints, for each query, how it was read, its hits and its best cell. A hit has a false discovery
+rate of at most --fdr and log-odds of at least --floor against all other cell types' descriptions.
+"""
+
+
+def search(
+    queries: Annotated[
+        list[str],
+        typer.Argument(help="Names, synonyms or CL ids; any other words are free text."),
+    ],
+    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The listed cells: .csv or .parquet. Default: printed.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Cells to list for each query.")] = 50,
+    fdr: Annotated[float, typer.Option(help="False discovery rate up to which cells are hits.")] = (
+        0.05
+    ),
+    floor: Annotated[
+        float | None,
+        typer.Option(help="Log-odds that a hit must have. Default: chosen on validation studies."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of the raw counts, if not found.")
+    ] = None,
+    allow_normalized: Annotated[
+        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that is there.")
+    ] = False,
+) -> None:
+    """Run the command; its words are in `EXAMPLE`."""
+    from langcell.progress import cell_progress
+    from langcell.threads import set_threads
+    from zeroshot.cell_search import FLOOR, SearchOptions
+    from zeroshot.cell_search import search as search_cells
+    from zeroshot.tables import check_table, print_table, write_table
+
+    set_threads(threads)
+    if out is not None:
+        check_table(out, overwrite=overwrite)
+    options = SearchOptions(
+        top=top,
+        fdr=fdr,
+        floor=FLOOR if floor is None else floor,
+        layer=layer,
+        allow_normalized=allow_normalized,
+        device=device,
+        batch_size=batch_size,
+    )
+    with cell_progress("searching") as progress:
+        found = search_cells(h5ad, queries, model=model, options=options, progress=progress)
+    print_table(found.summary())
+    if out is None:
+        print()
+        print_table(found.table())
+    else:
+        write_table(found.table(), out)
+        print(f"wrote\t{out}")
+
+
+search.__doc__ = EXAMPLE
