@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from zeroshot.candidates import (
 from zeroshot.index import LabelIndex
 from zeroshot.rerank import Reranker
 from zeroshot.scores import Scores, score_cells
+from zeroshot.tissue import MODES, weigh_by_tissue
 from zeroshot.writers import AnnotationWriter, check_annotation_output, open_writer
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class AnnotateOptions:
     key_added: str = "langcell"  # what the names of all results begin with
     overwrite: bool = False  # replace an output or results that are there already
     inplace: bool = False  # add the results to the input h5ad itself
+    tissue: str | None = None  # UBERON name or id of the cells, or "auto" for those in obs
+    tissue_mode: str = "weigh"  # candidates by the tissue, or "restrict" them to it
+    tissue_obo: str | Path | None = None  # release whose relations say where a type belongs
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -56,6 +60,12 @@ class AnnotateOptions:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.rerank == 1 or self.rerank < 0:
             raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
+        if self.tissue_mode not in MODES:
+            raise ValueError(
+                f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}"
+            )
+        if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
+            raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
 
 
 def annotate(
@@ -91,6 +101,7 @@ def annotate(
     slots, target = Slots(key=options.key_added), None if out is None else Path(out)
     ontology = Ontology.bundled()
     candidates = own_candidates(labels, ontology) if labels else all_candidates(ontology)
+    candidates = with_tissue(source, candidates, options, ontology)
     with ExitStack() as written:  # left after the counts are closed: --inplace writes to that file
         with open_counts(
             source, layer=options.layer, allow_normalized=options.allow_normalized
@@ -121,6 +132,27 @@ def annotate(
             )
             writer.finish(annotations)
     return annotations
+
+
+def with_tissue(
+    source: "AnnData | str | Path",
+    candidates: CandidateSet,
+    options: AnnotateOptions,
+    ontology: Ontology,
+) -> CandidateSet:
+    """Return candidates that know what the tissue of the cells says about them, if one is given."""
+    if options.tissue is None:
+        return candidates
+    weights = weigh_by_tissue(
+        source,
+        options.tissue,
+        mode=options.tissue_mode,
+        term_ids=candidates.ids,
+        keys=candidates.keys,
+        ontology=ontology,
+        obo=options.tissue_obo,
+    )
+    return replace(candidates, tissue=weights)
 
 
 def _stream(
@@ -175,6 +207,7 @@ class CellScorer:
         features = candidate_features(candidates, model)
         offsets = candidate_offsets(candidates, features, model)
         self._index = LabelIndex(features, candidates.keys, offsets)
+        self._tissue = candidates.tissue
         self._scale = model.scale.item()
         self._top_k = max(options.top_k, options.rerank)
         self._reranker = None
@@ -189,7 +222,10 @@ class CellScorer:
 
     def __call__(self, cells: CellEmbeddings) -> Scores:
         """Score a block of cells; with reranking they must have their states."""
-        scores = score_cells(cells.features, self._index, scale=self._scale, top_k=self._top_k)
+        tissues = self._tissue and self._tissue.rows_of(cells.start, len(cells.features))
+        scores = score_cells(
+            cells.features, self._index, scale=self._scale, top_k=self._top_k, groups=tissues
+        )
         if self._reranker is None:
             return scores
         if cells.cells is None:
@@ -222,6 +258,7 @@ def _details(
             for key, value in asdict(coverage).items()
             if isinstance(value, int | float | str)
         },
+        **({"tissue": candidates.tissue.details()} if candidates.tissue else {}),
         "scores": "probability among all candidates; the best of each cell are stored",
         "parameters": {
             "logit_scale": model.scale.item(),

@@ -14,6 +14,7 @@ from ontology.candidates import NEVER_CALLED, all_cell_types
 from ontology.descriptions import describe
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver, Resolution
+from zeroshot.tissue import TissueWeights
 
 _ID = re.compile(r"[A-Za-z]+[:_]\d+")
 _SPECIFICITY = 1.0  # chosen on the validation studies, as the bundled models
@@ -34,6 +35,7 @@ class CandidateSet:
         the root to 1 for a leaf; only of a whole ontology
     is_choice: True where someone chose the labels for the cells at hand, so that each is as likely
         beforehand; False for a whole ontology, most of which the cells cannot be
+    tissue: what the tissues of the cells say about each
     """
 
     ids: tuple[str, ...]
@@ -42,6 +44,7 @@ class CandidateSet:
     described: str
     is_choice: bool = False
     specificity: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    tissue: TissueWeights | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -187,18 +190,26 @@ def _specificity(ids: Sequence[str], ontology: Ontology) -> np.ndarray:
 def candidate_offsets(
     candidates: CandidateSet, features: np.ndarray, model: LangCell
 ) -> np.ndarray | None:
-    """Return what is taken off the similarity of each candidate, shape (n_candidates,).
+    """Return what is taken off the similarity of each candidate.
 
     Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`). In a
     whole ontology every term competes with its own ancestors, which are true too and say less: a
-    specific term gets up to one unit of log-probability more. None for a model without reference
-    cells, which is scored by similarity alone.
+    specific term gets up to one unit of log-probability more. A tissue adds its log-prior to the
+    log-probability. A model without reference cells is scored by similarity, and tissue, alone.
+
+    Returns
+    -------
+    shape (n_candidates,); with tissues (n_tissues, n_candidates); None for nothing
     """
-    if model.reference is None:
-        return None
-    if candidates.is_choice:
-        return model.reference.label_offsets(features, model.scale.item())
-    return -_SPECIFICITY * candidates.specificity / model.scale.item()
+    scale = model.scale.item()
+    offsets = None
+    if model.reference is not None and candidates.is_choice:
+        offsets = model.reference.label_offsets(features, scale)
+    elif model.reference is not None:
+        offsets = -_SPECIFICITY * candidates.specificity / scale
+    if candidates.tissue is None:
+        return offsets
+    return (0.0 if offsets is None else offsets) - candidates.tissue.log_prior / scale
 
 
 def candidate_features(candidates: CandidateSet, model: LangCell) -> np.ndarray:

@@ -35,6 +35,24 @@ def zeroshot(
     rerank: Annotated[
         int, typer.Option(help="Let the matching head reorder so many candidates a cell; 0: off.")
     ] = 0,
+    tissue: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the cells are from: a name or id of UBERON, such as lung; or auto, for "
+            "each cell what obs has in tissue_ontology_term_id. Unlikely types lose weight."
+        ),
+    ] = None,
+    tissue_mode: Annotated[
+        str,
+        typer.Option(help="weigh types by the tissue, or restrict the labels to those it holds."),
+    ] = "weigh",
+    tissue_obo: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .obo or .obo.gz of the Cell Ontology whose relations to UBERON say where types "
+            "belong. Default: the organs that names and definitions mention."
+        ),
+    ] = None,
     truth: Annotated[
         str | None, typer.Option(help="Column of obs with known labels to score the calls against.")
     ] = None,
@@ -76,6 +94,9 @@ def zeroshot(
         device=device,
         batch_size=batch_size,
         rerank=rerank,
+        tissue=tissue,
+        tissue_mode=tissue_mode,
+        tissue_obo=tissue_obo,
         key_added=key_added,
         overwrite=overwrite,
         inplace=inplace,

@@ -18,7 +18,8 @@ class LabelIndex:
     features: text features, float32, unit norm, shape (n_labels, embedding_dim)
     ids: one identifier a label
     offsets: subtracted from the similarity of each label, shape (n_labels,); None for none (see
-        `langcell.reference.ReferenceCells.label_offsets`)
+        `langcell.reference.ReferenceCells.label_offsets`). Of several groups of cells, such as
+        those of different tissues, a row each: shape (n_groups, n_labels).
 
     Raises
     ------
@@ -44,22 +45,26 @@ class LabelIndex:
             )
         self.ids = tuple(ids)
         self.features = features
-        # A further dimension in which every query is 1: the search subtracts the offsets itself.
-        column = np.zeros(len(ids)) if offsets is None else -offsets
-        self._rows = np.column_stack([features, column]).astype(np.float32)
+        # Further dimensions, one a group, in which a query of the group is 1 and others are 0: the
+        # search subtracts the offsets itself.
+        columns = np.zeros((1, len(ids))) if offsets is None else -np.atleast_2d(offsets)
+        self._rows = np.column_stack([features, columns.T]).astype(np.float32)
         self._flat = faiss.IndexFlatIP(self._rows.shape[1])
         self._flat.add(self._rows)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def search(self, cell_features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, cell_features: np.ndarray, k: int, groups: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest labels of each cell.
 
         Parameters
         ----------
         cell_features: float32, shape (n_cells, embedding_dim)
         k: labels wanted; all of them when there are fewer
+        groups: row of the offsets of each cell, shape (n_cells,); the first without
 
         Returns
         -------
@@ -69,7 +74,7 @@ class LabelIndex:
         k = min(k, len(self))
         similarities = np.empty((len(cell_features), k), dtype=np.float32)
         labels = np.empty((len(cell_features), k), dtype=np.int64)
-        for rows, queries in self._queries(cell_features):
+        for rows, queries in self._queries(cell_features, groups):
             found, places = self._flat.search(queries, k)
             n = rows.stop - rows.start
             order = np.lexsort((places[:n], -found[:n]), axis=1)
@@ -77,10 +82,12 @@ class LabelIndex:
             labels[rows] = np.take_along_axis(places[:n], order, axis=1)
         return similarities, labels
 
-    def log_normaliser(self, cell_features: np.ndarray, scale: float) -> np.ndarray:
+    def log_normaliser(
+        self, cell_features: np.ndarray, scale: float, groups: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return log sum over all labels of exp(scale * similarity), float64, shape (n_cells,)."""
         total = np.empty(len(cell_features), dtype=np.float64)
-        for rows, queries in self._queries(cell_features):
+        for rows, queries in self._queries(cell_features, groups):
             similarities = queries @ self._rows.T  # (rows, n_labels)
             best = similarities.max(axis=1, keepdims=True)
             # Terms in single precision, whose errors are of either sign, and their sum in double.
@@ -89,10 +96,14 @@ class LabelIndex:
             total[rows] = logarithms[: rows.stop - rows.start]
         return total
 
-    def _queries(self, cell_features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    def _queries(
+        self, cell_features: np.ndarray, groups: np.ndarray | None
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        width = self.features.shape[1]
         for start in range(0, len(cell_features), QUERY_ROWS):
             rows = slice(start, min(start + QUERY_ROWS, len(cell_features)))
             queries = np.zeros((QUERY_ROWS, self._rows.shape[1]), dtype=np.float32)
-            queries[: rows.stop - rows.start, :-1] = cell_features[rows]
-            queries[:, -1] = 1
+            n = rows.stop - rows.start
+            queries[:n, :width] = cell_features[rows]
+            queries[np.arange(n), width if groups is None else width + groups[rows]] = 1
             yield rows, queries

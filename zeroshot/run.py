@@ -106,6 +106,9 @@ def summary_table(annotations: Annotations) -> Table:
         f"{len(annotations.candidates):,} ({annotations.candidates.described}, "
         f"Cell Ontology {details['ontology_release']})",
     )
+    tissue = annotations.candidates.tissue
+    for line in tissue.summary(annotations.candidates.names) if tissue else ():
+        table.add_row("tissue", line)
     calls = annotations.calls_per_type()
     for row, (name, term_id, n) in enumerate(calls[:_TYPES_SHOWN]):
         label = f"{name} ({term_id})" if term_id else name

@@ -70,7 +70,12 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def score_cells(
-    cell_features: np.ndarray, index: LabelIndex, *, scale: float, top_k: int
+    cell_features: np.ndarray,
+    index: LabelIndex,
+    *,
+    scale: float,
+    top_k: int,
+    groups: np.ndarray | None = None,
 ) -> Scores:
     """Score the nearest labels of each cell: softmax over all labels of scale * cosine.
 
@@ -83,9 +88,10 @@ def score_cells(
     index: the candidate labels
     scale: factor on cosine similarities
     top_k: how many candidates to keep for each cell
+    groups: row of the index's offsets for each cell, shape (n_cells,); the first without
     """
-    similarities, labels = index.search(cell_features, top_k)  # (n_cells, k)
-    normaliser = index.log_normaliser(cell_features, scale)  # (n_cells,)
+    similarities, labels = index.search(cell_features, top_k, groups)  # (n_cells, k)
+    normaliser = index.log_normaliser(cell_features, scale, groups)  # (n_cells,)
     return Scores(
         candidate_ids=index.ids,
         candidates=labels.astype(np.int32),
