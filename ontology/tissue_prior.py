@@ -90,4 +90,3 @@ class TissuePrior:
             current = known.current(term_id)  # of another release than the ids are, perhaps
             self._organs[term_id] = self.places.organs(current) if current else frozenset()
         return self._organs[term_id]
-

@@ -61,9 +61,7 @@ class AnnotateOptions:
         if self.rerank == 1 or self.rerank < 0:
             raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
         if self.tissue_mode not in MODES:
-            raise ValueError(
-                f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}"
-            )
+            raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}")
         if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
             raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
 

@@ -165,12 +165,12 @@ def log_prior(
 
 
 def _listed(prior: TissuePrior, tissue: str, term_ids: Sequence[str], mode: str) -> np.ndarray:
-    """Columns that lose by the tissue; of equally unlikely ones the commonest elsewhere first."""
+    """Columns that lose by the tissue, first those that are common elsewhere and lose most."""
     if not tissue:
         return np.empty(0, dtype=np.int64)
     known = prior.log_prior(tissue, term_ids)
     loses = prior.rules_out(known) if mode == "restrict" else known < 0
-    order = np.lexsort((known, -prior.commonness(term_ids)))
+    order = np.lexsort((known, known * prior.commonness(term_ids)))
     return order[loses[order]]
 
 
