@@ -68,10 +68,10 @@ class H5adWriter:
         write_elem(obs, name, values)
         self._set_columns([*(column for column in self._columns() if column != name), name])
 
-    def set_uns(self, key: str, values: Mapping[str, Any]) -> None:
-        """Write a (nested) dictionary under uns."""
+    def set_uns(self, key: str, value: Mapping[str, Any] | str) -> None:
+        """Write a (nested) dictionary, or a text, under uns."""
         self._parent(f"uns/{key}")
-        write_elem(self.file["uns"], key, dict(values))
+        write_elem(self.file["uns"], key, value if isinstance(value, str) else dict(value))
 
     def remove(self, slots: list[str]) -> None:
         """Drop what an earlier run left at `slots`."""
