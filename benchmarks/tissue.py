@@ -12,6 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,10 @@ from langcell.model import LangCell
 from langcell.threads import set_threads
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
-from ontology.tissue_prior import TissuePrior
+from ontology.tissue_prior import TissuePrior, rules_out
 from zeroshot.agreement import read_obs_column
 from zeroshot.annotator import AnnotateOptions
-from zeroshot.tissue import COLUMN, STRENGTH, log_prior
+from zeroshot.tissue import COLUMN, STRENGTH, added_log_prior
 
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 SHOWN = ("accuracy", "descendant", "top5", "macro_f1", "macro_f1_all")
@@ -38,22 +39,17 @@ Added = Callable[[str], np.ndarray]  # tissue -> what is added to the log-probab
 
 def ways(prior: TissuePrior, candidates: Sequence[str]) -> dict[str, Added]:
     """Return the ways to use a tissue by name."""
-    known: dict[str, np.ndarray] = {}
+
+    @cache
+    def known(tissue: str) -> np.ndarray:
+        return prior.log_prior(tissue, candidates) if tissue else np.zeros(len(candidates))
 
     def weigh(strength: float) -> Added:
-        def added(tissue: str) -> np.ndarray:
-            if tissue not in known:
-                known[tissue] = log_prior(prior, tissue, candidates, mode="weigh", strength=1.0)
-            return strength * known[tissue]
-
-        return added
-
-    def restrict(tissue: str) -> np.ndarray:
-        return log_prior(prior, tissue, candidates, mode="restrict")
+        return lambda tissue: added_log_prior(known(tissue), mode="weigh", strength=strength)
 
     return {
         "none": lambda _tissue: np.zeros(len(candidates)),
-        "restrict": restrict,
+        "restrict": lambda tissue: added_log_prior(known(tissue), mode="restrict"),
         **{f"weigh x {strength:g}": weigh(strength) for strength in STRENGTHS},
     }
 
@@ -66,7 +62,7 @@ def excluded_share(
     out = [
         term_id
         for tissue, term_id in pairs
-        if tissue and prior.rules_out(prior.log_prior(tissue, [term_id]))[0]
+        if tissue and rules_out(prior.log_prior(tissue, [term_id]))[0]
     ]
     return len(out) / len(pairs), sorted(set(out))
 

@@ -75,10 +75,6 @@ class TissuePrior:
                 prior[place] = LOWEST
         return prior
 
-    def rules_out(self, log_prior: np.ndarray) -> np.ndarray:
-        """Tell which types a tissue is taken not to hold: those found less than half as often."""
-        return log_prior < _RULED_OUT
-
     def commonness(self, term_ids: Sequence[str]) -> np.ndarray:
         """Return how common each type is over all tissues, 0 to 1, shape (n_types,)."""
         rows = [self._cell_types.index[each] if each else -1 for each in term_ids]
@@ -90,3 +86,8 @@ class TissuePrior:
             current = known.current(term_id)  # of another release than the ids are, perhaps
             self._organs[term_id] = self.places.organs(current) if current else frozenset()
         return self._organs[term_id]
+
+
+def rules_out(log_prior: np.ndarray) -> np.ndarray:
+    """Tell which types a tissue is taken not to hold: those found less than half as often."""
+    return log_prior < _RULED_OUT

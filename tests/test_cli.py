@@ -15,6 +15,7 @@ GROUPS = ("", "ontology")
 COMMANDS = (
     "zeroshot",
     "embed",
+    "export",
     "models",
     "pretrain",
     "ontology describe",

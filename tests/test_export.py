@@ -175,11 +175,11 @@ def _over(options):
     reason="the program cellxgene-schema is not on the path (pipx install cellxgene-schema)",
 )
 def test_cellxgenes_validator_accepts_the_file(annotated, called, tmp_path):
-    options = ExportOptions(write_cell_type=True)
-    for name, source in {"plain": annotated, "called": called}.items():
-        export(source, tmp_path / f"{name}.h5ad", form="cellxgene", options=options)
-        done = _validated(tmp_path / f"{name}.h5ad")
-        assert done.returncode == 0, done.stdout + done.stderr
+    export(
+        called, tmp_path / "a.h5ad", form="cellxgene", options=ExportOptions(write_cell_type=True)
+    )
+    done = _validated(tmp_path / "a.h5ad")
+    assert done.returncode == 0, done.stdout + done.stderr
     # The validator is awake: with the column of names it refuses.
     export(annotated, tmp_path / "names.h5ad", form="cellxgene", options=ExportOptions(names=True))
     done = _validated(tmp_path / "names.h5ad")
@@ -188,7 +188,7 @@ def test_cellxgenes_validator_accepts_the_file(annotated, called, tmp_path):
 
 def _validated(path):
     command = ["cellxgene-schema", "validate", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def test_cap_columns(called, ontology, tmp_path):
@@ -268,7 +268,7 @@ def test_cas_document_is_valid(called, tmp_path):
         path = Path(spec.submodule_search_locations[0]) / "schemas" / name
         schema = json.loads(path.read_text(encoding="utf-8"))
         validator = jsonschema.Draft202012Validator(
-            schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+            schema, format_checker=jsonschema.FormatChecker()
         )
         assert not [error.message for error in validator.iter_errors(document)]
         assert list(validator.iter_errors({**document, "annotations": [{}]})), "it is awake"

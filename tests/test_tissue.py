@@ -66,8 +66,9 @@ def test_weighing_adds_the_log_prior(make_cells, model, ontology):
     before = plain.obsm["langcell_scores"].toarray().astype(np.float64)
     wanted = before * np.exp(prior)
     wanted /= wanted.sum(axis=1, keepdims=True)
-    # What is stored is rounded to 1e-5.
-    assert weighed.obsm["langcell_scores"].toarray() == pytest.approx(wanted, abs=2e-4)
+    # What is stored is rounded to 1e-5, and most of 3,057 labels have little more than that.
+    stored = weighed.obsm["langcell_scores"].toarray()
+    assert stored == pytest.approx(wanted, rel=0.01, abs=2e-4)
 
 
 def test_restricting_leaves_nothing_to_what_it_excludes(make_cells, model, ontology):
@@ -116,6 +117,8 @@ def test_notes_survive_a_file(mixed, model, tmp_path):
     notes = anndata.read_h5ad(tmp_path / "named.h5ad").uns["langcell"]["tissue"]
     annotate(mixed, model=model, options=options)
     assert set(notes["tissues"]) == {BLOOD, LUNG}
+    assert notes["unknown"]["values"].tolist() == ["", "CL:0000057"]
+    assert notes["unknown"]["n_cells"].tolist() == [10, 10]
     for tissue in (BLOOD, LUNG):
         wanted = mixed.uns["langcell"]["tissue"]["tissues"][tissue]["excluded"]
         assert notes["tissues"][tissue]["excluded"].tolist() == wanted.tolist()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ontology.graph import Ontology
-from ontology.tissue_prior import TissuePrior
+from ontology.tissue_prior import TissuePrior, rules_out
 from ontology.tissues import TissueMap
 
 if TYPE_CHECKING:
@@ -65,9 +65,13 @@ class TissueWeights:
                 if len(columns):  # an h5ad holds no empty list of words
                     tissues[tissue][word] = keys[columns]
                     tissues[tissue]["log_prior"] = self.log_prior[row, columns].astype(np.float32)
-        return {"mode": self.mode, "tissues": tissues} | (
-            {"unknown": dict(self.unknown)} if self.unknown else {}
-        )
+        details: dict[str, Any] = {"mode": self.mode, "tissues": tissues}
+        if self.unknown:
+            details["unknown"] = {
+                "values": np.array(list(self.unknown), dtype=object),
+                "n_cells": np.array(list(self.unknown.values())),
+            }
+        return details
 
     def summary(self, candidate_names: Sequence[str]) -> list[str]:
         """Return a line for each tissue, and one for cells whose tissue is not known."""
@@ -124,13 +128,16 @@ def weigh_by_tissue(
         tissues, rows, unknown = _tissues_of_cells(source, prior.places)
     else:
         tissues = [prior.places.check(tissue)]
+    known = [
+        prior.log_prior(each, term_ids) if each else np.zeros(len(term_ids)) for each in tissues
+    ]
     weights = TissueWeights(
         mode=mode,
         tissues=tuple(tissues),
         names=tuple(prior.places.name(each) if each else "" for each in tissues),
         keys=tuple(keys),
-        log_prior=np.stack([log_prior(prior, each, term_ids, mode=mode) for each in tissues]),
-        listed=tuple(_listed(prior, each, term_ids, mode) for each in tissues),
+        log_prior=np.stack([added_log_prior(each, mode=mode) for each in known]),
+        listed=tuple(_listed(each, prior.commonness(term_ids), mode) for each in known),
         rows=rows,
         unknown=unknown,
     )
@@ -143,34 +150,25 @@ def weigh_by_tissue(
     return weights
 
 
-def log_prior(
-    prior: TissuePrior,
-    tissue: str,
-    term_ids: Sequence[str],
-    *,
-    mode: str,
-    strength: float = STRENGTH,
-) -> np.ndarray:
+def added_log_prior(known: np.ndarray, *, mode: str, strength: float = STRENGTH) -> np.ndarray:
     """Return what a mode adds to the log-probability of each candidate, shape (n_candidates,).
 
-    Weighing adds strength * `TissuePrior.log_prior`, which lies between -2 and 1. Restricting adds
-    nothing to a candidate that stays.
+    Weighing adds strength * `TissuePrior.log_prior`, which lies between -2 and 1. Restricting takes
+    all from a candidate that is ruled out, and adds nothing to one that stays.
+
+    Parameters
+    ----------
+    known: from `TissuePrior.log_prior`
+    mode: one of `MODES`
+    strength: factor; only of weighing
     """
-    if not tissue:
-        return np.zeros(len(term_ids))
-    known = prior.log_prior(tissue, term_ids)
-    if mode == "restrict":
-        return np.where(prior.rules_out(known), _RULED_OUT, 0.0)
-    return strength * known
+    return np.where(rules_out(known), _RULED_OUT, 0.0) if mode == "restrict" else strength * known
 
 
-def _listed(prior: TissuePrior, tissue: str, term_ids: Sequence[str], mode: str) -> np.ndarray:
+def _listed(known: np.ndarray, commonness: np.ndarray, mode: str) -> np.ndarray:
     """Columns that lose by the tissue, first those that are common elsewhere and lose most."""
-    if not tissue:
-        return np.empty(0, dtype=np.int64)
-    known = prior.log_prior(tissue, term_ids)
-    loses = prior.rules_out(known) if mode == "restrict" else known < 0
-    order = np.lexsort((known, known * prior.commonness(term_ids)))
+    loses = rules_out(known) if mode == "restrict" else known < 0
+    order = np.lexsort((known, known * commonness))
     return order[loses[order]]
 
 
