@@ -220,7 +220,9 @@ class CellScorer:
 
     def __call__(self, cells: CellEmbeddings) -> Scores:
         """Score a block of cells; with reranking they must have their states."""
-        tissues = self._tissue and self._tissue.rows_of(cells.start, len(cells.features))
+        tissues = None
+        if self._tissue is not None:
+            tissues = self._tissue.rows_of(cells.start, len(cells.features))
         scores = score_cells(
             cells.features, self._index, scale=self._scale, top_k=self._top_k, groups=tissues
         )

@@ -123,7 +123,8 @@ def weigh_by_tissue(
     if mode not in MODES:
         raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {mode!r}")
     prior = TissuePrior(ontology, TissueMap(Ontology.from_obo(obo)) if obo else None)
-    rows, unknown = None, {}
+    rows: np.ndarray | None = None
+    unknown: dict[str, int] = {}
     if tissue.strip().lower() == AUTO:
         tissues, rows, unknown = _tissues_of_cells(source, prior.places)
     else:
