@@ -180,5 +180,6 @@ def _description(notes: Mapping[str, Any]) -> str:
 def _repository() -> str:
     """Return where the installed package says its source is."""
     entries = metadata.metadata("langcell").get_all("Project-URL") or []
-    urls = {name: url for name, url in (entry.split(", ", 1) for entry in entries)}
-    return urls.get("Source") or urls.get("Homepage") or NOT_AVAILABLE
+    places = [entry.split(", ", 1) for entry in entries]
+    named = {name: url for name, url in places if name in ("Source", "Homepage")}
+    return named.get("Source") or named.get("Homepage") or NOT_AVAILABLE
