@@ -68,11 +68,11 @@ class H5adWriter:
         write_elem(obs, name, values)
         self._set_columns([*(column for column in self._columns() if column != name), name])
 
-    def set_uns(self, key: str, values: Mapping[str, Any]) -> None:
-        """Write a (nested) dictionary under uns; `key` may be a path below it."""
+    def set_uns(self, key: str, value: Mapping[str, Any] | str) -> None:
+        """Write a (nested) dictionary, or a text, under uns; `key` may be a path below it."""
         self._parent(f"uns/{key}")
         parent, _, name = f"uns/{key}".rpartition("/")
-        write_elem(self.file[parent], name, dict(values))
+        write_elem(self.file[parent], name, value if isinstance(value, str) else dict(value))
 
     def remove(self, slots: list[str]) -> None:
         """Drop what an earlier run left at `slots`."""

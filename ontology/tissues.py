@@ -44,12 +44,33 @@ class TissueMap:
     """
 
     def __init__(self, cell_types: Ontology, anatomy: Ontology | None = None) -> None:
-        self._cell_types = cell_types
+        self.cell_types = cell_types
         self._anatomy = anatomy or Ontology.bundled("UBERON")
 
     def resolve(self, tissue: str) -> Resolution:
         """Resolve a tissue's id, name or synonym as `LabelResolver` does, without guessing."""
         return self._resolver.resolve([tissue])[0]
+
+    def check(self, tissue: str) -> str:
+        """Return the UBERON id of a tissue's id, name or synonym.
+
+        Raises
+        ------
+        ValueError
+            If there is none or not one; the line names what comes near.
+        """
+        resolution = self.resolve(tissue)
+        if resolution.term_id is None:
+            near = ", ".join(f"{self.name(each)} ({each})" for each in resolution.suggestions)
+            raise ValueError(
+                f"tissue {tissue!r} is {resolution.how} in {self._anatomy.title}"
+                + (f"; near it: {near}" if near else "; give an UBERON name or id")
+            )
+        return resolution.term_id
+
+    def name(self, tissue: str) -> str:
+        """Return the name of an UBERON id."""
+        return self._anatomy.terms[tissue].name
 
     def plausible_cell_types(self, tissue: str) -> tuple[str, ...]:
         """Return the cell types that a tissue may hold, sorted.
@@ -66,16 +87,10 @@ class TissueMap:
         ValueError
             If the tissue does not resolve; the line names what comes near.
         """
-        resolution = self.resolve(tissue)
-        if resolution.term_id is None:
-            names = [self._anatomy.terms[i].name for i in resolution.suggestions]
-            near = f"; near it: {', '.join(names)}" if names else ""
-            raise ValueError(
-                f"tissue {tissue!r} is {resolution.how} in {self._anatomy.title}{near}"
-            )
-        candidates = all_cell_types(self._cell_types)
-        here = self._organs_of_tissue(resolution.term_id)
-        if not here and resolution.term_id not in _PERVADING:
+        tissue = self.check(tissue)
+        candidates = all_cell_types(self.cell_types)
+        here = self.organs_of_tissue(tissue)
+        if not here and not self.pervades(tissue):
             return candidates  # "mucosa" is in no one organ and holds none
         bonds = {term_id: self.organs(term_id) for term_id in candidates}
         return tuple(
@@ -87,23 +102,27 @@ class TissueMap:
         if term_id in self._wandering:
             return frozenset()
         if term_id not in self._organs:
-            own = self._own_organs(self._cell_types.terms[self._cell_types.check(term_id)])
-            above = [self.organs(parent) for parent in self._cell_types.parents(term_id)]
+            own = self._own_organs(self.cell_types.terms[self.cell_types.check(term_id)])
+            above = [self.organs(parent) for parent in self.cell_types.parents(term_id)]
             self._organs[term_id] = own or frozenset().union(*above)
         return self._organs[term_id]
+
+    def pervades(self, tissue: str) -> bool:
+        """Tell whether a tissue runs through the organs, as blood and adipose tissue do."""
+        return bool((self._anatomy.ancestors(tissue) | {tissue}) & _PERVADING)
 
     def _own_organs(self, term: Term) -> frozenset[str]:
         related = [target for relation, target in term.related if relation in _LOCATED]
         if related:
             return self._organs_above(related)
         named = self._organs_above(self._mentioned(term.name))
-        if named or len(self._cell_types.descendants(term.id)) > _MOST_KINDS:
+        if named or len(self.cell_types.descendants(term.id)) > _MOST_KINDS:
             return named
         organs = self._organs_above(self._mentioned(term.definition.split(". ")[0]))
         return organs if len(organs) <= _MOST_ORGANS else frozenset()
 
-    def _organs_of_tissue(self, tissue: str) -> frozenset[str]:
-        """Organs that a tissue is part of; of a whole system those that it holds."""
+    def organs_of_tissue(self, tissue: str) -> frozenset[str]:
+        """Return the organs that an UBERON id is part of; of a whole system those that it holds."""
         return self._organs_above([tissue]) or self._anatomy.descendants(tissue) & self._all_organs
 
     def _organs_above(self, structures: list[str]) -> frozenset[str]:
@@ -143,8 +162,8 @@ class TissueMap:
 
     @cached_property
     def _wandering(self) -> frozenset[str]:
-        known = _HEMATOPOIETIC in self._cell_types.index
-        return self._cell_types.descendants(_HEMATOPOIETIC) if known else frozenset()
+        known = _HEMATOPOIETIC in self.cell_types.index
+        return self.cell_types.descendants(_HEMATOPOIETIC) if known else frozenset()
 
     @cached_property
     def _resolver(self) -> LabelResolver:

@@ -18,6 +18,7 @@ COMMANDS = (
     "search",
     "explain",
     "embed",
+    "export",
     "models",
     "pretrain",
     "ontology describe",

@@ -80,6 +80,24 @@ class CallAgreement:
     call_depth: float
 
 
+def obs_columns(source: "AnnData | str | Path") -> list[str]:
+    """Return the names of the columns of obs of an AnnData or h5ad file.
+
+    Raises
+    ------
+    ValueError
+        If the file is no h5ad.
+    """
+    if not isinstance(source, str | Path):
+        return [str(name) for name in source.obs.columns]
+    if not Path(source).is_file() or not h5py.is_hdf5(source):
+        raise ValueError(f"{source} is no h5ad file")
+    with h5py.File(source, "r") as file:
+        if "obs" not in file or not hasattr(file["obs"], "keys"):
+            raise ValueError(f"{source} has no table of cells, obs")
+        return [str(name) for name in file["obs"].attrs["column-order"]]
+
+
 def read_obs_column(source: "AnnData | str | Path", key: str) -> np.ndarray:
     """Return a column of obs as text, '' where it is empty, without reading the rest of the file.
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ from zeroshot.candidates import (
 )
 from zeroshot.index import LabelIndex
 from zeroshot.ood import OutlierScore
-from zeroshot.scores import Scores, best_scores
+from zeroshot.scores import RETRIEVED, Scores, best_scores
+from zeroshot.tissue import MODES, weigh_by_tissue
 from zeroshot.writers import AnnotationWriter, check_annotation_output, open_writer
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class AnnotateOptions:
     key_added: str = "langcell"  # what the names of all results begin with
     overwrite: bool = False  # replace an output or results that are there already
     inplace: bool = False  # add the results to the input h5ad itself
+    tissue: str | None = None  # UBERON name or id of the cells, or "auto" for those in obs
+    tissue_mode: str = "weigh"  # candidates by the tissue, or "restrict" them to it
+    tissue_obo: str | Path | None = None  # release whose relations say where a type belongs
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -63,6 +67,10 @@ class AnnotateOptions:
             raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
+        if self.tissue_mode not in MODES:
+            raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}")
+        if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
+            raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
 
 
 def annotate(
@@ -98,6 +106,7 @@ def annotate(
     slots, target = Slots(key=options.key_added), None if out is None else Path(out)
     ontology = Ontology.bundled()
     candidates = own_candidates(labels, ontology) if labels else all_candidates(ontology)
+    candidates = with_tissue(source, candidates, options, ontology)
     with ExitStack() as written:  # left after the counts are closed: --inplace writes to that file
         with open_counts(
             source, layer=options.layer, allow_normalized=options.allow_normalized
@@ -128,6 +137,27 @@ def annotate(
             )
             writer.finish(annotations)
     return annotations
+
+
+def with_tissue(
+    source: "AnnData | str | Path",
+    candidates: CandidateSet,
+    options: AnnotateOptions,
+    ontology: Ontology,
+) -> CandidateSet:
+    """Return candidates that know what the tissue of the cells says about them, if one is given."""
+    if options.tissue is None:
+        return candidates
+    weights = weigh_by_tissue(
+        source,
+        options.tissue,
+        mode=options.tissue_mode,
+        term_ids=candidates.ids,
+        keys=candidates.keys,
+        ontology=ontology,
+        obo=options.tissue_obo,
+    )
+    return replace(candidates, tissue=weights)
 
 
 def _stream(
@@ -192,8 +222,11 @@ class CellScorer:
         self._top_k = max(options.top_k, options.rerank)
         self._reranker = None
         if options.rerank:
-            from zeroshot.rerank import Reranker  # with torch, which nothing else here needs
+            # With torch, which nothing else here needs.
+            from langcell.model import LangCell
+            from zeroshot.rerank import Reranker
 
+            assert isinstance(model, LangCell), "load_embedder(states=True) brings one"
             k = min(options.rerank, len(candidates))
             self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
 
@@ -222,9 +255,19 @@ class CellScorer:
         float32, those of reranked candidates as reranking left them.
         """
         everything = self._index.log_probabilities(cells.features, self._scale)
-        if self.candidates.subtypes is not None:
-            everything = self.candidates.subtypes.pass_down(everything)
-        scores = best_scores(cells.features, self._index, everything, top_k=self._top_k)
+        tissue, subtypes = self.candidates.tissue, self.candidates.subtypes
+        if tissue is not None:
+            everything = tissue.weigh(everything, cells.start)
+        if subtypes is not None:
+            everything = subtypes.pass_down(everything)
+        scores = best_scores(
+            cells.features,
+            self._index,
+            everything,
+            top_k=self._top_k,
+            # Of the nearest many may not be of the tissue.
+            retrieved=RETRIEVED if tissue is None else 8 * RETRIEVED,
+        )
         if self._reranker is None:
             return scores, everything
         if cells.cells is None:
@@ -269,6 +312,7 @@ def _details(
             for key, value in asdict(coverage).items()
             if isinstance(value, int | float | str)
         },
+        **({"tissue": candidates.tissue.details()} if candidates.tissue else {}),
         "scores": "probability among all candidates; the best of each cell are stored",
         "calibration": {
             "id": scorer.calibration.identifier,

@@ -13,6 +13,7 @@ from ontology.descriptions import describe
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver, Resolution
 from zeroshot.subtypes import Subtypes
+from zeroshot.tissue import TissueWeights
 
 _ID = re.compile(r"[A-Za-z]+[:_]\d+")
 FREE_TEXT = "text:"  # what a label begins with that is a description and no term
@@ -32,6 +33,7 @@ class CandidateSet:
         with its own ancestors, which are true too and say less
     is_choice: True where someone chose the labels for the cells at hand, so that each is as likely
         beforehand; False for a whole ontology, most of which the cells cannot be
+    tissue: what the tissues of the cells say about each
     """
 
     ids: tuple[str, ...]
@@ -40,6 +42,7 @@ class CandidateSet:
     described: str
     is_choice: bool = False
     subtypes: Subtypes | None = None
+    tissue: TissueWeights | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

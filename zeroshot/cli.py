@@ -65,6 +65,24 @@ def zeroshot(
         Path | None,
         typer.Option(help="Use this calibration (langcell zeroshot calibrate), not the model's."),
     ] = None,
+    tissue: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the cells are from: a name or id of UBERON, such as lung; or auto, for "
+            "each cell what obs has in tissue_ontology_term_id. Unlikely types lose weight."
+        ),
+    ] = None,
+    tissue_mode: Annotated[
+        str,
+        typer.Option(help="weigh types by the tissue, or restrict the labels to those it holds."),
+    ] = "weigh",
+    tissue_obo: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .obo or .obo.gz of the Cell Ontology whose relations to UBERON say where types "
+            "belong. Default: the organs that names and definitions mention."
+        ),
+    ] = None,
     truth: Annotated[
         str | None, typer.Option(help="Column of obs with known labels to score the calls against.")
     ] = None,
@@ -137,6 +155,9 @@ def zeroshot(
         rerank=rerank,
         confidence=confidence,
         calibration=None if calibration is None else Calibration.read(calibration),
+        tissue=tissue,
+        tissue_mode=tissue_mode,
+        tissue_obo=tissue_obo,
         key_added=key_added,
         overwrite=overwrite,
         inplace=inplace,

@@ -137,6 +137,9 @@ def summary_table(annotations: Annotations) -> Table:
         "unknown",
         f"{n_cells - called.sum():,} cells ({1 - called.mean():.1%}) where no term is that sure",
     )
+    tissue = annotations.candidates.tissue
+    for line in tissue.summary(annotations.candidates.names) if tissue else ():
+        table.add_row("tissue", line)
     calls = annotations.calls_per_type()
     for row, (name, term_id, n) in enumerate(calls[:_TYPES_SHOWN]):
         label = f"{name} ({term_id})" if term_id else name

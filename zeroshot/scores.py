@@ -8,7 +8,7 @@ from scipy import sparse
 from zeroshot.index import LabelIndex
 
 DECIMALS = 5  # of every score that is written
-_RETRIEVED = 64  # nearest candidates among which the most probable are looked for
+RETRIEVED = 64  # nearest candidates among which the most probable are looked for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +71,12 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def best_scores(
-    cell_features: np.ndarray, index: LabelIndex, log_probabilities: np.ndarray, *, top_k: int
+    cell_features: np.ndarray,
+    index: LabelIndex,
+    log_probabilities: np.ndarray,
+    *,
+    top_k: int,
+    retrieved: int = RETRIEVED,
 ) -> Scores:
     """Keep the most probable of the candidates that lie nearest to each cell.
 
@@ -83,8 +88,9 @@ def best_scores(
         similarity (Zhao et al. 2024, LangCell, equation for zero-shot annotation; the scale is the
         learnt inverse temperature), perhaps after `zeroshot.subtypes.Subtypes.pass_down`
     top_k: how many candidates to keep for each cell
+    retrieved: how many of the nearest to choose them from
     """
-    _, labels = index.search(cell_features, max(top_k, _RETRIEVED))  # (n_cells, k')
+    _, labels = index.search(cell_features, max(top_k, retrieved))  # (n_cells, k')
     found = np.take_along_axis(log_probabilities, labels, axis=1)
     # The search rounds in another way, and subtypes may have overtaken what lies nearer.
     order = np.lexsort((labels, -found), axis=1)[:, :top_k]
