@@ -209,6 +209,7 @@ def _details(
     """Collect what a reader of the file must know to judge or repeat the calls."""
     return {
         "version": __version__,
+        "source": matrix.label,
         "model": name,
         "model_sha256": model.sha256,
         "ontology_release": ontology.release,

@@ -34,6 +34,7 @@ class AnnotationRun:
     model: str = "mini-fast"
     labels: str | None = None
     truth: str | None = None
+    report: Path | None = None
     options: AnnotateOptions = field(default_factory=AnnotateOptions)
 
 
@@ -49,6 +50,7 @@ def default_output(source: Path) -> Path:
 def run_annotation(run: AnnotationRun) -> Annotations:
     """Annotate, show a summary on stderr, and print scores and the output's path on stdout."""
     labels = read_labels(run.labels) if run.labels is not None else None
+    _check_report(run)
     with cell_progress("annotating") as progress:
         truth = _read_truth(run)
         annotations = annotate(
@@ -65,7 +67,34 @@ def run_annotation(run: AnnotationRun) -> Annotations:
     if truth is not None:
         print(agreement_text(truth, annotations, Ontology.bundled()))
     print(f"wrote\t{run.out or run.source}")
+    if run.report is not None:
+        _write_report(run, run.report)
     return annotations
+
+
+def _check_report(run: AnnotationRun) -> None:
+    """Refuse, before any work, a report that cannot be written."""
+    if run.report is None:
+        return
+    from langcell.output_file import check_output
+
+    check_output(run.report, suffixes=(".html",), overwrite=run.options.overwrite)
+    if run.out is not None and run.out.suffix != ".h5ad":
+        raise ValueError(
+            f"--report reads an annotated h5ad, and --out {run.out} is a table; give --out a name in "
+            ".h5ad, or write the report later with langcell report"
+        )
+
+
+def _write_report(run: AnnotationRun, target: Path) -> None:
+    from zeroshot.report import ReportOptions, write_report
+
+    options = ReportOptions(
+        key_added=run.options.key_added, truth=run.truth, overwrite=run.options.overwrite
+    )
+    with cell_progress("reporting") as progress:
+        write_report(run.out or run.source, target, options=options, progress=progress)
+    print(f"wrote\t{target}")
 
 
 def _read_truth(run: AnnotationRun) -> "Truth | None":
