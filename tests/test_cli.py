@@ -17,6 +17,7 @@ COMMANDS = (
     "embed",
     "models",
     "pretrain",
+    "report",
     "ontology describe",
     "ontology resolve",
     "ontology tree",

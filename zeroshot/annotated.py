@@ -129,7 +129,9 @@ def open_annotated(source: AnnData | str | Path) -> Iterator[AnnotatedSource]:
 def read_rows(source: AnnotatedSource, slot: str, rows: np.ndarray) -> np.ndarray:
     """Return some rows of a dense entry of obsm, shape (n_rows, width); `rows` ascend."""
     picked = [
-        block[rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(block))] - start]
+        block[
+            rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(block))] - start
+        ]
         for start, block in source.blocks(slot)
     ]
     return np.concatenate(picked)

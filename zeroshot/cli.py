@@ -104,7 +104,9 @@ def report(
     out: Annotated[Path, typer.Option(help="The report: one .html file.")],
     cluster_key: Annotated[
         str | None,
-        typer.Option(help="Column of obs with clusters. Default: leiden or louvain, if there is one."),
+        typer.Option(
+            help="Column of obs with clusters. Default: leiden or louvain, if there is one."
+        ),
     ] = None,
     truth: Annotated[
         str | None,

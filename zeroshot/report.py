@@ -13,7 +13,7 @@ from markupsafe import Markup
 from langcell.counts import open_counts
 from langcell.output_file import check_output, replaced_file
 from ontology.graph import Ontology
-from zeroshot.annotated import AnnotatedSource, open_annotated
+from zeroshot.annotated import open_annotated
 from zeroshot.annotations import Slots
 from zeroshot.drawing import ReliabilityBins
 from zeroshot.group_genes import GroupGene, genes_that_mark

@@ -28,8 +28,7 @@ class HeatCell:
 
     n_cells: int
     share: float  # of the label's cells
-    is_same: bool  # the label itself
-    is_related: bool  # a kind of the label, or what the label is a kind of
+    is_related: bool  # the label itself, a kind of it, or what it is a kind of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +154,10 @@ def _heat_map(table: pd.DataFrame, cells: CalledCells, ontology: Ontology) -> He
         rows.append(tuple(row))
     return HeatMap(
         labels=tuple((str(label), int(table.loc[label].sum())) for label in shown.index),
-        calls=(*map(str, shown.columns), *([f"{rest.shape[1]} other{'s' * (rest.shape[1] > 1)}"] if rest.shape[1] else [])),
+        calls=(
+            *map(str, shown.columns),
+            *([f"{rest.shape[1]} other{'s' * (rest.shape[1] > 1)}"] if rest.shape[1] else []),
+        ),
         cells=tuple(rows),
         n_labels_left_out=len(table) - len(shown),
     )
@@ -166,6 +168,5 @@ def _heat_cell(n: int, total: int, label_id: str, called_id: str, ontology: Onto
     return HeatCell(
         n_cells=n,
         share=n / total,
-        is_same=len(known) == 2 and label_id == called_id,
         is_related=len(known) == 2 and ontology.is_comparable(label_id, called_id),
     )

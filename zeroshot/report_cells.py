@@ -158,7 +158,8 @@ def find_cluster_key(source: AnnotatedSource, wanted: str | None, key: str) -> s
 
 def group_by_column(values: np.ndarray, key: str) -> Grouping:
     """Group cells by a column of text; numbered clusters come in the order of their numbers."""
-    names, members = np.unique(values.astype(str), return_inverse=True)
+    distinct, members = np.unique(values.astype(str), return_inverse=True)
+    names = [str(name) for name in distinct]
     order = sorted(range(len(names)), key=lambda row: _natural(names[row]))
     place = np.empty(len(names), dtype=np.int64)
     place[order] = np.arange(len(names))

@@ -34,9 +34,9 @@ _FEWEST_FOR_UMAP = 50
 _LABELS_SHOWN = 12
 _LOWEST_SHADE = 0.5  # confidence from which on down all is the darkest: calls are seldom lower
 _STATUS = {
-    CONFIDENT: ("finest type", PALETTE[0]),
-    BACKED_OFF: ("backed off to a broader type", PALETTE[4]),
-    ABSTAINED: ("unknown", PALETTE[1]),
+    CONFIDENT: ("named in full", PALETTE[0]),
+    BACKED_OFF: ("named broadly, where the kind is open", PALETTE[4]),
+    ABSTAINED: ("left unknown", PALETTE[1]),
 }
 
 
@@ -202,9 +202,9 @@ def _by_status(cells: CalledCells, drawn: CellMap) -> Picture:
     )
     return Picture(
         source=_png(figure),
-        title="By abstention",
+        title="In full, broadly, or not at all",
         alt="Map of the cells coloured by whether the call is the finest type, broader, or unknown",
-        caption="Where the model answers in full, in part, or not at all.",
+        caption="Where the model names the cells as finely as it can, and where it holds back.",
         keys=keys,
     )
 

@@ -153,9 +153,7 @@ def with_runners_up(
     return found
 
 
-def _rival(
-    group: Group, scores: np.ndarray, ids: Sequence[str], ontology: Ontology
-) -> int | None:
+def _rival(group: Group, scores: np.ndarray, ids: Sequence[str], ontology: Ontology) -> int | None:
     if group.call == UNKNOWN or group.term_id not in ontology.index:
         return None
     for candidate in np.argsort(-scores, kind="stable"):
@@ -181,8 +179,7 @@ def with_consensus(groups: Sequence[Group], grouping: Grouping, called: np.ndarr
     """Add what each cluster was called as a whole; `called` holds it for each cell."""
     first = np.unique(grouping.members, return_index=True)[1]
     return [
-        replace(group, consensus=str(called[row]))
-        for group, row in zip(groups, first, strict=True)
+        replace(group, consensus=str(called[row])) for group, row in zip(groups, first, strict=True)
     ]
 
 

@@ -125,7 +125,9 @@ def _of_groups(groups: Sequence[Group], ratings: Sequence[Trust]) -> list[Note]:
                 "cluster may hold two populations or doublets, or the model wavers.",
             )
         )
-    rare = [group.name for group in groups if group.n_cells < FEW_CELLS and group.name == group.call]
+    rare = [
+        group.name for group in groups if group.n_cells < FEW_CELLS and group.name == group.call
+    ]
     if len(rare) > 2:
         found.append(
             Note(

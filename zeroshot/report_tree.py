@@ -31,7 +31,7 @@ def call_trees(n_cells: Mapping[str, int], ontology: Ontology) -> tuple[CallTree
     """
     called = {term_id: n for term_id, n in n_cells.items() if n and term_id in ontology.index}
     shown = set(called).union(*(ontology.ancestors(term_id) for term_id in called)) - NEVER_CALLED
-    below = {term_id: 0 for term_id in shown}
+    below = dict.fromkeys(shown, 0)
     for term_id, n in called.items():
         for above in (ontology.ancestors(term_id) | {term_id}) & shown:
             below[above] += n

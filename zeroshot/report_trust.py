@@ -78,9 +78,7 @@ class Listed:
 def rate(group: Group, *, has_confidence: bool, level: float) -> Trust:
     """Rate a group by what is known of it."""
     if group.call == UNKNOWN:
-        return Trust(
-            rating="none", reasons=("no type was likely enough; left unnamed on purpose",)
-        )
+        return Trust(rating="none", reasons=("no type was likely enough; left unnamed on purpose",))
     doubts = []
     if group.n_cells < FEW_CELLS:
         cells = "one cell" if group.n_cells == 1 else f"{group.n_cells} cells"
@@ -137,7 +135,9 @@ def _headline(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Tru
         return "Every call can be used, at the level of detail that is given."
     if share < 0.005:
         return "None of the calls should be used before a closer look."
-    return f"{_percent(share)} of the cells have a call that can be used at the level of detail given."
+    return (
+        f"{_percent(share)} of the cells have a call that can be used at the level of detail given."
+    )
 
 
 def _listed(
