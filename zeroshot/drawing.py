@@ -193,8 +193,9 @@ def draw_reliability(axes: Axes, bins: ReliabilityBins) -> None:
 
 
 def draw_histogram(axes: Axes, values: np.ndarray, *, title: str, mark: float | None) -> None:
-    """Draw how many cells have which value, with a line at a threshold."""
-    axes.hist(values, bins=40, range=(0, max(1.0, float(values.max()))), color=PALETTE[6])
+    """Draw how many cells have which value, from 0 to 1 and beyond, with a line at a threshold."""
+    ends = (min(0.0, float(values.min())), max(1.0, float(values.max())))
+    axes.hist(values, bins=40, range=ends, color=PALETTE[6])
     if mark is not None:
         axes.axvline(mark, color=PALETTE[7], linewidth=1.5, linestyle="--")
     axes.set(xlabel=title, ylabel="cells")

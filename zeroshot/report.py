@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -51,7 +51,7 @@ from zeroshot.report_trust import Trust, Verdict, judge, rate
 if TYPE_CHECKING:
     from anndata import AnnData
 
-OOD_THRESHOLD = 0.95  # where the file names none
+OOD_THRESHOLD = 1.0  # as far from all training cells as the loneliest hundredth of these
 _ROWS_OPEN = 30  # of the table of groups; the rest are folded
 
 
@@ -191,7 +191,7 @@ def make_report(
             cells.ood,
             title="Out-of-distribution score",
             name="out-of-distribution score",
-            mark=_ood_threshold(cells),
+            mark=OOD_THRESHOLD,
         ),
         share_unusual=float(np.mean(unusual)),
         provenance=provenance(cells.details, source=path),
@@ -258,21 +258,16 @@ def _top(report: Report) -> float:
     return max(group.quartiles[2] for group, _ in report.rows) or 1.0
 
 
-def _ood_threshold(cells: CalledCells) -> float:
-    return float(cells.details.get("ood_threshold", OOD_THRESHOLD))
-
-
 def _unusual(cells: CalledCells) -> np.ndarray:
     if cells.ood is None:
         return np.zeros(len(cells), dtype=bool)
-    return cells.ood > _ood_threshold(cells)
+    return cells.ood > OOD_THRESHOLD
 
 
 def _reliability(cells: CalledCells) -> Picture | None:
     """Draw what the calibration of the model recorded, where it did."""
-    record: Any = cells.details.get("calibration")
-    recorded = record.get("reliability") if isinstance(record, dict) else None
-    if not cells.has_confidence or not isinstance(recorded, dict):
+    recorded = cells.calibration.get("reliability")
+    if recorded is None:
         return None
     bins = ReliabilityBins(
         confidence=np.asarray(recorded["confidence"], dtype=np.float64),

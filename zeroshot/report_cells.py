@@ -11,6 +11,7 @@ from zeroshot.annotated import AnnotatedSource
 from zeroshot.annotations import Slots
 
 UNKNOWN = "unknown"
+UNCALIBRATED = "uncalibrated"  # id of a calibration that leaves probabilities as they are
 DEFAULT_LEVEL = 0.9
 CONFIDENT, BACKED_OFF, ABSTAINED = range(3)
 _CLUSTER_COLUMNS = ("leiden", "louvain", "seurat_clusters", "clusters", "cluster", "cluster_id")
@@ -51,6 +52,13 @@ class CalledCells:
         """CONFIDENT, BACKED_OFF or ABSTAINED for each cell."""
         status = np.where(self.labels == self.leaf_labels, CONFIDENT, BACKED_OFF)
         return np.where(self.labels == UNKNOWN, ABSTAINED, status)
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What annotating wrote of the calibration of the confidence, empty where it is none."""
+        record = self.details.get("calibration", {})
+        known = isinstance(record, dict) and record.get("id", UNCALIBRATED) != UNCALIBRATED
+        return dict(record) if known and self.has_confidence else {}
 
     @property
     def certainty(self) -> np.ndarray:
@@ -111,13 +119,18 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
         if has_confidence
         else np.full(len(margin), np.nan),
         margin=margin,
-        ood=source.column(columns["ood"]).to_numpy(dtype=np.float64)
-        if columns["ood"] in source.columns
-        else None,
+        ood=_outlier_scores(source, columns["ood"]),
         has_confidence=has_confidence,
         level=float(details.get("parameters", {}).get("confidence", DEFAULT_LEVEL)),
         details=details,
     )
+
+
+def _outlier_scores(source: AnnotatedSource, name: str) -> np.ndarray | None:
+    if name not in source.columns:
+        return None
+    scores = source.column(name).to_numpy(dtype=np.float64)
+    return None if np.isnan(scores).all() else scores  # NaN: the model has no cells to compare
 
 
 def text_column(source: AnnotatedSource, name: str) -> np.ndarray:

@@ -64,8 +64,11 @@ def provenance(details: Mapping[str, Any], *, source: Path | None) -> list[tuple
     ]
     if source is not None:
         rows += [("annotated file", str(source)), ("annotated file sha256", sha256(source))]
-    parameters = flattened(details.get("parameters", {}))
-    return rows + [(f"parameter {name}", value) for name, value in parameters]
+    for part, word in (("calibration", "calibration"), ("parameters", "parameter")):
+        notes = details.get(part, {})
+        if isinstance(notes, Mapping):
+            rows += [(f"{word} {name}", value) for name, value in flattened(notes)]
+    return rows
 
 
 def flattened(notes: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:

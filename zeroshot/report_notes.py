@@ -89,6 +89,15 @@ def _of_calls(cells: CalledCells, unusual: np.ndarray) -> list[Note]:
                 "but not how often they are right. No call backs off to a broader type.",
             )
         )
+    elif not cells.calibration:
+        found.append(
+            Note(
+                title="Confidence is not calibrated",
+                text="The model came without a calibration: its probabilities are shown as they are, "
+                "and models tend to be surer than they are right. Learn one from labelled cells with "
+                "langcell zeroshot calibrate.",
+            )
+        )
     share_unknown = float(np.mean(cells.status == ABSTAINED))
     if share_unknown > _MANY_UNKNOWN:
         found.append(
