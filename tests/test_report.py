@@ -61,6 +61,7 @@ def make_annotated(make_cells):
             adata.obs["langcell_label"] = pd.Categorical(labels)
             adata.obs["langcell_ontology_term_id"] = pd.Categorical(ids)
             adata.obs["langcell_confidence"] = rng.uniform(0.9, 1, n_cells).astype(np.float32)
+            adata.obs["langcell_leaf_confidence"] = rng.uniform(0, 1, n_cells).astype(np.float32)
             adata.obs["langcell_ood"] = rng.uniform(0, 1, n_cells).astype(np.float32)
         adata.obsm["X_langcell"] = rng.normal(size=(n_cells, 16)).astype(np.float32)
         adata.obsm["langcell_scores"] = sparse.csr_matrix(rng.dirichlet(np.ones(5), n_cells))
@@ -119,7 +120,7 @@ def test_sections_come_in_reading_order(make_annotated, tmp_path):
     ]
     assert page.tags.count("h1") == 1
     assert all(page.values("img", "alt"))
-    assert len(page.values("img", "src")) == 5  # three maps, confidence, out-of-distribution
+    assert len(page.values("img", "src")) == 6  # three maps, two of confidence, outliers
     assert "48 cells" in page.text and "Only 5 types could be called" in page.text
     assert "5 cells left unknown" in page.text
     assert (

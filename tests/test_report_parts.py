@@ -52,6 +52,7 @@ def _cells(ontology, called, leaf=None, *, confidence=0.95, candidates=(B, T, CD
         term_ids=np.array(called, dtype=object),
         leaf_labels=np.array(leaf_names, dtype=object),
         confidence=np.full(len(called), confidence),
+        leaf_confidence=np.full(len(called), 0.4),
         margin=np.full(len(called), 0.1),
         ood=None,
         has_confidence=True,
@@ -75,6 +76,9 @@ def _group(**changes):
         quartiles=(0.92, 0.95, 0.99),
         share_backed_off=0.0,
         share_unusual=0.0,
+        leaf_confidence=0.4,
+        n_kinds=7,
+        spans=(),
         leaf_types=(("B cell", 100),),
     )
     return replace(group, **changes)
@@ -97,6 +101,17 @@ def test_groups_are_summarised_by_hand_counted_shares(ontology):
     assert (second.call, third.call) == ("unknown", "B cell")
 
 
+def test_a_call_spans_the_broadest_types_called_below_it(ontology):
+    called = [LYMPHOCYTE] + [T] * 20 + [CD4] * 10 + [B] * 12 + [NK] * 9
+    cells = _cells(ontology, called)
+    grouping = group_by_call(cells.labels)
+    groups = summarise_groups(cells, grouping, np.zeros(len(called), bool), ontology)
+    spans = {group.call: group.spans for group in groups}
+    # CD4-positive ones are T cells, and nine cells are too few.
+    assert spans["lymphocyte"] == ("T cell", "B cell")
+    assert spans["T cell"] == (ontology.terms[CD4].name,) and spans["B cell"] == ()
+
+
 def test_cells_without_a_call_come_last():
     grouping = group_by_call(np.array(["unknown", "unknown", "B cell"], dtype=object))
     assert grouping.names == ("B cell", "unknown")
@@ -116,7 +131,15 @@ def test_the_runner_up_is_of_another_lineage_and_kinds_count_for_their_type(onto
     ("changes", "rating", "reason"),
     [
         ({}, "trust", None),
-        ({"share_backed_off": 0.9, "leaf_types": (("naive B cell", 60),)}, "broad", "naive B cell"),
+        (
+            {"share_backed_off": 0.9, "leaf_types": (("naive B cell", 60),)},
+            "broad",
+            "one of 7 kinds; best guesses (confidence 0.40): naive B cell",
+        ),
+        (
+            {"share_backed_off": 0.9, "spans": ("T cell", "NK cell")},
+            *("vague", "does not tell T cell from NK cell; best guesses (confidence 0.40)"),
+        ),
         ({"call": "unknown"}, "none", "left unnamed on purpose"),
         ({"n_cells": 3}, "check", "only 3 cells"),
         ({"share_lineage": 0.5}, "check", "split: 50% of its cells"),

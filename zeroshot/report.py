@@ -85,7 +85,7 @@ class Report:
     agreement: LabelAgreement | None
     trees: tuple[CallTree, ...]
     reliability: Picture | None
-    certainty: Picture
+    certainties: list[Picture]
     ood: Picture | None
     share_unusual: float
     provenance: list[tuple[str, str]]
@@ -179,12 +179,7 @@ def make_report(
         agreement=agreement,
         trees=call_trees(_n_cells_by_term(cells), ontology),
         reliability=_reliability(cells),
-        certainty=histogram(
-            cells.certainty,
-            title="Confidence of all calls" if cells.has_confidence else "Margin of all calls",
-            name="confidence" if cells.has_confidence else "margin",
-            mark=cells.level if cells.has_confidence else None,
-        ),
+        certainties=_certainties(cells),
         ood=None
         if cells.ood is None
         else histogram(
@@ -262,6 +257,18 @@ def _unusual(cells: CalledCells) -> np.ndarray:
     if cells.ood is None:
         return np.zeros(len(cells), dtype=bool)
     return cells.ood > OOD_THRESHOLD
+
+
+def _certainties(cells: CalledCells) -> list[Picture]:
+    if not cells.has_confidence:
+        return [histogram(cells.margin, title="Margin of all cells", name="margin", mark=None)]
+    shown = {"Confidence of the calls": cells.confidence}
+    if not np.isnan(cells.leaf_confidence).all():
+        shown["Confidence in the finest type, before backing off"] = cells.leaf_confidence
+    return [
+        histogram(values, title=title, name="confidence", mark=cells.level)
+        for title, values in shown.items()
+    ]
 
 
 def _reliability(cells: CalledCells) -> Picture | None:

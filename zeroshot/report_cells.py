@@ -13,6 +13,7 @@ from zeroshot.annotations import Slots
 UNKNOWN = "unknown"
 UNCALIBRATED = "uncalibrated"  # id of a calibration that leaves probabilities as they are
 DEFAULT_LEVEL = 0.9
+FEW_CELLS = 10  # a type called in fewer may be chance
 CONFIDENT, BACKED_OFF, ABSTAINED = range(3)
 _CLUSTER_COLUMNS = ("leiden", "louvain", "seurat_clusters", "clusters", "cluster", "cluster_id")
 _MOST_CLUSTERS = 200
@@ -27,6 +28,7 @@ class CalledCells:
     labels, term_ids: name and Cell Ontology id of each call, the id '' for free text and unknown
     leaf_labels: the best single type, before a call backs off to a broader one
     confidence: probability that a call is right, NaN where a file has none
+    leaf_confidence: the same of the best single type
     margin: probability of the best single type less that of the runner-up
     ood: how unlike the training data a cell is, None where a file has no such score
     has_confidence: False for files with calls that never back off: `labels` are `leaf_labels` then
@@ -38,6 +40,7 @@ class CalledCells:
     term_ids: np.ndarray
     leaf_labels: np.ndarray
     confidence: np.ndarray
+    leaf_confidence: np.ndarray
     margin: np.ndarray
     ood: np.ndarray | None
     has_confidence: bool
@@ -99,26 +102,22 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
             f"{source.label} has no {', '.join(missing)} in obs: annotate it first (langcell "
             f"zeroshot --h5ad ... --out annotated.h5ad), or name its key with --key-added"
         )
-    columns = {
-        name: f"{slots.key}_{name}" for name in ("label", "ontology_term_id", "confidence", "ood")
-    }
-    leaf_labels = text_column(source, slots.leaf_label)
-    margin = source.column(slots.margin).to_numpy(dtype=np.float64)
-    details = source.notes(slots.key)
-    has_confidence = columns["label"] in source.columns and columns["confidence"] in source.columns
+    names = ("label", "ontology_term_id", "confidence", "leaf_confidence", "ood")
+    columns = {name: f"{slots.key}_{name}" for name in names}
+    has_confidence = {columns["label"], columns["confidence"]} <= set(source.columns)
     labels, terms = (
         (columns["label"], columns["ontology_term_id"])
         if has_confidence
         else (slots.leaf_label, slots.leaf_term)
     )
+    details = source.notes(slots.key)
     return CalledCells(
         labels=text_column(source, labels),
         term_ids=text_column(source, terms),
-        leaf_labels=leaf_labels,
-        confidence=source.column(columns["confidence"]).to_numpy(dtype=np.float64)
-        if has_confidence
-        else np.full(len(margin), np.nan),
-        margin=margin,
+        leaf_labels=text_column(source, slots.leaf_label),
+        confidence=_numbers(source, columns["confidence"]),
+        leaf_confidence=_numbers(source, columns["leaf_confidence"]),
+        margin=_numbers(source, slots.margin),
         ood=_outlier_scores(source, columns["ood"]),
         has_confidence=has_confidence,
         level=float(details.get("parameters", {}).get("confidence", DEFAULT_LEVEL)),
@@ -126,10 +125,15 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
     )
 
 
-def _outlier_scores(source: AnnotatedSource, name: str) -> np.ndarray | None:
+def _numbers(source: AnnotatedSource, name: str) -> np.ndarray:
+    """Return a column of obs as float64, NaN where the source has none, shape (n_cells,)."""
     if name not in source.columns:
-        return None
-    scores = source.column(name).to_numpy(dtype=np.float64)
+        return np.full(source.n_cells, np.nan)
+    return source.column(name).to_numpy(dtype=np.float64)
+
+
+def _outlier_scores(source: AnnotatedSource, name: str) -> np.ndarray | None:
+    scores = _numbers(source, name)
     return None if np.isnan(scores).all() else scores  # NaN: the model has no cells to compare
 
 

@@ -32,7 +32,6 @@ _STORED_CELLS = 20_000  # drawn of a map that the file has
 _COMPUTED_CELLS = 5_000  # of which a map is made
 _FEWEST_FOR_UMAP = 50
 _LABELS_SHOWN = 12
-_LOWEST_SHADE = 0.5  # confidence from which on down all is the darkest: calls are seldom lower
 _STATUS = {
     CONFIDENT: ("named in full", PALETTE[0]),
     BACKED_OFF: ("named broadly, where the kind is open", PALETTE[4]),
@@ -130,12 +129,18 @@ def _by_certainty(cells: CalledCells, drawn: CellMap) -> Picture:
     shown = cells.certainty[drawn.rows]
     figure, axes = _panel()
     if cells.has_confidence:
-        draw_values(axes, drawn.places, shown, title="", limits=(_LOWEST_SHADE, 1.0))
+        in_leaf = not np.isnan(cells.leaf_confidence).all()
+        if in_leaf:
+            shown = cells.leaf_confidence[drawn.rows]
+        draw_values(axes, drawn.places, shown, title="")
+        what = "in the finest type" if in_leaf else "of the call"
         return Picture(
             source=_png(figure),
-            title="By confidence",
-            alt="Map of the cells coloured by the confidence of their call; dark is low",
-            caption="Yellow: sure. Dark: in doubt. Doubtful cells are drawn on top.",
+            title=f"By confidence {what}",
+            alt=f"Map of the cells coloured by the confidence {what}; dark is low",
+            caption="Yellow: sure of the best single type. Dark: in doubt, and so named broadly."
+            if in_leaf
+            else "Yellow: sure. Dark: in doubt. Doubtful cells are drawn on top.",
         )
     widest = max(0.05, float(np.quantile(shown, 0.98)))
     draw_values(axes, drawn.places, shown, title="", limits=(0.0, widest))

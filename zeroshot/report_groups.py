@@ -1,6 +1,6 @@
 """What a report says of each cluster or called type."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,14 @@ from scipy import sparse
 from ontology.graph import Ontology
 from zeroshot.annotated import AnnotatedSource
 from zeroshot.group_genes import GroupGene
-from zeroshot.report_cells import ABSTAINED, UNKNOWN, CalledCells, Grouping, most_common
+from zeroshot.report_cells import (
+    ABSTAINED,
+    FEW_CELLS,
+    UNKNOWN,
+    CalledCells,
+    Grouping,
+    most_common,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,10 @@ class Group:
     quartiles: of the certainty (confidence, or margin) of its cells
     share_backed_off: share of the cells whose call is broader than their best single type
     share_unusual: share of the cells with a high out-of-distribution score, 0 without such scores
+    leaf_confidence: median confidence in the best single type, NaN where there is none
+    n_kinds: how many kinds of the call the ontology has
+    spans: other types that were called in the data, kinds of the call and not of each other: what
+        the call does not tell apart, those with most cells first
     leaf_types: the most frequent best single types, with their cells
     consensus: what the cluster was called as a whole, '' where that was not asked for
     runner_up: None where there are no scores, or all types that were scored are of one lineage
@@ -58,6 +69,9 @@ class Group:
     quartiles: tuple[float, float, float]
     share_backed_off: float
     share_unusual: float
+    leaf_confidence: float
+    n_kinds: int
+    spans: tuple[str, ...]
     leaf_types: tuple[tuple[str, int], ...]
     consensus: str = ""
     runner_up: RunnerUp | None = None
@@ -69,6 +83,7 @@ def summarise_groups(
 ) -> list[Group]:
     """Summarise each group of cells; `unusual` marks cells of a high out-of-distribution score."""
     ids = dict(zip(cells.labels, cells.term_ids, strict=True))
+    sizes = dict(most_common(cells.term_ids))
     order = np.argsort(grouping.members, kind="stable")
     ends = np.cumsum(np.bincount(grouping.members, minlength=len(grouping.names)))
     groups = []
@@ -76,7 +91,7 @@ def summarise_groups(
         calls = most_common(cells.labels[rows])
         call, n_same = calls[0]
         related = [n for label, n in calls if _same_lineage(ids[call], ids[label], ontology)]
-        certainty = cells.certainty[rows]
+        kinds = ontology.descendants(ids[call]) if ids[call] in ontology.index else frozenset()
         groups.append(
             Group(
                 name=name,
@@ -86,13 +101,23 @@ def summarise_groups(
                 share_same=n_same / len(rows),
                 share_lineage=max(n_same, sum(related)) / len(rows),
                 others=tuple(calls[1:4]),
-                quartiles=_quartiles(certainty),
+                quartiles=_quartiles(cells.certainty[rows]),
                 share_backed_off=float(np.mean(cells.labels[rows] != cells.leaf_labels[rows])),
                 share_unusual=float(np.mean(unusual[rows])),
+                leaf_confidence=float(np.median(cells.leaf_confidence[rows])),
+                n_kinds=len(kinds),
+                spans=_spans(kinds, sizes, ontology),
                 leaf_types=tuple(most_common(cells.leaf_labels[rows])[:3]),
             )
         )
     return groups
+
+
+def _spans(kinds: frozenset[str], sizes: Mapping[str, int], ontology: Ontology) -> tuple[str, ...]:
+    """Name the called types among some kinds that are the broadest there and not rare."""
+    called = [term_id for term_id, n in sizes.items() if term_id in kinds and n >= FEW_CELLS]
+    broadest = [each for each in called if not ontology.ancestors(each) & set(called)]
+    return tuple(ontology.terms[term_id].name for term_id in broadest)
 
 
 def _quartiles(values: np.ndarray) -> tuple[float, float, float]:

@@ -7,12 +7,13 @@ import numpy as np
 
 from langcell.tokenizer import GENES_WARNING, SHARE_WARNING
 from zeroshot.report_agreement import LabelAgreement
-from zeroshot.report_cells import ABSTAINED, CalledCells
+from zeroshot.report_cells import ABSTAINED, FEW_CELLS, CalledCells
 from zeroshot.report_groups import Group
-from zeroshot.report_trust import FEW_CELLS, Trust
+from zeroshot.report_trust import Trust
 
 _MANY_UNKNOWN = 0.3
 _MANY_UNUSUAL = 0.1
+_MANY_VAGUE = 0.2
 _MANY_DIFFERENT = 0.3
 
 
@@ -32,7 +33,11 @@ def notes(
     agreement: LabelAgreement | None,
 ) -> list[Note]:
     """Collect the warnings of a report, those on the input first."""
-    found = [*_of_input(cells), *_of_calls(cells, unusual), *_of_groups(groups, ratings)]
+    found = [
+        *_of_input(cells),
+        *_of_calls(cells, groups, ratings, unusual),
+        *_of_groups(groups, ratings),
+    ]
     if agreement is not None and agreement.share_different > _MANY_DIFFERENT:
         found.append(
             Note(
@@ -78,7 +83,12 @@ def _of_input(cells: CalledCells) -> list[Note]:
     return found
 
 
-def _of_calls(cells: CalledCells, unusual: np.ndarray) -> list[Note]:
+def _of_calls(
+    cells: CalledCells,
+    groups: Sequence[Group],
+    ratings: Sequence[Trust],
+    unusual: np.ndarray,
+) -> list[Note]:
     found = []
     if not cells.has_confidence:
         found.append(
@@ -105,6 +115,20 @@ def _of_calls(cells: CalledCells, unusual: np.ndarray) -> list[Note]:
                 title="Many cells are unknown",
                 text=f"{share_unknown:.0%} of the cells have no call. The tissue may be far from what "
                 "the model was trained on, or the cells too shallow.",
+            )
+        )
+    share_vague = sum(
+        group.n_cells
+        for group, trust in zip(groups, ratings, strict=True)
+        if trust.rating == "vague"
+    ) / len(cells)
+    if share_vague > _MANY_VAGUE:
+        found.append(
+            Note(
+                title="Many calls are too broad",
+                text=f"{share_vague:.0%} of the cells are called a type so broad that it holds "
+                "several of the others. A list of the types that you expect (--labels), or a lower "
+                "--confidence, gives finer calls.",
             )
         )
     share_unusual = float(np.mean(unusual))

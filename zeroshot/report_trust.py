@@ -6,17 +6,24 @@ from typing import Literal
 
 import numpy as np
 
-from zeroshot.report_cells import ABSTAINED, BACKED_OFF, CONFIDENT, UNKNOWN, CalledCells
+from zeroshot.report_cells import (
+    ABSTAINED,
+    BACKED_OFF,
+    CONFIDENT,
+    FEW_CELLS,
+    UNKNOWN,
+    CalledCells,
+)
 from zeroshot.report_groups import Group
 
-FEW_CELLS = 10
 _SPLIT_BELOW = 0.7  # share of a cluster's cells that are of the lineage of its call
 _CLOSE_LEAD = 0.05
 
-Rating = Literal["trust", "broad", "check", "none", "unrated"]
+Rating = Literal["trust", "broad", "vague", "check", "none", "unrated"]
 BADGES: dict[Rating, str] = {
     "trust": "use",
     "broad": "use, broad",
+    "vague": "too broad",
     "check": "check first",
     "none": "no call",
     "unrated": "not rated",
@@ -29,8 +36,9 @@ class Trust:
 
     Attributes
     ----------
-    rating: 'trust' as they stand, 'broad' as the broad type they are, 'check' before use, 'none'
-        where nothing was called, 'unrated' where calls have no calibrated confidence
+    rating: 'trust' as they stand, 'broad' as the broad type they are, 'vague' where that does not
+        tell types of the same data apart, 'check' before use, 'none' where nothing was called,
+        'unrated' where calls have no confidence
     reasons: what speaks against them, or limits them; each a clause
     """
 
@@ -51,8 +59,8 @@ class Verdict:
     ----------
     headline: one sentence
     shares: of cells called confidently, backed off and unknown; None without confidence
-    usable, broad, doubtful: calls to use, to use as the broad type, and to check, those with most
-        cells first
+    usable, broad, vague, doubtful: calls to use, to use as the broad type, too broad for use, and
+        to check; those with most cells first
     n_unknown: cells without a call
     """
 
@@ -60,6 +68,7 @@ class Verdict:
     shares: tuple[float, float, float] | None
     usable: tuple["Listed", ...]
     broad: tuple["Listed", ...]
+    vague: tuple["Listed", ...]
     doubtful: tuple["Listed", ...]
     n_unknown: int
 
@@ -99,10 +108,15 @@ def rate(group: Group, *, has_confidence: bool, level: float) -> Trust:
         doubts.append(f"half of its cells are under a confidence of {group.quartiles[1]:.2f}")
     if doubts:
         return Trust(rating="check", reasons=tuple(doubts))
-    if group.share_backed_off > 0.5:
-        kinds = " or ".join(name for name, _ in group.leaf_types[:2] if name != group.call)
-        return Trust(rating="broad", reasons=(f"the kind is open; best guesses: {kinds}",))
-    return Trust(rating="trust")
+    if group.share_backed_off <= 0.5:
+        return Trust(rating="trust")
+    guesses = " or ".join(name for name, _ in group.leaf_types[:2] if name != group.call)
+    sure = "" if np.isnan(group.leaf_confidence) else f" (confidence {group.leaf_confidence:.2f})"
+    best = f"best guesses{sure}: {guesses}"
+    if len(group.spans) > 1:
+        first, second = group.spans[:2]
+        return Trust(rating="vague", reasons=(f"does not tell {first} from {second}; {best}",))
+    return Trust(rating="broad", reasons=(f"one of {group.n_kinds} kinds; {best}",))
 
 
 def judge(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Trust]) -> Verdict:
@@ -114,6 +128,7 @@ def judge(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Trust])
         shares=(shares[0], shares[1], shares[2]) if cells.has_confidence else None,
         usable=_listed(groups, ratings, ("trust",)),
         broad=_listed(groups, ratings, ("broad",)),
+        vague=_listed(groups, ratings, ("vague",)),
         doubtful=_listed(groups, ratings, ("check",)),
         n_unknown=int(np.sum(status == ABSTAINED)),
     )
