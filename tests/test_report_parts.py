@@ -79,6 +79,7 @@ def _group(**changes):
         leaf_confidence=0.4,
         n_kinds=7,
         spans=(),
+        share_below=0.1,
         leaf_types=(("B cell", 100),),
     )
     return replace(group, **changes)
@@ -109,6 +110,8 @@ def test_a_call_spans_the_broadest_types_called_below_it(ontology):
     spans = {group.call: group.spans for group in groups}
     # CD4-positive ones are T cells, and nine cells are too few.
     assert spans["lymphocyte"] == ("T cell", "B cell")
+    below = {group.call: group.share_below for group in groups}
+    assert below["T cell"] == pytest.approx(10 / 52) and below["B cell"] == 0
     assert spans["T cell"] == (ontology.terms[CD4].name,) and spans["B cell"] == ()
 
 
@@ -139,6 +142,10 @@ def test_the_runner_up_is_of_another_lineage_and_kinds_count_for_their_type(onto
         (
             {"share_backed_off": 0.9, "spans": ("T cell", "NK cell")},
             *("vague", "does not tell T cell from NK cell; best guesses (confidence 0.40)"),
+        ),
+        (
+            {"share_backed_off": 0.9, "share_below": 0.6},
+            *("vague", "60% of the cells here are kinds of it"),
         ),
         ({"call": "unknown"}, "none", "left unnamed on purpose"),
         ({"n_cells": 3}, "check", "only 3 cells"),

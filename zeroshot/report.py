@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from langcell.counts import open_counts
 from langcell.output_file import check_output, replaced_file
@@ -208,7 +207,7 @@ def render(report: Report) -> str:
     template = environment.get_template("report.html.j2")
     return template.render(
         report=report,
-        style=Markup(style),
+        style=style,
         rows_open=_ROWS_OPEN,
         top=_top(report),
         zip=zip,

@@ -53,6 +53,7 @@ class Group:
     n_kinds: how many kinds of the call the ontology has
     spans: other types that were called in the data, kinds of the call and not of each other: what
         the call does not tell apart, those with most cells first
+    share_below: share of all cells of the data that were called a kind of the call
     leaf_types: the most frequent best single types, with their cells
     consensus: what the cluster was called as a whole, '' where that was not asked for
     runner_up: None where there are no scores, or all types that were scored are of one lineage
@@ -72,6 +73,7 @@ class Group:
     leaf_confidence: float
     n_kinds: int
     spans: tuple[str, ...]
+    share_below: float
     leaf_types: tuple[tuple[str, int], ...]
     consensus: str = ""
     runner_up: RunnerUp | None = None
@@ -107,6 +109,7 @@ def summarise_groups(
                 leaf_confidence=float(np.median(cells.leaf_confidence[rows])),
                 n_kinds=len(kinds),
                 spans=_spans(kinds, sizes, ontology),
+                share_below=sum(sizes.get(kind, 0) for kind in kinds) / len(cells),
                 leaf_types=tuple(most_common(cells.leaf_labels[rows])[:3]),
             )
         )

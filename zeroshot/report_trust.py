@@ -18,6 +18,7 @@ from zeroshot.report_groups import Group
 
 _SPLIT_BELOW = 0.7  # share of a cluster's cells that are of the lineage of its call
 _CLOSE_LEAD = 0.05
+_MOST_OF_DATA = 0.5  # share of the cells: what is called kinds of it throughout tells little
 
 Rating = Literal["trust", "broad", "vague", "check", "none", "unrated"]
 BADGES: dict[Rating, str] = {
@@ -116,6 +117,9 @@ def rate(group: Group, *, has_confidence: bool, level: float) -> Trust:
     if len(group.spans) > 1:
         first, second = group.spans[:2]
         return Trust(rating="vague", reasons=(f"does not tell {first} from {second}; {best}",))
+    if group.share_below > _MOST_OF_DATA:
+        held = f"{_percent(group.share_below)} of the cells here are kinds of it"
+        return Trust(rating="vague", reasons=(f"{held}; {best}",))
     return Trust(rating="broad", reasons=(f"one of {group.n_kinds} kinds; {best}",))
 
 
