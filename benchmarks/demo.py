@@ -18,7 +18,7 @@ import pandas as pd
 import scanpy
 
 from ontology.graph import Ontology
-from zeroshot.plots import plot_labels
+from zeroshot import plots
 
 # What the published labels mean. "CD34+" cells were enriched by their antigen and are progenitors.
 PUBLISHED = {
@@ -82,7 +82,8 @@ def main() -> None:
     shared += ["--truth", TRUTH, "--overwrite"]
 
     print("1. Every cell type of the Cell Ontology is a candidate")
-    free = scores(run_langcell(*shared, "--out", str(named)))
+    report = folder / "report.html"
+    free = scores(run_langcell(*shared, "--out", str(named), "--report", str(report)))
     print("\n2. Only the ten published types are candidates")
     restricted = scores(
         run_langcell(*shared, "--labels", str(own), "--out", str(folder / "own_labels.csv"))
@@ -96,11 +97,15 @@ def main() -> None:
         "Calls among the published types": own_calls.to_numpy(),
         "Calls among all cell types": adata.obs["langcell_leaf_label"].to_numpy(),
     }
-    plot_labels(adata.obsm["X_umap"], panels, figure)
+    for title, labels in panels.items():
+        adata.obs[title] = pd.Categorical(labels)
+    plots.umap(adata, list(panels), save=figure)
     print("\nagreement with the published labels   all cell types   published types")
     for name in ("accuracy", "descendant_accuracy", "hierarchical_f1", "majority_accuracy"):
         print(f"{name:<37} {free[name]:>14.3f} {restricted[name]:>17.3f}")
-    print(f"\n{NOTE}\n\nannotated cells  {named}\nfigure           {figure}")
+    print(
+        f"\n{NOTE}\n\nannotated cells  {named}\nfigure           {figure}\nreport           {report}"
+    )
 
 
 def scores(printed: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ COMMANDS = (
     "export",
     "models",
     "pretrain",
+    "report",
     "ontology describe",
     "ontology resolve",
     "ontology tree",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from zeroshot.evidence import ExplainOptions as ExplainOptions
     from zeroshot.evidence import explain as explain
     from zeroshot.index import LabelIndex as LabelIndex
+    from zeroshot.report import ReportOptions as ReportOptions
+    from zeroshot.report import write_report as write_report
     from zeroshot.scores import Scores as Scores
 
 # Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
@@ -37,6 +39,7 @@ _HOMES = {
     "DecodeOptions": "zeroshot.decode_options",
     "ExplainOptions": "zeroshot.evidence",
     "LabelIndex": "zeroshot.index",
+    "ReportOptions": "zeroshot.report",
     "Scores": "zeroshot.scores",
     "SearchOptions": "zeroshot.cell_search",
     "SearchResult": "zeroshot.cell_search",
@@ -51,6 +54,7 @@ _HOMES = {
     "read_scores": "zeroshot.cell_scores",
     "search": "zeroshot.cell_search",
     "smooth": "zeroshot.decoders",
+    "write_report": "zeroshot.report",
 }
 __all__ = [
     "AnnotateOptions",
@@ -61,6 +65,7 @@ __all__ = [
     "DecodeOptions",
     "ExplainOptions",
     "LabelIndex",
+    "ReportOptions",
     "Scores",
     "SearchOptions",
     "SearchResult",
@@ -75,10 +80,13 @@ __all__ = [
     "read_scores",
     "search",
     "smooth",
+    "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":  # a module whose functions are named after scanpy's: zeroshot.plots.umap
+        return import_module("zeroshot.plots")
     if name not in _HOMES:
         raise AttributeError(f"module 'zeroshot' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -214,6 +214,22 @@ def compare_calls(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> C
     )
 
 
+def is_true_call(true_ids: np.ndarray, called_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
+    """Tell for each cell whether its call is true: the type of its label, or one broader than it.
+
+    Parameters
+    ----------
+    true_ids, called_ids: Cell Ontology ids, shape (n_cells,)
+
+    Returns
+    -------
+    bool, shape (n_cells,); False where an id is no term
+    """
+    true, called = _rows(true_ids, ontology), _rows(called_ids, ontology)
+    # A call that the truth is a kind of: truth and call change places under the descendant rule.
+    return metrics.is_descendant(called, true, ontology.closure)
+
+
 def confusion(truth: Truth, called_names: np.ndarray, ontology: Ontology) -> pd.DataFrame:
     """Count the scored cells by true type (rows) and call (columns), most cells first."""
     scored = truth.term_ids != ""

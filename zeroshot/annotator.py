@@ -299,6 +299,7 @@ def _details(
     model, candidates, options = scorer.model, scorer.candidates, scorer.options
     return {
         "version": __version__,
+        "source": matrix.label,
         "model": name,
         "model_sha256": model.sha256,
         "ontology_release": ontology.release,

@@ -109,6 +109,10 @@ def zeroshot(
             "to clusters with --cluster-key, else to cells.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write a report for readers: one .html file. Needs an h5ad output."),
+    ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Layer of the raw counts, if not found.")
     ] = None,
@@ -168,6 +172,7 @@ def zeroshot(
         model=model,
         labels=labels,
         truth=truth,
+        report=report,
         options=options,
         decoding=DecodeOptions(
             smooth=None if smooth is None else read_strength(smooth),

@@ -1,82 +1,225 @@
-"""Figures of cells on a two-dimensional map."""
+"""Figures of an annotated AnnData, in scanpy's manner: `plots.umap(adata, ...)`.
 
-from collections.abc import Mapping, Sequence
+Each returns a Matplotlib figure, draws into `ax` instead where one is given, and writes a file
+where `save` names one; its suffix (.png, .svg, .pdf) says the format.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
+import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from langcell.output_file import replaced_file
-
-# Paul Tol's muted scheme, apart from each other also to colour-blind readers, then what Matplotlib
-# has for many groups.
-_COLOURS = (
-    *("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE"),
-    *("#AA4499", "#44AA99", "#882255", "#999933", "#661100"),
-    *(to_hex(colormaps[scheme](row)) for scheme in ("tab20", "tab20b") for row in range(20)),
+from ontology.graph import Ontology
+from zeroshot.agreement import confusion as count_confusion
+from zeroshot.agreement import is_true_call, read_obs_column, resolve_truth
+from zeroshot.annotated import open_annotated
+from zeroshot.annotations import Slots
+from zeroshot.drawing import (
+    add_legend,
+    draw_composition,
+    draw_confusion,
+    draw_labels,
+    draw_reliability,
+    draw_values,
+    label_colours,
+    largest,
+    new_figure,
+    reliability_bins,
 )
-_REST_COLOUR = "#D0D0D0"
-_NAME_LENGTH = 56
+from zeroshot.report_cells import CalledCells, read_cells
+
+_REST = "other types"
 
 
-def plot_labels(
-    coordinates: np.ndarray,
-    panels: Mapping[str, Sequence[str]],
-    path: Path,
+def umap(
+    adata: AnnData,
+    color: str | Sequence[str] | None = None,
     *,
+    title: str | Sequence[str] | None = None,
+    basis: str = "X_umap",
+    key_added: str = "langcell",
     max_labels: int = 12,
-) -> None:
-    """Draw the same map once for each set of labels; a label has one colour in all panels.
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> Figure:
+    """Draw the cells of a map once for each column of obs; a label has one colour in all panels.
 
     Parameters
     ----------
-    coordinates: place of each cell, shape (n_cells, 2)
-    panels: title of each panel, and a label for each cell
-    path: PNG to be written
+    adata: with a map in obsm
+    color: columns of obs, of labels or of numbers from 0 to 1; the calls by default
+    title: of each panel; the columns' names by default
+    basis: entry of obsm with the map; its first two columns are drawn
+    key_added: what the names of the results begin with
     max_labels: labels of a panel that get a colour, those with most cells; the rest are grey
+    ax: to draw a single panel into
+    save: file to be written
+
+    Raises
+    ------
+    ValueError
+        If there is no such map or column, or `ax` is given for several panels.
     """
-    labels = {title: np.asarray(values).astype(str) for title, values in panels.items()}
-    shown = {title: _largest(values, max_labels) for title, values in labels.items()}
-    names = list(dict.fromkeys(name for panel in shown.values() for name in panel))
-    colours = {name: _COLOURS[row % len(_COLOURS)] for row, name in enumerate(names)}
-    figure = Figure(figsize=(5.2 * len(panels), 7.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (title, values) in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), labels.items(), strict=True
-    ):
-        _draw(axes, coordinates, values, {name: colours[name] for name in shown[title]})
-        axes.set_title(title, fontsize=12)
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-
-
-def _largest(values: np.ndarray, n: int) -> list[str]:
-    names, sizes = np.unique(values, return_counts=True)
-    return [str(name) for name in names[np.argsort(-sizes, kind="stable")[:n]]]
-
-
-def _draw(axes: Axes, coordinates: np.ndarray, values: np.ndarray, colours: dict[str, str]) -> None:
-    size = float(np.clip(20_000 / len(values), 1, 16))
-    groups = [(name, values == name, colour) for name, colour in colours.items()]
-    rest = ~np.isin(values, list(colours))
-    if rest.any():
-        groups.append((f"{len(np.unique(values[rest]))} other types", rest, _REST_COLOUR))
-    for name, cells, colour in groups:
-        label = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
-        axes.scatter(
-            coordinates[cells, 0],
-            coordinates[cells, 1],
-            s=size,
-            color=colour,
-            linewidths=0,
-            label=f"{label} ({int(cells.sum()):,})",
+    if basis not in adata.obsm:
+        raise ValueError(
+            f"the AnnData has no map {basis!r} in obsm (it has {', '.join(adata.obsm) or 'none'}); "
+            "make one with scanpy.pp.neighbors(adata, use_rep='X_langcell') and scanpy.tl.umap(adata)"
         )
-    axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(0, -0.05), frameon=False, fontsize=10, markerscale=2
+    columns = _listed(color) or [_call_column(adata, key_added)]
+    titles = _listed(title) or columns
+    if len(titles) != len(columns) or (ax is not None and len(columns) > 1):
+        raise ValueError(
+            f"one title a panel and one panel for ax are wanted, got {len(columns)} columns, "
+            f"{len(titles)} titles{' and ax' if ax is not None else ''}"
+        )
+    coordinates = np.asarray(adata.obsm[basis])[:, :2]
+    panels = {name: _values(adata, name) for name in columns}
+    shown = {
+        name: largest(values, max_labels)
+        for name, values in panels.items()
+        if values.dtype == object
+    }
+    colours = label_colours(list(dict.fromkeys(x for names in shown.values() for x in names)))
+    figure, axes = _axes(ax, len(columns))
+    for each, heading, (name, values) in zip(axes, titles, panels.items(), strict=True):
+        if name in shown:
+            chosen = {label: colours[label] for label in shown[name]}
+            draw_labels(each, coordinates, values, chosen)
+            add_legend(each, values, chosen)
+        else:
+            draw_values(each, coordinates, values, title=heading)
+        each.set_title(heading, fontsize=12)
+    return _saved(figure, save)
+
+
+def confusion(
+    adata: AnnData,
+    truth: str,
+    *,
+    key_added: str = "langcell",
+    max_calls: int = 20,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> Figure:
+    """Draw how the cells of each label in `obs[truth]` were called, as shares of the label.
+
+    Calls beyond the `max_calls` most frequent share one column.
+    """
+    cells = _cells(adata, key_added)
+    ontology = Ontology.bundled()
+    table = count_confusion(
+        resolve_truth(read_obs_column(adata, truth), ontology), cells.labels, ontology
     )
+    rest = table.iloc[:, max_calls:].sum(axis=1)
+    table = table.iloc[:, :max_calls]
+    if rest.any():
+        table[_REST] = rest
+    figure, axes = _axes(ax, 1, (3.5 + 0.45 * table.shape[1], 3.2 + 0.34 * table.shape[0]))
+    draw_confusion(axes[0], table)
+    return _saved(figure, save)
+
+
+def composition(
+    adata: AnnData,
+    groupby: str,
+    *,
+    key_added: str = "langcell",
+    max_labels: int = 12,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> Figure:
+    """Draw which types the cells of each group in `obs[groupby]` were called (donor, condition)."""
+    labels = _cells(adata, key_added).labels
+    shown = largest(labels, max_labels)
+    called = np.where(np.isin(labels, shown), labels, _REST)
+    table = pd.crosstab(read_obs_column(adata, groupby), called)
+    table = table[[name for name in [*shown, _REST] if name in table]]
+    figure, axes = _axes(ax, 1, (9, 2 + 0.4 * len(table)))
+    colours = label_colours(shown)
+    draw_composition(axes[0], table, colours)
+    axes[0].set_ylabel(groupby)
+    for name in table.columns:
+        n_cells = int(table[name].sum())
+        axes[0].bar(0, 0, color=colours.get(name, "#D0D0D0"), label=f"{name} ({n_cells:,})")
+    axes[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+    return _saved(figure, save)
+
+
+def reliability(
+    adata: AnnData,
+    truth: str,
+    *,
+    key_added: str = "langcell",
+    n_bins: int = 10,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> Figure:
+    """Draw how often calls are right against their confidence, by the labels in `obs[truth]`.
+
+    A call is right if it is the label's type or broader than it; cells called unknown and cells
+    whose label is no cell type are left out.
+
+    Raises
+    ------
+    ValueError
+        If the calls have no confidence or no cell can be judged.
+    """
+    cells = _cells(adata, key_added)
+    if not cells.has_confidence:
+        raise ValueError(f"the AnnData has no {key_added}_confidence in obs; annotate it again")
+    ontology = Ontology.bundled()
+    known = resolve_truth(read_obs_column(adata, truth), ontology)
+    judged = (known.term_ids != "") & (cells.term_ids != "")
+    if not judged.any():
+        raise ValueError(f"no cell has both a call and a cell type in obs[{truth!r}]")
+    is_right = is_true_call(known.term_ids[judged], cells.term_ids[judged], ontology)
+    bins = reliability_bins(cells.confidence[judged], is_right, n_bins=n_bins)
+    figure, axes = _axes(ax, 1, (4.6, 4.6))
+    draw_reliability(axes[0], bins)
+    axes[0].set_title(f"expected calibration error {bins.expected_error:.3f}", fontsize=10)
+    return _saved(figure, save)
+
+
+def _cells(adata: AnnData, key_added: str) -> CalledCells:
+    with open_annotated(adata) as source:
+        return read_cells(source, Slots(key=key_added))
+
+
+def _call_column(adata: AnnData, key_added: str) -> str:
+    called = f"{key_added}_label"
+    return called if called in adata.obs else Slots(key=key_added).leaf_label
+
+
+def _listed(given: str | Sequence[str] | None) -> list[str]:
+    if given is None:
+        return []
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _values(adata: AnnData, name: str) -> np.ndarray:
+    """Return a column of numbers as float64, any other as text."""
+    if name in adata.obs and pd.api.types.is_float_dtype(adata.obs[name]):
+        return adata.obs[name].to_numpy(dtype=np.float64)
+    return read_obs_column(adata, name)
+
+
+def _axes(
+    ax: Axes | None, n_panels: int, size: tuple[float, float] | None = None
+) -> tuple[Figure, Sequence[Axes]]:
+    if ax is not None:
+        return ax.get_figure(root=True), [ax]  # type: ignore[return-value]
+    figure = new_figure(*(size or (5.2 * n_panels, 7.6)))
+    return figure, list(np.atleast_1d(figure.subplots(1, n_panels)))
+
+
+def _saved(figure: Figure, save: str | Path | None) -> Figure:
+    if save is not None:
+        target = Path(save)
+        with replaced_file(target) as temporary:
+            figure.savefig(temporary, format=target.suffix.lstrip(".") or "png", dpi=150)
+    return figure

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from langcell.progress import cell_progress
 from ontology.graph import Ontology
-from zeroshot.annotations import Annotations
+from zeroshot.annotations import Annotations, Slots
 from zeroshot.annotator import AnnotateOptions, annotate
 from zeroshot.candidates import read_labels
 from zeroshot.decode_options import DecodeOptions
@@ -35,6 +35,7 @@ class AnnotationRun:
     model: str = "mini-fast"
     labels: str | None = None
     truth: str | None = None
+    report: Path | None = None
     options: AnnotateOptions = field(default_factory=AnnotateOptions)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
 
@@ -51,6 +52,7 @@ def default_output(source: Path) -> Path:
 def run_annotation(run: AnnotationRun) -> Annotations:
     """Annotate, show a summary on stderr, and print scores and the output's path on stdout."""
     labels = read_labels(run.labels) if run.labels is not None else None
+    _check_report(run)
     with cell_progress("annotating") as progress:
         truth = _read_truth(run)
         if run.decoding.decoders:
@@ -76,6 +78,8 @@ def run_annotation(run: AnnotationRun) -> Annotations:
     if truth is not None:
         print(agreement_text(truth, annotations, Ontology.bundled()))
     print(f"wrote\t{run.out or run.source}")
+    if run.report is not None:
+        _write_report(run, run.report)
     return annotations
 
 
@@ -91,6 +95,35 @@ def _check_decoding(run: AnnotationRun) -> None:
     if not run.source.exists():
         raise FileNotFoundError(f"{run.source}: no such file or folder")
     check_decoding(run.source, run.decoding)
+
+
+def _check_report(run: AnnotationRun) -> None:
+    """Refuse, before any work, a report that cannot be written."""
+    if run.report is None:
+        return
+    from langcell.output_file import check_output
+
+    check_output(run.report, suffixes=(".html",), overwrite=run.options.overwrite)
+    if run.out is not None and run.out.suffix != ".h5ad":
+        raise ValueError(
+            f"--report reads an annotated h5ad, and --out {run.out} is a table; give --out a name in "
+            ".h5ad, or write the report later with langcell report"
+        )
+
+
+def _write_report(run: AnnotationRun, target: Path) -> None:
+    from zeroshot.report import ReportOptions, write_report
+
+    clusters = run.decoding.cluster_key
+    options = ReportOptions(
+        key_added=run.options.key_added,
+        cluster_key=Slots(key=run.options.key_added).cluster if clusters else None,
+        truth=run.truth,
+        overwrite=run.options.overwrite,
+    )
+    with cell_progress("reporting") as progress:
+        write_report(run.out or run.source, target, options=options, progress=progress)
+    print(f"wrote\t{target}")
 
 
 def _read_truth(run: AnnotationRun) -> "Truth | None":

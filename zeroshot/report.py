@@ -1,0 +1,293 @@
+"""One self-contained HTML file that says what was called, and which calls to trust."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from langcell.counts import open_counts
+from langcell.output_file import check_output, replaced_file
+from ontology.graph import Ontology
+from zeroshot.annotated import open_annotated
+from zeroshot.annotations import Slots
+from zeroshot.drawing import ReliabilityBins
+from zeroshot.group_genes import GroupGene, genes_that_mark
+from zeroshot.report_agreement import LabelAgreement, compare_labels, find_labels
+from zeroshot.report_cells import (
+    CalledCells,
+    Grouping,
+    find_cluster_key,
+    group_by_call,
+    group_by_column,
+    read_cells,
+    text_column,
+)
+from zeroshot.report_facts import command, facts, provenance
+from zeroshot.report_figures import (
+    Picture,
+    histogram,
+    map_cells,
+    map_pictures,
+    reliability_picture,
+)
+from zeroshot.report_groups import (
+    Group,
+    mean_scores,
+    n_called_types,
+    summarise_groups,
+    with_consensus,
+    with_genes,
+    with_runners_up,
+)
+from zeroshot.report_notes import Note, notes
+from zeroshot.report_tree import CallTree, call_trees
+from zeroshot.report_trust import Trust, Verdict, judge, rate
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+OOD_THRESHOLD = 1.0  # as far from all training cells as the loneliest hundredth of these
+_ROWS_OPEN = 30  # of the table of groups; the rest are folded
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How to report."""
+
+    key_added: str = "langcell"  # what the names of the results begin with
+    cluster_key: str | None = None  # column of obs to group by; one of a usual name by default
+    truth: str | None = None  # column of obs with labels; one of a usual name by default
+    seed: int = 0  # of the sample of cells on the map, and of a map that is made
+    overwrite: bool = False  # replace a report that is there
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """All that the template shows."""
+
+    title: str
+    n_cells: int
+    n_types: int
+    cells: CalledCells
+    verdict: Verdict
+    notes: list[Note]
+    facts: list[tuple[str, str]]
+    map_described: str
+    maps: list[Picture]
+    cluster_key: str | None
+    rows: list[tuple[Group, Trust]]
+    genes_missing: str
+    agreement: LabelAgreement | None
+    trees: tuple[CallTree, ...]
+    reliability: Picture | None
+    certainties: list[Picture]
+    ood: Picture | None
+    share_unusual: float
+    provenance: list[tuple[str, str]]
+    command: str
+
+
+def write_report(
+    source: "AnnData | str | Path",
+    out: str | Path,
+    *,
+    options: ReportOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the report of an annotated file.
+
+    Peak memory does not grow with the counts, features and scores of the file, which are streamed;
+    the calls of all cells are held.
+
+    Parameters
+    ----------
+    source: an h5ad file that `langcell zeroshot` annotated, or an AnnData
+    out: HTML file to be written
+    options: how to report
+    progress: called with the number of cells whose counts are read and of all cells
+
+    Raises
+    ------
+    ValueError, OSError
+        With one line that says what is wrong with the input, a column or the output.
+    """
+    options, target = options or ReportOptions(), Path(out)
+    check_report_output(target, overwrite=options.overwrite)
+    page = render(make_report(source, options=options, progress=progress))
+    with replaced_file(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def check_report_output(target: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, a report that cannot be written."""
+    check_output(target, suffixes=(".html",), overwrite=overwrite)
+
+
+def make_report(
+    source: "AnnData | str | Path",
+    *,
+    options: ReportOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Read an annotated file and collect what its report says."""
+    ontology, slots = Ontology.bundled(), Slots(key=options.key_added)
+    with open_annotated(source) as opened:
+        cells = read_cells(opened, slots)
+        found = find_labels(opened, options.truth, slots.key, ontology)
+        cluster_key = find_cluster_key(opened, options.cluster_key, slots.key)
+        grouping = (
+            group_by_column(text_column(opened, cluster_key), cluster_key)
+            if cluster_key
+            else group_by_call(cells.labels)
+        )
+        unusual = _unusual(cells)
+        groups = summarise_groups(cells, grouping, unusual, ontology)
+        consensus = f"{slots.key}_cluster_label"
+        if cluster_key == f"{slots.key}_cluster" and consensus in opened.columns:
+            groups = with_consensus(groups, grouping, text_column(opened, consensus))
+        if (means := mean_scores(opened, slots.scores, grouping)) is not None:
+            groups = with_runners_up(groups, means, cells, ontology)
+        drawn = map_cells(opened, slots, seed=options.seed)
+        name = "the AnnData" if not isinstance(source, str | Path) else Path(source).name
+        genes, genes_missing = _genes(source, cells, grouping, progress)
+        groups = with_genes(groups, genes)
+    agreement = (
+        compare_labels(*found, cells, ontology, was_found=options.truth is None) if found else None
+    )
+    ratings = [
+        rate(group, has_confidence=cells.has_confidence, level=cells.level) for group in groups
+    ]
+    path = Path(source) if isinstance(source, str | Path) else None
+    return Report(
+        title=name,
+        n_cells=len(cells),
+        n_types=n_called_types(cells),
+        cells=cells,
+        verdict=judge(cells, groups, ratings),
+        notes=notes(cells, groups, ratings, unusual, agreement),
+        facts=facts(cells.details, n_cells=len(cells), label=name),
+        map_described=drawn.described if drawn else "",
+        maps=map_pictures(cells, drawn) if drawn else [],
+        cluster_key=cluster_key,
+        rows=list(zip(groups, ratings, strict=True)),
+        genes_missing=genes_missing,
+        agreement=agreement,
+        trees=call_trees(_n_cells_by_term(cells), ontology),
+        reliability=_reliability(cells),
+        certainties=_certainties(cells),
+        ood=None
+        if cells.ood is None
+        else histogram(
+            cells.ood,
+            title="Out-of-distribution score",
+            name="out-of-distribution score",
+            mark=OOD_THRESHOLD,
+        ),
+        share_unusual=float(np.mean(unusual)),
+        provenance=provenance(cells.details, source=path),
+        command=command(cells.details, label=name if path else "annotated.h5ad"),
+    )
+
+
+def render(report: Report) -> str:
+    """Return the report as an HTML page; all that comes from a file is escaped."""
+    environment = Environment(
+        loader=PackageLoader("zeroshot"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["term_link"] = term_link
+    style = (files("zeroshot") / "templates" / "report.css").read_text(encoding="utf-8")
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        report=report,
+        style=style,
+        rows_open=_ROWS_OPEN,
+        top=_top(report),
+        zip=zip,
+    )
+
+
+def term_link(term_id: str) -> str:
+    """Return the address of a term's page.
+
+    >>> term_link("CL:0000236")
+    'http://purl.obolibrary.org/obo/CL_0000236'
+    """
+    return f"http://purl.obolibrary.org/obo/{term_id.replace(':', '_')}"
+
+
+def _genes(
+    source: "AnnData | str | Path",
+    cells: CalledCells,
+    grouping: Grouping,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[tuple[GroupGene, ...]], str]:
+    """Return genes for each group, or none of them and why."""
+    empty: list[tuple[GroupGene, ...]] = [() for _ in grouping.names]
+    parameters = cells.details.get("parameters", {})
+    layer = cells.details.get("counts_source")
+    try:
+        with open_counts(
+            source,
+            layer=None if layer is None else str(layer).removeprefix("layers/"),
+            allow_normalized=bool(parameters.get("allow_normalized", False)),
+        ) as matrix:
+            n_groups = len(grouping.names)
+            return genes_that_mark(matrix, grouping.members, n_groups, progress=progress), ""
+    except ValueError as error:
+        return empty, f"The counts could not be read again: {error}."
+
+
+def _top(report: Report) -> float:
+    """Return the right end of the bars: 1 for confidence, the highest of the groups for margins."""
+    if report.cells.has_confidence:
+        return 1.0
+    return max(group.quartiles[2] for group, _ in report.rows) or 1.0
+
+
+def _unusual(cells: CalledCells) -> np.ndarray:
+    if cells.ood is None:
+        return np.zeros(len(cells), dtype=bool)
+    return cells.ood > OOD_THRESHOLD
+
+
+def _certainties(cells: CalledCells) -> list[Picture]:
+    if not cells.has_confidence:
+        return [histogram(cells.margin, title="Margin of all cells", name="margin", mark=None)]
+    shown = {"Confidence of the calls": cells.confidence}
+    if not np.isnan(cells.leaf_confidence).all():
+        shown["Confidence in the finest type, before backing off"] = cells.leaf_confidence
+    return [
+        histogram(values, title=title, name="confidence", mark=cells.level)
+        for title, values in shown.items()
+    ]
+
+
+def _reliability(cells: CalledCells) -> Picture | None:
+    """Draw what the calibration of the model recorded, where it did."""
+    recorded = cells.calibration.get("reliability")
+    if recorded is None:
+        return None
+    bins = ReliabilityBins(
+        confidence=np.asarray(recorded["confidence"], dtype=np.float64),
+        accuracy=np.asarray(recorded["accuracy"], dtype=np.float64),
+        n_cells=np.asarray(recorded["n_cells"], dtype=np.float64),
+    )
+    return reliability_picture(
+        bins,
+        title="How often calls of a confidence are right",
+        caption="Measured on studies that the model was not trained on: on the dashed line, calls of "
+        f"confidence 0.9 are right 9 times in 10. Mean gap {bins.expected_error:.3f}.",
+    )
+
+
+def _n_cells_by_term(cells: CalledCells) -> dict[str, int]:
+    ids, n_cells = np.unique(cells.term_ids.astype(str), return_counts=True)
+    return {str(term_id): int(n) for term_id, n in zip(ids, n_cells, strict=True)}

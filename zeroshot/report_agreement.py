@@ -1,0 +1,172 @@
+"""Calls beside the labels that a file had already, as a report shows them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ontology.graph import Ontology
+from zeroshot.agreement import Truth, confusion, is_true_call, resolve_truth
+from zeroshot.annotated import AnnotatedSource
+from zeroshot.report_cells import CalledCells, text_column
+
+# Names that cell types go by, the likeliest to hold them first; letters and digits alone are
+# compared. Columns of ontology ids (`..._ontology_term_id`) come before the others.
+_LABEL_COLUMNS = (
+    *("celltypeontologytermid", "celltype", "celltypes", "celltypename", "celllabel"),
+    *("cellontologyclass", "cellontologyid", "annotation", "annotations", "bulklabels", "labels"),
+)
+_LEAST_RESOLVED = 0.5  # of the cells, for a column that nobody named
+_MOST_COLUMNS = 14
+_MOST_ROWS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatCell:
+    """Cells of one label with one call."""
+
+    n_cells: int
+    share: float  # of the label's cells
+    is_related: bool  # the label itself, a kind of it, or what it is a kind of
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMap:
+    """How each label was called; calls beyond the most frequent share the last column."""
+
+    labels: tuple[tuple[str, int], ...]
+    calls: tuple[str, ...]
+    cells: tuple[tuple[HeatCell, ...], ...]
+    n_labels_left_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelAgreement:
+    """Calls beside labels.
+
+    Attributes
+    ----------
+    key: column of obs with the labels
+    was_found: True where nobody named the column
+    n_cells: cells whose label is a cell type
+    unresolved: labels that are none, with their cells
+    shares: what became of the cells, as (words, class of the mark, share)
+    heat_map: labels by calls
+    """
+
+    key: str
+    was_found: bool
+    n_cells: int
+    unresolved: dict[str, int]
+    shares: tuple[tuple[str, str, float], ...]
+    heat_map: HeatMap
+
+    @property
+    def share_different(self) -> float:
+        """Share of the cells whose call contradicts the label."""
+        return self.shares[3][2]
+
+
+def find_labels(
+    source: AnnotatedSource, wanted: str | None, key: str, ontology: Ontology
+) -> tuple[str, Truth] | None:
+    """Return the column of labels and what they mean: the one wanted, or one of a usual name.
+
+    Raises
+    ------
+    ValueError
+        If there is no column of the name wanted, or none of its labels is a cell type.
+    """
+    if wanted is not None:
+        if wanted not in source.columns:
+            raise ValueError(
+                f"{source.label} has no column {wanted!r} in obs; it has {', '.join(source.columns)}"
+            )
+        truth = resolve_truth(text_column(source, wanted), ontology)
+        if not truth.n_scored:
+            some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "empty values alone"
+            raise ValueError(
+                f"no label in obs[{wanted!r}] names one cell type of the Cell Ontology (it has {some})"
+            )
+        return wanted, truth
+    for name in _usual_columns(source.columns, key):
+        truth = resolve_truth(text_column(source, name), ontology)
+        if truth.n_scored >= _LEAST_RESOLVED * source.n_cells:
+            return name, truth
+    return None
+
+
+def _usual_columns(columns: Sequence[str], key: str) -> list[str]:
+    """Name the columns that may hold cell types, the likeliest first; those of ours are none."""
+    others = [name for name in columns if not name.startswith(f"{key}_")]
+    spelt = {"".join(filter(str.isalnum, name.lower())): name for name in reversed(others)}
+    usual = [spelt[name] for name in _LABEL_COLUMNS if name in spelt]
+    with_ids = [name for name in others if name.endswith("ontology_term_id")]
+    first = [name for name in usual if name in with_ids]
+    return list(dict.fromkeys([*first, *with_ids, *usual]))
+
+
+def compare_labels(
+    key: str, truth: Truth, cells: CalledCells, ontology: Ontology, *, was_found: bool
+) -> LabelAgreement:
+    """Say what became of the cells of each label."""
+    scored = truth.term_ids != ""
+    true, called = truth.term_ids[scored], cells.term_ids[scored]
+    has_call = np.array([each in ontology.index for each in called], dtype=bool)
+    same = (true == called) & has_call
+    broader = is_true_call(true, called, ontology) & ~same
+    finer = is_true_call(called, true, ontology) & ~same
+    different = ~(same | broader | finer) & (cells.labels[scored] != "unknown")
+    unknown = ~(same | broader | finer | different)
+    shares = (
+        ("called the very type of the label", "same", same),
+        ("called something broader, which is true", "broader", broader),
+        ("called a kind of the label; the label cannot tell whether it is right", "finer", finer),
+        ("called something else", "different", different),
+        ("left unknown", "unknown", unknown),
+    )
+    return LabelAgreement(
+        key=key,
+        was_found=was_found,
+        n_cells=int(scored.sum()),
+        unresolved=dict(sorted(truth.unresolved.items(), key=lambda item: (-item[1], item[0]))),
+        shares=tuple((words, kind, float(np.mean(which))) for words, kind, which in shares),
+        heat_map=_heat_map(confusion(truth, cells.labels, ontology), cells, ontology),
+    )
+
+
+def _heat_map(table: pd.DataFrame, cells: CalledCells, ontology: Ontology) -> HeatMap:
+    ids = dict(zip(cells.labels, cells.term_ids, strict=True))
+    label_ids = {ontology.terms[term_id].name: term_id for term_id in ontology.ids}
+    rest = table.iloc[:, _MOST_COLUMNS:]
+    shown = table.iloc[:_MOST_ROWS, :_MOST_COLUMNS]
+    called_ids = [ids[call] for call in shown.columns]
+    rows = []
+    for label, counts in zip(shown.index, shown.to_numpy(), strict=True):
+        total = int(table.loc[label].sum())
+        row = [
+            _heat_cell(int(n), total, label_ids[label], term_id, ontology)
+            for n, term_id in zip(counts, called_ids, strict=True)
+        ]
+        if rest.shape[1]:
+            row.append(_heat_cell(int(rest.loc[label].sum()), total, "", "", ontology))
+        rows.append(tuple(row))
+    return HeatMap(
+        labels=tuple((str(label), int(table.loc[label].sum())) for label in shown.index),
+        calls=(
+            *map(str, shown.columns),
+            *([f"{rest.shape[1]} other{'s' * (rest.shape[1] > 1)}"] if rest.shape[1] else []),
+        ),
+        cells=tuple(rows),
+        n_labels_left_out=len(table) - len(shown),
+    )
+
+
+def _heat_cell(n: int, total: int, label_id: str, called_id: str, ontology: Ontology) -> HeatCell:
+    known: Sequence[str] = [each for each in (label_id, called_id) if each in ontology.index]
+    return HeatCell(
+        n_cells=n,
+        share=n / total,
+        is_related=len(known) == 2 and ontology.is_comparable(label_id, called_id),
+    )

@@ -1,0 +1,120 @@
+"""What a report says of the run: what was read, with what, and how to do it again."""
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langcell.version import __version__
+
+_READ_BYTES = 1 << 20
+_CANDIDATES_SHOWN = 40
+
+
+def facts(details: Mapping[str, Any], *, n_cells: int, label: str) -> list[tuple[str, str]]:
+    """Return what was read and checked, as names with their values."""
+    coverage = details.get("gene_coverage", {})
+    counts = str(details.get("counts_source", "not recorded"))
+    transform = str(details.get("counts_transform", "none"))
+    if transform != "none":
+        counts += f", normalised values, made linear again by {transform}"
+    elif "counts_source" in details:
+        counts += ", raw counts (whole numbers)"
+    rows = [("file", f"{label}, {n_cells:,} cells"), ("counts", counts)]
+    if coverage:
+        rows += [
+            (
+                "genes",
+                f"{coverage['share_coding_resolved']:.0%} of the protein-coding genes were "
+                f"recognised; the file has {coverage['n_genes']:,} genes, of which the model knows "
+                f"{coverage['n_known_genes']:,}",
+            ),
+            (
+                "depth",
+                f"{coverage['median_known_genes']:,.0f} known genes expressed in the median cell",
+            ),
+        ]
+    candidates = list(map(str, details.get("candidate_names", ())))
+    named = ""
+    if details.get("candidates") != "all cell types" and candidates:
+        named = ": " + "; ".join(candidates[:_CANDIDATES_SHOWN])
+        named += " …" if len(candidates) > _CANDIDATES_SHOWN else ""
+    rows += [
+        ("model", str(details.get("model", "not recorded"))),
+        (
+            "could be called",
+            f"{len(candidates):,} types ({details.get('candidates', 'not recorded')}, Cell Ontology "
+            f"{details.get('ontology_release', 'release not recorded')}){named}",
+        ),
+    ]
+    return rows
+
+
+def provenance(details: Mapping[str, Any], *, source: Path | None) -> list[tuple[str, str]]:
+    """Return versions, checksums and parameters, as names with their values."""
+    rows = [
+        ("langcell that annotated", str(details.get("version", "not recorded"))),
+        ("langcell that wrote this report", __version__),
+        ("model", str(details.get("model", "not recorded"))),
+        ("model sha256", str(details.get("model_sha256", "") or "not recorded")),
+        ("Cell Ontology release", str(details.get("ontology_release", "not recorded"))),
+    ]
+    if source is not None:
+        rows += [("annotated file", str(source)), ("annotated file sha256", sha256(source))]
+    for part, word in (("calibration", "calibration"), ("parameters", "parameter")):
+        notes = details.get(part, {})
+        if isinstance(notes, Mapping):
+            rows += [(f"{word} {name}", value) for name, value in flattened(notes)]
+    return rows
+
+
+def flattened(notes: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Return nested notes as dotted names with their values as text.
+
+    >>> flattened({"top_k": 10, "tissue": {"name": "lung"}})
+    [('top_k', '10'), ('tissue.name', 'lung')]
+    """
+    rows = []
+    for name, value in notes.items():
+        if isinstance(value, Mapping):
+            rows += flattened(value, f"{before}{name}.")
+        elif isinstance(value, np.ndarray) and value.size > 10:
+            rows.append((f"{before}{name}", f"{value.size} values"))
+        else:
+            rows.append((f"{before}{name}", str(value)))
+    return rows
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def command(details: Mapping[str, Any], *, label: str) -> str:
+    """Return the command line that gives the same calls; the input is named where it is known.
+
+    >>> command({"model": "mini", "parameters": {"rerank": 8}}, label="x.h5ad")
+    'langcell zeroshot --h5ad INPUT.h5ad --model mini --rerank 8 --out x.h5ad'
+    """
+    parameters = details.get("parameters", {})
+    words = ["langcell", "zeroshot", "--h5ad", str(details.get("source", "INPUT.h5ad"))]
+    words += ["--model", str(details.get("model", "mini-fast"))]
+    if details.get("candidates") == "given":
+        words += ["--labels", "; ".join(map(str, details["candidate_ids"]))]
+    counts = str(details.get("counts_source", "")).removeprefix("layers/")
+    if counts and counts not in ("raw.X", "X", "counts"):
+        words += ["--layer", counts]
+    if parameters.get("allow_normalized"):
+        words += ["--allow-normalized"]
+    if parameters.get("rerank"):
+        words += ["--rerank", str(parameters["rerank"])]
+    if "confidence" in parameters:
+        words += ["--confidence", f"{float(parameters['confidence']):g}"]
+    return shlex.join([*words, "--out", label])

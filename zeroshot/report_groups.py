@@ -1,0 +1,221 @@
+"""What a report says of each cluster or called type."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from ontology.graph import Ontology
+from zeroshot.annotated import AnnotatedSource
+from zeroshot.group_genes import GroupGene
+from zeroshot.report_cells import (
+    ABSTAINED,
+    FEW_CELLS,
+    UNKNOWN,
+    CalledCells,
+    Grouping,
+    most_common,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerUp:
+    """The likeliest type of another lineage than a group's call.
+
+    Attributes
+    ----------
+    name, term_id: of the type
+    lead: mean probability of the call and its kinds, less that of the runner-up and its kinds
+    """
+
+    name: str
+    term_id: str
+    lead: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A cluster, or the cells that were called the same.
+
+    Attributes
+    ----------
+    name: of the cluster; the call where cells are grouped by call
+    call, term_id: the most frequent call and its Cell Ontology id
+    n_cells: how many cells there are
+    share_same: share of the cells that have this very call
+    share_lineage: share that have it, a kind of it, or what it is a kind of
+    others: the next most frequent calls of the group, with their cells
+    quartiles: of the certainty (confidence, or margin) of its cells
+    share_backed_off: share of the cells whose call is broader than their best single type
+    share_unusual: share of the cells with a high out-of-distribution score, 0 without such scores
+    leaf_confidence: median confidence in the best single type, NaN where there is none
+    n_kinds: how many kinds of the call the ontology has
+    spans: other types that were called in the data, kinds of the call and not of each other: what
+        the call does not tell apart, those with most cells first
+    share_below: share of all cells of the data that were called a kind of the call
+    leaf_types: the most frequent best single types, with their cells
+    consensus: what the cluster was called as a whole, '' where that was not asked for
+    runner_up: None where there are no scores, or all types that were scored are of one lineage
+    genes: that mark the group
+    """
+
+    name: str
+    call: str
+    term_id: str
+    n_cells: int
+    share_same: float
+    share_lineage: float
+    others: tuple[tuple[str, int], ...]
+    quartiles: tuple[float, float, float]
+    share_backed_off: float
+    share_unusual: float
+    leaf_confidence: float
+    n_kinds: int
+    spans: tuple[str, ...]
+    share_below: float
+    leaf_types: tuple[tuple[str, int], ...]
+    consensus: str = ""
+    runner_up: RunnerUp | None = None
+    genes: tuple[GroupGene, ...] = ()
+
+
+def summarise_groups(
+    cells: CalledCells, grouping: Grouping, unusual: np.ndarray, ontology: Ontology
+) -> list[Group]:
+    """Summarise each group of cells; `unusual` marks cells of a high out-of-distribution score."""
+    ids = dict(zip(cells.labels, cells.term_ids, strict=True))
+    sizes = dict(most_common(cells.term_ids))
+    order = np.argsort(grouping.members, kind="stable")
+    ends = np.cumsum(np.bincount(grouping.members, minlength=len(grouping.names)))
+    groups = []
+    for name, rows in zip(grouping.names, np.split(order, ends[:-1]), strict=True):
+        calls = most_common(cells.labels[rows])
+        call, n_same = calls[0]
+        related = [n for label, n in calls if _same_lineage(ids[call], ids[label], ontology)]
+        kinds = ontology.descendants(ids[call]) if ids[call] in ontology.index else frozenset()
+        groups.append(
+            Group(
+                name=name,
+                call=call,
+                term_id=ids[call],
+                n_cells=len(rows),
+                share_same=n_same / len(rows),
+                share_lineage=max(n_same, sum(related)) / len(rows),
+                others=tuple(calls[1:4]),
+                quartiles=_quartiles(cells.certainty[rows]),
+                share_backed_off=float(np.mean(cells.labels[rows] != cells.leaf_labels[rows])),
+                share_unusual=float(np.mean(unusual[rows])),
+                leaf_confidence=float(np.median(cells.leaf_confidence[rows])),
+                n_kinds=len(kinds),
+                spans=_spans(kinds, sizes, ontology),
+                share_below=sum(sizes.get(kind, 0) for kind in kinds) / len(cells),
+                leaf_types=tuple(most_common(cells.leaf_labels[rows])[:3]),
+            )
+        )
+    return groups
+
+
+def _spans(kinds: frozenset[str], sizes: Mapping[str, int], ontology: Ontology) -> tuple[str, ...]:
+    """Name the called types among some kinds that are the broadest there and not rare."""
+    called = [term_id for term_id, n in sizes.items() if term_id in kinds and n >= FEW_CELLS]
+    broadest = [each for each in called if not ontology.ancestors(each) & set(called)]
+    return tuple(ontology.terms[term_id].name for term_id in broadest)
+
+
+def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return (0.0, 0.0, 0.0)
+    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
+    return (float(low), float(middle), float(high))
+
+
+def _same_lineage(first: str, second: str, ontology: Ontology) -> bool:
+    known = first in ontology.index and second in ontology.index
+    return known and ontology.is_comparable(first, second)
+
+
+def mean_scores(source: AnnotatedSource, slot: str, grouping: Grouping) -> np.ndarray | None:
+    """Return the mean probability of each candidate in each group, (n_groups, n_candidates).
+
+    None where the source has no scores. Scores are read block by block.
+    """
+    if slot not in source.slots:
+        return None
+    n_groups = len(grouping.names)
+    total: np.ndarray | None = None
+    for start, block in source.blocks(slot):
+        groups = grouping.members[start : start + block.shape[0]]
+        one_hot = sparse.csr_matrix(
+            (np.ones(len(groups)), (groups, np.arange(len(groups)))), (n_groups, len(groups))
+        )
+        part = (one_hot @ block.astype(np.float64)).toarray()
+        total = part if total is None else total + part
+    sizes = np.bincount(grouping.members, minlength=n_groups)
+    return None if total is None else total / np.maximum(sizes, 1)[:, None]
+
+
+def with_runners_up(
+    groups: Sequence[Group], means: np.ndarray, cells: CalledCells, ontology: Ontology
+) -> list[Group]:
+    """Add the runner-up of each group whose call is a term of the ontology."""
+    ids = [str(each) for each in cells.details["candidate_ids"]]
+    names = [str(each) for each in cells.details["candidate_names"]]
+    found = []
+    for group, scores in zip(groups, means, strict=True):
+        rival = _rival(group, scores, ids, ontology)
+        found.append(
+            group
+            if rival is None
+            else replace(
+                group,
+                runner_up=RunnerUp(
+                    name=names[rival],
+                    term_id=ids[rival] if ids[rival] in ontology.index else "",
+                    lead=_mass(group.term_id or group.call, scores, ids, ontology)
+                    - _mass(ids[rival], scores, ids, ontology, without=group.term_id),
+                ),
+            )
+        )
+    return found
+
+
+def _rival(group: Group, scores: np.ndarray, ids: Sequence[str], ontology: Ontology) -> int | None:
+    if group.call == UNKNOWN or group.term_id not in ontology.index:
+        return None
+    for candidate in np.argsort(-scores, kind="stable"):
+        if scores[candidate] <= 0:
+            return None
+        term_id = ids[candidate]
+        if term_id not in ontology.index or not ontology.is_comparable(term_id, group.term_id):
+            return int(candidate)
+    return None
+
+
+def _mass(
+    term_id: str, scores: np.ndarray, ids: Sequence[str], ontology: Ontology, *, without: str = ""
+) -> float:
+    """Sum the probability of a type and its kinds, without those that are kinds of another."""
+    kinds = {term_id} | (ontology.descendants(term_id) if term_id in ontology.index else set())
+    if without in ontology.index:
+        kinds -= ontology.descendants(without) | {without}
+    return float(sum(scores[place] for place, each in enumerate(ids) if each in kinds))
+
+
+def with_consensus(groups: Sequence[Group], grouping: Grouping, called: np.ndarray) -> list[Group]:
+    """Add what each cluster was called as a whole; `called` holds it for each cell."""
+    first = np.unique(grouping.members, return_index=True)[1]
+    return [
+        replace(group, consensus=str(called[row])) for group, row in zip(groups, first, strict=True)
+    ]
+
+
+def with_genes(groups: Sequence[Group], genes: Sequence[tuple[GroupGene, ...]]) -> list[Group]:
+    """Add the genes that mark each group."""
+    return [replace(group, genes=each) for group, each in zip(groups, genes, strict=True)]
+
+
+def n_called_types(cells: CalledCells) -> int:
+    """Count the different types that cells were called."""
+    return len(np.unique(cells.labels[cells.status != ABSTAINED].astype(str)))
