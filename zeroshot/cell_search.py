@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Log-odds that a hit must have. Chosen on the validation studies: the best mean F1 of types that are
 # there, while at most 1 % of the queries for types that are not get an answer (`benchmarks.search`,
 # which measures each study at the floor that the others choose).
-FLOOR = -2.5
+FLOOR = -2.25
 
 
 @dataclass(frozen=True, kw_only=True)

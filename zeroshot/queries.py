@@ -40,9 +40,9 @@ class Query:
 def read_queries(words: Sequence[str], ontology: Ontology) -> tuple[Query, ...]:
     """Resolve each wording to a cell type, or take it as free text.
 
-    >>> query, free = read_queries(["NK cells", "exhausted CD8 T cells"], Ontology.bundled())
+    >>> query, free = read_queries(["NK cells", "tired T cells"], Ontology.bundled())
     >>> query.term_id, free.text
-    ('CL:0000623', 'cell type: exhausted CD8 T cells. ')
+    ('CL:0000623', 'cell type: tired T cells. ')
 
     Raises
     ------
