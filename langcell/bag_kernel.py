@@ -1,14 +1,10 @@
 """The compiled core of a bag of genes: weighted means of embeddings, LayerNorm and GELU."""
 
 import math
-from functools import partial
 
 import numpy as np
 
 from langcell.rank_kernel import compiled
-from langcell.threads import over_slices
-
-_CELLS_PER_TASK = 64
 
 
 @compiled
@@ -54,7 +50,7 @@ def _normalise(values: np.ndarray, scale: np.ndarray, shift: np.ndarray, eps: fl
 
 
 @compiled
-def _average_some(
+def average_genes(
     tokens: np.ndarray,
     offsets: np.ndarray,
     embeddings: np.ndarray,
@@ -63,44 +59,8 @@ def _average_some(
     shift: np.ndarray,
     eps: float,
     out: np.ndarray,
-    first_cell: int,
-    last_cell: int,
 ) -> None:
-    """Fill the first columns of some cells in `out`."""
-    for cell in range(first_cell, last_cell):
-        genes = tokens[offsets[cell] : offsets[cell + 1]]
-        mean = out[cell, : len(scale)]
-        _average(genes, embeddings, discounts, mean)
-        _normalise(mean, scale, shift, eps)
-
-
-@compiled
-def _gelu_some(
-    sums: np.ndarray, bias: np.ndarray, out: np.ndarray, first_row: int, last_row: int
-) -> None:
-    """Fill the last columns of some rows of `out`."""
-    half, root = np.float32(0.5), np.float32(math.sqrt(0.5))
-    first = out.shape[1] - len(bias)
-    for row in range(first_row, last_row):
-        for i in range(len(bias)):
-            value = sums[row, i] + bias[i]
-            out[row, first + i] = half * value * (np.float32(1) + math.erf(value * root))
-
-
-def mean_genes(
-    tokens: np.ndarray,
-    offsets: np.ndarray,
-    embeddings: np.ndarray,
-    scale: np.ndarray,
-    shift: np.ndarray,
-    *,
-    eps: float,
-    out: np.ndarray,
-) -> None:
-    """Average the embeddings of each cell's genes and apply LayerNorm.
-
-    The gene of rank r weighs 1 / log2(r + 2), as in `langcell.gene_bag.BagMix`. Plain threads do
-    the work (see `langcell.rank_kernel.rank_cells`), and a cell's sum is its own.
+    """Average the embeddings of each cell's genes by rank and apply LayerNorm.
 
     Parameters
     ----------
@@ -110,19 +70,23 @@ def mean_genes(
         Where each cell begins, int64, shape (n_cells + 1,).
     embeddings
         float32, shape (vocab_size, hidden_size).
+    discounts
+        What the gene of each rank weighs, float32, as many as the longest cell has genes.
     scale, shift, eps
         Of the LayerNorm, float32, shape (hidden_size,).
     out
         float32, at least n_cells rows; filled are the first hidden_size columns of the first
         n_cells. A cell without genes is an average of zero.
     """
-    longest = int(np.diff(offsets).max(initial=0))
-    discounts = (1 / np.log2(np.arange(longest) + 2.0)).astype(np.float32)
-    average = partial(_average_some, tokens, offsets, embeddings, discounts, scale, shift, eps, out)
-    over_slices(average, len(offsets) - 1, size=_CELLS_PER_TASK)
+    for cell in range(len(offsets) - 1):
+        genes = tokens[offsets[cell] : offsets[cell + 1]]
+        mean = out[cell, : len(scale)]
+        _average(genes, embeddings, discounts, mean)
+        _normalise(mean, scale, shift, eps)
 
 
-def gelu(sums: np.ndarray, bias: np.ndarray, *, out: np.ndarray) -> None:
+@compiled
+def gelu(sums: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     """Write GELU(sums + bias), exact (Hendrycks and Gimpel 2016), to the last columns of `out`.
 
     Parameters
@@ -132,4 +96,9 @@ def gelu(sums: np.ndarray, bias: np.ndarray, *, out: np.ndarray) -> None:
     out
         float32, n_rows rows of at least `width` columns.
     """
-    over_slices(partial(_gelu_some, sums, bias, out), len(sums), size=_CELLS_PER_TASK)
+    half, root = np.float32(0.5), np.float32(math.sqrt(0.5))
+    first = out.shape[1] - len(bias)
+    for row in range(len(sums)):
+        for i in range(len(bias)):
+            value = sums[row, i] + bias[i]
+            out[row, first + i] = half * value * (np.float32(1) + math.erf(value * root))

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from langcell.bag_kernel import gelu, mean_genes
+from langcell.bag_kernel import average_genes, gelu
 from langcell.checkpoint import Checkpoint, read_checkpoint, read_weights
 from langcell.config import LangCellConfig
 from langcell.tensor_shapes import check_tensors
+from langcell.threads import over_slices
 
 if TYPE_CHECKING:
     from langcell.genes import GeneVocabulary
     from langcell.model import LangCell
 
-# Products of matrices have this many rows, filled up with zeros: of one shape they give a cell the
-# same bits whichever cells stand beside it.
-_ROWS = 256
+# Products of matrices have this many rows, filled up with zeros, and one thread each: of one shape
+# they give a cell the same bits whichever cells stand beside it.
+_ROWS = 128
 _LEAST_NORM = np.float32(1e-12)  # as torch normalises
 # Weights that inference reads; those of a matching head or a tuned text tower are left out.
 _PARTS = ("logit_scale", "cell_encoder.", "cell_projection.", "text_projection.")
@@ -111,29 +112,50 @@ class FrozenBag:
         numpy.ndarray
             float32, unit norm, shape (n_cells, embedding_dim).
         """
+        features = np.empty((len(offsets) - 1, self.config.embedding_dim), dtype=np.float32)
+
+        def encode_some(start: int, stop: int) -> None:
+            features[start:stop] = self._encode(tokens, offsets[start : stop + 1])
+
+        over_slices(encode_some, len(features), size=_ROWS)
+        return features
+
+    def _encode(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Embed at most `_ROWS` cells."""
         weights, hidden = self._weights, self.config.cell.hidden_size
-        n_cells = len(offsets) - 1
-        pooled = _empty_rows(n_cells, self.config.cell.pooled_size)
-        mean_genes(
+        longest = np.diff(offsets).max(initial=0)
+        pooled = np.zeros((_ROWS, self.config.cell.pooled_size), dtype=np.float32)
+        average_genes(
             tokens,
             offsets,
             weights["cell_encoder.token.weight"],
+            (1 / np.log2(np.arange(longest) + 2.0)).astype(np.float32),
             weights["cell_encoder.mix.norm.weight"],
             weights["cell_encoder.mix.norm.bias"],
-            eps=self.config.cell.layer_norm_eps,
-            out=pooled,
+            self.config.cell.layer_norm_eps,
+            pooled,
         )
-        sums = _products(pooled[:, :hidden], weights["cell_encoder.mix.hidden.weight"])
-        gelu(sums, weights["cell_encoder.mix.hidden.bias"], out=pooled)
-        features = _products(pooled, weights["cell_projection.weight"])
-        return _unit(features[:n_cells] + weights["cell_projection.bias"])
+        sums = pooled[:, :hidden] @ weights["cell_encoder.mix.hidden.weight"].T  # (rows, bag_size)
+        gelu(sums, weights["cell_encoder.mix.hidden.bias"], pooled)
+        return self._project("cell_projection", pooled)[: len(offsets) - 1]
 
     def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
         """Map pooled texts (n, text hidden) to unit features (n, embedding_dim), both float32."""
-        rows = _empty_rows(len(pooled), pooled.shape[1])
-        rows[: len(pooled)] = pooled
-        features = _products(rows, self._weights["text_projection.weight"])
-        return _unit(features[: len(pooled)] + self._weights["text_projection.bias"])
+        features = np.empty((len(pooled), self.config.embedding_dim), dtype=np.float32)
+
+        def project_some(start: int, stop: int) -> None:
+            rows = np.zeros((_ROWS, pooled.shape[1]), dtype=np.float32)
+            rows[: stop - start] = pooled[start:stop]
+            features[start:stop] = self._project("text_projection", rows)[: stop - start]
+
+        over_slices(project_some, len(features), size=_ROWS)
+        return features
+
+    def _project(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Apply a projection to `_ROWS` rows and bring them to unit norm."""
+        projected = rows @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
+        norms = np.linalg.norm(projected, axis=1, keepdims=True)
+        return projected / np.maximum(norms, _LEAST_NORM)
 
     def pool_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return texts before the projection, as `LangCell.pool_texts`; this needs torch."""
@@ -161,23 +183,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except TypeError:  # bfloat16, which numpy does not know
         tensors = read_weights(path)
         return {name: tensors[name].numpy() for name in tensors if name.startswith(_PARTS)}
-
-
-def _empty_rows(n_rows: int, width: int) -> np.ndarray:
-    """Return zeros for rows that `_products` reads: as many as fill its last product."""
-    return np.zeros((-(-n_rows // _ROWS) * _ROWS, width), dtype=np.float32)
-
-
-def _products(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return rows @ weight.T, a fixed number of rows at a time."""
-    products = np.empty((len(rows), len(weight)), dtype=np.float32)
-    for start in range(0, len(rows), _ROWS):
-        np.matmul(rows[start : start + _ROWS], weight.T, out=products[start : start + _ROWS])
-    return products
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), _LEAST_NORM)
 
 
 def _shapes(config: LangCellConfig) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import threadpoolctl
@@ -81,8 +82,9 @@ def set_threads(n_threads: int | None = None) -> int:
 def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> None:
     """Let plain threads, as many as `thread_count` says, do `work(start, stop)` for all rows.
 
-    For compiled code, which holds no lock of the interpreter; numba's own pool may not be entered
-    from two threads at once, or after a fork.
+    For compiled code and products of matrices, which hold no lock of the interpreter. Numba's own
+    pool may not be entered from two threads at once, or after a fork; BLAS gets one thread for each
+    of ours, as its own wait for each other in busy loops.
 
     Parameters
     ----------
@@ -91,10 +93,17 @@ def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> 
     size : rows a slice.
     """
     starts = range(0, n_rows, size)
-    if len(starts) == 1:  # no pool for a handful
-        work(0, n_rows)
-        return
-    with ThreadPoolExecutor(thread_count()) as pool:
-        tasks = [pool.submit(work, start, min(n_rows, start + size)) for start in starts]
-        for task in tasks:
-            task.result()
+    with _pools().limit(limits=1, user_api="blas"):
+        if len(starts) == 1:  # no threads for a handful
+            work(0, n_rows)
+            return
+        with ThreadPoolExecutor(thread_count()) as threads:
+            tasks = [threads.submit(work, start, min(n_rows, start + size)) for start in starts]
+            for task in tasks:
+                task.result()
+
+
+@cache
+def _pools() -> threadpoolctl.ThreadpoolController:
+    """Find the libraries that have pools; looking for them takes longer than a small product."""
+    return threadpoolctl.ThreadpoolController()
