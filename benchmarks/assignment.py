@@ -92,7 +92,7 @@ def label_similarities(
     found = LabelResolver(ontology).resolve(labels)
     keys = [each.term_id or f"{FREE_TEXT} {each.label}" for each in found]
     candidates = own_candidates(keys, ontology)
-    scores = candidate_scores(model, features, candidates) * model.scale.item()
+    scores = candidate_scores(model, features, candidates)
     columns = [candidates.keys.index(key) for key in keys]
     return pd.DataFrame(scores[:, columns], columns=list(labels))
 
