@@ -116,6 +116,8 @@ def h_score(seen: float, unseen: float) -> float:
 
 
 def _at(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    if not len(rows):
+        return np.zeros(0, dtype=bool)  # scipy takes no empty list of places
     return np.asarray(matrix[rows, columns]).ravel().astype(bool)
 
 

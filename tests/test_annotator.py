@@ -43,7 +43,7 @@ def test_output_contract(h5ad, model, tmp_path):
     out = tmp_path / "named.h5ad"
     annotations = annotate(h5ad, model=model, out=out)
     before, after = anndata.read_h5ad(h5ad), anndata.read_h5ad(out)
-    added = [path.split("/")[1] for path in Slots().paths if path.startswith("obs/")]
+    added = [path.split("/")[1] for path in Slots().annotated_paths if path.startswith("obs/")]
     assert after.obs.columns.tolist() == [*before.obs.columns, *added]
     assert after.obs["langcell_leaf_label"].tolist() == annotations.names.tolist()
     assert (after.obs["langcell_margin"] == annotations.margin).all()

@@ -147,3 +147,9 @@ def test_unequal_lengths_and_no_cells_are_refused():
         metrics.accuracy(np.array([1, 2]), np.array([1]))
     with pytest.raises(ValueError, match="no cells to score"):
         metrics.accuracy(np.array([]), np.array([]))
+
+
+def test_no_known_pair_is_no_descendant() -> None:
+    nothing = np.array([-1, -1])
+    closure = sparse.eye_array(3, dtype=bool).tocsr()
+    assert metrics.is_descendant(nothing, nothing, closure).tolist() == [False, False]

@@ -100,15 +100,19 @@ class Slots:
         ]
 
     @property
-    def paths(self) -> list[str]:
-        """All of them as places in a file; calls of decoders do not outlive the scores."""
+    def annotated_paths(self) -> list[str]:
+        """What annotating writes, as places in a file."""
         call = (self.label, self.term, self.confidence)
         leaf = (self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin)
         obs = (*call, *leaf, self.ood)
         obsm = (self.features, self.scores)
+        return [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
+
+    @property
+    def paths(self) -> list[str]:
+        """Those, and the calls of decoders, which do not outlive the scores."""
         decoded = (path for path in self.decoded_paths(DECODERS) if path.startswith("obs/"))
-        own = [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
-        return [*own, *decoded]
+        return [*self.annotated_paths, *decoded]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
