@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from langcell.model import LangCell
 
 # Products of matrices have this many rows, filled up with zeros, and one thread each: of one shape
-# they give a cell the same bits whichever cells stand beside it.
+# they give a row the same bits whatever the other rows hold. In another row of the slice a cell's
+# bits differ by rounding, as BLAS sums the rows of a tile in different orders.
 _ROWS = 128
 _LEAST_NORM = np.float32(1e-12)  # as torch normalises
 # Weights that inference reads; those of a matching head or a tuned text tower are left out.
