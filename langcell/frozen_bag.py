@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from langcell.bag_kernel import average_genes, gelu
+from langcell.bag_kernel import encode, project
 from langcell.checkpoint import Checkpoint, read_checkpoint, read_weights
 from langcell.config import LangCellConfig
 from langcell.tensor_shapes import check_tensors
@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from langcell.genes import GeneVocabulary
     from langcell.model import LangCell
 
-# Products of matrices have this many rows, filled up with zeros, and one thread each: of one shape
-# they give a row the same bits whatever the other rows hold. In another row of the slice a cell's
-# bits differ by rounding, as BLAS sums the rows of a tile in different orders.
-_ROWS = 128
-_LEAST_NORM = np.float32(1e-12)  # as torch normalises
+_CELLS_PER_TASK = 64
 # Weights that inference reads; those of a matching head or a tuned text tower are left out.
 _PARTS = ("logit_scale", "cell_encoder.", "cell_projection.", "text_projection.")
 
@@ -113,50 +109,40 @@ class FrozenBag:
         numpy.ndarray
             float32, unit norm, shape (n_cells, embedding_dim).
         """
+        longest = int(np.diff(offsets).max(initial=0))
+        weights = (
+            self._weights["cell_encoder.token.weight"],
+            (1 / np.log2(np.arange(longest) + 2.0)).astype(np.float32),
+            self._weights["cell_encoder.mix.norm.weight"],
+            self._weights["cell_encoder.mix.norm.bias"],
+            self.config.cell.layer_norm_eps,
+            *self._layer("cell_encoder.mix.hidden"),
+            *self._layer("cell_projection"),
+        )
         features = np.empty((len(offsets) - 1, self.config.embedding_dim), dtype=np.float32)
 
         def encode_some(start: int, stop: int) -> None:
-            features[start:stop] = self._encode(tokens, offsets[start : stop + 1])
+            encode(tokens, offsets[start : stop + 1], *weights, features[start:stop])
 
-        over_slices(encode_some, len(features), size=_ROWS)
+        over_slices(encode_some, len(features), size=_CELLS_PER_TASK)
         return features
-
-    def _encode(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Embed at most `_ROWS` cells."""
-        weights, hidden = self._weights, self.config.cell.hidden_size
-        longest = np.diff(offsets).max(initial=0)
-        pooled = np.zeros((_ROWS, self.config.cell.pooled_size), dtype=np.float32)
-        average_genes(
-            tokens,
-            offsets,
-            weights["cell_encoder.token.weight"],
-            (1 / np.log2(np.arange(longest) + 2.0)).astype(np.float32),
-            weights["cell_encoder.mix.norm.weight"],
-            weights["cell_encoder.mix.norm.bias"],
-            self.config.cell.layer_norm_eps,
-            pooled,
-        )
-        sums = pooled[:, :hidden] @ weights["cell_encoder.mix.hidden.weight"].T  # (rows, bag_size)
-        gelu(sums, weights["cell_encoder.mix.hidden.bias"], pooled)
-        return self._project("cell_projection", pooled)[: len(offsets) - 1]
 
     def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
         """Map pooled texts (n, text hidden) to unit features (n, embedding_dim), both float32."""
+        weight, bias = self._layer("text_projection")
         features = np.empty((len(pooled), self.config.embedding_dim), dtype=np.float32)
 
         def project_some(start: int, stop: int) -> None:
-            rows = np.zeros((_ROWS, pooled.shape[1]), dtype=np.float32)
-            rows[: stop - start] = pooled[start:stop]
-            features[start:stop] = self._project("text_projection", rows)[: stop - start]
+            project(pooled[start:stop], weight, bias, features[start:stop])
 
-        over_slices(project_some, len(features), size=_ROWS)
+        over_slices(project_some, len(features), size=_CELLS_PER_TASK)
         return features
 
-    def _project(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Apply a projection to `_ROWS` rows and bring them to unit norm."""
-        projected = rows @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
-        norms = np.linalg.norm(projected, axis=1, keepdims=True)
-        return projected / np.maximum(norms, _LEAST_NORM)
+    def _layer(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return weight, shape (n_inputs, n_outputs), and bias of a linear layer."""
+        return np.ascontiguousarray(self._weights[f"{name}.weight"].T), self._weights[
+            f"{name}.bias"
+        ]
 
     def pool_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return texts before the projection, as `LangCell.pool_texts`; this needs torch."""

@@ -35,8 +35,8 @@ def make_model() -> LangCell:
     )
     config = LangCellConfig(
         cell=CellEncoderConfig(
-            kind="bag", vocab_size=vocabulary.size, max_positions=6, hidden_size=20, n_heads=2,
-            n_layers=1, intermediate_size=16, bag_size=24,
+            kind="bag", vocab_size=vocabulary.size, max_positions=6, hidden_size=22, n_heads=2,
+            n_layers=1, intermediate_size=16, bag_size=25,
         ),
         matching=MatchingConfig(n_layers=1, hidden_size=8, n_heads=2, intermediate_size=16),
         embedding_dim=12,
@@ -116,16 +116,14 @@ def test_cells_are_what_the_formula_says(cells):
     np.testing.assert_allclose(got, [written_out(model, cell) for cell in cells], atol=1e-5)
 
 
-def test_a_cell_has_the_same_bits_in_its_place_and_the_same_vector_in_any(bag):
+def test_a_cell_has_the_same_bits_whatever_stands_beside_it(bag):
     cells = some_cells(300)
     together = bag.encode_tokens(*end_to_end(cells))
-    # In the same row of a slice, whatever comes after it.
-    assert (bag.encode_tokens(*end_to_end(cells[:20])) == together[:20]).all()
-    assert (bag.encode_tokens(*end_to_end(cells[256:])) == together[256:]).all()
-    # BLAS rounds the rows of a tile in different ways.
     order = np.random.default_rng(1).permutation(300)
     shuffled = bag.encode_tokens(*end_to_end([cells[place] for place in order]))
-    np.testing.assert_allclose(shuffled, together[order], atol=1e-6)
+    assert (shuffled == together[order]).all()
+    alone = [bag.encode_tokens(*end_to_end([cell])) for cell in cells[:20]]
+    assert (np.concatenate(alone) == together[:20]).all()
 
 
 def test_the_number_of_threads_changes_no_bit(bag):
@@ -191,8 +189,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     model = make_model()
     model.save_pretrained(tmp_path / "bag")
     config = tmp_path / "bag" / "config.json"
-    config.write_text(config.read_text().replace('"bag_size": 24', '"bag_size": 25'))
-    wrong = r"hidden.weight has shape \(24, 20\), expected \(25, 20\)"
+    config.write_text(config.read_text().replace('"bag_size": 25', '"bag_size": 26'))
+    wrong = r"hidden.weight has shape \(25, 22\), expected \(26, 22\)"
     with pytest.raises(ValueError, match=f"bag does not fit its config.json: .*{wrong}"):
         load_embedder(tmp_path / "bag")
     weights = tmp_path / "bag" / "model.safetensors"
