@@ -1,13 +1,12 @@
 """The compiled core of back-off: sum candidates up the ontology, keep the best term of each depth."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from langcell.rank_kernel import compiled
-from langcell.threads import thread_count
+from langcell.threads import over_slices
 
 if TYPE_CHECKING:
     from zeroshot.backoff import TermTree
@@ -63,7 +62,7 @@ def climb(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the most probable term that may be called at each depth, and how probable.
 
-    Plain threads do the work, as in `langcell.rank_kernel.rank_cells`; a cell's result depends on
+    Plain threads do the work (`langcell.threads.over_slices`); a cell's result depends on
     its own row alone.
 
     Parameters
@@ -100,11 +99,5 @@ def climb(
         best,
         leaf,
     )
-    with ThreadPoolExecutor(thread_count()) as pool:
-        tasks = [
-            pool.submit(climb_some, start, min(n_cells, start + _CELLS_PER_TASK))
-            for start in range(0, n_cells, _CELLS_PER_TASK)
-        ]
-        for task in tasks:
-            task.result()
+    over_slices(climb_some, n_cells, size=_CELLS_PER_TASK)
     return best_terms, best, leaf

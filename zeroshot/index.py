@@ -1,9 +1,11 @@
 """Which labels lie nearest to a cell: an exact FAISS index over label text features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import faiss
 import numpy as np
+
+from langcell.threads import over_slices
 
 # Every query has this many rows, padded with zeros: matrix products of one shape give a cell the
 # same bits whichever cells stand beside it.
@@ -69,8 +71,9 @@ class LabelIndex:
         k = min(k, len(self))
         similarities = np.empty((len(cell_features), k), dtype=np.float32)
         labels = np.empty((len(cell_features), k), dtype=np.int64)
-        for rows, queries in self._queries(cell_features):
-            found, places = self._flat.search(queries, k)
+        for start in range(0, len(cell_features), QUERY_ROWS):
+            rows = slice(start, min(start + QUERY_ROWS, len(cell_features)))
+            found, places = self._flat.search(self._queries(cell_features[rows]), k)
             n = rows.stop - rows.start
             order = np.lexsort((places[:n], -found[:n]), axis=1)
             similarities[rows] = np.take_along_axis(found[:n], order, axis=1)
@@ -85,20 +88,22 @@ class LabelIndex:
         float32, shape (n_cells, n_labels); hand in a block of cells at a time
         """
         found = np.empty((len(cell_features), len(self)), dtype=np.float32)
-        for rows, queries in self._queries(cell_features):
-            similarities = queries @ self._rows.T  # (rows, n_labels)
-            similarities -= similarities.max(axis=1, keepdims=True)
+
+        def score_some(start: int, stop: int) -> None:
+            similarities = self._queries(cell_features[start:stop]) @ self._rows.T
+            similarities -= similarities.max(axis=1, keepdims=True)  # (rows, n_labels)
             similarities *= np.float32(scale)
             # Terms in single precision, whose errors are of either sign, and their sum in double.
             normaliser = np.log(np.exp(similarities).sum(axis=1, dtype=np.float64))
             similarities -= normaliser[:, None].astype(np.float32)
-            found[rows] = similarities[: rows.stop - rows.start]
+            found[start:stop] = similarities[: stop - start]
+
+        over_slices(score_some, len(found), size=QUERY_ROWS)
         return found
 
-    def _queries(self, cell_features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        for start in range(0, len(cell_features), QUERY_ROWS):
-            rows = slice(start, min(start + QUERY_ROWS, len(cell_features)))
-            queries = np.zeros((QUERY_ROWS, self._rows.shape[1]), dtype=np.float32)
-            queries[: rows.stop - rows.start, :-1] = cell_features[rows]
-            queries[:, -1] = 1
-            yield rows, queries
+    def _queries(self, cell_features: np.ndarray) -> np.ndarray:
+        """Fill up the rows of at most QUERY_ROWS cells, and put a 1 behind each."""
+        queries = np.zeros((QUERY_ROWS, self._rows.shape[1]), dtype=np.float32)
+        queries[: len(cell_features), :-1] = cell_features
+        queries[:, -1] = 1
+        return queries

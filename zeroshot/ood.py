@@ -1,10 +1,9 @@
 """How unlike the training cells a cell is: its distance to the nearest of those that travel along."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from langcell.reference import ReferenceCells
+from langcell.threads import over_slices
 
 # Products of one shape give a cell the same bits whichever cells stand beside it.
 _QUERY_ROWS = 256
@@ -34,11 +33,7 @@ class OutlierScore:
     def __init__(self, reference: ReferenceCells) -> None:
         features = reference.features.astype(np.float32)
         self._features = features / np.linalg.norm(features, axis=1, keepdims=True)
-        nearest = np.empty(len(features), dtype=np.float64)
-        for rows, similarities in self._similarities(self._features):
-            places = np.arange(rows.start, rows.stop)
-            similarities[places - rows.start, places] = -np.inf  # not itself
-            nearest[rows] = similarities.max(axis=1)
+        nearest = self._nearest(self._features, without_themselves=True)
         self._typical, self._far = np.percentile(nearest, [_TYPICAL, _FAR])
 
     def __call__(self, cell_features: np.ndarray) -> np.ndarray:
@@ -52,15 +47,21 @@ class OutlierScore:
         -------
         float32, shape (n_cells,), rounded to three decimals
         """
-        nearest = np.empty(len(cell_features), dtype=np.float64)
-        for rows, similarities in self._similarities(cell_features):
-            nearest[rows] = similarities.max(axis=1)
         span = max(self._typical - self._far, 1e-6)
+        nearest = self._nearest(cell_features)
         return np.round((self._typical - nearest) / span, 3).astype(np.float32)
 
-    def _similarities(self, features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        for start in range(0, len(features), _QUERY_ROWS):
-            rows = slice(start, min(start + _QUERY_ROWS, len(features)))
+    def _nearest(self, features: np.ndarray, *, without_themselves: bool = False) -> np.ndarray:
+        """Return the similarity of the nearest training cell, float64, shape (n_cells,)."""
+        nearest = np.empty(len(features), dtype=np.float64)
+
+        def search_some(start: int, stop: int) -> None:
             queries = np.zeros((_QUERY_ROWS, features.shape[1]), dtype=np.float32)
-            queries[: rows.stop - rows.start] = features[rows]
-            yield rows, (queries @ self._features.T)[: rows.stop - rows.start]
+            queries[: stop - start] = features[start:stop]
+            similarities = (queries @ self._features.T)[: stop - start]
+            if without_themselves:
+                similarities[np.arange(stop - start), np.arange(start, stop)] = -np.inf
+            nearest[start:stop] = similarities.max(axis=1)
+
+        over_slices(search_some, len(features), size=_QUERY_ROWS)
+        return nearest

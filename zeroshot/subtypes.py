@@ -1,13 +1,12 @@
 """What a coarse label's probability says of its subtypes."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from langcell.rank_kernel import compiled
-from langcell.threads import thread_count
+from langcell.threads import over_slices
 from ontology.graph import Ontology
 
 SHARE = 0.25  # chosen on the validation studies, as the bundled models
@@ -64,13 +63,7 @@ class Subtypes:
         """
         passed = np.empty_like(log_probabilities)
         pass_some = partial(_pass_some, log_probabilities, self.pointers, self.above, share, passed)
-        with ThreadPoolExecutor(thread_count()) as pool:
-            tasks = [
-                pool.submit(pass_some, start, min(len(passed), start + _CELLS_PER_TASK))
-                for start in range(0, len(passed), _CELLS_PER_TASK)
-            ]
-            for task in tasks:
-                task.result()
+        over_slices(pass_some, len(passed), size=_CELLS_PER_TASK)
         return passed
 
 
