@@ -104,7 +104,7 @@ class GeneTable:
         """
         names = [str(name) for name in names]
         ids = [human_ensembl_id(name) for name in names]
-        found = self._find_all(names)
+        found = self._find_all(names, ids)
         self._refuse_other_species(names, [row for row, _ in found])
         rows = _settle(found)
         retired = (rows == _UNKNOWN) & np.array([bool(ensembl_id) for ensembl_id in ids], bool)
@@ -160,11 +160,12 @@ class GeneTable:
         replaced = self._tiers[1].get(ensembl_id, ())
         return replaced[0] if len(replaced) == 1 else _UNKNOWN
 
-    def _find_all(self, names: list[str]) -> list[tuple[int, int]]:
+    def _find_all(self, names: list[str], ids: list[str]) -> list[tuple[int, int]]:
+        """Return row and tier of each name, given the Ensembl id that it is, or ''."""
         present = set(names)
         found = []
-        for name in names:
-            row, tier = self._find((name,))
+        for name, ensembl_id in zip(names, ids, strict=True):
+            row, tier = self._find_one(name, ensembl_id)
             if row == _UNKNOWN:
                 base = without_unique_suffix(name)
                 row, tier = self._find((base,) if base in present else tuple(spellings(name)))
@@ -174,11 +175,19 @@ class GeneTable:
     def _find(self, candidates: Sequence[str]) -> tuple[int, int]:
         """Return row and tier (symbol, previous, alias) of the first spelling that is known."""
         for spelling in candidates:
-            if ensembl_id := human_ensembl_id(spelling):
-                return self._row_of_id(ensembl_id), 0
-            for tier, index in enumerate(self._tiers):
-                if spelling in index:
-                    return self._pick(index[spelling]), tier
+            ensembl_id = human_ensembl_id(spelling)
+            row, tier = self._find_one(spelling, ensembl_id)
+            if ensembl_id or row != _UNKNOWN:
+                return row, tier
+        return _UNKNOWN, 0
+
+    def _find_one(self, name: str, ensembl_id: str) -> tuple[int, int]:
+        """Return row and tier of a name as it stands."""
+        if ensembl_id:
+            return self._row_of_id(ensembl_id), 0
+        for tier, index in enumerate(self._tiers):
+            if name in index:
+                return self._pick(index[name]), tier
         return _UNKNOWN, 0
 
     def _pick(self, rows: tuple[int, ...]) -> int:
@@ -212,8 +221,9 @@ def _index(column: list[str]) -> dict[str, tuple[int, ...]]:
     index: dict[str, tuple[int, ...]] = {}
     for row, names in enumerate(column):
         if names:
-            for name in names.split("|"):
-                index[name] = (*index.get(name, ()), row)
+            for name in names.split("|") if "|" in names else (names,):
+                rows = index.get(name)
+                index[name] = (row,) if rows is None else (*rows, row)
     return index
 
 

@@ -10,7 +10,6 @@ _REFERENCE = re.compile(
     r"\s*[(\[][^()\[\]]*(?:\b(?:PMID|DOI|doi|ISBN|GOC|CL|UBERON|GO|PR)[:_]|https?://)[^()\[\]]*[)\]]"
 )
 _AUTHOR_YEAR = re.compile(r"\s*[(\[][^()\[\]]*\b(?:1[89]|20)\d\d[a-z]?[)\]]\s*$")
-_SPACE = re.compile(r"\s+")
 _SPACE_BEFORE_STOP = re.compile(r" (?=[.,;](?:\s|$))")
 
 
@@ -54,9 +53,13 @@ def clean_definition(text: str) -> str:
     >>> clean_definition("A cell  of the gut (Furness 2018, PMID:1234). [GOC:tfm]")
     'A cell of the gut.'
     """
-    text = _REFERENCE.sub("", text)
-    text = _SPACE.sub(" ", text.replace("`", "").replace("\u200b", "")).strip()
-    text = _AUTHOR_YEAR.sub("", text)
+    # Patterns that start with any space are slow, and most definitions have no bracket.
+    has_brackets = "(" in text or "[" in text
+    if has_brackets:
+        text = _REFERENCE.sub("", text)
+    text = " ".join(text.replace("`", "").replace("\u200b", "").split())
+    if has_brackets:
+        text = _AUTHOR_YEAR.sub("", text)
     return _SPACE_BEFORE_STOP.sub("", text)
 
 
