@@ -7,8 +7,9 @@ import numpy as np
 
 from langcell.threads import over_slices
 
-# Every query has this many rows, padded with zeros: matrix products of one shape give a cell the
-# same bits whichever cells stand beside it.
+# Every query has this many rows, padded with zeros: matrix products of one shape give a row the
+# same bits whatever the other rows hold. In another row a cell's differ by rounding, as BLAS sums the
+# rows of a tile in different orders.
 QUERY_ROWS = 256
 
 
