@@ -1,20 +1,17 @@
 """The compiled core of back-off: sum candidates up the ontology, keep the best term of each depth."""
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from langcell.rank_kernel import compiled
 from langcell.threads import over_slices
+from zeroshot.lanes import LANES, add_upward, load_lanes
 
 if TYPE_CHECKING:
     from zeroshot.backoff import TermTree
 
 _CELLS_PER_TASK = 128
-# A candidate this much less probable than the best changes no sum in the fifth decimal, even with
-# all the others like it.
-_NEGLIGIBLE = 1e-9
 # Terms above the very same candidates have the same probability but for rounding: then the first
 # of them is taken, in whatever order the candidates were summed.
 _TIE = 1e-12
@@ -22,8 +19,7 @@ _TIE = 1e-12
 
 @compiled
 def _climb_some(
-    log_probabilities: np.ndarray,
-    sharpness: float,
+    shares: np.ndarray,
     pointers: np.ndarray,
     above: np.ndarray,
     depths: np.ndarray,
@@ -32,29 +28,30 @@ def _climb_some(
     best_terms: np.ndarray,
     best: np.ndarray,
     leaf: np.ndarray,
-    first_cell: int,
-    last_cell: int,
 ) -> None:
-    """Fill the rows of some cells in `best_terms`, `best` and `leaf`."""
-    sums = np.empty(len(depths), np.float64)
-    n_candidates = log_probabilities.shape[1]
-    for cell in range(first_cell, last_cell):
-        highest = log_probabilities[cell].max()
+    """Fill `best_terms`, `best` and `leaf`, a row a cell, from what the candidates hold."""
+    n_cells, n_candidates = shares.shape
+    own = np.empty((n_candidates, LANES), np.float64)
+    sums = np.empty((len(depths), LANES), np.float64)
+    totals = np.empty(LANES, np.float64)
+    for first in range(0, n_cells, LANES):
+        n_loaded = load_lanes(shares, first, own)
         sums[:] = 0.0
-        total = 0.0
+        totals[:] = 0.0
+        add_upward(own, pointers, above, sums)
         for candidate in range(n_candidates):
-            share = np.exp(sharpness * (log_probabilities[cell, candidate] - highest))
-            if share > _NEGLIGIBLE:
-                total += share
-                for place in range(pointers[candidate], pointers[candidate + 1]):
-                    sums[above[place]] += share
+            for lane in range(LANES):
+                totals[lane] += own[candidate, lane]
         for term in range(len(depths)):
-            probability = min(1.0, sums[term] / total)
             depth = depths[term]
-            if is_callable[term] and probability > best[cell, depth] + _TIE:
-                best[cell, depth] = probability
-                best_terms[cell, depth] = term
-        leaf[cell] = min(1.0, sums[leaf_terms[cell]] / total)
+            if is_callable[term]:
+                for lane in range(n_loaded):
+                    probability = min(1.0, sums[term, lane] / totals[lane])
+                    if probability > best[first + lane, depth] + _TIE:
+                        best[first + lane, depth] = probability
+                        best_terms[first + lane, depth] = term
+        for lane in range(n_loaded):
+            leaf[first + lane] = min(1.0, sums[leaf_terms[first + lane], lane] / totals[lane])
 
 
 def climb(
@@ -86,18 +83,20 @@ def climb(
     best_terms = np.full((n_cells, tree.n_depths), -1, np.int32)
     best = np.zeros((n_cells, tree.n_depths), np.float64)
     leaf = np.empty(n_cells, np.float64)
-    climb_some = partial(
-        _climb_some,
-        log_probabilities,
-        1 / temperature,
-        tree.above.indptr,
-        tree.above.indices,
-        tree.depths,
-        tree.is_callable,
-        leaf_terms,
-        best_terms,
-        best,
-        leaf,
-    )
+
+    def climb_some(start: int, stop: int) -> None:
+        scaled = log_probabilities[start:stop] / np.float32(temperature)
+        _climb_some(
+            np.exp(scaled - scaled.max(axis=1, keepdims=True)),
+            tree.above.indptr,
+            tree.above.indices,
+            tree.depths,
+            tree.is_callable,
+            leaf_terms[start:stop],
+            best_terms[start:stop],
+            best[start:stop],
+            leaf[start:stop],
+        )
+
     over_slices(climb_some, n_cells, size=_CELLS_PER_TASK)
     return best_terms, best, leaf

@@ -1,13 +1,13 @@
 """What a coarse label's probability says of its subtypes."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from langcell.rank_kernel import compiled
 from langcell.threads import over_slices
 from ontology.graph import Ontology
+from zeroshot.lanes import LANES, add_downward, add_upward, load_lanes
 
 SHARE = 0.25  # chosen on the validation studies, as the bundled models
 _LEAST_BELOW = 1e-6  # subtypes that hold less than this are no answer to which of them it is
@@ -62,40 +62,43 @@ class Subtypes:
             float32, shape (n_cells, n_candidates).
         """
         passed = np.empty_like(log_probabilities)
-        pass_some = partial(_pass_some, log_probabilities, self.pointers, self.above, share, passed)
+
+        def pass_some(start: int, stop: int) -> None:
+            own = log_probabilities[start:stop]
+            factors = np.empty_like(own)
+            _grow(np.exp(own), self.pointers, self.above, share, factors)
+            passed[start:stop] = own + np.log(factors)
+
         over_slices(pass_some, len(passed), size=_CELLS_PER_TASK)
         return passed
 
 
 @compiled
-def _pass_some(
-    log_probabilities: np.ndarray,
+def _grow(
+    probabilities: np.ndarray,
     pointers: np.ndarray,
     above: np.ndarray,
     share: float,
-    passed: np.ndarray,
-    first_cell: int,
-    last_cell: int,
+    factors: np.ndarray,
 ) -> None:
-    """Fill the rows of some cells in `passed`."""
-    n_candidates = log_probabilities.shape[1]
-    own = np.empty(n_candidates, np.float64)
-    below = np.empty(n_candidates, np.float64)
-    given = np.empty(n_candidates, np.float64)
-    for cell in range(first_cell, last_cell):
+    """Fill in by what factor each probability grows, float32, shape (n_cells, n_candidates)."""
+    n_cells, n_candidates = probabilities.shape
+    own = np.empty((n_candidates, LANES), np.float64)
+    below, given, grown = np.empty_like(own), np.empty_like(own), np.empty_like(own)
+    for first in range(0, n_cells, LANES):
+        n_loaded = load_lanes(probabilities, first, own)
         below[:] = 0.0
+        add_upward(own, pointers, above, below)
         for candidate in range(n_candidates):
-            own[candidate] = np.exp(np.float64(log_probabilities[cell, candidate]))
-            for place in range(pointers[candidate], pointers[candidate + 1]):
-                below[above[place]] += own[candidate]
-        for candidate in range(n_candidates):
-            has_subtypes = below[candidate] > _LEAST_BELOW
-            given[candidate] = share * own[candidate] / below[candidate] if has_subtypes else 0.0
-        for candidate in range(n_candidates):
-            factor = 1.0 - share if below[candidate] > _LEAST_BELOW else 1.0
-            for place in range(pointers[candidate], pointers[candidate + 1]):
-                factor += given[above[place]]
-            # With a share of 1 a label may keep nothing: the least that float32 holds.
-            passed[cell, candidate] = log_probabilities[cell, candidate] + np.log(
-                max(factor, 1e-30)
-            )
+            for lane in range(LANES):
+                held = below[candidate, lane]
+                has_subtypes = held > _LEAST_BELOW
+                given[candidate, lane] = (
+                    share * own[candidate, lane] / held if has_subtypes else 0.0
+                )
+                grown[candidate, lane] = 1.0 - share if has_subtypes else 1.0
+        add_downward(given, pointers, above, grown)
+        for lane in range(n_loaded):
+            for candidate in range(n_candidates):
+                # With a share of 1 a label may keep nothing: the least that float32 holds.
+                factors[first + lane, candidate] = max(grown[candidate, lane], 1e-30)
