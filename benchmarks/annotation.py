@@ -29,7 +29,7 @@ from langcell.output_file import check_output, replaced_file
 from langcell.threads import set_threads
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
-from zeroshot.annotator import AnnotateOptions
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.text_states import cache_folder
 
 

@@ -11,12 +11,13 @@ from langcell.counts import open_counts
 from langcell.embed import embed_cells
 from langcell.model import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.candidates import (
     CandidateSet,
     own_candidates,
     part_of_ontology,
 )
+from zeroshot.cell_scorer import CellScorer
 
 _CHOICE = 100  # so many candidates are a choice, as `--labels` makes it; more are an ontology's
 

@@ -26,7 +26,7 @@ from langcell.embed import CellEmbeddings
 from langcell.model import LangCell
 from langcell.threads import set_threads
 from ontology.graph import Ontology
-from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.backoff import make_ladder
 from zeroshot.calibration import UNCALIBRATED, Regime
 from zeroshot.calibration_fit import (
@@ -39,6 +39,7 @@ from zeroshot.calibration_fit import (
     make_ladders,
 )
 from zeroshot.candidates import all_candidates, own_candidates
+from zeroshot.cell_scorer import CellScorer
 
 SPACES = ("all", "own")
 LEVEL = 0.9

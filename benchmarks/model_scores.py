@@ -8,9 +8,10 @@ from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from langcell.embed import CellEmbeddings, embed_cells
 from langcell.model import LangCell
-from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.candidates import CandidateSet
+from zeroshot.cell_scorer import CellScorer
 
 _BATCH = 256  # cells; a bag of genes is fastest with many
 

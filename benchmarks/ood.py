@@ -25,9 +25,10 @@ from langcell.embed import embed_cells
 from langcell.model import LangCell
 from langcell.threads import set_threads
 from ontology.graph import Ontology
-from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.candidates import all_candidates
+from zeroshot.cell_scorer import CellScorer
 from zeroshot.ood import OutlierScore
 
 _CELLS = 400  # of each kind and file

@@ -30,7 +30,7 @@ from langcell.model import LangCell
 from langcell.threads import set_threads
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
-from zeroshot.annotator import AnnotateOptions
+from zeroshot.annotate_options import AnnotateOptions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -33,8 +33,9 @@ from langcell.counts import open_counts
 from langcell.model import LangCell
 from langcell.threads import set_threads
 from ontology.graph import Ontology
-from zeroshot.annotator import AnnotateOptions, CellScorer, annotate_blocks
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
+from zeroshot.cell_scorer import CellScorer, annotate_blocks
 from zeroshot.cell_scores import CellScores
 from zeroshot.cluster_consensus import cluster_consensus
 from zeroshot.clusters import CELLS_PER_CLUSTER, make_clusters

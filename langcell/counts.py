@@ -74,16 +74,19 @@ class CountMatrix:
         """Read the cell names; object array, shape (n_cells,)."""
         return self._read_obs_names()
 
-    def blocks(self, rows: int = 1024) -> Iterator[CountBlock]:
-        """Yield all cells in order, `rows` at a time.
+    def blocks(
+        self, rows: int = 1024, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[CountBlock]:
+        """Yield the cells from start to stop in order, all of them by default, `rows` at a time.
 
         Raises
         ------
         ValueError
             At the first cell with a negative, missing or (for raw counts) non-integer value.
         """
-        for start in range(0, self.n_cells, rows):
-            yield self.read(start, min(start + rows, self.n_cells))
+        stop = self.n_cells if stop is None else stop
+        for first in range(start, stop, rows):
+            yield self.read(first, min(first + rows, stop))
 
     def read(self, start: int, stop: int) -> CountBlock:
         """Read cells start to stop; raises as `blocks` does."""

@@ -57,6 +57,8 @@ def embed_cells(
     states: bool = False,
     check_coverage: bool = True,
     progress: Callable[[int], None] | None = None,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[CellEmbeddings]:
     """Embed the cells of a count matrix, block by block in their order.
 
@@ -77,10 +79,15 @@ def embed_cells(
         Judge first how much of the file is known; see `RankTokenizer.coverage`.
     progress
         Called with the number of cells of each block once it is done.
+    start, stop
+        Cells to embed, all by default; start is a multiple of `BLOCK_CELLS`, so that batches are
+        those of a run over all cells.
     """
     embed_block = _block_embedder(model, batch_size, states)
     tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
-    for block in tokenizer.tokenize(matrix, rows=BLOCK_CELLS, check_coverage=check_coverage):
+    for block in tokenizer.tokenize(
+        matrix, rows=BLOCK_CELLS, check_coverage=check_coverage, start=start, stop=stop
+    ):
         for embedded in embed_block(block):
             yield embedded
             if progress is not None:

@@ -58,15 +58,18 @@ def cell_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _plain_lines(doing: str) -> Callable[[int, int], None]:
-    started = shown = time.monotonic()
+    begun: tuple[float, int] | None = None  # when, and what an interrupted run had done
+    shown = 0.0
 
     def show(done: int, n_cells: int) -> None:
-        nonlocal shown
+        nonlocal begun, shown
         now = time.monotonic()
-        if now - shown < _SECONDS_BETWEEN_LINES:
+        if begun is None:
+            begun, shown = (now, done), now
+        if now - shown < _SECONDS_BETWEEN_LINES or done == begun[1]:
             return
         shown = now
-        rate = done / (now - started)
+        rate = (done - begun[1]) / (now - begun[0])
         left = timedelta(seconds=round((n_cells - done) / rate))
         print(
             f"{doing}: {done:,} of {n_cells:,} cells, {rate:,.0f} cells/s, {left} left",

@@ -128,12 +128,18 @@ class RankTokenizer:
         )
 
     def tokenize(
-        self, matrix: "CountMatrix", *, rows: int = 1024, check_coverage: bool = True
+        self,
+        matrix: "CountMatrix",
+        *,
+        rows: int = 1024,
+        check_coverage: bool = True,
+        start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[TokenBlock]:
-        """Tokenise a matrix block by block, after checking its coverage.
+        """Tokenise the cells of a matrix from start to stop, after checking its coverage.
 
-        Empty cells give empty sequences and one warning. A caller that has called `coverage`
-        already leaves the check out.
+        Blocks have `rows` cells. Empty cells give empty sequences and one warning. A caller that
+        has called `coverage` already leaves the check out.
 
         Raises
         ------
@@ -152,7 +158,7 @@ class RankTokenizer:
                 stacklevel=2,
             )
         n_empty = 0
-        for counts in matrix.blocks(rows):
+        for counts in matrix.blocks(rows, start=start, stop=stop):
             block = self.tokenize_csr(counts.counts, genes, counts.totals, start=counts.start)
             n_empty += int((np.diff(block.offsets) == 0).sum())
             yield block

@@ -27,7 +27,8 @@ from langcell.model import LangCell
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
 from pretrain.config import Recipe
-from zeroshot.annotator import AnnotateOptions, annotate
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotator import annotate
 from zeroshot.candidates import own_candidates
 
 B, CD4, CD8, T = "CL:0000236", "CL:0000624", "CL:0000625", "CL:0000084"

@@ -12,8 +12,9 @@ from scipy.io import mmwrite
 from langcell.counts import open_counts
 from langcell.model import LangCell
 from langcell.tokenizer import RankTokenizer
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotations import Slots
-from zeroshot.annotator import AnnotateOptions, annotate
+from zeroshot.annotator import annotate
 from zeroshot.calibration import Calibration, Regime
 
 OWN = ["B cell", "T cells", "CL:0000576", "text: a cell that glows"]

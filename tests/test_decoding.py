@@ -10,7 +10,8 @@ import pytest
 
 import zeroshot
 from langcell.model import LangCell
-from zeroshot.annotator import AnnotateOptions, annotate
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotator import annotate
 from zeroshot.decode_options import DecodeOptions, read_strength
 from zeroshot.decoding import decode
 

@@ -13,7 +13,8 @@ from benchmarks.model_scores import candidate_scores
 from langcell.model import LangCell
 from ontology.graph import Ontology
 from ontology.tissue_prior import TissuePrior
-from zeroshot.annotator import AnnotateOptions, annotate
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotator import annotate
 from zeroshot.candidates import all_candidates
 from zeroshot.tissue import STRENGTH, TissueWeights, weigh_by_tissue
 

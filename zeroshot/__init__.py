@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zeroshot.annotate_options import AnnotateOptions as AnnotateOptions
     from zeroshot.annotations import Annotations as Annotations
-    from zeroshot.annotator import AnnotateOptions as AnnotateOptions
     from zeroshot.annotator import annotate as annotate
     from zeroshot.calibration import Calibration as Calibration
     from zeroshot.calibration_fit import calibrate as calibrate
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
 _HOMES = {
-    "AnnotateOptions": "zeroshot.annotator",
+    "AnnotateOptions": "zeroshot.annotate_options",
     "Annotations": "zeroshot.annotations",
     "Calibration": "zeroshot.calibration",
     "CandidateSet": "zeroshot.candidates",

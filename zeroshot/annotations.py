@@ -122,7 +122,7 @@ class AnnotationBlock:
     Attributes
     ----------
     start: row of the first
-    features: float32, shape (n_cells, embedding_dim)
+    features: float32, shape (n_cells, embedding_dim), or (n_cells, 0) where no output wants them
     scores: best candidates
     calls: after back-off
     ood: how unlike the training cells each is, float32, shape (n_cells,)
@@ -149,6 +149,7 @@ class Annotations:
     ood: how unlike the training cells each is, float32, shape (n_cells,)
     coverage: how much of the file's genes the model knows
     seconds: time that embedding, scoring and writing took
+    n_resumed: cells that an interrupted run had annotated before
     details: what goes to uns: model, ontology, candidates, counts, calibration, parameters
     """
 
@@ -162,6 +163,7 @@ class Annotations:
     ood: np.ndarray
     coverage: "Coverage"
     seconds: float
+    n_resumed: int
     details: dict[str, Any]
 
     @property

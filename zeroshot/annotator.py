@@ -1,82 +1,45 @@
 """From counts to named cells, one block of cells at a time."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from langcell.counts import CountMatrix, open_counts
-from langcell.embed import CellEmbeddings, embed_cells
 from langcell.embedder import Embedder, load_embedder
 from langcell.tokenizer import Coverage, RankTokenizer
 from langcell.version import __version__
 from ontology.graph import Ontology
-from zeroshot.annotations import AnnotationBlock, Annotations, Slots
-from zeroshot.backoff import Calls, TermTree, back_off, make_ladder
-from zeroshot.calibration import Calibration, model_calibration
-from zeroshot.candidates import (
-    CandidateSet,
-    all_candidates,
-    candidate_features,
-    candidate_offsets,
-    own_candidates,
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotation_job import annotation_job
+from zeroshot.annotations import Annotations, Slots
+from zeroshot.backoff import Calls
+from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
+from zeroshot.cell_scorer import CellScorer, Progress, annotate_pending
+from zeroshot.partial_results import (
+    FolderResults,
+    MemoryResults,
+    PartialResults,
+    open_results,
+    partial_folder,
 )
-from zeroshot.index import LabelIndex
-from zeroshot.ood import OutlierScore
-from zeroshot.scores import RETRIEVED, Scores, best_scores
-from zeroshot.tissue import MODES, weigh_by_tissue
+from zeroshot.records import RecordLayout
+from zeroshot.tissue import weigh_by_tissue
 from zeroshot.writers import AnnotationWriter, check_annotation_output, open_writer
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-Progress = Callable[[int, int], None]  # cells done so far, and all cells
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnotateOptions:
-    """How to annotate."""
-
-    layer: str | None = None  # of the counts; found without
-    allow_normalized: bool = False  # accept values that look like log1p or CPM
-    device: str = "cpu"  # of a model that is given by name
-    batch_size: int | None = None  # chosen for the device by default
-    top_k: int = 10  # candidates a cell whose scores are kept
-    rerank: int = 0  # candidates a cell that the matching head looks at; 0 leaves it out
-    rerank_weight: float = 1.0  # of the head's opinion beside the similarity
-    confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
-    calibration: Calibration | None = None  # in place of the model's own
-    key_added: str = "langcell"  # what the names of all results begin with
-    overwrite: bool = False  # replace an output or results that are there already
-    inplace: bool = False  # add the results to the input h5ad itself
-    tissue: str | None = None  # UBERON name or id of the cells, or "auto" for those in obs
-    tissue_mode: str = "weigh"  # candidates by the tissue, or "restrict" them to it
-    tissue_obo: str | Path | None = None  # release whose relations say where a type belongs
-
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.rerank == 1 or self.rerank < 0:
-            raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
-        if self.tissue_mode not in MODES:
-            raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}")
-        if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
-            raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
 
 
 def annotate(
     source: "AnnData | str | Path",
     *,
     model: "Embedder | str | Path" = "mini-fast",
+    model_name: str = "in memory",
     labels: Sequence[str] | None = None,
     out: str | Path | None = None,
     options: AnnotateOptions | None = None,
@@ -85,12 +48,15 @@ def annotate(
     """Name the cells of a file, or of an AnnData in memory.
 
     A cell's call does not depend on which other cells are there. Peak memory does not depend on
-    the number of cells when `source` is a file.
+    the number of cells when `source` is a file, but for 24 bytes a cell and its name. A run that
+    is interrupted before it has written its output leaves what it has in a folder beside it
+    (`zeroshot.partial_results.partial_folder`), and the same call goes on from there.
 
     Parameters
     ----------
     source: .h5ad, .zarr, 10x .h5, 10x folder, or AnnData; an AnnData gets the results written to it
     model: a model, or the name, folder or hub id of one
+    model_name: what to call a model that is given loaded
     labels: candidates as in `zeroshot.candidates.own_candidates`; all cell types by default
     out: file to write, .h5ad, .csv or .parquet; nothing is written without
     options: how to annotate
@@ -103,40 +69,90 @@ def annotate(
         output is left behind.
     """
     options = options or AnnotateOptions()
+    has_folder = isinstance(source, str | Path) and (out is not None or options.inplace)
+    if options.is_distributed and not has_folder:
+        raise ValueError(
+            "several devices meet in a folder beside a file: give source and out paths"
+        )
     slots, target = Slots(key=options.key_added), None if out is None else Path(out)
     ontology = Ontology.bundled()
     candidates = own_candidates(labels, ontology) if labels else all_candidates(ontology)
     candidates = with_tissue(source, candidates, options, ontology)
-    with ExitStack() as written:  # left after the counts are closed: --inplace writes to that file
+    with ExitStack() as kept:  # left after the counts are closed: --inplace writes to that file
         with open_counts(
             source, layer=options.layer, allow_normalized=options.allow_normalized
         ) as matrix:
             check_annotation_output(
                 source, target, slots, overwrite=options.overwrite, inplace=options.inplace
             )
-            name = str(model) if isinstance(model, str | Path) else "in memory"
             if isinstance(model, str | Path):
+                model_name = str(model)
                 model = load_embedder(model, device=options.device, states=options.rerank > 0)
             tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
             coverage = tokenizer.coverage(matrix)
-            writer = written.enter_context(
-                open_writer(source, matrix, target, slots, inplace=options.inplace)
-            )
             started = time.monotonic()
             scorer = CellScorer(model, candidates, options)
-            blocks = annotate_blocks(scorer, matrix, check_coverage=False)
+            results = kept.enter_context(_open_results(source, target, matrix, scorer))
+            n_resumed = matrix.n_cells - sum(map(len, results.pending()))
+            _compute(results, scorer, matrix, progress)
+            writer = kept.enter_context(
+                open_writer(source, matrix, target, slots, inplace=options.inplace)
+            )
             annotations = Annotations(
                 slots=slots,
                 cell_names=matrix.obs_names,
                 candidates=candidates,
                 tree=scorer.tree,
                 coverage=coverage,
-                **_stream(blocks, matrix.n_cells, writer, progress),
+                **_hand_on(results, writer),
                 seconds=time.monotonic() - started,
-                details=_details(scorer, name, matrix, coverage, ontology),
+                n_resumed=n_resumed,
+                details=_details(scorer, model_name, matrix, coverage, ontology),
             )
             writer.finish(annotations)
     return annotations
+
+
+def _compute(
+    results: PartialResults, scorer: CellScorer, matrix: CountMatrix, progress: Progress | None
+) -> None:
+    """Annotate what is pending, in this process or in several."""
+    if not scorer.options.is_distributed:
+        annotate_pending(results, scorer, matrix, progress)
+        return
+    # With Lightning, which takes seconds to import.
+    from zeroshot.distributed import annotate_over_devices
+
+    assert isinstance(results, FolderResults), "options were checked"
+    annotate_over_devices(results, scorer, matrix, progress)
+
+
+@contextmanager
+def _open_results(
+    source: "AnnData | str | Path", target: Path | None, matrix: CountMatrix, scorer: CellScorer
+) -> Iterator[PartialResults]:
+    """Open where results go until they are written: beside a file that is to be written."""
+    is_file, inplace = isinstance(source, str | Path), scorer.options.inplace
+    wants_features = target is None and (not is_file or inplace)
+    wants_features |= target is not None and target.suffix == ".h5ad"
+    layout = RecordLayout(
+        candidate_ids=scorer.candidates.keys,
+        n_kept=scorer.n_kept,
+        width=scorer.model.config.embedding_dim if wants_features else 0,
+    )
+    if not isinstance(source, str | Path) or (target is None and not inplace):
+        yield MemoryResults(layout, matrix.n_cells)
+        return
+    output = target or Path(source)
+    if scorer.options.is_distributed:
+        from zeroshot.distributed import is_first_process
+
+        if not is_first_process():  # the folder is the first one's to make and to remove
+            yield FolderResults(partial_folder(output), layout, matrix.n_cells)
+            return
+    job = annotation_job(Path(source), matrix, scorer, width=layout.width)
+    with open_results(output, job, layout, matrix.n_cells) as results:
+        yield results
 
 
 def with_tissue(
@@ -160,136 +176,21 @@ def with_tissue(
     return replace(candidates, tissue=weights)
 
 
-def _stream(
-    blocks: Iterator[AnnotationBlock],
-    n_cells: int,
-    writer: AnnotationWriter,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """Hand each block to the writer; keep what `Annotations` says of each cell."""
+def _hand_on(results: PartialResults, writer: AnnotationWriter) -> dict[str, Any]:
+    """Hand each block to the writer; return what `Annotations` says of each cell."""
+    n_cells = results.n_cells
     best = np.empty(n_cells, dtype=np.int32)
     terms = np.empty(n_cells, dtype=np.int32)
     margin, confidence, leaf_confidence, ood = np.empty((4, n_cells), dtype=np.float32)
-    for block in blocks:
-        rows = slice(block.start, block.start + len(block.features))
+    for block in results.blocks():
+        rows = slice(block.start, block.start + len(block.ood))
         best[rows], margin[rows] = block.scores.best, block.scores.margin
         terms[rows], ood[rows] = block.calls.terms, block.ood
         confidence[rows] = block.calls.confidence
         leaf_confidence[rows] = block.calls.leaf_confidence
         writer.add(block)
-        if progress is not None:
-            progress(rows.stop, n_cells)
     calls = Calls(terms=terms, confidence=confidence, leaf_confidence=leaf_confidence)
     return {"best": best, "margin": margin, "calls": calls, "ood": ood}
-
-
-def annotate_blocks(
-    scorer: "CellScorer", matrix: CountMatrix, *, check_coverage: bool = True
-) -> Iterator[AnnotationBlock]:
-    """Embed and score cells, block by block, in the order of the matrix."""
-    for cells in embed_cells(
-        scorer.model,
-        matrix,
-        batch_size=scorer.options.batch_size,
-        states=scorer.needs_states,
-        check_coverage=check_coverage,
-    ):
-        yield scorer.annotate(cells)
-
-
-class CellScorer:
-    """Scores embedded cells against candidates and calls them.
-
-    Retrieval first, then reranking where it is wanted, then back-off.
-
-    Parameters
-    ----------
-    model: that embedded the cells
-    candidates: the labels to choose from
-    options: `top_k`, `rerank`, `rerank_weight`, `confidence` and `calibration` are read
-    """
-
-    def __init__(self, model: Embedder, candidates: CandidateSet, options: AnnotateOptions) -> None:
-        self.model = model
-        self.candidates = candidates
-        self.options = options
-        self.calibration = options.calibration or model_calibration(model.calibration, model.sha256)
-        self.regime = self.calibration.regime(is_choice=candidates.is_choice)
-        features = candidate_features(candidates, model)
-        offsets = candidate_offsets(candidates, features, model)
-        self._index = LabelIndex(features, candidates.keys, offsets)
-        self._scale = model.scale.item()
-        self._top_k = max(options.top_k, options.rerank)
-        self._reranker = None
-        if options.rerank:
-            # With torch, which nothing else here needs.
-            from langcell.model import LangCell
-            from zeroshot.rerank import Reranker
-
-            assert isinstance(model, LangCell), "load_embedder(states=True) brings one"
-            k = min(options.rerank, len(candidates))
-            self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
-
-    @cached_property
-    def tree(self) -> TermTree:
-        """Terms that cells may be called after back-off."""
-        return TermTree.of(self.candidates, Ontology.bundled())
-
-    @cached_property
-    def _outlier_score(self) -> OutlierScore | None:
-        return OutlierScore(self.model.reference) if self.model.reference is not None else None
-
-    @property
-    def needs_states(self) -> bool:
-        """Tell whether cells must come with their token states."""
-        return self._reranker is not None
-
-    def __call__(self, cells: CellEmbeddings) -> Scores:
-        """Score a block of cells; with reranking they must have their states."""
-        return self.score_all(cells)[0]
-
-    def score_all(self, cells: CellEmbeddings) -> tuple[Scores, np.ndarray]:
-        """Score a block of cells; return the best, and log-probabilities of all candidates too.
-
-        This is the one place where similarities become log-probabilities: (n_cells, n_candidates),
-        float32, those of reranked candidates as reranking left them.
-        """
-        everything = self._index.log_probabilities(cells.features, self._scale)
-        tissue, subtypes = self.candidates.tissue, self.candidates.subtypes
-        if tissue is not None:
-            everything = tissue.weigh(everything, cells.start)
-        if subtypes is not None:
-            everything = subtypes.pass_down(everything)
-        scores = best_scores(
-            cells.features,
-            self._index,
-            everything,
-            top_k=self._top_k,
-            # Of the nearest many may not be of the tissue.
-            retrieved=RETRIEVED if tissue is None else 8 * RETRIEVED,
-        )
-        if self._reranker is None:
-            return scores, everything
-        if cells.cells is None:
-            raise ValueError("reranking needs cell states: embed_cells(..., states=True)")
-        scores = self._reranker.rerank(scores, cells.cells)
-        np.put_along_axis(everything, scores.candidates, scores.log_probabilities, axis=1)
-        return scores, everything
-
-    def annotate(self, cells: CellEmbeddings) -> AnnotationBlock:
-        """Score and call a block of cells."""
-        scores, everything = self.score_all(cells)
-        ladder = make_ladder(
-            everything, self.tree, scores.best, temperature=self.regime.temperature
-        )
-        ood = np.full(len(cells.features), np.nan, dtype=np.float32)
-        return AnnotationBlock(
-            start=cells.start,
-            features=cells.features,
-            scores=scores,
-            calls=back_off(ladder, self.regime, level=self.options.confidence),
-            ood=self._outlier_score(cells.features) if self._outlier_score else ood,
-        )
 
 
 def _details(
@@ -300,6 +201,7 @@ def _details(
     return {
         "version": __version__,
         "source": matrix.label,
+        **({"command": options.command} if options.command else {}),
         "model": name,
         "model_sha256": model.sha256,
         "ontology_release": ontology.release,
@@ -313,7 +215,11 @@ def _details(
             for key, value in asdict(coverage).items()
             if isinstance(value, int | float | str)
         },
-        **({"tissue": candidates.tissue.details()} if candidates.tissue else {}),
+        **(
+            {"tissue": {"given": options.tissue, **candidates.tissue.details()}}
+            if candidates.tissue
+            else {}
+        ),
         "scores": "probability among all candidates; the best of each cell are stored",
         "calibration": {
             "id": scorer.calibration.identifier,

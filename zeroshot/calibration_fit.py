@@ -12,10 +12,11 @@ from langcell.embed import CellEmbeddings, embed_cells
 from langcell.model import LangCell
 from ontology.graph import Ontology
 from zeroshot.agreement import read_obs_column, resolve_truth
-from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.backoff import Ladder, make_ladder
 from zeroshot.calibration import UNCALIBRATED, Calibration, Regime
 from zeroshot.candidates import all_candidates, own_candidates
+from zeroshot.cell_scorer import CellScorer
 
 # Chosen on the validation studies: above 1, because a model that learnt from own labels alone is
 # too sure of cells whose type it has never seen.

@@ -1,9 +1,11 @@
 """The command `langcell zeroshot`."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 EXAMPLE = """Name the cells of a file with Cell Ontology terms, without labels of your own.
 
@@ -15,12 +17,41 @@ langcell_leaf_confidence and langcell_margin, the best single term; langcell_ood
 training cells a cell is. X_langcell and langcell_scores go to obsm, and how it was done to
 uns["langcell"]. Nothing else changes.
 
+Give several files, or a folder, to --h5ad, and each gets an output of its own. A run that is
+interrupted goes on where it stopped when the same command is given again.
+
 With --smooth, --cluster-key or --assign-within, second calls that look at other cells too stand
 beside these: langcell_smooth_label, langcell_cluster_label, langcell_assigned_label and their ids.
 """
 
+
+class _ManyFiles(TyperGroup):
+    """Lets `--h5ad a b` stand for `--h5ad a --h5ad b`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_repeat_option(args)))
+
+
+def _repeat_option(words: Sequence[str], option: str = "--h5ad") -> Iterator[str]:
+    """Put an option before each of the words that follow it.
+
+    >>> list(_repeat_option(["--h5ad", "a", "b", "--out", "c"]))
+    ['--h5ad', 'a', '--h5ad', 'b', '--out', 'c']
+    """
+    n_values: int | None = None  # None where no value of the option can stand
+    for word in words:
+        if word.startswith("-"):
+            n_values = 0 if word == option else None
+        elif n_values is not None:
+            if n_values:
+                yield option
+            n_values += 1
+        yield word
+
+
 app = typer.Typer(
     name="zeroshot",
+    cls=_ManyFiles,
     help=EXAMPLE,
     invoke_without_command=True,
     add_completion=False,
@@ -33,15 +64,26 @@ app = typer.Typer(
 def zeroshot(
     context: typer.Context,
     h5ad: Annotated[
-        Path | None, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")
+        list[Path] | None,
+        typer.Option(
+            help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder; or several, or a folder of them."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Output: .h5ad, or .csv or .parquet for the columns of obs alone. "
-            "Default: <name>.langcell.h5ad in the current folder."
+            help="Output: .h5ad, or .csv or .parquet for the columns of obs alone; of several inputs "
+            "a folder. Default: <name>.langcell.h5ad in the current folder."
         ),
     ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="Of the outputs of several inputs: h5ad, csv or parquet."),
+    ] = "h5ad",
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Of several inputs leave those that have an output."),
+    ] = False,
     model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
     labels: Annotated[
         str | None,
@@ -111,7 +153,10 @@ def zeroshot(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Also write a report for readers: one .html file. Needs an h5ad output."),
+        typer.Option(
+            help="Also write a report for readers: one .html file, or a folder for several inputs. "
+            "Needs an h5ad output."
+        ),
     ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Layer of the raw counts, if not found.")
@@ -120,6 +165,13 @@ def zeroshot(
         bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    devices: Annotated[
+        int, typer.Option(help="Devices of that kind on each node, a process each.")
+    ] = 1,
+    nodes: Annotated[
+        int,
+        typer.Option(help="Nodes on which torchrun or SLURM starts this command, for one output."),
+    ] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
@@ -142,19 +194,25 @@ def zeroshot(
     """Run the command; its words are in `EXAMPLE`."""
     if context.invoked_subcommand is not None:
         return
-    if h5ad is None:
+    if not h5ad:
         raise typer.BadParameter("give the file to annotate", param_hint="--h5ad")
+    import shlex
+    import sys
+
     from langcell.threads import set_threads
-    from zeroshot.annotator import AnnotateOptions
+    from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.calibration import Calibration
     from zeroshot.decode_options import DecodeOptions, read_strength
-    from zeroshot.run import AnnotationRun, default_output, run_annotation
+    from zeroshot.run import AnnotationRun, run_annotations
+    from zeroshot.run_plan import plan_runs
 
     set_threads(threads)
     options = AnnotateOptions(
         layer=layer,
         allow_normalized=allow_normalized,
         device=device,
+        devices=devices,
+        nodes=nodes,
         batch_size=batch_size,
         rerank=rerank,
         confidence=confidence,
@@ -165,10 +223,11 @@ def zeroshot(
         key_added=key_added,
         overwrite=overwrite,
         inplace=inplace,
+        command=shlex.join(["langcell", *sys.argv[1:]]),
     )
     wanted = AnnotationRun(
-        source=h5ad,
-        out=out if out or inplace else default_output(h5ad),
+        source=h5ad[0],
+        out=out,
         model=model,
         labels=labels,
         truth=truth,
@@ -181,12 +240,12 @@ def zeroshot(
             key_added=key_added,
         ),
     )
-    run_annotation(wanted)
+    run_annotations(plan_runs(wanted, h5ad, form=form, skip_existing=skip_existing))
 
 
 @app.command()
 def calibrate(
-    h5ad: Annotated[list[Path], typer.Option(help="Labelled cells; give it once a file.")],
+    h5ad: Annotated[list[Path], typer.Option(help="Files of labelled cells.")],
     truth: Annotated[str, typer.Option(help="Column of obs with cell types.")],
     out: Annotated[Path, typer.Option(help="The calibration, .json.")],
     study_key: Annotated[
@@ -204,14 +263,14 @@ def calibrate(
 ) -> None:
     """Learn from labelled cells what confidence means, for langcell zeroshot --calibration.
 
-    Example: langcell zeroshot calibrate --h5ad a.h5ad --h5ad b.h5ad --truth cell_type --out c.json
+    Example: langcell zeroshot calibrate --h5ad a.h5ad b.h5ad --truth cell_type --out c.json
     """
     import shlex
     import sys
 
     from langcell.output_file import check_output, replaced_file
     from langcell.threads import set_threads
-    from zeroshot.annotator import AnnotateOptions
+    from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.calibration_fit import calibrate as learn
 
     set_threads(threads)

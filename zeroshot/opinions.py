@@ -8,7 +8,7 @@ import numpy as np
 from langcell.embed import CellEmbeddings
 from langcell.model import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotator import AnnotateOptions, CellScorer
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.attribution import token_features
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.candidates import (
@@ -17,6 +17,7 @@ from zeroshot.candidates import (
     candidate_features,
     own_candidates,
 )
+from zeroshot.cell_scorer import CellScorer
 from zeroshot.queries import Query, query_features, read_queries
 
 

@@ -98,11 +98,15 @@ def sha256(path: Path) -> str:
 
 
 def command(details: Mapping[str, Any], *, label: str) -> str:
-    """Return the command line that gives the same calls; the input is named where it is known.
+    """Return the command line that gave the calls, or one that gives the same.
+
+    What annotating wrote down is taken as it stands; the calls of a library have none.
 
     >>> command({"model": "mini", "parameters": {"rerank": 8}}, label="x.h5ad")
     'langcell zeroshot --h5ad INPUT.h5ad --model mini --rerank 8 --out x.h5ad'
     """
+    if details.get("command"):
+        return str(details["command"])
     parameters = details.get("parameters", {})
     words = ["langcell", "zeroshot", "--h5ad", str(details.get("source", "INPUT.h5ad"))]
     words += ["--model", str(details.get("model", "mini-fast"))]
@@ -115,6 +119,9 @@ def command(details: Mapping[str, Any], *, label: str) -> str:
         words += ["--allow-normalized"]
     if parameters.get("rerank"):
         words += ["--rerank", str(parameters["rerank"])]
+    tissue = details.get("tissue", {})
+    if tissue:
+        words += ["--tissue", str(tissue["given"]), "--tissue-mode", str(tissue["mode"])]
     if "confidence" in parameters:
         words += ["--confidence", f"{float(parameters['confidence']):g}"]
     return shlex.join([*words, "--out", label])

@@ -1,7 +1,7 @@
 """One run of `langcell zeroshot`: annotate a file, say how it went, score it where asked."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from langcell.embedder import Embedder, load_embedder
 from langcell.progress import cell_progress
 from ontology.graph import Ontology
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotations import Annotations, Slots
-from zeroshot.annotator import AnnotateOptions, annotate
+from zeroshot.annotator import annotate
 from zeroshot.candidates import read_labels
 from zeroshot.decode_options import DecodeOptions
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _TYPES_SHOWN = 15
 _CALLS_SHOWN = 5  # of each label in the confusion table
 _FILE_WIDTH = 120
+_FAILED_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +43,41 @@ class AnnotationRun:
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
 
 
-def default_output(source: Path) -> Path:
-    """Return the output of a run that names none: beside where it was started.
+def run_annotations(runs: Sequence[AnnotationRun]) -> None:
+    """Do one run after the other; one that fails does not keep the rest from being done.
 
-    >>> default_output(Path("/data/pbmc.h5ad")).name
-    'pbmc.langcell.h5ad'
+    Raises
+    ------
+    ValueError, OSError
+        Of a single run as it comes; of several, that says which failed.
     """
-    return Path.cwd() / f"{source.resolve().stem}.langcell.h5ad"
+    if len(runs) == 1:
+        run_annotation(runs[0])
+        return
+    first = runs[0]
+    model = load_embedder(first.model, device=first.options.device, states=first.options.rerank > 0)
+    failed = []
+    for number, run in enumerate(runs, 1):
+        print(f"\n{run.source} ({number} of {len(runs)})", file=sys.stderr, flush=True)
+        try:
+            run_annotation(run, model=model)
+        except (ValueError, KeyError, OSError, ImportError) as error:
+            print(f"langcell: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            failed.append(str(run.source))
+    if failed:
+        some = ", ".join(failed[:_FAILED_SHOWN]) + (" ..." if failed[_FAILED_SHOWN:] else "")
+        rest = "; the rest are done" if len(failed) < len(runs) else ""
+        raise ValueError(f"{len(failed)} of {len(runs)} inputs failed: {some}{rest}")
 
 
-def run_annotation(run: AnnotationRun) -> Annotations:
-    """Annotate, show a summary on stderr, and print scores and the output's path on stdout."""
+def run_annotation(run: AnnotationRun, *, model: "Embedder | None" = None) -> Annotations:
+    """Annotate, show a summary on stderr, and print scores and the output's path on stdout.
+
+    Parameters
+    ----------
+    run: what is asked for
+    model: the one that the run names, where it is loaded already
+    """
     labels = read_labels(run.labels) if run.labels is not None else None
     _check_report(run)
     with cell_progress("annotating") as progress:
@@ -59,7 +86,8 @@ def run_annotation(run: AnnotationRun) -> Annotations:
             _check_decoding(run)
         annotations = annotate(
             run.source,
-            model=run.model,
+            model=model or run.model,
+            model_name=run.model,
             labels=labels,
             out=run.out,
             options=run.options,
@@ -157,8 +185,13 @@ def summary_table(annotations: Annotations) -> Table:
         f"{coverage.share_coding_resolved:.0%} of the protein-coding genes resolve; "
         f"{coverage.median_known_genes:,.0f} known genes expressed in the median cell",
     )
-    rate = n_cells / max(annotations.seconds, 1e-9)
-    table.add_row("cells", f"{n_cells:,} in {annotations.seconds:.1f} s ({rate:,.0f} cells/s)")
+    n_new = n_cells - annotations.n_resumed
+    rate = n_new / max(annotations.seconds, 1e-9)
+    before = (
+        f"{annotations.n_resumed:,} by an interrupted run and " if annotations.n_resumed else ""
+    )
+    took = f"{before}{n_new:,} in {annotations.seconds:.1f} s ({rate:,.0f} cells/s)"
+    table.add_row("cells", took)
     table.add_row(
         "labels",
         f"{len(annotations.candidates):,} ({annotations.candidates.described}, "

@@ -1,0 +1,59 @@
+"""How to annotate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroshot.calibration import Calibration
+from zeroshot.tissue import MODES
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateOptions:
+    """How to annotate."""
+
+    layer: str | None = None  # of the counts; found without
+    allow_normalized: bool = False  # accept values that look like log1p or CPM
+    device: str = "cpu"  # of a model that is given by name
+    devices: int = 1  # of that kind on each node, a process each
+    nodes: int = 1  # started by torchrun or SLURM, each with the same command
+    batch_size: int | None = None  # chosen for the device by default
+    top_k: int = 10  # candidates a cell whose scores are kept
+    rerank: int = 0  # candidates a cell that the matching head looks at; 0 leaves it out
+    rerank_weight: float = 1.0  # of the head's opinion beside the similarity
+    confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
+    calibration: Calibration | None = None  # in place of the model's own
+    key_added: str = "langcell"  # what the names of all results begin with
+    overwrite: bool = False  # replace an output or results that are there already
+    inplace: bool = False  # add the results to the input h5ad itself
+    command: str = ""  # that does the same, to be written down with the results
+    tissue: str | None = None  # UBERON name or id of the cells, or "auto" for those in obs
+    tissue_mode: str = "weigh"  # candidates by the tissue, or "restrict" them to it
+    tissue_obo: str | Path | None = None  # release whose relations say where a type belongs
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.devices < 1 or self.nodes < 1:
+            raise ValueError(
+                f"devices and nodes must be at least 1, got {self.devices} and {self.nodes}"
+            )
+        if self.is_distributed and self.device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"several devices must all be cpu or cuda, got device {self.device!r}; leave out the "
+                "number of one"
+            )
+        if self.rerank == 1 or self.rerank < 0:
+            raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
+        if self.tissue_mode not in MODES:
+            raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}")
+        if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
+            raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
+
+    @property
+    def is_distributed(self) -> bool:
+        """Tell whether several processes share the work."""
+        return self.devices * self.nodes > 1

@@ -1,0 +1,163 @@
+"""How likely each candidate is for each cell, and what the cell is called."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+
+from langcell.counts import CountMatrix
+from langcell.embed import CellEmbeddings, embed_cells
+from langcell.embedder import Embedder
+from ontology.graph import Ontology
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotations import AnnotationBlock
+from zeroshot.backoff import TermTree, back_off, make_ladder
+from zeroshot.calibration import model_calibration
+from zeroshot.candidates import CandidateSet, candidate_features, candidate_offsets
+from zeroshot.index import LabelIndex
+from zeroshot.ood import OutlierScore
+from zeroshot.partial_results import PartialResults
+from zeroshot.scores import RETRIEVED, Scores, best_scores
+
+Progress = Callable[[int, int], None]  # cells done so far, and all cells
+
+
+class CellScorer:
+    """Scores embedded cells against candidates and calls them.
+
+    Retrieval first, then reranking where it is wanted, then back-off.
+
+    Parameters
+    ----------
+    model: that embedded the cells
+    candidates: the labels to choose from
+    options: `top_k`, `rerank`, `rerank_weight`, `confidence` and `calibration` are read
+    """
+
+    def __init__(self, model: Embedder, candidates: CandidateSet, options: AnnotateOptions) -> None:
+        self.model = model
+        self.candidates = candidates
+        self.options = options
+        self.calibration = options.calibration or model_calibration(model.calibration, model.sha256)
+        self.regime = self.calibration.regime(is_choice=candidates.is_choice)
+        features = candidate_features(candidates, model)
+        offsets = candidate_offsets(candidates, features, model)
+        self._index = LabelIndex(features, candidates.keys, offsets)
+        self._scale = model.scale.item()
+        self._top_k = max(options.top_k, options.rerank)
+        self._reranker = None
+        if options.rerank:
+            # With torch, which nothing else here needs.
+            from langcell.model import LangCell
+            from zeroshot.rerank import Reranker
+
+            assert isinstance(model, LangCell), "load_embedder(states=True) brings one"
+            k = min(options.rerank, len(candidates))
+            self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
+
+    @cached_property
+    def tree(self) -> TermTree:
+        """Terms that cells may be called after back-off."""
+        return TermTree.of(self.candidates, Ontology.bundled())
+
+    @cached_property
+    def _outlier_score(self) -> OutlierScore | None:
+        return OutlierScore(self.model.reference) if self.model.reference is not None else None
+
+    @property
+    def n_kept(self) -> int:
+        """How many candidates of each cell `Scores` holds."""
+        return min(self._top_k, len(self.candidates))
+
+    @property
+    def needs_states(self) -> bool:
+        """Tell whether cells must come with their token states."""
+        return self._reranker is not None
+
+    def __call__(self, cells: CellEmbeddings) -> Scores:
+        """Score a block of cells; with reranking they must have their states."""
+        return self.score_all(cells)[0]
+
+    def score_all(self, cells: CellEmbeddings) -> tuple[Scores, np.ndarray]:
+        """Score a block of cells; return the best, and log-probabilities of all candidates too.
+
+        This is the one place where similarities become log-probabilities: (n_cells, n_candidates),
+        float32, those of reranked candidates as reranking left them.
+        """
+        everything = self._index.log_probabilities(cells.features, self._scale)
+        tissue, subtypes = self.candidates.tissue, self.candidates.subtypes
+        if tissue is not None:
+            everything = tissue.weigh(everything, cells.start)
+        if subtypes is not None:
+            everything = subtypes.pass_down(everything)
+        scores = best_scores(
+            cells.features,
+            self._index,
+            everything,
+            top_k=self._top_k,
+            # Of the nearest many may not be of the tissue.
+            retrieved=RETRIEVED if tissue is None else 8 * RETRIEVED,
+        )
+        if self._reranker is None:
+            return scores, everything
+        if cells.cells is None:
+            raise ValueError("reranking needs cell states: embed_cells(..., states=True)")
+        scores = self._reranker.rerank(scores, cells.cells)
+        np.put_along_axis(everything, scores.candidates, scores.log_probabilities, axis=1)
+        return scores, everything
+
+    def annotate(self, cells: CellEmbeddings) -> AnnotationBlock:
+        """Score and call a block of cells."""
+        scores, everything = self.score_all(cells)
+        ladder = make_ladder(
+            everything, self.tree, scores.best, temperature=self.regime.temperature
+        )
+        ood = np.full(len(cells.features), np.nan, dtype=np.float32)
+        return AnnotationBlock(
+            start=cells.start,
+            features=cells.features,
+            scores=scores,
+            calls=back_off(ladder, self.regime, level=self.options.confidence),
+            ood=self._outlier_score(cells.features) if self._outlier_score else ood,
+        )
+
+
+def annotate_blocks(scorer: CellScorer, matrix: CountMatrix) -> Iterator[AnnotationBlock]:
+    """Embed, score and call all cells of a matrix, block by block in their order."""
+    return annotate_range(scorer, matrix, range(matrix.n_cells), check_coverage=True)
+
+
+def annotate_pending(
+    results: PartialResults,
+    scorer: CellScorer,
+    matrix: CountMatrix,
+    progress: Progress | None = None,
+) -> None:
+    """Annotate the cells that the results still lack; `progress` is called after each block."""
+    pending = results.pending()
+    n_done = matrix.n_cells - sum(map(len, pending))
+    if progress is not None:
+        progress(n_done, matrix.n_cells)
+    for rows in pending:
+        with results.appending(rows.start) as append:
+            for block in annotate_range(scorer, matrix, rows):
+                append(block)
+                n_done += len(block.ood)
+                if progress is not None:
+                    progress(n_done, matrix.n_cells)
+
+
+def annotate_range(
+    scorer: CellScorer, matrix: CountMatrix, rows: range, *, check_coverage: bool = False
+) -> Iterator[AnnotationBlock]:
+    """Embed, score and call consecutive cells, from a multiple of `BLOCK_CELLS` on."""
+    for cells in embed_cells(
+        scorer.model,
+        matrix,
+        batch_size=scorer.options.batch_size,
+        states=scorer.needs_states,
+        check_coverage=check_coverage,
+        start=rows.start,
+        stop=rows.stop,
+    ):
+        yield scorer.annotate(cells)

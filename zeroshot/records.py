@@ -1,0 +1,69 @@
+"""Annotated cells as records of a fixed size."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from zeroshot.annotations import AnnotationBlock
+from zeroshot.backoff import Calls
+from zeroshot.scores import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordLayout:
+    """How an annotated cell is stored: a record of fixed size.
+
+    Attributes
+    ----------
+    candidate_ids: what `Scores.candidates` points into
+    n_kept: candidates whose scores are kept for each cell
+    width: of the features; 0 where no output wants them
+    """
+
+    candidate_ids: tuple[str, ...]
+    n_kept: int
+    width: int
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """Fields of a record."""
+        return np.dtype(
+            [
+                ("features", "<f4", (self.width,)),
+                ("candidates", "<i4", (self.n_kept,)),
+                ("log_probabilities", "<f4", (self.n_kept,)),
+                ("term", "<i4"),
+                ("confidence", "<f4"),
+                ("leaf_confidence", "<f4"),
+                ("ood", "<f4"),
+            ]
+        )
+
+    def pack(self, block: AnnotationBlock) -> np.ndarray:
+        """Return a record a cell."""
+        records = np.empty(len(block.ood), self.dtype)
+        records["features"] = block.features[:, : self.width]
+        records["candidates"] = block.scores.candidates
+        records["log_probabilities"] = block.scores.log_probabilities
+        records["term"], records["confidence"] = block.calls.terms, block.calls.confidence
+        records["leaf_confidence"], records["ood"] = block.calls.leaf_confidence, block.ood
+        return records
+
+    def unpack(self, start: int, records: np.ndarray) -> AnnotationBlock:
+        """Return what was packed; features are as wide as the layout has them."""
+        return AnnotationBlock(
+            start=start,
+            features=records["features"],
+            scores=Scores(
+                candidate_ids=self.candidate_ids,
+                candidates=records["candidates"],
+                log_probabilities=records["log_probabilities"],
+            ),
+            calls=Calls(
+                terms=records["term"],
+                confidence=records["confidence"],
+                leaf_confidence=records["leaf_confidence"],
+            ),
+            ood=records["ood"],
+        )
