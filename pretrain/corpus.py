@@ -7,14 +7,10 @@ import numpy as np
 from scipy import sparse
 
 from langcell.counts import open_counts
-from langcell.gene_table import GeneTable
 from ontology.graph import Ontology
 from pretrain.config import Columns
 from pretrain.sources import LabelledRows, SourceFile, label_rows
-
-# Biotypes that become tokens. Receptor segments tell lymphocytes apart and are not called
-# protein coding.
-_BIOTYPES = ("protein_coding", "IG_C_gene", "IG_V_gene", "TR_C_gene", "TR_V_gene")
+from pretrain.token_genes import token_genes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +105,7 @@ def read_corpus(
         If a file is damaged, holds values that its declared scale cannot have, or no row of any
         file has a usable term.
     """
-    table = GeneTable.bundled()
-    genes = table.ensembl_ids[np.isin(table.biotypes, _BIOTYPES)]
+    genes = token_genes()
     column_of = {ensembl_id: column for column, ensembl_id in enumerate(genes)}
     labelled, blocks, measured, reports = [], [], [], []
     for file in files:
