@@ -67,8 +67,10 @@ class PackedCells:
         def some(first: int, last: int) -> None:
             _copy_cells(self.tokens, starts, offsets, tokens, first, last)
 
-        if len(rows):
+        if len(rows) > _CELLS_PER_TASK:
             over_slices(some, len(rows), size=_CELLS_PER_TASK)
+        else:
+            some(0, len(rows))
         columns = {name: column[rows] for name, column in self.columns.items()}
         return PackedCells(tokens=tokens, offsets=offsets, columns=columns)
 

@@ -33,6 +33,11 @@ def shuffle_keys(seed: int, number: int, rows: np.ndarray) -> np.ndarray:
     return mixed(start ^ rows.astype(np.uint64))
 
 
+def uniforms(seed: int, number: int, rows: np.ndarray) -> np.ndarray:
+    """Return a number from [0, 1) for each row, float64, as random as `shuffle_keys` are."""
+    return (shuffle_keys(seed, number, rows) >> np.uint64(11)) * 2.0**-53
+
+
 def content_keys(
     indptr: np.ndarray,
     columns: np.ndarray,
