@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from langcell.output_file import replaced_file
 from pretrain.collate import StepBatch
 from pretrain.config import Recipe
+from pretrain.gather import World
 from pretrain.module import PretrainModule
 from pretrain.validation import StudyScore
 
@@ -51,13 +52,14 @@ class Keeper(Callback):
         self.best = -1.0
         self.best_step = 0
         self.is_stopped = False
-        self._rng: torch.Tensor | None = None
+        self._rng: list[torch.Tensor] = []
         self._handlers: dict[signal.Signals, Any] = {}
         self._started = (0, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know; saved in the checkpoint."""
-        return {"best": self.best, "best_step": self.best_step, "rng": torch.get_rng_state()}
+        rng = World.here().gather_objects(torch.get_rng_state())
+        return {"best": self.best, "best_step": self.best_step, "rng": rng}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where the checkpoint was; Lightning itself keeps no random state."""
@@ -70,8 +72,9 @@ class Keeper(Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._stop)
         # Last of all that may have drawn random numbers since the state was loaded.
-        if self._rng is not None:
-            torch.set_rng_state(self._rng)
+        world = World.here()
+        if len(self._rng) == world.size:
+            torch.set_rng_state(self._rng[world.rank])
 
     def on_train_batch_end(
         self,
@@ -85,11 +88,13 @@ class Keeper(Callback):
         assert isinstance(pl_module, PretrainModule)
         pl_module.update_average(batch.step)
         step, is_last = batch.step + 1, batch.step + 1 == self.recipe.optimisation.steps
-        if step % self.recipe.log_every == 0 or is_last:
+        if (step % self.recipe.log_every == 0 or is_last) and trainer.is_global_zero:
             self._report(trainer, step)
+        # A process that was told to stop stops all, after the same step.
+        self.is_stopped = World.here().any(self.is_stopped)
         if self.is_stopped:  # first of all: whoever stops the run may not wait for a validation
             self._save(trainer)
-        if step % self.recipe.validation.every == 0 or is_last:
+        if (step % self.recipe.validation.every == 0 or is_last) and trainer.is_global_zero:
             self._validate(pl_module, step)
         if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
             self._save(trainer)
@@ -125,6 +130,9 @@ class Keeper(Callback):
             self.export(module, self.output / "best")
 
     def _save(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.output / LAST)  # brings its state, writes nothing
+            return
         with replaced_file(self.output / LAST) as part:
             trainer.save_checkpoint(part)
 

@@ -13,8 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from langcell.genes import GeneVocabulary
-from langcell.threads import set_threads
+from langcell.threads import set_threads, thread_count
 from pretrain.build import Parts, build_parts
+from pretrain.cluster import find_compute, is_first_process, process_number, trainer_arguments
 from pretrain.config import Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT
@@ -23,7 +24,7 @@ from pretrain.module import PretrainModule
 from pretrain.validation import StudyScore, reference_features, score_studies
 
 # What may change between the start of a run and its resumption.
-_FREE = ("corpus_root", "output", "checkpoint_every", "log_every", "validation", "half")
+_FREE = ("corpus_root", "output", "checkpoint_every", "log_every", "validation", "half", "compute")
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
@@ -49,16 +50,22 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         After Ctrl-C or SIGTERM; the state was saved.
     """
     output = Path(recipe.output).expanduser()
-    is_resumed = _prepare_output(recipe, output, resume)
+    is_first = is_first_process()
+    is_resumed = _prepare_output(recipe, output, resume) if is_first else (output / LAST).is_file()
+    compute = find_compute(recipe.compute)
     set_threads(recipe.optimisation.threads or None)
+    if compute.accelerator == "cpu" and compute.devices > 1:
+        set_threads(max(1, thread_count() // compute.devices))
     genes = output / "genes.tsv"
     vocabulary = GeneVocabulary.read(genes) if is_resumed else None
-    parts = build_parts(recipe, vocabulary=vocabulary, say=_say)
+    parts = build_parts(recipe, vocabulary=vocabulary, say=_say if is_first else _say_nothing)
     assert parts.model.vocabulary is not None
-    parts.model.vocabulary.write(genes)
-    if parts.held_out.roots:
+    if is_first:
+        parts.model.vocabulary.write(genes)
+    if is_first and parts.held_out.roots:
         parts.held_out.write(output / HOLDOUT, parts.ontology)
-    torch.manual_seed(recipe.seed)  # dropout; the keeper restores its state on resumption
+    # Dropout; the keeper restores its state on resumption.
+    torch.manual_seed(recipe.seed + process_number())
     module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
     keeper = Keeper(
         recipe,
@@ -67,6 +74,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         export=lambda module, folder: _export(module, parts, recipe, folder),
     )
     _fit(recipe, output, module, keeper, parts, is_resumed)
+    if not is_first:
+        sys.exit(0)  # the first process has the model
     if keeper.is_stopped:
         raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
     _export(module, parts, recipe, output / "last")
@@ -85,11 +94,8 @@ def _fit(
     settings = recipe.optimisation
     with _quiet_lightning():
         trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+            **trainer_arguments(find_compute(recipe.compute), settings.precision),
             max_steps=settings.steps,
-            gradient_clip_val=settings.clip,
             logger=[
                 TensorBoardLogger(output / "logs", name="tensorboard", version=""),
                 # A version for each start: a resumed run would delete the earlier lines.
@@ -175,3 +181,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _say_nothing(line: str) -> None:
+    """Leave saying it to the first process."""
