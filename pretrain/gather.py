@@ -56,6 +56,10 @@ class World:
         distributed.all_reduce(summed)
         return summed
 
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean over processes; no gradient."""
+        return self.total(value) / self.size
+
     def any(self, said: bool) -> bool:
         """Tell whether any process says so."""
         if self.size == 1:

@@ -85,6 +85,9 @@ class PretrainModule(LightningModule):
             backward=self.manual_backward,
             hold=self._hold,
         )
+        losses = dict(
+            zip(losses, objective.world.mean(torch.stack([*losses.values()])), strict=True)
+        )
         total = objective.total(losses)
         if not bool(torch.isfinite(total)):
             values = ", ".join(f"{name}={loss.item():.3g}" for name, loss in losses.items())

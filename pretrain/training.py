@@ -16,7 +16,7 @@ from langcell.genes import GeneVocabulary
 from langcell.threads import set_threads, thread_count
 from pretrain.build import Parts, build_parts
 from pretrain.cluster import find_compute, is_first_process, process_number, trainer_arguments
-from pretrain.config import Recipe
+from pretrain.config import Compute, Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT
 from pretrain.keeper import LAST, Keeper
@@ -50,9 +50,9 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         After Ctrl-C or SIGTERM; the state was saved.
     """
     output = Path(recipe.output).expanduser()
+    compute = find_compute(recipe.compute)
     is_first = is_first_process()
     is_resumed = _prepare_output(recipe, output, resume) if is_first else (output / LAST).is_file()
-    compute = find_compute(recipe.compute)
     set_threads(recipe.optimisation.threads or None)
     if compute.accelerator == "cpu" and compute.devices > 1:
         set_threads(max(1, thread_count() // compute.devices))
@@ -73,7 +73,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         score=lambda module: _score(module, parts, recipe),
         export=lambda module, folder: _export(module, parts, recipe, folder),
     )
-    _fit(recipe, output, module, keeper, parts, is_resumed)
+    _fit(recipe, output, module, keeper, parts, compute, is_resumed)
     if not is_first:
         sys.exit(0)  # the first process has the model
     if keeper.is_stopped:
@@ -89,12 +89,13 @@ def _fit(
     module: PretrainModule,
     keeper: Keeper,
     parts: Parts,
+    compute: Compute,
     is_resumed: bool,
 ) -> None:
     settings = recipe.optimisation
     with _quiet_lightning():
         trainer = Trainer(
-            **trainer_arguments(find_compute(recipe.compute), settings.precision),
+            **trainer_arguments(compute, settings.precision),
             max_steps=settings.steps,
             logger=[
                 TensorBoardLogger(output / "logs", name="tensorboard", version=""),
