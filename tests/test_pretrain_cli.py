@@ -16,11 +16,10 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 from scipy import sparse
-from typer import Typer
 from typer.testing import CliRunner
 
 from langcell.model import LangCell
-from pretrain.cli import pretrain
+from pretrain.cli import app
 from pretrain.collate import StepBatch, StepBuilder
 from pretrain.config import read_recipe
 from pretrain.gather import World
@@ -236,10 +235,7 @@ def test_what_processes_cannot_do_is_refused(recipe: Path, tmp_path: Path) -> No
 def test_a_run_learns_and_its_model_encodes(recipe: Path, tmp_path: Path, corpus: Path) -> None:
     output = tmp_path / "run"
     overrides = ["optimisation.steps=25", "optimisation.lr=0.01", "validation.every=25"]
-    runner = CliRunner()
-    app = Typer()
-    app.command()(pretrain)
-    result = runner.invoke(app, ["--config", str(recipe), *overrides], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["--config", str(recipe), *overrides], catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stdout.strip().endswith("best")
     losses = [float(loss) for loss in logged_losses(output).values()]
@@ -254,8 +250,6 @@ def test_a_run_learns_and_its_model_encodes(recipe: Path, tmp_path: Path, corpus
 
 
 def test_a_dry_run_counts_and_writes_nothing(recipe: Path, tmp_path: Path) -> None:
-    app = Typer()
-    app.command()(pretrain)
     result = CliRunner().invoke(app, ["--config", str(recipe), "--dry-run"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "106 rows of 4 types from 3 studies in 3 files" in result.stdout
@@ -317,3 +311,37 @@ def test_unknown_ids_are_reported_and_skipped(
     (file,) = planned.files
     assert file.n_kept == 2
     assert file.unknown == ("CL:9999999", "x")
+
+
+def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_path: Path) -> None:
+    words = ["slurm", "--config", recipe, "--nodes", 2, "--gpus", 4, "--partition", "gpu"]
+    done = run_langcell(*words, "output=runs/with space")
+    assert done.returncode == 0, done.stderr
+    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpu", "requeue"):
+        assert f"#SBATCH --{line}\n" in done.stdout
+    assert "--resume auto" in done.stdout and "'output=runs/with space'" in done.stdout
+    assert "compute.devices=4 compute.nodes=2" in done.stdout
+    script = tmp_path / "job.sbatch"
+    script.write_text(done.stdout)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    refused = run_langcell("slurm", "--config", recipe, "--gpus", 3)
+    assert refused.returncode == 1 and "cannot be shared by 3 processes" in refused.stderr
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(130, True), (1, False), (0, False)])
+def test_a_slurm_job_goes_back_into_the_queue_only_when_stopped(
+    recipe: Path, tmp_path: Path, status: int, requeued: bool
+) -> None:
+    """With programs of SLURM that write down what they are told."""
+    job = run_langcell("slurm", "--config", recipe).stdout
+    for name, code in (("srun", f"exit {status}"), ("scontrol", f'echo "$@" > {tmp_path}/told')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{code}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", job], env={"PATH": path, "SLURM_JOB_ID": "17"}, check=False
+    )
+    assert done.returncode == status
+    assert (tmp_path / "told").is_file() == requeued
+    if requeued:
+        assert (tmp_path / "told").read_text() == "requeue 17\n"
