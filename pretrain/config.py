@@ -95,6 +95,7 @@ class Model(Section):
     matching_interaction: bool = True  # without it the head needs far more pairs
     init_gene_embeddings: Literal["random", "svd"] = "svd"
     init_std: float = Field(default=0.02, gt=0)  # of gene embeddings that begin as an SVD
+    recompute: bool = False  # activations, for the gradient: slower, with a fraction of the memory
     start_from: str = ""  # checkpoint of a bag of genes; a transformer learns what it leaves open
 
 
@@ -205,6 +206,7 @@ class Compute(Section):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     devices: int = Field(default=1, ge=1)  # on each node, a process each
     nodes: int = Field(default=1, ge=1)
+    compile: bool = False  # the blocks of a transformer; minutes at the start, then faster on CUDA
     strategy: Literal["ddp", "fsdp"] = "ddp"  # fsdp shares the weights out too; cuda alone
 
     @property

@@ -12,6 +12,8 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from langcell.cell_encoder import CellEncoder
+from langcell.gene_bag import GeneBag
 from langcell.genes import GeneVocabulary
 from langcell.threads import set_threads, thread_count
 from pretrain.build import Parts, build_parts
@@ -21,6 +23,7 @@ from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT
 from pretrain.keeper import LAST, Keeper
 from pretrain.module import PretrainModule
+from pretrain.run_card import run_card, write_run_card
 from pretrain.validation import StudyScore, reference_features, score_studies
 
 # What may change between the start of a run and its resumption.
@@ -35,7 +38,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     recipe
         Checked recipe; `recipe.output` gets `best/` and `last/` (checkpoint folders), `last.ckpt`
         (to resume from), `genes.tsv`, `recipe.yaml`, `logs/` (TensorBoard and CSV), and `holdout.tsv`
-        where types were held out.
+        where types were held out, and `run.json`, which says what was trained on what.
     resume
         Go on from `last.ckpt` if there is one. The result is that of a run that was not
         interrupted, to the bit for the same number of threads.
@@ -64,6 +67,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         parts.model.vocabulary.write(genes)
     if is_first and parts.held_out.roots:
         parts.held_out.write(output / HOLDOUT, parts.ontology)
+    _tune_encoder(parts.model.cell_encoder, recipe, compute)
     # Dropout; the keeper restores its state on resumption.
     torch.manual_seed(recipe.seed + process_number())
     module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
@@ -79,8 +83,20 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if keeper.is_stopped:
         raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
     _export(module, parts, recipe, output / "last")
+    card = run_card(recipe, compute, best_step=keeper.best_step, scores=keeper.last_scores)
+    write_run_card(card, [output, output / "best", output / "last"])
     _say(f"best model: {output / 'best'} (step {keeper.best_step})")
     return output / "best"
+
+
+def _tune_encoder(encoder: CellEncoder | GeneBag, recipe: Recipe, compute: Compute) -> None:
+    """Set what changes the speed and memory of the encoder and none of its numbers."""
+    if isinstance(encoder, CellEncoder):
+        encoder.stack.pack = True
+        encoder.stack.recompute = recipe.model.recompute
+        if compute.compile:
+            for block in encoder.stack.blocks:
+                block.compile()
 
 
 def _fit(
