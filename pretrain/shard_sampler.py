@@ -68,6 +68,7 @@ class ShardSampler:
         pairs = self._pair(term, study)
         order = np.argsort(pairs)
         self._pairs, self._expected = pairs[order], expected[order]
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     @property
     def n_blocks(self) -> int:
@@ -76,7 +77,10 @@ class ShardSampler:
 
     def blocks(self, epoch: int) -> np.ndarray:
         """Return the order in which an epoch reads the blocks, shape (n_blocks,)."""
-        return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(self.n_blocks)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch, _ORDER])
+            self._order = (epoch, rng.permutation(self.n_blocks))
+        return self._order[1]
 
     def block(self, number: int) -> tuple[int, int, int]:
         """Return the shard of a block, its first cell there, and the one after the last."""

@@ -3,7 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -13,14 +13,27 @@ from pretrain.shard_sampler import ShardSampler
 
 # Second number of the seed sequence of a pool.
 _POOL = 21
+# Rows of pools that make up a batch.
+_Parts = list[tuple[PackedCells, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """The next batch of one process: its epoch, its pool there, its place in that."""
+    """Where the stream of one process stands.
+
+    Attributes
+    ----------
+    epoch, pool
+        Of the next batch, or of the last one where that was the last of its pool.
+    skip
+        Cells of the pool that filled up a batch begun in the pool before.
+    batch
+        Batches of the pool that are done, that one left out.
+    """
 
     epoch: int = 0
     pool: int = 0
+    skip: int = 0
     batch: int = 0
 
 
@@ -31,7 +44,7 @@ class BatchRule:
     Attributes
     ----------
     cells
-        Of a batch at most.
+        Of each batch, but for the last of all; with a limit on tokens, at most.
     tokens
         Of a batch at most, padding and class tokens counted; 0 for no limit. A cell that is longer
         alone is a batch of its own.
@@ -118,17 +131,14 @@ class ShardStream(IterableDataset[ShardBatch]):
         """Yield the batches from `position` on, which moves along."""
         worker = get_worker_info()
         number, of = (worker.id, worker.num_workers) if worker else (0, 1)
-        turn = 0
-        start = self.position
-        epochs = itertools.count(start.epoch)
-        for epoch in itertools.takewhile(lambda epoch: epoch != self.n_epochs, epochs):
-            first = start if epoch == start.epoch else Position(epoch=epoch)
-            for cells, rows, after in self._epoch(first):
-                # A DataLoader takes a batch of each worker in turn; the others' are not gathered.
-                if turn % of == number:
-                    self.position = after
-                    yield ShardBatch(cells=cells.take(rows), after=after)
-                turn += 1
+        # A DataLoader takes a batch of each worker in turn; those of the others are not gathered.
+        for turn, (parts, after) in enumerate(self._batches(self.position)):
+            if turn % of == number:
+                taken = [cells.take(rows) for cells, rows in parts]
+                self.position = after
+                yield ShardBatch(
+                    cells=taken[0] if len(taken) == 1 else PackedCells.joined(taken), after=after
+                )
 
     def state_dict(self) -> dict[str, int]:
         """Return where the stream stands."""
@@ -140,7 +150,7 @@ class ShardStream(IterableDataset[ShardBatch]):
         What is left of an epoch is shared out differently among another number of processes: the
         epoch begins anew then, with a warning.
         """
-        position = Position(epoch=state["epoch"], pool=state["pool"], batch=state["batch"])
+        position = Position(**{name: state[name] for name in asdict(self.position)})
         if state["world"] != self.world:
             warnings.warn(
                 f"the run had {state['world']} processes and has {self.world} now: epoch "
@@ -151,39 +161,71 @@ class ShardStream(IterableDataset[ShardBatch]):
             position = Position(epoch=position.epoch)
         self.position = position
 
-    def _epoch(self, first: Position) -> Iterator[tuple[PackedCells, np.ndarray, Position]]:
-        """Yield the pool, the rows in it and the position after each batch of an epoch."""
-        blocks = self.sampler.blocks(first.epoch)[self.rank :: self.world]
-        size = max(1, self.rule.pool // self.sampler.block_cells)
-        pools = range(first.pool, -(-len(blocks) // size))
-        for pool in pools:
-            rng = np.random.default_rng([self.sampler.seed, first.epoch, _POOL, self.rank, pool])
-            cells, rows = self._fill(first.epoch, blocks[pool * size : (pool + 1) * size])
-            batches = cut_batches(cells.lengths, rows, self.rule, rng)
-            for batch in range(first.batch if pool == first.pool else 0, len(batches)):
-                after = Position(epoch=first.epoch, pool=pool, batch=batch + 1)
-                if batch + 1 == len(batches):
-                    is_last = pool + 1 == pools.stop
-                    after = Position(epoch=first.epoch + is_last, pool=0 if is_last else pool + 1)
-                yield cells, batches[batch], after
+    def _batches(self, start: Position) -> Iterator[tuple[_Parts, Position]]:
+        """Yield the parts of each batch and the position after it.
 
-    def _fill(self, epoch: int, blocks: np.ndarray) -> tuple[PackedCells, np.ndarray]:
-        """Read the cells of some blocks that come in an epoch, and repeat rows as they come."""
+        A batch that a pool does not fill is filled up from the next one. Where a pool is cut depends
+        on how many of its cells went there and on nothing before, so that no more than a pool must
+        be read again to go on.
+        """
+        begun: _Parts = []
+        for at in self._pools(start):
+            cells, rows, rng = self._fill(at)
+            skip = at.skip
+            if begun:
+                skip = min(self.rule.cells - _count(begun), len(rows))
+                begun.append((cells, rows[:skip]))
+                if _count(begun) == self.rule.cells:
+                    yield begun, replace(at, skip=skip)
+                    begun = []
+            batches, rest = cut_batches(cells.lengths, rows[skip:], self.rule, rng)
+            for number in range(at.batch, len(batches)):
+                yield (
+                    [(cells, batches[number])],
+                    replace(at, skip=skip, batch=number + 1),
+                )
+            if len(rest):
+                begun.append((cells, rest))
+        if begun:
+            yield begun, Position(epoch=self.n_epochs or 0)
+
+    def _pools(self, start: Position) -> Iterator[Position]:
+        """Yield the position of each pool from one on, until the last epoch ends."""
+        size = self._pool_blocks
+        n_pools = -(-len(self.sampler.blocks(start.epoch)[self.rank :: self.world]) // size)
+        epochs = (
+            itertools.count(start.epoch)
+            if self.n_epochs is None
+            else range(start.epoch, self.n_epochs)
+        )
+        for epoch in epochs:
+            for pool in range(n_pools):
+                at = Position(epoch=epoch, pool=pool)
+                if (epoch, pool) >= (start.epoch, start.pool):
+                    yield start if (epoch, pool) == (start.epoch, start.pool) else at
+
+    def _fill(self, at: Position) -> tuple[PackedCells, np.ndarray, np.random.Generator]:
+        """Read the cells of a pool that come in its epoch; return rows of them as often, shuffled."""
+        size = self._pool_blocks
+        blocks = self.sampler.blocks(at.epoch)[self.rank :: self.world]
         parts, rows, n_cells = [], [], 0
-        for number in blocks:
+        for number in blocks[at.pool * size : (at.pool + 1) * size]:
             shard, start, stop = self.sampler.block(int(number))
-            copies = self.sampler.copies(epoch, shard, start, stop)
+            copies = self.sampler.copies(at.epoch, shard, start, stop)
             used = np.flatnonzero(copies)
             stored = self.sampler.corpus.shard(shard)
-            # A whole block is one piece of the file.
-            part = (
-                stored.slice(start, stop) if len(used) == len(copies) else stored.take(start + used)
-            )
+            is_whole = len(used) == len(copies)  # one piece of the file
+            part = stored.slice(start, stop) if is_whole else stored.take(start + used)
             part.columns["cell"] = used + start + int(self.sampler.corpus.starts[shard])
             parts.append(part)
             rows.append(np.repeat(np.arange(n_cells, n_cells + len(used)), copies[used]))
             n_cells += len(used)
-        return PackedCells.joined(parts), np.concatenate(rows)
+        rng = np.random.default_rng([self.sampler.seed, at.epoch, _POOL, self.rank, at.pool])
+        return PackedCells.joined(parts), rng.permutation(np.concatenate(rows)), rng
+
+    @property
+    def _pool_blocks(self) -> int:
+        return max(1, self.rule.pool // self.sampler.block_cells)
 
 
 class ShardLoader:
@@ -218,29 +260,35 @@ class ShardLoader:
 
 def cut_batches(
     lengths: np.ndarray, rows: np.ndarray, rule: BatchRule, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Shuffle rows and cut them into batches: every row is in one of them.
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cut shuffled rows into batches of about equally long cells.
 
     Parameters
     ----------
     lengths
         Genes of each cell, shape (n_cells,).
     rows
-        Cells of the batches, each as often as it comes, shape (n_rows,).
+        Cells of the batches, each as often as it comes, in random order, shape (n_rows,).
     rule
         Sizes.
     rng
-        Random state.
+        Random state, for the order of the batches.
+
+    Returns
+    -------
+    list of numpy.ndarray, numpy.ndarray
+        Rows of each batch, and those left over, too few for one; none where tokens are limited.
     """
-    rows = rng.permutation(rows)
+    n_left = 0 if rule.tokens else len(rows) % rule.cells
+    rows, left = np.split(rows, [len(rows) - n_left])
     widths = np.minimum(lengths, rule.max_genes)[rows] + 1  # the class token
-    bucket = rule.bucket or 1
-    starts = range(0, len(rows), bucket)
-    # Longest first within a bucket, so that the first cell of a batch says how wide it is.
-    order = np.concatenate(
-        [start + np.argsort(-widths[start : start + bucket], kind="stable") for start in starts]
-        or [np.empty(0, np.int64)]
-    )
+    bucket = max(1, rule.bucket // rule.cells) * rule.cells if rule.bucket else max(1, len(rows))
+    order = np.arange(len(rows))
+    if rule.bucket:
+        # Longest first within a bucket, so that the first cell of a batch says how wide it is.
+        for start in range(0, len(rows), bucket):
+            some = slice(start, start + bucket)
+            order[some] = start + np.argsort(-widths[some], kind="stable")
     rows, widths = rows[order], widths[order]
     batches, first = [], 0
     while first < len(rows):
@@ -249,10 +297,14 @@ def cut_batches(
             n_cells = _within(widths[first : first + rule.cells], rule.tokens)
         batches.append(rows[first : first + n_cells])
         first += n_cells
-    return [batches[place] for place in rng.permutation(len(batches))]
+    return [batches[place] for place in rng.permutation(len(batches))], left
 
 
 def _within(widths: np.ndarray, n_tokens: int) -> int:
     """Count the first cells that fit into so many tokens when padded to their longest."""
     padded = np.maximum.accumulate(widths) * np.arange(1, len(widths) + 1)
     return max(1, int(np.searchsorted(padded, n_tokens, side="right")))
+
+
+def _count(parts: _Parts) -> int:
+    return sum(len(rows) for _, rows in parts)

@@ -238,8 +238,8 @@ def test_batches_keep_to_their_limits() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 500, 1000)
     rule = BatchRule(cells=64, tokens=4000, bucket=500, max_genes=300)
-    batches = cut_batches(lengths, np.arange(1000), rule, rng)
-    assert sorted(np.concatenate(batches)) == list(range(1000))
+    batches, left = cut_batches(lengths, np.arange(1000), rule, rng)
+    assert sorted(np.concatenate(batches)) == list(range(1000)) and not len(left)
     padded = 0
     for batch in batches:
         widths = np.minimum(lengths[batch], 300) + 1
@@ -247,16 +247,22 @@ def test_batches_keep_to_their_limits() -> None:
         padded += len(batch) * widths.max()
     real = np.sum(np.minimum(lengths, 300) + 1)
     assert real / padded > 0.9  # buckets leave little padding
-    plain = cut_batches(lengths, np.arange(1000), BatchRule(cells=64), rng)
-    assert [len(batch) for batch in sorted(plain, key=len)] == [1000 % 64, *[64] * 15]
-    assert cut_batches(lengths, np.empty(0, np.int64), rule, rng) == []
-    one = cut_batches(np.array([900]), np.array([0, 0]), BatchRule(cells=8, tokens=100), rng)
+    plain, left = cut_batches(lengths, np.arange(1000), BatchRule(cells=64), rng)
+    assert {len(batch) for batch in plain} == {64} and len(left) == 1000 % 64
+    assert cut_batches(lengths, np.empty(0, np.int64), rule, rng)[0] == []
+    one, _ = cut_batches(np.array([900]), np.array([0, 0]), BatchRule(cells=8, tokens=100), rng)
     assert [batch.tolist() for batch in one] == [[0], [0]]
+
+
+def test_every_batch_is_full_across_pools_and_epochs(corpus: TokenCorpus) -> None:
+    stream = ShardStream(sampler(corpus), RULE, n_epochs=3)
+    sizes = [batch.cells.n_cells for batch in stream]
+    assert sizes == [8] * (3 * 180 // 8) + [3 * 180 % 8]
 
 
 def test_another_number_of_processes_begins_the_epoch_anew(corpus: TokenCorpus) -> None:
     stream = ShardStream(sampler(corpus), RULE, world=2, n_epochs=3)
-    taken = list(itertools.islice(stream, 15))
+    taken = list(itertools.islice(stream, 15))  # of 90 cells an epoch
     assert taken[-1].after.epoch == 1
     other = ShardStream(sampler(corpus), RULE, world=3, n_epochs=3)
     with pytest.warns(UserWarning, match="had 2 processes and has 3 now: epoch 1 begins anew"):
