@@ -11,6 +11,7 @@ from ontology.graph import Ontology
 from pretrain.config import Columns
 from pretrain.sources import LabelledRows, SourceFile, label_rows
 from pretrain.token_genes import token_genes
+from pretrain.trained_types import TrainedTypes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,14 @@ class Corpus:
     def n_examples(self) -> int:
         """Count the labelled cells and profiles."""
         return self.values.shape[0]
+
+    @property
+    def types(self) -> TrainedTypes:
+        """What the examples are about."""
+        pairs = set(zip(self.term.tolist(), self.aspect.tolist(), strict=True))
+        return TrainedTypes(
+            term_ids=self.term_ids, aspects=self.aspects, pairs=tuple(sorted(pairs))
+        )
 
     def keep_genes(self, kept: np.ndarray) -> "Corpus":
         """Return the corpus over some of its genes; `kept` is bool, shape (n_genes,)."""

@@ -1,6 +1,7 @@
 """From tokenised pieces to shards: which cells are there twice, and the order of all."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -137,14 +138,14 @@ def write_manifest(plan: Plan, catalog: Catalog, layout: Layout) -> Manifest:
         folder / MEASURED, {"measured": np.packbits(_measured(plan, catalog, layout), axis=1)}
     )
     files = {name: file_entry(folder / name) for name in (GENES, DESCRIPTIONS, MEASURED)}
-    shards, pairs = [], {}
+    shards, pairs = [], Counter[tuple[int, int]]()
     for number in range(layout.n_shards):
         said = json.loads(_done(plan, number).read_text(encoding="utf-8"))
         name = plan.shard(number).name
         files[name] = CorpusFile(**said["file"])
         shards.append(ShardSize(name=name, n_cells=said["n_cells"], n_tokens=said["n_tokens"]))
         for term, study, n in said["pairs"]:
-            pairs[term, study] = pairs.get((term, study), 0) + n
+            pairs[term, study] += n
     manifest = Manifest(
         max_genes=plan.options.max_genes,
         seed=plan.options.seed,

@@ -126,8 +126,8 @@ def _read_tokens(
         cells = np.repeat(np.arange(len(lengths)), lengths)
         # Keep known tokens that come early enough in what is known of their cell.
         known = ours >= 0
-        place = np.cumsum(known) - known
-        place -= np.append(0, np.cumsum(known))[rows.offsets[:-1]][cells]
+        before = np.append(0, np.cumsum(known))  # (n_tokens + 1,)
+        place = before[:-1] - before[rows.offsets[:-1]][cells]
         used = known & (place < plan.options.max_genes)
         np.cumsum(np.bincount(cells[used], minlength=len(lengths)), out=offsets[1:])
         tokens = ours[used].astype(np.uint16)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,7 @@ class Survey:
             "is_by_gene": self.is_by_gene,
             "error": self.error,
         }
-        arrays = {f"codes_{name}": column.codes for name, column in self.columns.items()}
+        arrays: dict[str, Any] = {f"codes_{name}": column.codes for name, column in self.columns.items()}
         arrays |= {name: getattr(self, name) for name in _ARRAYS}
         arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
         with replaced_file(path) as part, part.open("wb") as file:

@@ -12,7 +12,7 @@ from scipy import sparse
 from pretrain.config import Augmentation, Balance
 from pretrain.corpus import Corpus
 from pretrain.draw_kernel import AS_IS, DETECT, POISSON, THIN, draw_cell
-from pretrain.expression import gene_variability
+from pretrain.expression import gene_variability, type_means
 
 # A cell with fewer genes says nothing about its type; it is drawn again with all genes.
 MIN_GENES = 20
@@ -121,7 +121,7 @@ class CellSampler:
         weights = example_weights(corpus, balance)
         self._cumulative = np.cumsum(weights) / weights.sum()
         self._totals = np.asarray(corpus.values.sum(axis=1, dtype=np.float64)).ravel()
-        self._subsets = gene_subsets(gene_variability(corpus), augmentation, seed)
+        self._subsets = gene_subsets(gene_variability(type_means(corpus)), augmentation, seed)
         longest = int(np.diff(corpus.values.indptr).max())
         self._columns = np.empty(longest, np.int32)
         self._values = np.empty(longest, np.float32)
