@@ -115,7 +115,7 @@ def shard_type_means(corpus: TokenCorpus, types: ShardTypes, *, n_cells: int) ->
         )
         one = np.ones(len(used), dtype=np.float32)
         of_term = sparse.csr_matrix((one, (term, np.arange(len(used)))), (n_terms, len(used)))
-        totals += of_term @ rows  # types x genes: small beside a shard
+        totals += (of_term @ rows).toarray()  # types x genes: small beside a shard
         np.add.at(sizes, (term, cells.columns["file"]), 1)
     n_measured = sizes @ corpus.measured.astype(np.float32)  # (n_terms, n_genes)
     vocabulary = corpus.vocabulary
