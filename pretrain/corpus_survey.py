@@ -87,11 +87,13 @@ class Survey:
             "is_by_gene": self.is_by_gene,
             "error": self.error,
         }
-        arrays: dict[str, Any] = {f"codes_{name}": column.codes for name, column in self.columns.items()}
+        arrays: dict[str, Any] = {
+            f"codes_{name}": column.codes for name, column in self.columns.items()
+        }
         arrays |= {name: getattr(self, name) for name in _ARRAYS}
         arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
         with replaced_file(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez(file, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> "Survey":
