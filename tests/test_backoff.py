@@ -158,4 +158,6 @@ def test_a_call_is_judged_by_the_confidence_that_is_written():
     assert calls.confidence.tolist() == np.float32([0.9, 0.89999, 0.9]).tolist()
     assert calls.leaf_confidence.tolist() == np.float32([0.9, 0.5, 0.9]).tolist()
     finer = back_off(ladder, Regime(), level=0.9000041)
-    assert finer.terms.tolist() == [-1, -1, 0], "0.9000049 is written as 0.9, and that is too little"
+    assert finer.terms.tolist() == [-1, -1, 0], (
+        "0.9000049 is written as 0.9, and that is too little"
+    )

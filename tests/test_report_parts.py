@@ -1,4 +1,4 @@
-"""What a report is made of: groups, ratings, the tree, genes, columns found."""
+"""What a report is made of: groups, ratings, the tree, columns found."""
 
 import doctest
 from dataclasses import replace
@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from langcell.counts import open_counts
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from zeroshot.agreement import resolve_truth
 from zeroshot.annotated import open_annotated, read_rows
-from zeroshot.group_genes import genes_that_mark
 from zeroshot.report_agreement import compare_labels, find_labels
 from zeroshot.report_cells import (
     CalledCells,
@@ -222,28 +220,6 @@ def test_the_tree_stands_by_lineage(ontology):
         ),
         CallTree(term_id=B, name="B cell", n_own=3, n_cells=3, kinds=()),
     )
-
-
-def test_genes_are_those_of_a_dense_count_whatever_the_blocks(make_cells):
-    adata = make_cells(2500)
-    members = np.random.default_rng(1).integers(0, 3, 2500)
-    adata.X = adata.X.multiply(
-        (np.arange(400) % 3 == members[:, None]) * 2 + (adata.X.toarray() > 4)
-    ).tocsr()
-    with open_counts(adata) as matrix:
-        found = genes_that_mark(matrix, members, 3, n_genes=5)
-    dense = adata.X.toarray() > 0
-    for group, genes in enumerate(found):
-        inside, outside = dense[members == group].mean(0), dense[members != group].mean(0)
-        ratio = np.where(inside >= 0.2, (inside + 0.02) / (outside + 0.02), 0)
-        best = np.sort(ratio)[::-1][:5]
-        assert [(g.inside + 0.02) / (g.outside + 0.02) for g in genes] == pytest.approx(best)
-        assert all(adata.var_names.get_loc(gene.symbol) % 3 == group for gene in genes)
-
-
-def test_a_group_of_all_cells_has_no_genes(make_cells):
-    with open_counts(make_cells(20)) as matrix:
-        assert genes_that_mark(matrix, np.zeros(20, dtype=int), 1) == [()]
 
 
 @pytest.fixture
