@@ -160,17 +160,22 @@ def find_cluster_key(source: AnnotatedSource, wanted: str | None, key: str) -> s
                 f"{source.label} has no column {wanted!r} in obs to group cells by; it has "
                 f"{', '.join(source.columns)}"
             )
-        if (n_groups := source.column(wanted).nunique()) > _MOST_CLUSTERS:
-            raise ValueError(
-                f"obs[{wanted!r}] has {n_groups:,} different values; wanted clusters, at most "
-                f"{_MOST_CLUSTERS}"
-            )
+        check_groups(source.column(wanted).nunique(), wanted)
         return wanted
     by_name = {name.lower(): name for name in reversed(source.columns)}
     for name in (f"{key}_cluster".lower(), *_CLUSTER_COLUMNS):
         if name in by_name and 2 <= source.column(by_name[name]).nunique() <= _MOST_CLUSTERS:
             return by_name[name]
     return None
+
+
+def check_groups(n_groups: int, key: str) -> None:
+    """Refuse a column of obs that has too many values to be groups of a report."""
+    if n_groups > _MOST_CLUSTERS:
+        raise ValueError(
+            f"obs[{key!r}] has {n_groups:,} different values; a report takes clusters, at most "
+            f"{_MOST_CLUSTERS}"
+        )
 
 
 def group_by_column(values: np.ndarray, key: str) -> Grouping:
