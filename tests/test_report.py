@@ -250,7 +250,9 @@ def test_without_model_or_counts_or_scores_the_page_says_why_it_has_no_evidence(
     assert "the file has no scores" in _page(adata, tmp_path, model=model).text
 
 
-def test_a_hundred_thousand_cells_stay_under_five_megabytes(make_annotated, coding_genes, tmp_path):
+def test_a_hundred_thousand_cells_stay_under_five_megabytes(
+    make_annotated, coding_genes, tiny_bag, tmp_path
+):
     n_cells, rng = 100_000, np.random.default_rng(0)
     counts = sparse.random(n_cells, 40, density=0.1, format="csr", rng=rng, dtype=np.float32)
     counts.data = np.ceil(counts.data * 5).astype(np.float32)
@@ -264,8 +266,11 @@ def test_a_hundred_thousand_cells_stay_under_five_megabytes(make_annotated, codi
     # Scattered evenly: of all maps the one that compresses worst.
     adata.obsm["X_umap"] = rng.uniform(size=(n_cells, 2))
     adata.obs["leiden"] = pd.Categorical(rng.integers(0, 60, n_cells).astype(str))
-    page = _page(adata, tmp_path)
+    model = LangCell.from_pretrained(str(tiny_bag))
+    adata.uns["langcell"]["model_sha256"] = model.sha256
+    page = _page(adata, tmp_path, model=model)
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
+    assert page.text.count("raise the call") == 60
     assert "20,000 of the 100,000 cells" in page.text
     assert page.tags.count("details") >= 1  # rows beyond the first 30
 

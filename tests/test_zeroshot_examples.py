@@ -18,6 +18,7 @@ MODULES = (
     "zeroshot.index",
     "zeroshot.ood",
     "zeroshot.puzzles",
+    "zeroshot.reliability",
     "zeroshot.run",
 )
 
