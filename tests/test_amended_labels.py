@@ -16,7 +16,7 @@ from zeroshot.calibration_fit import label_rungs
 from zeroshot.candidates import own_candidates
 
 T, MAST, B, GLIOBLAST, NEURON = "CL:0000084", "CL:0000097", "CL:0000236", "CL:0000030", "CL:0000540"
-NEURAL, SOMATIC = "CL:0002319", "CL:0002371"
+NEURAL, CELL = "CL:0002319", "CL:0000000"
 PROSTATE = "Chen 2021 prostate"
 ONTOLOGY = Ontology.bundled()
 
@@ -70,9 +70,9 @@ def test_other_studies_are_taken_at_their_word():
 
 
 def _ladder(n_cells):
-    """All cells back off from neuron over neural cell to somatic cell."""
+    """All cells back off from neuron over neural cell to cell."""
     tree = TermTree.of(own_candidates(["neuron", "B cell"], ONTOLOGY), ONTOLOGY)
-    terms = np.tile([tree.ids.index(each) for each in (SOMATIC, NEURAL, NEURON)], (n_cells, 1))
+    terms = np.tile([tree.ids.index(each) for each in (CELL, NEURAL, NEURON)], (n_cells, 1))
     return Ladder(
         tree=tree,
         terms=terms.astype(np.int32),

@@ -111,6 +111,7 @@ def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_p
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("studies\tone, two\n")
+    assert done.stdout.count("\ncalibration error\t0.") == 2
     read = Calibration.read(tmp_path / "c.json")
     wanted = calibrate(
         [tmp_path / "cells.h5ad"], truth="cell_type", study_key="study", model=str(tiny_model)

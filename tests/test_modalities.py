@@ -33,10 +33,11 @@ def test_results_go_into_the_modality(mdata, make_cells, tiny_bag, tmp_path):
     assert np.array_equal(mdata["rna"].obsm["X_langcell"], alone.obsm["X_langcell"])
     assert not any("langcell" in str(name) for name in (*mdata.obs, *mdata["prot"].obs))
     mdata["rna"].obs["leiden"] = ["0", "1"] * 30
+    mdata["rna"].obs["donor"] = "a"
     for result, decoded in (
         ("smooth", smooth(mdata, modality="rna")),
         ("cluster", consensus(mdata, "leiden", modality="rna")),
-        ("assigned", assign(mdata, "leiden", modality="rna")),
+        ("assigned", assign(mdata, "donor", cluster_key="leiden", modality="rna")),
     ):
         assert decoded is None and f"langcell_{result}_label" in mdata["rna"].obs
     copy = smooth(mdata, strength=30, modality="rna", copy=True)

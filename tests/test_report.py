@@ -235,7 +235,10 @@ def test_without_model_or_counts_or_scores_the_page_says_why_it_has_no_evidence(
     text = "Without evidence genes: the calls were made with other weights (abababababab)"
     assert text in _page(adata, tmp_path).text
     adata.uns["langcell"]["model"] = str(tmp_path / "gone")
-    assert "Without evidence genes: no checkpoint folder" in _page(adata, tmp_path).text
+    assert (
+        "Without evidence genes: the model that made the calls is not at hand: no checkpoint"
+        in _page(adata, tmp_path).text
+    )
     model = LangCell.from_pretrained(str(tiny_bag))
     adata.uns["langcell"]["model_sha256"] = model.sha256
     page = _page(adata, tmp_path, model=model)

@@ -165,18 +165,22 @@ def annotating_model(
     ValueError, OSError
         If it is not at hand, or has other weights by now.
     """
-    name = given if given is not None else str(details.get("model", ""))
-    if not name:
+    model = given if given is not None else str(details.get("model", ""))
+    if not model:
         raise ValueError("the file does not say which model made the calls")
-    if not isinstance(name, LangCell):
-        name = LangCell.from_pretrained(resolve_checkpoint(name, download=False))
+    if not isinstance(model, LangCell):
+        try:
+            folder = resolve_checkpoint(model, download=False)
+        except OSError as error:
+            raise OSError(f"the model that made the calls is not at hand: {error}") from error
+        model = LangCell.from_pretrained(folder)
     wanted = str(details.get("model_sha256", ""))
-    if name.sha256 != wanted:
+    if model.sha256 != wanted:
         raise ValueError(
             f"the calls were made with other weights ({wanted[:12] or 'of no name'}) than those at "
-            f"hand ({name.sha256[:12] or 'of no name'})"
+            f"hand ({model.sha256[:12] or 'of no name'})"
         )
-    return name
+    return model
 
 
 def _opinions(
@@ -184,11 +188,8 @@ def _opinions(
 ) -> dict[str, Opinion]:
     """Return what each group is called, with the directions that its candidates make."""
     keys = candidate_keys(details)
-    is_used = np.zeros(len(keys), dtype=bool)
-    for each in calls:
-        is_used |= (each.weights > 0) | (
-            False if each.rival_weights is None else each.rival_weights > 0
-        )
+    weights = [w for each in calls for w in (each.weights, each.rival_weights) if w is not None]
+    is_used = np.any(np.reshape(weights, (-1, len(keys))) > 0, axis=0)
     features = np.zeros((len(keys), model.config.embedding_dim), dtype=np.float32)
     if is_used.any():
         asked = read_queries([keys[row] for row in np.flatnonzero(is_used)], ontology)
