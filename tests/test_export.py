@@ -230,7 +230,8 @@ def test_genes_that_raise_a_call_are_its_evidence(called, ontology, tmp_path):
     genes = adata.obs["langcell--marker_gene_evidence"]
     assert genes.iloc[0] not in ("", "NA") and genes.iloc[25] == "NA", "unknown has none"
     named = genes.iloc[0].split(", ")
-    assert len(named) == 6 and set(named) <= set(adata.var_names)
+    measured = {GeneTable.bundled().symbol(each) for each in adata.var_names}
+    assert len(named) == 6 and set(named) <= measured
     members = read_calls(called, ontology).labels
     keys = [str(each) for each in adata.uns["langcell"]["candidate_ids"]]
     below = candidates_below(MONOCYTE, keys, ontology)

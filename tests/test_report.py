@@ -180,7 +180,7 @@ def test_reliability_is_drawn_where_it_was_recorded(make_annotated, tmp_path):
     adata.uns["langcell"]["parameters"]["confidence"] = 0.78
     page = _page(adata, tmp_path)
     assert len(page.values("img", "src")) == n_figures + 2
-    assert "measured on those studies, with all cell types as candidates" in page.text
+    assert "Measured on those studies: all cell types as candidates." in page.text
     assert "confidence and share right lie 0.12 apart on average" in page.text
     assert "At 0.8, 70% of the cells were called and 8% of these calls were wrong" in page.text
     assert "the file does not record it" not in page.text

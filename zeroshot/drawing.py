@@ -164,9 +164,9 @@ def draw_risk(
         if is_marked or number % 2 == 0:
             axes.annotate(
                 *(f"{each:g}", (x, y)),
-                xytext=(0, 9),
+                xytext=(-8, 1),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 fontsize=9,
                 color=PALETTE[7] if is_marked else INK,
             )
