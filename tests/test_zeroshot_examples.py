@@ -16,10 +16,10 @@ MODULES = (
     "zeroshot.cluster_consensus",
     "zeroshot.decode_options",
     "zeroshot.index",
+    "zeroshot.inputs",
     "zeroshot.ood",
     "zeroshot.puzzles",
     "zeroshot.reliability",
-    "zeroshot.run",
 )
 
 
