@@ -96,7 +96,7 @@ class Model(Section):
     init_gene_embeddings: Literal["random", "svd"] = "svd"
     init_std: float = Field(default=0.02, gt=0)  # of gene embeddings that begin as an SVD
     recompute: bool = False  # activations, for the gradient: slower, with a fraction of the memory
-    start_from: str = ""  # checkpoint of a bag of genes; a transformer learns what it leaves open
+    start_from: str = ""  # checkpoint whose weights the model begins with (pretrain.warm_start)
 
 
 class Text(Section):
