@@ -96,24 +96,6 @@ def _to_unit_norm(rows: np.ndarray) -> None:
 
 
 @compiled
-def project(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-    """Write rows @ weight + bias to `out` and bring it to unit norm.
-
-    Parameters
-    ----------
-    rows
-        float32, shape (n_rows, n_inputs).
-    weight, bias
-        float32, shapes (n_inputs, width) and (width,).
-    out
-        float32, shape (n_rows, width).
-    """
-    out[:] = bias
-    _add_products(rows, weight, out)
-    _to_unit_norm(out)
-
-
-@compiled
 def encode(
     tokens: np.ndarray,
     offsets: np.ndarray,

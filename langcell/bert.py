@@ -1,14 +1,17 @@
 """Post-LayerNorm BERT blocks with fused projections and optional cross-attention."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from langcell.config import StackConfig
+from langcell.packing import Packing
 
 _ACTIVATIONS = {
     "gelu": functional.gelu,
@@ -95,7 +98,9 @@ class _Attention(nn.Module):
             attn_mask=mask,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
-        attended = attended.transpose(1, 2).flatten(2)  # (n, t, h)
+        return self._add(residual, attended.transpose(1, 2).flatten(2))  # (n, t, h)
+
+    def _add(self, residual: Tensor, attended: Tensor) -> Tensor:
         return self.norm(residual + self.dropout(self.output(attended)))
 
 
@@ -116,6 +121,11 @@ class SelfAttention(_Attention):
         query = functional.linear(first, weight[:hidden], bias[:hidden])
         key, value = functional.linear(states, weight[hidden:], bias[hidden:]).chunk(2, dim=-1)
         return self._finish(first, query, key, value, mask)
+
+    def packed(self, states: Tensor, packing: Packing) -> Tensor:
+        """Attend within each row of a packed batch (n_tokens, h)."""
+        heads = self.query_key_value(states).unflatten(-1, (3, self.n_heads, -1))
+        return self._add(states, packing.attend(*heads.unbind(1)).flatten(1))
 
 
 class CrossAttention(_Attention):
@@ -172,6 +182,10 @@ class BertBlock(nn.Module):
             states = self.cross_attention(states, attended)
         return self.feed_forward(states)
 
+    def packed(self, states: Tensor, packing: Packing) -> Tensor:
+        """Return the next layer's states of a packed batch (n_tokens, h)."""
+        return self.feed_forward(self.attention.packed(states, packing))
+
 
 class BertStack(nn.Module):
     """A stack of BERT blocks.
@@ -182,10 +196,20 @@ class BertStack(nn.Module):
         Sizes.
     encoder_width
         Width of the states that cross-attention reads; 0 builds no cross-attention.
+
+    Attributes
+    ----------
+    pack
+        Spend nothing on padding, whose states come out as zeros.
+    recompute
+        In training, keep the states between blocks alone and compute the rest of each block again
+        for the gradient (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(self, config: StackConfig, *, encoder_width: int = 0) -> None:
         super().__init__()
+        self.pack = self.recompute = False
+        self._drops_attention = config.attention_dropout > 0
         self.blocks = nn.ModuleList(
             BertBlock(config, encoder_width) for _ in range(config.n_layers)
         )
@@ -216,11 +240,29 @@ class BertStack(nn.Module):
         Tensor
             Shape (n, t, h), or (n, 1, h) with `first_only`.
         """
+        # Packed rows have no dropout of attention.
+        may_pack = not (attended or first_only or (self.training and self._drops_attention))
+        if self.pack and attention_mask is not None and may_pack:
+            return self._packed(states, Packing.of(attention_mask))
         mask = key_mask(attention_mask)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            states = block(states, mask, attended, first_only and layer == last)
+            states = self._run(block, states, mask, attended, first_only and layer == last)
         return states
+
+    def _packed(self, states: Tensor, packing: Packing) -> Tensor:
+        """Run all blocks without padding, where nothing but states within a row meets."""
+        packed = packing.pack(states)
+        for block in self.blocks:
+            assert isinstance(block, BertBlock)
+            packed = self._run(block.packed, packed, packing)
+        return packing.pad(packed)
+
+    def _run(self, block: Callable[..., Tensor], *given: Any) -> Tensor:
+        if self.recompute and self.training:
+            made: Tensor = checkpoint(block, *given, use_reentrant=False)
+            return made
+        return block(*given)
 
 
 class BertEmbeddings(nn.Module):

@@ -6,9 +6,12 @@ The first four are those of LangCell (Zhao et al. 2024, arXiv 2405.06708); the t
 and comparable types, and the contrast with a whole ontology, are this project's.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 IGNORED = -100
 
@@ -77,6 +80,8 @@ def multi_positive_contrastive_loss(
     positives: Tensor,
     ignore: Tensor,
     logit_scale: Tensor | float,
+    *,
+    tile: int = 0,
 ) -> Tensor:
     """Return the symmetric contrast between cells and the unique texts of a batch.
 
@@ -97,16 +102,102 @@ def multi_positive_contrastive_loss(
         a descendant of the type, shape (n_cells, n_texts). Positives win over it.
     logit_scale
         Inverse temperature.
+    tile
+        Rows whose logits are in memory at once, computed again for the gradient; 0: all.
 
     Returns
     -------
     Tensor
         Mean of the two directions, each the mean over its rows that have a positive.
     """
-    logits = (logit_scale * cell_features @ text_features.T).float()  # (n_cells, n_texts)
-    negatives = ~(positives | ignore)
-    from_texts = _one_direction(logits.T, positives.T, negatives.T)
-    return (_one_direction(logits, positives, negatives) + from_texts) / 2
+    from_cells, n_cells = contrast_rows(
+        cell_features, text_features, positives, ignore, logit_scale, tile=tile
+    )
+    from_texts, n_texts = contrast_rows(
+        text_features, cell_features, positives.T, ignore.T, logit_scale, tile=tile
+    )
+    return (from_cells / n_cells.clamp(min=1) + from_texts / n_texts.clamp(min=1)) / 2
+
+
+def contrast_rows(
+    rows: Tensor,
+    columns: Tensor,
+    positives: Tensor,
+    ignore: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    tile: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Return one direction of `multi_positive_contrastive_loss`: its sum over rows, and their number.
+
+    Processes that hold some of the rows each add up what they get.
+
+    Parameters
+    ----------
+    rows, columns
+        Unit-norm features, shapes (n_rows, d) and (n_columns, d).
+    positives, ignore
+        As there, shape (n_rows, n_columns).
+    """
+
+    def some(which: slice) -> Tensor:
+        logits = (logit_scale * rows[which] @ columns.T).float()
+        positive = positives[which]
+        allowed = ~(positive | ignore[which])
+        # The lowest finite number stands for minus infinity: logsumexp of nothing has no gradient.
+        hardest = logits.masked_fill(~allowed, float(_lowest(logits))).logsumexp(1, keepdim=True)
+        # Mean over the positives of softplus(lse(negatives) - positive).
+        pairs = functional.softplus(hardest - logits) * positive
+        return (pairs.sum(dim=1) / positive.sum(dim=1).clamp(min=1)).sum()
+
+    return _over_tiles(some, len(rows), tile), positives.any(dim=1).sum()
+
+
+def sigmoid_contrastive_loss(
+    cell_features: Tensor,
+    text_features: Tensor,
+    positives: Tensor,
+    ignore: Tensor,
+    logit_scale: Tensor | float,
+    bias: Tensor | float,
+    *,
+    tile: int = 0,
+) -> Tensor:
+    """Return the contrast of each pair by itself, as SigLIP (Zhai et al. 2023, equation 3).
+
+    Any number of texts may be positive for a cell. Cells of different processes need not meet.
+
+    Parameters
+    ----------
+    cell_features, text_features, positives, ignore, logit_scale, tile
+        As in `multi_positive_contrastive_loss`.
+    bias
+        Added to every logit; below 0 at first, as most pairs are negative.
+
+    Returns
+    -------
+    Tensor
+        Sum over pairs that are not ignored, by the number of cells.
+    """
+
+    def some(which: slice) -> Tensor:
+        logits = (logit_scale * cell_features[which] @ text_features.T + bias).float()
+        signs = 2.0 * positives[which] - 1.0
+        counts = positives[which] | ~ignore[which]
+        return -(functional.logsigmoid(signs * logits) * counts).sum()
+
+    return _over_tiles(some, len(cell_features), tile) / max(1, len(cell_features))
+
+
+def _over_tiles(some: Callable[[slice], Tensor], n_rows: int, tile: int) -> Tensor:
+    """Add up what `some` makes of the rows, `tile` at a time, keeping no logits for the gradient."""
+    if not tile or n_rows <= tile:
+        return some(slice(0, n_rows))
+    parts = [
+        checkpoint(some, slice(start, min(start + tile, n_rows)), use_reentrant=False)
+        for start in range(0, n_rows, tile)
+    ]
+    return torch.stack(parts).sum()
 
 
 def partial_positive_loss(
@@ -115,6 +206,8 @@ def partial_positive_loss(
     targets: Tensor,
     ignore: Tensor,
     logit_scale: Tensor | float,
+    *,
+    tile: int = 0,
 ) -> Tensor:
     """Return the contrast of each cell with every label of an ontology, ancestors part positive.
 
@@ -134,12 +227,18 @@ def partial_positive_loss(
         shape. Where a target has weight it is False.
     logit_scale
         Inverse temperature.
+    tile
+        As in `multi_positive_contrastive_loss`.
     """
-    logits = (logit_scale * cell_features @ label_features.T).float()  # (n_cells, n_labels)
-    logits = logits.masked_fill(ignore, float(_lowest(logits)))
-    # An ignored label has no weight, but 0 * its lowest logit would still be a large number.
-    pairs = targets * logits.log_softmax(dim=1).masked_fill(ignore, 0)
-    return -pairs.sum(dim=1).mean()
+
+    def some(which: slice) -> Tensor:
+        logits = (logit_scale * cell_features[which] @ label_features.T).float()
+        logits = logits.masked_fill(ignore[which], float(_lowest(logits)))
+        # An ignored label has no weight, but 0 * its lowest logit would still be a large number.
+        shares = logits.log_softmax(dim=1).masked_fill(ignore[which], 0)
+        return -(targets[which] * shares).sum()
+
+    return _over_tiles(some, len(cell_features), tile) / len(cell_features)
 
 
 def subtree_loss(
@@ -237,17 +336,6 @@ def sample_hard_negatives(
         scores = similarity.detach().float().masked_fill(~allowed, -torch.inf)[rows]
         chosen[rows] = torch.multinomial(scores.softmax(dim=1), 1, generator=generator)[:, 0]
     return chosen
-
-
-def _one_direction(logits: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Mean over rows with a positive of the mean over positives of softplus(lse(neg) - pos)."""
-    # The lowest finite number stands for minus infinity: logsumexp of nothing has no gradient.
-    hardest = logits.masked_fill(~negatives, float(_lowest(logits))).logsumexp(dim=1, keepdim=True)
-    pair_loss = functional.softplus(hardest - logits)  # (n_rows, n_columns)
-    weights = positives.to(logits.dtype)
-    n_positives = weights.sum(dim=1)
-    row_loss = (pair_loss * weights).sum(dim=1) / n_positives.clamp(min=1)
-    return row_loss.sum() / (n_positives > 0).sum().clamp(min=1)
 
 
 def _lowest(logits: Tensor) -> Tensor:

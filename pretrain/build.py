@@ -31,7 +31,7 @@ from pretrain.teachers import Teachers, load_teachers
 from pretrain.texts import TextTable, build_text_table, encode_templates, pool_cached
 from pretrain.validation import LabelledTokens, read_validation
 from pretrain.vocabulary import build_vocabulary
-from pretrain.warm_start import start_from_bag
+from pretrain.warm_start import start_from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,7 +181,7 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
         torch.manual_seed(recipe.seed)
         model = LangCell(config, vocabulary)
     if sizes.start_from:
-        start_from_bag(model, sizes.start_from)
+        start_from(model, sizes.start_from)
     elif sizes.init_gene_embeddings == "svd":
         embeddings = svd_gene_embeddings(
             corpus, vocabulary, width=sizes.hidden_size, std=sizes.init_std, seed=recipe.seed

@@ -1,25 +1,79 @@
 """The command `langcell pretrain`."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from pretrain.plan import Plan
 
+EXAMPLE = """Train a model on labelled h5ad files.
 
+Example: langcell pretrain --config mini corpus_root=corpus output=runs/mini optimisation.steps=2000
+
+KEY=VALUE words replace values of the recipe. The output folder gets best/ and last/ (models for
+--model), last.ckpt to go on from, logs/ and run.json, which says what was trained on what.
+"""
+
+
+class _Overrides(TyperGroup):
+    """Lets `key=value` words stand anywhere, for `--set key=value`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_name_overrides(args)))
+
+
+def _name_overrides(words: Sequence[str]) -> Iterator[str]:
+    """Put `--set` before each word that is an override.
+
+    >>> list(_name_overrides(["--config", "mini", "seed=1", "slurm", "seed=2"]))
+    ['--config', 'mini', '--set', 'seed=1', 'slurm', '--set', 'seed=2']
+    """
+    before = ""
+    for word in words:
+        if "=" in word and not word.startswith("-") and not before.startswith("-"):
+            yield "--set"
+        yield word
+        before = word
+
+
+Config = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", help="Recipe (YAML), or the name of one in the package: mini, tiny."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A value of the recipe; --set may be left out."
+    ),
+]
+
+app = typer.Typer(
+    name="pretrain",
+    help=EXAMPLE,
+    cls=_Overrides,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(help=EXAMPLE)
 def pretrain(
+    context: typer.Context,
     config: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--config", "-c", help="Recipe (YAML), or the name of one in the package: mini, tiny."
         ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace those of the recipe."),
     ] = None,
+    overrides: Overrides = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -31,13 +85,11 @@ def pretrain(
         typer.Option(help="auto: go on from the last checkpoint of the output; or never."),
     ] = "never",
 ) -> None:
-    """Train a model on labelled h5ad files.
-
-    Example: langcell pretrain --config mini corpus_root=corpus output=runs/mini
-    optimisation.steps=2000
-
-    The output folder gets best/ and last/ (models for --model), last.ckpt, and logs/.
-    """
+    """Run the command; its words are in `EXAMPLE`."""
+    if context.invoked_subcommand is not None:
+        return
+    if config is None:
+        raise typer.BadParameter("give a recipe, such as mini", param_hint="--config")
     from pretrain.config import find_recipe, read_recipe
 
     if resume not in ("auto", "never"):
@@ -51,6 +103,61 @@ def pretrain(
     from pretrain.training import train
 
     typer.echo(train(recipe, resume=resume == "auto"))
+
+
+@app.command()
+def slurm(
+    config: Config,
+    overrides: Overrides = None,
+    nodes: Annotated[int, typer.Option(help="Nodes of the job.")] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs a node, a process each.")] = 1,
+    cpus: Annotated[int, typer.Option(help="CPU cores a process.")] = 8,
+    time: Annotated[str, typer.Option(help="Time of one job; it requeues itself.")] = "24:00:00",
+    partition: Annotated[str, typer.Option(help="Partition, if the cluster wants one.")] = "",
+    account: Annotated[str, typer.Option(help="Account, if the cluster wants one.")] = "",
+    image: Annotated[
+        str, typer.Option(help="Apptainer image to run in; see langcell pretrain apptainer.")
+    ] = "",
+) -> None:
+    """Print a job for sbatch: it stops in good order, requeues itself and goes on.
+
+    Example: langcell pretrain slurm --config mini --nodes 4 --gpus 8 output=runs/mini > mini.sbatch
+    """
+    from pretrain.config import find_recipe, read_recipe
+    from pretrain.slurm import SlurmJob, sbatch
+
+    compute = [
+        *("compute.accelerator=cuda", f"compute.devices={gpus}", f"compute.nodes={nodes}"),
+        *(overrides or []),
+    ]
+    read_recipe(find_recipe(config), compute)  # what is wrong with it is said now
+    job = SlurmJob(
+        config=str(config),
+        overrides=tuple(compute),
+        nodes=nodes,
+        gpus=gpus,
+        cpus=cpus,
+        time=time,
+        partition=partition,
+        account=account,
+        image=image,
+    )
+    typer.echo(sbatch(job), nl=False)
+
+
+@app.command()
+def apptainer(
+    base: Annotated[
+        str, typer.Option(help="Image with Python that it starts from; CUDA comes with torch.")
+    ] = "docker://python:3.12-slim",
+) -> None:
+    """Print a definition for apptainer build; it copies the checkout that it is built in.
+
+    Example: langcell pretrain apptainer > langcell.def; apptainer build langcell.sif langcell.def
+    """
+    from pretrain.slurm import apptainer_definition
+
+    typer.echo(apptainer_definition(base), nl=False)
 
 
 def _print_plan(plan: "Plan", *, is_long: bool) -> None:

@@ -11,6 +11,7 @@ from langcell.genes import GeneVocabulary
 from langcell.losses import IGNORED
 from langcell.tokenizer import ColumnGenes, RankTokenizer, collate_tokens
 from pretrain.config import Recipe
+from pretrain.gather import World
 from pretrain.label_texts import LabelTexts
 from pretrain.linear_teacher import LinearTeacher
 from pretrain.masking import mask_tokens
@@ -24,7 +25,7 @@ _NO_STEP = 2**40  # beyond the end of any run
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepBatch:
-    """Everything that one training step reads.
+    """Everything that one training step reads, in one process.
 
     Attributes
     ----------
@@ -42,7 +43,7 @@ class StepBatch:
     aspects
         Code of each further aspect, -1 where unknown, shape (n_cells, 3).
     texts
-        Distinct texts drawn for the cells, rows of the text table, shape (n_texts,).
+        Distinct texts drawn for the cells of all processes, rows of the text table, (n_texts,).
     whole_ids, whole_mask
         The n_cells cells unmasked, as teachers read them; None without teachers.
     linear
@@ -82,7 +83,10 @@ class StepBatch:
 
 
 class StepBuilder:
-    """Builds the batch of any step, as a pure function of the seed and the step."""
+    """Builds the batch of any step, as a pure function of the seed and the step.
+
+    Processes that train together take consecutive shares of the same cells.
+    """
 
     def __init__(
         self,
@@ -111,16 +115,18 @@ class StepBuilder:
         )
         self._aspect_codes = aspect_codes(sampler.corpus)
 
-    def build(self, step: int) -> StepBatch:
-        """Return the batch of a step."""
+    def build(self, step: int, world: World = World()) -> StepBatch:  # noqa: B008  a constant
+        """Return a process's share of the batch of a step."""
         recipe, corpus = self.recipe, self.sampler.corpus
-        examples = self.sampler.choose(step, recipe.optimisation.batch_size)
-        drawn = self.sampler.draw(examples, step)
-        second = self._second_views(drawn, examples, step)
+        everyone = self.sampler.choose(step, recipe.optimisation.batch_size)
+        share = world.share(len(everyone))
+        examples = everyone[share]
+        drawn = self.sampler.draw(examples, step, first=share.start)
+        second = self._second_views(drawn, examples, step, share.start, world.size)
         cells = [*self._tokens(drawn), *(self._tokens(second) if second else [])]
-        input_ids, attention_mask = self._collate(cells, step)
+        input_ids, attention_mask = self._collate(cells, step, world.rank)
         n_cells = len(examples)
-        rng = self._rng(step, _MASKS)
+        rng = self._rng(step, _MASKS, world.rank)
         # Genes beyond the positions have no state that could predict them.
         positions = (recipe.model.attended_genes or recipe.model.max_genes) + 1
         masked, hidden = mask_tokens(
@@ -132,10 +138,12 @@ class StepBuilder:
         )
         input_ids[:n_cells, :positions] = masked
         rows, columns = np.nonzero(hidden != IGNORED)
-        kept = rng.permutation(len(rows))[: recipe.losses.masked_positions]
+        kept = rng.permutation(len(rows))[: recipe.losses.masked_positions // world.size]
         rows, columns = rows[kept], columns[kept]
         terms, aspect = corpus.term[examples], corpus.aspect[examples]
-        chosen = self.texts.choose(terms, aspect, recipe.text, self._rng(step, _TEXTS))
+        chosen = self.texts.choose(
+            corpus.term[everyone], corpus.aspect[everyone], recipe.text, self._rng(step, _TEXTS)
+        )
         labels = self.labels.choose(recipe.text.definition, self._rng(step, _LABELS))
         whole_ids, whole_mask = self._whole(drawn)
         return StepBatch(
@@ -160,13 +168,13 @@ class StepBuilder:
         return self._tokens(self.sampler.draw(self.sampler.choose(_NO_STEP, n_cells), _NO_STEP))
 
     def _second_views(
-        self, drawn: DrawnCells, examples: np.ndarray, step: int
+        self, drawn: DrawnCells, examples: np.ndarray, step: int, first: int, n_processes: int
     ) -> DrawnCells | None:
-        n_second = min(self.recipe.losses.second_views, len(examples))
+        n_second = min(self.recipe.losses.second_views // n_processes, len(examples))
         if not self.recipe.losses.cell_cell or not n_second:
             return None
         if self.recipe.augmentation.second_draw:
-            return self.sampler.draw(examples[:n_second], step, view=1)
+            return self.sampler.draw(examples[:n_second], step, view=1, first=first)
         return replace(
             drawn,
             examples=examples[:n_second],
@@ -190,9 +198,11 @@ class StepBuilder:
         block = (tokenizer or self.tokenizer).tokenize_csr(drawn.counts, self._genes)
         return [block.cell(row) for row in range(block.n_cells)]
 
-    def _collate(self, cells: list[np.ndarray], step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _collate(
+        self, cells: list[np.ndarray], step: int, rank: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Put CLS first and pad; in some steps keep a random subset of each cell's tokens."""
-        rng = self._rng(step, _LENGTH)
+        rng = self._rng(step, _LENGTH, rank)
         # A length for the whole step: dropping tokens saves time only if all cells get shorter.
         # Full lengths come up too, so that every position is trained.
         share = rng.uniform(self.recipe.augmentation.keep_tokens, 1)
@@ -203,5 +213,6 @@ class StepBuilder:
         ]
         return collate_tokens(kept, cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id)
 
-    def _rng(self, step: int, use: int) -> np.random.Generator:
-        return np.random.default_rng([self.recipe.seed, step, use])
+    def _rng(self, step: int, use: int, rank: int = 0) -> np.random.Generator:
+        # The first process draws as one that trains alone.
+        return np.random.default_rng([self.recipe.seed, step, use, *[rank] * bool(rank)])

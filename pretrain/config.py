@@ -95,7 +95,8 @@ class Model(Section):
     matching_interaction: bool = True  # without it the head needs far more pairs
     init_gene_embeddings: Literal["random", "svd"] = "svd"
     init_std: float = Field(default=0.02, gt=0)  # of gene embeddings that begin as an SVD
-    start_from: str = ""  # checkpoint of a bag of genes; a transformer learns what it leaves open
+    recompute: bool = False  # activations, for the gradient: slower, with a fraction of the memory
+    start_from: str = ""  # checkpoint whose weights the model begins with (pretrain.warm_start)
 
 
 class Text(Section):
@@ -117,6 +118,8 @@ class Losses(Section):
     cell_text: float = Field(default=0.5, ge=0)
     matching: float = Field(default=0.2, ge=0)
     distillation: float = Field(default=0.0, ge=0)  # towards the joint opinion of `teachers`
+    contrast: Literal["softmax", "sigmoid"] = "softmax"  # form of cell_text, see langcell.losses
+    tile: int = Field(default=0, ge=0)  # rows whose logits are in memory at once; 0: all
     ontology: float = Field(default=1.0, ge=0)  # each cell against every label of the ontology
     ontology_form: Literal["partial", "subtree"] = "partial"  # see langcell.losses
     ancestor_decay: float = Field(default=0.3, ge=0, le=1)  # weight of an ancestor, each edge up
@@ -183,17 +186,35 @@ class Optimisation(Section):
     """Optimiser, schedule, batch."""
 
     steps: int = Field(default=3000, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1)  # of all processes together
+    part: int = Field(default=0, ge=0)  # cells of a process encoded at once; 0: all of its share
     lr: float = Field(default=5e-4, gt=0)
-    final_lr: float = Field(default=0.02, ge=0, le=1)  # of lr, at the end of the cosine
+    schedule: Literal["cosine", "linear", "constant", "decay"] = "cosine"  # after the warm-up
+    decay: float = Field(default=0.2, gt=0, le=1)  # share of steps at the end, of schedule "decay"
+    final_lr: float = Field(default=0.02, ge=0, le=1)  # of lr, at the end; "constant" has none
     warmup: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
     average: float = Field(
         default=0.0, ge=0, lt=1
     )  # decay of the moving average of weights; 0: none
-    precision: Literal["32", "bf16"] = "32"
+    precision: Literal["auto", "32", "bf16"] = "auto"  # bf16 on a GPU, 32 on a CPU
     threads: int = Field(default=0, ge=0)  # 0: all cores
+
+
+class Compute(Section):
+    """Where a run computes; what it learns is the same but for rounding and drawn masks."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    devices: int = Field(default=1, ge=1)  # on each node, a process each
+    nodes: int = Field(default=1, ge=1)
+    compile: bool = False  # the blocks of a transformer; minutes at the start, then faster on CUDA
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # fsdp shares the weights out too; cuda alone
+
+    @property
+    def n_processes(self) -> int:
+        """How many processes train together."""
+        return self.devices * self.nodes
 
 
 class Recipe(Section):
@@ -216,8 +237,10 @@ class Recipe(Section):
     augmentation: Augmentation = Augmentation()
     balance: Balance = Balance()
     optimisation: Optimisation = Optimisation()
+    compute: Compute = Compute()
     checkpoint_every: int = Field(default=250, ge=1)  # steps
     log_every: int = Field(default=25, ge=1)  # steps
+    wandb: str = ""  # project of Weights & Biases that is told too; needs the extra wandb
     reference_cells: int = Field(default=2048, ge=1)  # whose features travel with the model
     half: bool = True  # write model weights as float16
 
@@ -229,6 +252,11 @@ class Recipe(Section):
             raise ValueError("linear_teacher joins other teachers: set teachers, or its steps to 0")
         if self.model.kind == "bag" and self.losses.masked_gene:
             raise ValueError("a bag of genes cannot learn masked genes: set losses.masked_gene: 0")
+        size, n = self.optimisation.batch_size, self.compute.n_processes
+        if size % n:
+            raise ValueError(f"optimisation.batch_size {size} cannot be shared by {n} processes")
+        if self.compute.strategy == "fsdp" and self.optimisation.average:
+            raise ValueError("fsdp keeps no averaged weights: set optimisation.average: 0")
         return self
 
     @property

@@ -7,20 +7,24 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from pretrain.collate import StepBatch, StepBuilder
+from pretrain.gather import World
 
 
 class StepStream(IterableDataset[StepBatch]):
     """Batches from a first step on; the step is all the state there is."""
 
-    def __init__(self, builder: StepBuilder, first_step: Callable[[], int], n_steps: int) -> None:
+    def __init__(
+        self, builder: StepBuilder, world: World, first_step: Callable[[], int], n_steps: int
+    ) -> None:
         self.builder = builder
+        self.world = world
         self.first_step = first_step
         self.n_steps = n_steps
 
     def __iter__(self) -> Iterator[StepBatch]:
         """Yield the batches that are left."""
         for step in range(self.first_step(), self.n_steps):
-            yield self.builder.build(step)
+            yield self.builder.build(step, self.world)
 
 
 class PretrainData(LightningDataModule):
@@ -41,7 +45,8 @@ class PretrainData(LightningDataModule):
         def first_step() -> int:
             return self.trainer.global_step if self.trainer else 0
 
-        return DataLoader(StepStream(self.builder, first_step, self.n_steps), batch_size=None)
+        stream = StepStream(self.builder, World.here(), first_step, self.n_steps)
+        return DataLoader(stream, batch_size=None)
 
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int

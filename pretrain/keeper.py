@@ -14,8 +14,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from langcell.output_file import replaced_file
 from pretrain.collate import StepBatch
 from pretrain.config import Recipe
+from pretrain.flops import flops_per_token, peak_flops
+from pretrain.gather import World
 from pretrain.module import PretrainModule
-from pretrain.validation import StudyScore
+from pretrain.validation import RECALL_AT, StudyScore
 
 LAST = "last.ckpt"
 
@@ -51,13 +53,16 @@ class Keeper(Callback):
         self.best = -1.0
         self.best_step = 0
         self.is_stopped = False
-        self._rng: torch.Tensor | None = None
+        self._rng: list[torch.Tensor] = []
         self._handlers: dict[signal.Signals, Any] = {}
+        self.last_scores: list[StudyScore] = []
         self._started = (0, 0.0)
+        self._n_tokens = self._n_cells = 0  # read by this process since then
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know; saved in the checkpoint."""
-        return {"best": self.best, "best_step": self.best_step, "rng": torch.get_rng_state()}
+        rng = World.here().gather_objects(torch.get_rng_state())
+        return {"best": self.best, "best_step": self.best_step, "rng": rng}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where the checkpoint was; Lightning itself keeps no random state."""
@@ -70,8 +75,9 @@ class Keeper(Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._stop)
         # Last of all that may have drawn random numbers since the state was loaded.
-        if self._rng is not None:
-            torch.set_rng_state(self._rng)
+        world = World.here()
+        if len(self._rng) == world.size:
+            torch.set_rng_state(self._rng[world.rank])
 
     def on_train_batch_end(
         self,
@@ -83,13 +89,17 @@ class Keeper(Callback):
     ) -> None:
         """Save, validate and report where it is time to."""
         assert isinstance(pl_module, PretrainModule)
+        self._n_tokens += int(batch.attention_mask.sum())
+        self._n_cells += len(batch.input_ids)
         pl_module.update_average(batch.step)
         step, is_last = batch.step + 1, batch.step + 1 == self.recipe.optimisation.steps
-        if step % self.recipe.log_every == 0 or is_last:
+        if (step % self.recipe.log_every == 0 or is_last) and trainer.is_global_zero:
             self._report(trainer, step)
+        # A process that was told to stop stops all, after the same step.
+        self.is_stopped = World.here().any(self.is_stopped)
         if self.is_stopped:  # first of all: whoever stops the run may not wait for a validation
             self._save(trainer)
-        if step % self.recipe.validation.every == 0 or is_last:
+        if (step % self.recipe.validation.every == 0 or is_last) and trainer.is_global_zero:
             self._validate(pl_module, step)
         if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
             self._save(trainer)
@@ -116,21 +126,36 @@ class Keeper(Callback):
         for score in scores:
             values[f"validation/accuracy/{score.study}"] = score.accuracy
             values[f"validation/macro_f1/{score.study}"] = score.macro_f1
+            for k, recall in zip(RECALL_AT, score.recall, strict=True):
+                values[f"validation/recall_at_{k}/{score.study}"] = recall
         for logger in module.loggers:
             logger.log_metrics(values, step=step)
         by_study = ", ".join(f"{s.study} {s.accuracy:.2f}/{s.macro_f1:.2f}" for s in scores)
-        _say(f"step {step}: validation macro-F1 {mean:.3f} (accuracy/macro-F1: {by_study})")
+        recalls = [
+            sum(each) / len(scores) for each in zip(*(s.recall for s in scores), strict=True)
+        ]
+        among = ", ".join(f"R@{k} {each:.2f}" for k, each in zip(RECALL_AT, recalls, strict=True))
+        _say(
+            f"step {step}: validation macro-F1 {mean:.3f} (accuracy/macro-F1: {by_study}); "
+            f"own text among all: {among}"
+        )
+        self.last_scores = scores
         if mean > self.best:
             self.best, self.best_step = mean, step
             self.export(module, self.output / "best")
 
     def _save(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.output / LAST)  # brings its state, writes nothing
+            return
         with replaced_file(self.output / LAST) as part:
             trainer.save_checkpoint(part)
 
     def _report(self, trainer: Trainer, step: int) -> None:
         first, began = self._started
-        rate = (step - first) / max(1e-9, time.monotonic() - began)
+        seconds = max(1e-9, time.monotonic() - began)
+        rate = (step - first) / seconds
+        tokens = self._n_tokens * trainer.world_size / seconds
         left = (self.recipe.optimisation.steps - step) / rate
         shown = " ".join(
             f"{name.removeprefix('train/')} {value:.3f}"
@@ -139,8 +164,21 @@ class Keeper(Callback):
         )
         _say(
             f"step {step}/{self.recipe.optimisation.steps}: {shown}; "
-            f"{rate * self.recipe.optimisation.batch_size:.0f} cells/s, {left / 60:.1f} min left"
+            f"{rate * self.recipe.optimisation.batch_size:.0f} cells/s, {tokens:,.0f} tokens/s"
+            f"{self._utilisation(trainer, tokens)}, {left / 60:.1f} min left"
         )
+
+    def _utilisation(self, trainer: Trainer, tokens: float) -> str:
+        """Say what share of the devices' peak the encoder's arithmetic is, where that is known."""
+        module = trainer.lightning_module
+        assert isinstance(module, PretrainModule)
+        peak = peak_flops(module.device)
+        if not peak:
+            return ""
+        cell = module.model.config.cell
+        width = self._n_tokens / max(1, self._n_cells)
+        done = tokens * flops_per_token(cell, width)
+        return f", {done / (peak * trainer.world_size):.0%} of peak FLOP/s"
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.is_stopped:  # a second time: the user does not want to wait for the step

@@ -2,17 +2,23 @@
 
 import copy
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 
 from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Optimisation, Recipe
-from pretrain.objective import TextTensors, training_losses
+from pretrain.gather import World
+from pretrain.gradient import add_gradients
+from pretrain.objective import Objective, TextTensors
 from pretrain.teachers import Teachers
+
+_FIRST_BIAS = -10.0  # as SigLIP begins: nearly all pairs are negative
 
 
 class PretrainModule(LightningModule):
@@ -38,11 +44,15 @@ class PretrainModule(LightningModule):
         teachers: Teachers | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False  # a step may go back through the batch part by part
         self.model = model
         self.recipe = recipe
         self.texts = texts
         self._teachers = [teachers]  # in a list, so that the module does not count them as its own
         model.logit_scale.requires_grad_(recipe.model.learn_temperature)
+        self.bias: torch.nn.Parameter | None = None
+        if recipe.losses.contrast == "sigmoid":
+            self.bias = torch.nn.Parameter(torch.tensor(_FIRST_BIAS))
         # Averaged weights vary less from step to step than the last ones, and score better.
         self.average: LangCell | None = None
         if recipe.optimisation.average:
@@ -53,24 +63,52 @@ class PretrainModule(LightningModule):
         """The weights to judge and keep: the averaged ones where there are any."""
         return self.average or self.model
 
-    def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
-        """Return the weighted sum of the losses of one step."""
-        weights = self.recipe.losses
-        losses = training_losses(
-            self.model,
-            batch,
-            self.texts,
-            weights,
-            seed=self.recipe.seed,
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """Make one step."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
+        objective = Objective(
+            model=self.model,
+            texts=self.texts,
+            weights=self.recipe.losses,
+            world=World.here(),
             teachers=self._teachers[0],
+            bias=self.bias,
+            seed=self.recipe.seed,
         )
-        total = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
+        optimizer.zero_grad()
+        losses = add_gradients(
+            objective,
+            batch,
+            part=self.recipe.optimisation.part,
+            backward=self.manual_backward,
+            hold=self._hold,
+        )
+        losses = dict(
+            zip(losses, objective.world.mean(torch.stack([*losses.values()])), strict=True)
+        )
+        total = objective.total(losses)
         if not bool(torch.isfinite(total)):
             values = ", ".join(f"{name}={loss.item():.3g}" for name, loss in losses.items())
             raise ValueError(f"step {batch.step}: the loss is not finite ({values}); lower the lr")
-        logged = {"loss": total, **losses, "logit_scale": self.model.scale}
-        self.log_dict({f"train/{name}": value.detach() for name, value in logged.items()})
-        return total
+        parameters = [each for each in self.parameters() if each.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimisation.clip)
+        optimizer.step()
+        schedule.step()
+        logged = {
+            "loss": total,
+            **losses,
+            "logit_scale": self.model.scale.detach(),
+            "gradient_norm": norm,
+        }
+        self.log_dict({f"train/{name}": value for name, value in logged.items()})
+
+    def _hold(self) -> AbstractContextManager[object]:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return nullcontext()
 
     def update_average(self, step: int) -> None:
         """Move the averaged weights towards those after a step.
@@ -90,7 +128,7 @@ class PretrainModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW without decay on biases and norms, and a warmed-up cosine schedule."""
         settings = self.recipe.optimisation
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {
                 "params": [p for p in parameters if p.ndim > 1],
@@ -109,7 +147,10 @@ class PretrainModule(LightningModule):
 
 
 def learning_rate_factor(step: int, settings: Optimisation) -> float:
-    """Return the share of the learning rate at a step: linear warm-up, then half a cosine.
+    """Return the share of the learning rate at a step: linear warm-up, then a way down.
+
+    The way is half a cosine, a line, none, or for "decay" none until the last share of the steps,
+    then a line (warm-up, stable, decay; Hu et al. 2024, arXiv 2404.06395).
 
     >>> settings = Optimisation(steps=110, warmup=10, final_lr=0.0)
     >>> [round(learning_rate_factor(step, settings), 3) for step in (0, 9, 10, 60, 110)]
@@ -118,5 +159,10 @@ def learning_rate_factor(step: int, settings: Optimisation) -> float:
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     progress = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
-    cosine = (1 + math.cos(math.pi * progress)) / 2
-    return settings.final_lr + (1 - settings.final_lr) * cosine
+    left = {
+        "cosine": (1 + math.cos(math.pi * progress)) / 2,
+        "linear": 1 - progress,
+        "constant": 1.0,
+        "decay": min(1.0, (1 - progress) / settings.decay),
+    }[settings.schedule]
+    return settings.final_lr + (1 - settings.final_lr) * left

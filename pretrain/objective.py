@@ -1,5 +1,6 @@
 """The losses of one step: features of cells and texts in, named scalars out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,17 +9,20 @@ from torch import Tensor
 from langcell.features import CellFeatures, TextFeatures
 from langcell.losses import (
     cell_cell_loss,
+    contrast_rows,
     distillation_loss,
     masked_gene_loss,
     matching_loss,
     multi_positive_contrastive_loss,
     partial_positive_loss,
     sample_hard_negatives,
+    sigmoid_contrastive_loss,
     subtree_loss,
 )
 from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
+from pretrain.gather import World
 from pretrain.negatives import text_pairs
 from pretrain.teachers import Teachers
 
@@ -68,131 +72,203 @@ class TextTensors:
     below: Tensor | None
 
 
-def training_losses(
-    model: LangCell,
-    batch: StepBatch,
-    texts: TextTensors,
-    weights: Losses,
-    *,
-    seed: int,
-    teachers: Teachers | None = None,
-) -> dict[str, Tensor]:
-    """Return the losses that have a weight, unweighted, by name.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Objective:
+    """The losses of a run, on the cells of this process and with those of the others.
 
-    One pass of the cell encoder serves all: masked cells for masked genes and cell-text, the second
-    views of some of them for cell-cell and, being unmasked as at inference, for matching.
+    Each loss is scaled so that its mean over processes is that of one process with all the cells:
+    that is what averaging gradients makes of it.
+
+    Attributes
+    ----------
+    model
+        What is trained.
+    texts
+        Texts of the corpus and the ontology.
+    weights
+        Of the losses; those without weight are not computed.
+    world
+        Processes that train together.
+    teachers
+        For the distillation loss.
+    bias
+        Learnt addend of the sigmoid form of the cell-text contrast.
+    seed
+        Of the drawn negatives.
     """
-    cells = model.encode_cell(batch.input_ids, batch.attention_mask)
-    losses = {}
-    if weights.masked_gene:
-        losses["masked_gene"] = _masked_gene(model, batch, cells)
-    if weights.cell_cell:
-        losses["cell_cell"] = _cell_cell(model, batch, cells, texts)
-    if weights.cell_text:
-        losses["cell_text"] = _cell_text(model, batch, cells, texts)
-    if weights.ontology:
-        losses["ontology"] = _ontology(model, batch, cells, texts)
-    if weights.distillation:
-        losses["distillation"] = _distillation(model, batch, cells, texts, teachers)
-    if weights.matching:
-        generator = torch.Generator(device=cells.features.device)
-        generator.manual_seed(seed * 1_000_003 + batch.step)
-        losses["matching"] = _matching(
-            model, batch, cells, texts, weights.matching_cells, generator
+
+    model: LangCell
+    texts: TextTensors
+    weights: Losses
+    world: World = World()
+    teachers: Teachers | None = None
+    bias: Tensor | None = None
+    seed: int = 0
+
+    def of_features(self, batch: StepBatch, features: Tensor) -> dict[str, Tensor]:
+        """Return the losses that read nothing of a cell but its features, unweighted, by name.
+
+        Parameters
+        ----------
+        batch
+            The step's.
+        features
+            Of its cells and their second views, shape (n_cells + n_second, d).
+        """
+        ways = {
+            "cell_cell": self._cell_cell,
+            "cell_text": self._cell_text,
+            "ontology": self._ontology,
+            "distillation": self._distillation,
+        }
+        return {
+            name: loss(batch, features)
+            for name, loss in ways.items()
+            if getattr(self.weights, name)
+        }
+
+    def of_states(
+        self, batch: StepBatch, cells: CellFeatures, rows: slice = slice(None)
+    ) -> dict[str, Tensor]:
+        """Return the losses that read the states of cells, unweighted, by name.
+
+        Parameters
+        ----------
+        batch
+            The step's.
+        cells
+            Some consecutive ones of its cells and second views.
+        rows
+            Which; the parts of a batch add up to the losses of the whole, but for matching, which
+            is computed in the last part, where the second views are.
+        """
+        first, stop, _ = rows.indices(len(batch.input_ids))
+        losses = {}
+        if self.weights.masked_gene:
+            losses["masked_gene"] = self._masked_gene(batch, cells, first, stop)
+        if self.weights.matching and stop == len(batch.input_ids):
+            generator = torch.Generator(device=cells.features.device)
+            generator.manual_seed(
+                (self.seed * 1_000_003 + batch.step) * self.world.size + self.world.rank
+            )
+            losses["matching"] = self._matching(batch, cells, first, generator)
+        return losses
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum."""
+        return torch.stack(
+            [getattr(self.weights, name) * each for name, each in losses.items()]
+        ).sum()
+
+    def _masked_gene(self, batch: StepBatch, cells: CellFeatures, first: int, stop: int) -> Tensor:
+        inside = (batch.masked_rows >= first) & (batch.masked_rows < stop)
+        rows = batch.masked_rows[inside]
+        states = cells.states[rows - first, batch.masked_columns[inside]]  # (n_masked, hidden)
+        logits = self.model.masked_gene_logits(states)  # (n_masked, vocabulary)
+        measured = torch.nn.functional.pad(batch.measured, (_SPECIAL_BEFORE, _SPECIAL_AFTER))
+        loss = masked_gene_loss(logits, batch.masked_genes[inside], measured[rows])
+        n_all = self.world.total(torch.tensor(float(len(batch.masked_rows)), device=loss.device))
+        return loss * (len(rows) * self.world.size / n_all.clamp(min=1))
+
+    def _cell_cell(self, batch: StepBatch, features: Tensor) -> Tensor:
+        n_second = len(features) - batch.n_cells
+        first = self.world.gather(features[:n_second])
+        second = self.world.gather(features[batch.n_cells :])
+        terms = self.world.gather(batch.terms[:n_second])
+        comparable = self.texts.comparable[terms][:, terms]
+        # All of it in every process: its gradient, summed over processes, is divided again.
+        return cell_cell_loss(first, second, comparable, self.model.scale)
+
+    def _cell_text(self, batch: StepBatch, features: Tensor) -> Tensor:
+        n_second = len(features) - batch.n_cells
+        terms = torch.cat([batch.terms, batch.terms[:n_second]])
+        aspects = torch.cat([batch.aspects, batch.aspects[:n_second]])
+        texts = self.model.project_text(self.texts.pooled[batch.texts])
+        scale, tile = self.model.scale, self.weights.tile
+        positives, ignore = self._pairs(terms, aspects, batch.texts)
+        if self.weights.contrast == "sigmoid":
+            assert self.bias is not None
+            return sigmoid_contrastive_loss(
+                features, texts, positives, ignore, scale, self.bias, tile=tile
+            )
+        if self.world.size == 1:
+            return multi_positive_contrastive_loss(
+                features, texts, positives, ignore, scale, tile=tile
+            )
+        # Texts are known to all processes: each takes its cells against all texts, and its share of
+        # the texts against all cells.
+        from_cells, n_cells = contrast_rows(features, texts, positives, ignore, scale, tile=tile)
+        everyone = self.world.gather(features)
+        mine = self.world.share(len(batch.texts))
+        positives, ignore = self._pairs(
+            self.world.gather(terms), self.world.gather(aspects), batch.texts[mine]
         )
-    return losses
+        from_texts, n_texts = contrast_rows(
+            texts[mine], everyone, positives.T, ignore.T, scale, tile=tile
+        )
+        parts = ((from_cells, n_cells), (from_texts, n_texts))
+        means = [each / self.world.total(n).clamp(min=1) for each, n in parts]
+        return self.world.size * (means[0] + means[1]) / 2
 
+    def _pairs(self, terms: Tensor, aspects: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        texts = self.texts
+        return text_pairs(terms, aspects, texts.term[rows], texts.aspects[rows], texts.comparable)
 
-def _masked_gene(model: LangCell, batch: StepBatch, cells: CellFeatures) -> Tensor:
-    states = cells.states[batch.masked_rows, batch.masked_columns]  # (n_masked, hidden)
-    logits = model.masked_gene_logits(states)  # (n_masked, vocabulary)
-    measured = torch.nn.functional.pad(batch.measured, (_SPECIAL_BEFORE, _SPECIAL_AFTER))
-    return masked_gene_loss(logits, batch.masked_genes, measured[batch.masked_rows])
+    def _ontology(self, batch: StepBatch, features: Tensor) -> Tensor:
+        texts, scale = self.texts, self.model.scale
+        terms = torch.cat([batch.terms, batch.terms[: len(features) - batch.n_cells]])
+        labels = self.model.project_text(texts.labels[batch.labels])  # (n_labels, d)
+        targets = texts.targets[terms]  # (n_cells + n_second, n_labels)
+        if texts.below is not None:
+            return subtree_loss(features, labels, targets, texts.below, scale)
+        ignore = texts.label_comparable[terms] & (targets == 0)
+        return partial_positive_loss(
+            features, labels, targets, ignore, scale, tile=self.weights.tile
+        )
 
+    def _distillation(self, batch: StepBatch, features: Tensor) -> Tensor:
+        assert self.teachers is not None
+        assert batch.whole_ids is not None and batch.whole_mask is not None
+        return distillation_loss(
+            features[: batch.n_cells],
+            self.model.project_text(self.texts.labels[self.texts.descriptions]),
+            self.teachers.probabilities(batch.whole_ids, batch.whole_mask, batch.linear),
+            self.model.scale,
+        )
 
-def _cell_cell(
-    model: LangCell, batch: StepBatch, cells: CellFeatures, texts: TextTensors
-) -> Tensor:
-    n_cells = batch.n_cells
-    second = cells.features[n_cells:]
-    terms = batch.terms[: len(second)]
-    comparable = texts.comparable[terms][:, terms]
-    return cell_cell_loss(cells.features[: len(second)], second, comparable, model.scale)
+    def _matching(
+        self, batch: StepBatch, cells: CellFeatures, offset: int, generator: torch.Generator
+    ) -> Tensor:
+        """Own template, a similar wrong template, and the own template with a similar wrong cell.
 
-
-def _cell_text(
-    model: LangCell, batch: StepBatch, cells: CellFeatures, texts: TextTensors
-) -> Tensor:
-    n_second = len(cells.features) - batch.n_cells
-    terms = torch.cat([batch.terms, batch.terms[:n_second]])
-    aspects = torch.cat([batch.aspects, batch.aspects[:n_second]])
-    positives, ignore = text_pairs(
-        terms, aspects, texts.term[batch.texts], texts.aspects[batch.texts], texts.comparable
-    )
-    return multi_positive_contrastive_loss(
-        cells.features,
-        model.project_text(texts.pooled[batch.texts]),
-        positives,
-        ignore,
-        model.scale,
-    )
-
-
-def _ontology(model: LangCell, batch: StepBatch, cells: CellFeatures, texts: TextTensors) -> Tensor:
-    n_second = len(cells.features) - batch.n_cells
-    terms = torch.cat([batch.terms, batch.terms[:n_second]])
-    labels = model.project_text(texts.labels[batch.labels])  # (n_labels, d)
-    targets = texts.targets[terms]  # (n_cells + n_second, n_labels)
-    if texts.below is not None:
-        return subtree_loss(cells.features, labels, targets, texts.below, model.scale)
-    ignore = texts.label_comparable[terms] & (targets == 0)
-    return partial_positive_loss(cells.features, labels, targets, ignore, model.scale)
-
-
-def _distillation(
-    model: LangCell,
-    batch: StepBatch,
-    cells: CellFeatures,
-    texts: TextTensors,
-    teachers: Teachers | None,
-) -> Tensor:
-    assert teachers is not None and batch.whole_ids is not None and batch.whole_mask is not None
-    return distillation_loss(
-        cells.features[: batch.n_cells],
-        model.project_text(texts.labels[texts.descriptions]),
-        teachers.probabilities(batch.whole_ids, batch.whole_mask, batch.linear),
-        model.scale,
-    )
-
-
-def _matching(
-    model: LangCell,
-    batch: StepBatch,
-    cells: CellFeatures,
-    texts: TextTensors,
-    n_wanted: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Own template, a similar wrong template, and the own template with a similar wrong cell."""
-    n_second = len(cells.features) - batch.n_cells
-    # Unmasked views where there are enough, as at inference.
-    first = batch.n_cells if n_second >= min(n_wanted, batch.n_cells) else 0
-    n = min(n_wanted, batch.n_cells)
-    features, terms = cells.features[first : first + n], batch.terms[:n]
-    templates = model.project_text(texts.pooled[texts.template_rows])  # (n_terms, d)
-    similarity = model.scale * features @ templates.T  # (n, n_terms)
-    wrong_text = sample_hard_negatives(similarity, ~texts.comparable[terms], generator)
-    own = similarity[:, terms].T  # row: template of cell i, column: cell j
-    wrong_cell = sample_hard_negatives(own, ~texts.comparable[terms][:, terms], generator)
-    rows = torch.arange(n, device=terms.device)
-    has_text, has_cell = wrong_text >= 0, wrong_cell >= 0
-    text_rows = torch.cat([terms, wrong_text[has_text], terms[has_cell]])
-    cell_rows = torch.cat([rows, rows[has_text], wrong_cell[has_cell]]) + first
-    labels = torch.zeros(len(text_rows), dtype=torch.int64, device=terms.device)
-    labels[:n] = 1
-    pairs = _take_texts(texts.templates, text_rows, templates[text_rows])
-    logits = model.match(pairs, cells, cell_rows=cell_rows)
-    return matching_loss(logits, labels)
+        `offset` is the row of the batch that `cells` begin with. Wrong cells come from this process
+        alone, as their states would have to travel otherwise.
+        """
+        model, texts = self.model, self.texts
+        n_second = len(batch.input_ids) - batch.n_cells
+        # Unmasked views where there are enough, as at inference.
+        wanted = min(self.weights.matching_cells, batch.n_cells)
+        start = batch.n_cells if n_second >= wanted else 0
+        # Of a part of a batch, the cells that are in it.
+        start = max(start, offset)
+        n = min(wanted, offset + len(cells.features) - start)
+        own_row = start - batch.n_cells if start >= batch.n_cells else start
+        first = start - offset
+        features, terms = cells.features[first : first + n], batch.terms[own_row : own_row + n]
+        templates = model.project_text(texts.pooled[texts.template_rows])  # (n_terms, d)
+        similarity = model.scale * features @ templates.T  # (n, n_terms)
+        wrong_text = sample_hard_negatives(similarity, ~texts.comparable[terms], generator)
+        own = similarity[:, terms].T  # row: template of cell i, column: cell j
+        wrong_cell = sample_hard_negatives(own, ~texts.comparable[terms][:, terms], generator)
+        rows = torch.arange(n, device=terms.device)
+        has_text, has_cell = wrong_text >= 0, wrong_cell >= 0
+        text_rows = torch.cat([terms, wrong_text[has_text], terms[has_cell]])
+        cell_rows = torch.cat([rows, rows[has_text], wrong_cell[has_cell]]) + first
+        labels = torch.zeros(len(text_rows), dtype=torch.int64, device=terms.device)
+        labels[:n] = 1
+        pairs = _take_texts(texts.templates, text_rows, templates[text_rows])
+        logits = model.match(pairs, cells, cell_rows=cell_rows)
+        return matching_loss(logits, labels)
 
 
 def _take_texts(templates: TextFeatures, rows: Tensor, features: Tensor) -> TextFeatures:

@@ -113,12 +113,16 @@ class CellSampler:
             max=self.corpus.n_examples - 1
         )
 
-    def draw(self, examples: np.ndarray, step: int, *, view: int = 0) -> DrawnCells:
-        """Draw a cell from each row of the corpus; two views of a step are independent draws."""
+    def draw(self, examples: np.ndarray, step: int, *, view: int = 0, first: int = 0) -> DrawnCells:
+        """Draw a cell from each row of the corpus; two views of a step are independent draws.
+
+        `first` is the place of the first example in the step: a cell is the same in whatever
+        process it is drawn.
+        """
         measured = self.corpus.measured[self.corpus.source[examples]]
         columns, values, lengths = [], [], []
         for index, example in enumerate(examples):
-            rng = np.random.default_rng([self.seed, step, _CELL, index, view])
+            rng = np.random.default_rng([self.seed, step, _CELL, first + index, view])
             n = self._draw_one(int(example), measured[index], rng)
             columns.append(self._columns[:n].copy())
             values.append(self._values[:n].copy())

@@ -5,25 +5,39 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from langcell.cell_encoder import CellEncoder
+from langcell.gene_bag import GeneBag
 from langcell.genes import GeneVocabulary
-from langcell.threads import set_threads
+from langcell.threads import set_threads, thread_count
 from pretrain.build import Parts, build_parts
-from pretrain.config import Recipe
+from pretrain.cluster import find_compute, is_first_process, process_number, trainer_arguments
+from pretrain.config import Compute, Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT
 from pretrain.keeper import LAST, Keeper
 from pretrain.module import PretrainModule
+from pretrain.run_card import run_card, write_run_card
 from pretrain.validation import StudyScore, reference_features, score_studies
 
 # What may change between the start of a run and its resumption.
-_FREE = ("corpus_root", "output", "checkpoint_every", "log_every", "validation", "half")
+_FREE = (
+    "corpus_root",
+    "output",
+    "checkpoint_every",
+    "log_every",
+    "validation",
+    "half",
+    "compute",
+    "wandb",
+)
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
@@ -34,7 +48,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     recipe
         Checked recipe; `recipe.output` gets `best/` and `last/` (checkpoint folders), `last.ckpt`
         (to resume from), `genes.tsv`, `recipe.yaml`, `logs/` (TensorBoard and CSV), and `holdout.tsv`
-        where types were held out.
+        where types were held out, and `run.json`, which says what was trained on what.
     resume
         Go on from `last.ckpt` if there is one. The result is that of a run that was not
         interrupted, to the bit for the same number of threads.
@@ -49,16 +63,23 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         After Ctrl-C or SIGTERM; the state was saved.
     """
     output = Path(recipe.output).expanduser()
-    is_resumed = _prepare_output(recipe, output, resume)
+    compute = find_compute(recipe.compute)
+    is_first = is_first_process()
+    is_resumed = _prepare_output(recipe, output, resume) if is_first else (output / LAST).is_file()
     set_threads(recipe.optimisation.threads or None)
+    if compute.accelerator == "cpu" and compute.devices > 1:
+        set_threads(max(1, thread_count() // compute.devices))
     genes = output / "genes.tsv"
     vocabulary = GeneVocabulary.read(genes) if is_resumed else None
-    parts = build_parts(recipe, vocabulary=vocabulary, say=_say)
+    parts = build_parts(recipe, vocabulary=vocabulary, say=_say if is_first else _say_nothing)
     assert parts.model.vocabulary is not None
-    parts.model.vocabulary.write(genes)
-    if parts.held_out.roots:
+    if is_first:
+        parts.model.vocabulary.write(genes)
+    if is_first and parts.held_out.roots:
         parts.held_out.write(output / HOLDOUT, parts.ontology)
-    torch.manual_seed(recipe.seed)  # dropout; the keeper restores its state on resumption
+    _tune_encoder(parts.model.cell_encoder, recipe, compute)
+    # Dropout; the keeper restores its state on resumption.
+    torch.manual_seed(recipe.seed + process_number())
     module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
     keeper = Keeper(
         recipe,
@@ -66,12 +87,26 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         score=lambda module: _score(module, parts, recipe),
         export=lambda module, folder: _export(module, parts, recipe, folder),
     )
-    _fit(recipe, output, module, keeper, parts, is_resumed)
+    _fit(recipe, output, module, keeper, parts, compute, is_resumed)
+    if not is_first:
+        sys.exit(0)  # the first process has the model
     if keeper.is_stopped:
         raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
     _export(module, parts, recipe, output / "last")
+    card = run_card(recipe, compute, best_step=keeper.best_step, scores=keeper.last_scores)
+    write_run_card(card, [output, output / "best", output / "last"])
     _say(f"best model: {output / 'best'} (step {keeper.best_step})")
     return output / "best"
+
+
+def _tune_encoder(encoder: CellEncoder | GeneBag, recipe: Recipe, compute: Compute) -> None:
+    """Set what changes the speed and memory of the encoder and none of its numbers."""
+    if isinstance(encoder, CellEncoder):
+        encoder.stack.pack = True
+        encoder.stack.recompute = recipe.model.recompute
+        if compute.compile:
+            for block in encoder.stack.blocks:
+                block.compile()
 
 
 def _fit(
@@ -80,21 +115,15 @@ def _fit(
     module: PretrainModule,
     keeper: Keeper,
     parts: Parts,
+    compute: Compute,
     is_resumed: bool,
 ) -> None:
     settings = recipe.optimisation
     with _quiet_lightning():
         trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+            **trainer_arguments(compute, settings.precision),
             max_steps=settings.steps,
-            gradient_clip_val=settings.clip,
-            logger=[
-                TensorBoardLogger(output / "logs", name="tensorboard", version=""),
-                # A version for each start: a resumed run would delete the earlier lines.
-                CSVLogger(output / "logs", name="csv", flush_logs_every_n_steps=1),
-            ],
+            logger=_loggers(recipe, output),
             callbacks=[keeper],
             log_every_n_steps=recipe.log_every,
             enable_checkpointing=False,
@@ -108,6 +137,21 @@ def _fit(
             ckpt_path=output / LAST if is_resumed else None,
             weights_only=True,
         )
+
+
+def _loggers(recipe: Recipe, output: Path) -> list[Logger]:
+    loggers: list[Logger] = [
+        TensorBoardLogger(output / "logs", name="tensorboard", version=""),
+        # A version for each start: a resumed run would delete the earlier lines.
+        CSVLogger(output / "logs", name="csv", flush_logs_every_n_steps=1),
+    ]
+    if recipe.wandb:
+        if find_spec("wandb") is None:
+            raise ValueError("wandb: not installed; pip install 'langcell[wandb]', or leave it out")
+        loggers.append(
+            WandbLogger(project=recipe.wandb, name=output.name, save_dir=output / "logs")
+        )
+    return loggers
 
 
 def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudyScore]:
@@ -175,3 +219,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _say_nothing(line: str) -> None:
+    """Leave saying it to the first process."""

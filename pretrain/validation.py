@@ -19,6 +19,8 @@ from ontology.graph import Ontology
 from pretrain.config import Recipe, Scale
 from pretrain.sources import label_rows
 
+RECALL_AT = (1, 5, 10)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledTokens:
@@ -44,11 +46,20 @@ class LabelledTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyScore:
-    """Own-label zero-shot scores of one study."""
+    """Zero-shot scores of one study.
+
+    Attributes
+    ----------
+    accuracy, macro_f1
+        Of calls among the study's own labels.
+    recall
+        Share of cells whose own description is among the k nearest of all, for k in `RECALL_AT`.
+    """
 
     study: str
     accuracy: float
     macro_f1: float
+    recall: tuple[float, ...]
 
 
 def read_validation(
@@ -120,21 +131,23 @@ def score_studies(
     list of StudyScore
         One a study, in the order of the files.
     """
-    by_study: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    by_study: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     with inference(model):
         texts = model.project_text(candidates)
         cells = reference_features(model, reference, batch_size=batch_size)
         offsets = cells.label_offsets(texts.cpu().numpy(), model.scale.item())
         for file in files:
-            called = _call(model, file, texts, torch.from_numpy(offsets), batch_size)
+            features = _encode(model, file.cells, batch_size)
+            called = _call(file, features, texts, torch.from_numpy(offsets))
             # A sample of a small study may leave no class with enough cells.
             enough = min(min_cells, int(np.bincount(file.truth).max()))
             f1 = macro_f1(file.truth, called, min_cells=enough)
-            by_study[file.study].append((accuracy(file.truth, called), f1))
+            recall = _recall(features @ texts.T, file.candidates[file.truth])
+            by_study[file.study].append((accuracy(file.truth, called), f1, *recall))
     return [
-        StudyScore(study=study, accuracy=float(mean[0]), macro_f1=float(mean[1]))
+        StudyScore(study=study, accuracy=mean[0], macro_f1=mean[1], recall=tuple(mean[2:]))
         for study, scores in by_study.items()
-        for mean in [np.mean(scores, axis=0)]
+        for mean in [np.mean(scores, axis=0).tolist()]
     ]
 
 
@@ -147,14 +160,16 @@ def reference_features(
     return ReferenceCells(features=features.cpu().numpy().astype(np.float16))
 
 
+def _recall(similarities: torch.Tensor, truth: np.ndarray) -> list[float]:
+    """Return the share of cells whose own text is among the k nearest, (n_cells, n_texts) given."""
+    own = similarities[torch.arange(len(truth)), torch.from_numpy(truth)]
+    rank = (similarities > own[:, None]).sum(dim=1)
+    return [float((rank < k).float().mean()) for k in RECALL_AT]
+
+
 def _call(
-    model: LangCell,
-    file: LabelledTokens,
-    texts: torch.Tensor,
-    offsets: torch.Tensor,
-    batch_size: int,
+    file: LabelledTokens, features: torch.Tensor, texts: torch.Tensor, offsets: torch.Tensor
 ) -> np.ndarray:
-    features = _encode(model, file.cells, batch_size)
     similarities = features @ texts[file.candidates].T  # (n_cells, n_candidates)
     return (similarities.cpu() - offsets[file.candidates]).argmax(dim=1).numpy()
 

@@ -49,6 +49,46 @@ def test_encoder_equals_transformers_in_value_and_gradient(activation):
     torch.testing.assert_close(ours, joined, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_packed_rows_give_the_numbers_of_padded_ones(device):
+    """The same blocks with padding, in value and gradient; on CUDA in half precision too."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    torch.manual_seed(0)
+    dtype, atol = (torch.float32, 1e-5) if device == "cpu" else (torch.bfloat16, 3e-2)
+    stack = BertStack(StackConfig(**{**vars(SMALL), "hidden_size": 32})).to(device, dtype).eval()
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]], device=device)
+    states = torch.randn(3, 5, 32, device=device, dtype=dtype)
+    weights = torch.randn(3, 5, 32, device=device, dtype=dtype) * mask[:, :, None]
+    found = []
+    for packed in (True, False):
+        given = states.clone().requires_grad_()
+        stack.pack = packed
+        made = stack(given, mask)
+        (made * weights).sum().backward()
+        gradients = [each.grad.clone() for each in stack.parameters()]
+        stack.zero_grad()
+        found.append((made * mask[:, :, None], given.grad * mask[:, :, None], *gradients))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=atol, rtol=1e-3)
+
+
+def test_recomputing_activations_changes_no_gradient():
+    torch.manual_seed(0)
+    stack = BertStack(StackConfig(**{**vars(SMALL), "dropout": 0.3, "attention_dropout": 0.0}))
+    states, mask = torch.randn(2, 4, 8), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    stack.pack = True
+    found = []
+    for recompute in (False, True):
+        stack.recompute = recompute
+        stack.zero_grad()
+        torch.manual_seed(1)
+        stack(states, mask).square().sum().backward()
+        found.append([each.grad.clone() for each in stack.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_cross_attention_equals_the_formula_by_hand():
     torch.manual_seed(0)
     block = CrossAttention(SMALL, encoder_width=5).eval()

@@ -21,6 +21,8 @@ COMMANDS = (
     "export",
     "models",
     "pretrain",
+    "pretrain apptainer",
+    "pretrain slurm",
     "report",
     "ontology describe",
     "ontology resolve",

@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 from scipy import sparse
-from typer import Typer
 from typer.testing import CliRunner
 
 from langcell.model import LangCell
-from pretrain.cli import pretrain
+from pretrain.cli import app
 from pretrain.collate import StepBatch, StepBuilder
 from pretrain.config import read_recipe
+from pretrain.gather import World
 from pretrain.plan import plan
 from pretrain.training import train
 
@@ -121,10 +123,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send SIGTERM while the batch of a step is built."""
     build = StepBuilder.build
 
-    def build_and_stop(self: StepBuilder, at: int) -> StepBatch:
+    def build_and_stop(self: StepBuilder, at: int, world: World) -> StepBatch:
         if at == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return build(self, at)
+        return build(self, at, world)
 
     monkeypatch.setattr(StepBuilder, "build", build_and_stop)
 
@@ -158,13 +160,82 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert "validation macro-F1" in capsys.readouterr().err
 
 
+# Nothing here is drawn in the process that it is for: masks, dropout, dropped tokens.
+SHARED = (
+    *("model.kind=bag", "model.bag_size=16", "model.dropout=0", "losses.masked_gene=0"),
+    *("losses.matching=0", "losses.cell_cell=0.5", "losses.second_views=16"),
+    *("augmentation.keep_tokens=1", "augmentation.mask=0", "compute.accelerator=cpu"),
+)
+
+
+def run_langcell(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "langcell", "pretrain", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def losses_as_numbers(output: Path) -> list[float]:
+    return [float(each) for _, each in sorted(logged_losses(output).items())]
+
+
+def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
+    recipe: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    train(read_recipe(recipe, [*SHARED, f"output={alone}"]))
+    words = ["--config", recipe, *SHARED, "compute.devices=2", "optimisation.part=4"]
+    done = run_langcell(*words, f"output={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'two' / 'best'}\n"
+    np.testing.assert_allclose(
+        losses_as_numbers(tmp_path / "two"), losses_as_numbers(alone), rtol=2e-4
+    )
+    one, two = (
+        load_file(tmp_path / run / "last" / "model.safetensors") for run in ("alone", "two")
+    )
+    for key in one:
+        np.testing.assert_allclose(two[key], one[key], rtol=1e-2, atol=2e-4, err_msg=key)
+    # Told to stop, both finish the step and save; together they go on.
+    stopped = tmp_path / "stopped"
+    with subprocess.Popen(
+        [sys.executable, "-m", "langcell", "pretrain", *map(str, words), f"output={stopped}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 2/6"):
+                process.send_signal(signal.SIGTERM)
+                break
+        process.stderr.read()
+    if process.returncode:  # else it was done before the signal came
+        assert (stopped / "last.ckpt").is_file()
+        done = run_langcell(*words, f"output={stopped}", "--resume", "auto")
+        assert done.returncode == 0, done.stderr
+    assert losses_as_numbers(stopped) == losses_as_numbers(tmp_path / "two")
+
+
+def test_what_processes_cannot_do_is_refused(recipe: Path, tmp_path: Path) -> None:
+    wanted = [
+        (["compute.devices=3"], "batch_size 16 cannot be shared by 3 processes"),
+        (["compute.strategy=fsdp"], "fsdp keeps no averaged weights"),
+        (["compute.strategy=fsdp", "optimisation.average=0"], "fsdp needs CUDA, and there is none"),
+        (["compute.accelerator=cuda"], "asks for 1 CUDA devices, and 0 are here"),
+    ]
+    for words, message in wanted:
+        done = run_langcell("--config", recipe, *words)
+        assert done.returncode == 1
+        assert message in done.stderr.strip().splitlines()[-1]
+        assert not (tmp_path / "run").exists()
+
+
 def test_a_run_learns_and_its_model_encodes(recipe: Path, tmp_path: Path, corpus: Path) -> None:
     output = tmp_path / "run"
     overrides = ["optimisation.steps=25", "optimisation.lr=0.01", "validation.every=25"]
-    runner = CliRunner()
-    app = Typer()
-    app.command()(pretrain)
-    result = runner.invoke(app, ["--config", str(recipe), *overrides], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["--config", str(recipe), *overrides], catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stdout.strip().endswith("best")
     losses = [float(loss) for loss in logged_losses(output).values()]
@@ -179,8 +250,6 @@ def test_a_run_learns_and_its_model_encodes(recipe: Path, tmp_path: Path, corpus
 
 
 def test_a_dry_run_counts_and_writes_nothing(recipe: Path, tmp_path: Path) -> None:
-    app = Typer()
-    app.command()(pretrain)
     result = CliRunner().invoke(app, ["--config", str(recipe), "--dry-run"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "106 rows of 4 types from 3 studies in 3 files" in result.stdout
@@ -242,3 +311,37 @@ def test_unknown_ids_are_reported_and_skipped(
     (file,) = planned.files
     assert file.n_kept == 2
     assert file.unknown == ("CL:9999999", "x")
+
+
+def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_path: Path) -> None:
+    words = ["slurm", "--config", recipe, "--nodes", 2, "--gpus", 4, "--partition", "gpu"]
+    done = run_langcell(*words, "output=runs/with space")
+    assert done.returncode == 0, done.stderr
+    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpu", "requeue"):
+        assert f"#SBATCH --{line}\n" in done.stdout
+    assert "--resume auto" in done.stdout and "'output=runs/with space'" in done.stdout
+    assert "compute.devices=4 compute.nodes=2" in done.stdout
+    script = tmp_path / "job.sbatch"
+    script.write_text(done.stdout)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    refused = run_langcell("slurm", "--config", recipe, "--gpus", 3)
+    assert refused.returncode == 1 and "cannot be shared by 3 processes" in refused.stderr
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(130, True), (1, False), (0, False)])
+def test_a_slurm_job_goes_back_into_the_queue_only_when_stopped(
+    recipe: Path, tmp_path: Path, status: int, requeued: bool
+) -> None:
+    """With programs of SLURM that write down what they are told."""
+    job = run_langcell("slurm", "--config", recipe).stdout
+    for name, code in (("srun", f"exit {status}"), ("scontrol", f'echo "$@" > {tmp_path}/told')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{code}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", job], env={"PATH": path, "SLURM_JOB_ID": "17"}, check=False
+    )
+    assert done.returncode == status
+    assert (tmp_path / "told").is_file() == requeued
+    if requeued:
+        assert (tmp_path / "told").read_text() == "requeue 17\n"

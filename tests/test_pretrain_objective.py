@@ -12,7 +12,7 @@ from langcell.losses import subtree_loss
 from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
-from pretrain.objective import TextTensors, training_losses
+from pretrain.objective import Objective, TextTensors
 from pretrain.validation import LabelledTokens, score_studies
 
 N_TERMS, N_TEXTS, N_LABELS, HIDDEN = 4, 6, 5, 32
@@ -76,13 +76,21 @@ def make_batch(model: LangCell, terms: list[int]) -> StepBatch:
     )
 
 
+def training_losses(
+    model: LangCell, batch: StepBatch, texts: TextTensors, weights: Losses
+) -> dict[str, torch.Tensor]:
+    objective = Objective(model=model, texts=texts, weights=weights)
+    cells = model.encode_cell(batch.input_ids, batch.attention_mask)
+    return objective.of_features(batch, cells.features) | objective.of_states(batch, cells)
+
+
 def test_losses_without_a_weight_are_left_out(model: LangCell) -> None:
     batch = make_batch(model, [0, 1, 2, 3])
-    losses = training_losses(model, batch, make_texts(), ALL, seed=0)
+    losses = training_losses(model, batch, make_texts(), ALL)
     assert set(losses) == {"masked_gene", "cell_cell", "cell_text", "ontology", "matching"}
     assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
     some = ALL.model_copy(update={"matching": 0, "cell_cell": 0, "ontology": 0})
-    assert set(training_losses(model, batch, make_texts(), some, seed=0)) == {
+    assert set(training_losses(model, batch, make_texts(), some)) == {
         "masked_gene",
         "cell_text",
     }
@@ -94,7 +102,7 @@ def test_the_ontology_pulls_ancestors_and_ignores_descendants(model: LangCell) -
     def gradient(terms: list[int]) -> torch.Tensor:
         texts = make_texts()
         texts.labels.requires_grad_()
-        losses = training_losses(model, make_batch(model, terms), texts, weights, seed=0)
+        losses = training_losses(model, make_batch(model, terms), texts, weights)
         (found,) = torch.autograd.grad(losses["ontology"], texts.labels)
         return found.abs().amax(dim=1)
 
@@ -112,7 +120,7 @@ def test_the_subtree_form_reads_what_lies_below(model: LangCell) -> None:
     weights = Losses(masked_gene=0, cell_cell=0, cell_text=0, ontology=1, matching=0)
     batch = make_batch(model, [0, 1])
     with torch.no_grad():
-        got = training_losses(model, batch, texts, weights, seed=0)["ontology"]
+        got = training_losses(model, batch, texts, weights)["ontology"]
         features = model.encode_cell(batch.input_ids, batch.attention_mask).features
         labels = model.project_text(texts.labels[:N_LABELS])
         wanted = subtree_loss(features, labels, texts.targets[[0, 1, 0, 1]], below, model.scale)
@@ -132,10 +140,10 @@ def test_matching_of_comparable_types_alone_has_no_mismatch(
     weights = Losses(
         masked_gene=0, cell_cell=0, cell_text=0, ontology=0, matching=1, matching_cells=4
     )
-    training_losses(model, make_batch(model, [0, 1, 0, 1]), make_texts(), weights, seed=0)
+    training_losses(model, make_batch(model, [0, 1, 0, 1]), make_texts(), weights)
     # Each cell has a wrong text (type 2 or 3), but no wrong cell stands in the batch.
     assert seen[0].tolist() == [1] * 4 + [0] * 4
-    training_losses(model, make_batch(model, [0, 2, 3, 3]), make_texts(), weights, seed=0)
+    training_losses(model, make_batch(model, [0, 2, 3, 3]), make_texts(), weights)
     assert seen[1].tolist() == [1] * 4 + [0] * 8
 
 

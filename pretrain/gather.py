@@ -1,0 +1,96 @@
+"""Features of all processes of a run, with the gradient going back to where they were made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The processes that train together; one that trains alone is a world of its own.
+
+    Attributes
+    ----------
+    rank
+        Number of this process.
+    size
+        How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> "World":
+        """Return the world that this process belongs to."""
+        if not distributed.is_available() or not distributed.is_initialized():
+            return cls()
+        return cls(rank=distributed.get_rank(), size=distributed.get_world_size())
+
+    def share(self, n: int) -> slice:
+        """Return which of n things are this process's; shares differ by one at most.
+
+        >>> [World(rank=rank, size=3).share(8) for rank in range(3)]
+        [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
+        """
+        return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the rows of all processes, in the order of their ranks.
+
+        Every process must bring as many. The gradient of each row is the sum of those that all
+        processes have for it.
+        """
+        if self.size == 1:
+            return values
+        gathered: Tensor = _Gather.apply(values, self)
+        return gathered
+
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum over processes; no gradient."""
+        if self.size == 1:
+            return value
+        summed = value.detach().clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean over processes; no gradient."""
+        return self.total(value) / self.size
+
+    def any(self, said: bool) -> bool:
+        """Tell whether any process says so."""
+        if self.size == 1:
+            return said
+        found = torch.tensor(float(said))
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        return bool(self.total(found.to(device)) > 0)
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return what each process brings, by rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose gradient is the sum over processes (reduce-scatter)."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, world: World) -> Tensor:
+        context.world, context.n_rows = world, len(values)
+        parts = [torch.empty_like(values) for _ in range(world.size)]
+        distributed.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        # Gloo has no reduce-scatter; the features of a batch are small beside the activations.
+        summed = gradients[0].contiguous().clone()
+        distributed.all_reduce(summed)
+        first = context.world.rank * context.n_rows
+        return summed[first : first + context.n_rows], None

@@ -1,0 +1,83 @@
+"""What a run was: written beside its weights, for whoever finds them."""
+
+import hashlib
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langcell.digest import sha256_of
+from langcell.output_file import replaced_file
+from langcell.version import __version__
+from pretrain.config import Compute, Recipe
+from pretrain.sources import find_sources
+from pretrain.validation import StudyScore
+
+FILE = "run.json"
+_PACKAGES = ("torch", "lightning", "transformers", "numpy", "anndata")
+
+
+def run_card(
+    recipe: Recipe, compute: Compute, *, best_step: int, scores: Sequence[StudyScore]
+) -> dict[str, Any]:
+    """Describe a finished run.
+
+    Parameters
+    ----------
+    recipe
+        All of it.
+    compute
+        Where it ran, with "auto" settled.
+    best_step
+        Whose weights were kept as the best.
+    scores
+        Of the last validation, empty without one.
+    """
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "recipe": recipe.model_dump(mode="json"),
+        "data_sha256": data_digest(recipe),
+        "compute": {
+            **compute.model_dump(mode="json"),
+            "device": _device(compute),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {
+            "langcell": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        "best_step": best_step,
+        "last_validation": [asdict(each) for each in scores],
+    }
+
+
+def data_digest(recipe: Recipe) -> str:
+    """Return one sha256 over the names and contents of all training files, in their order."""
+    found = hashlib.sha256()
+    for file in find_sources(recipe):
+        found.update(f"{file.path.relative_to(recipe.root)} {sha256_of(file.path)}\n".encode())
+    return found.hexdigest()
+
+
+def write_run_card(card: dict[str, Any], folders: Sequence[Path]) -> None:
+    """Write the card to each of some folders."""
+    text = json.dumps(card, indent=1)
+    for folder in folders:
+        with replaced_file(folder / FILE) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _device(compute: Compute) -> str:
+    if compute.accelerator == "cuda":
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()
