@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from langcell.output_file import check_output, replaced_file
 from ontology.graph import Ontology
-from zeroshot.annotated import open_annotated
+from zeroshot.annotated import AnnotatedSource, open_annotated
 from zeroshot.annotations import Slots
-from zeroshot.group_evidence import explain_groups
+from zeroshot.group_evidence import GroupEvidence, explain_groups
 from zeroshot.modalities import modality_of
 from zeroshot.reliability import Reliability
 from zeroshot.report_agreement import LabelAgreement, compare_labels, find_labels
 from zeroshot.report_cells import (
     CalledCells,
-    find_cluster_key,
-    group_by_call,
-    group_by_column,
+    Grouping,
+    find_groups,
     read_cells,
     text_column,
 )
@@ -148,35 +148,13 @@ def make_report(
     with open_annotated(source) as opened:
         cells = read_cells(opened, slots)
         found = find_labels(opened, options.truth, slots.key, ontology)
-        cluster_key = find_cluster_key(opened, options.cluster_key, slots.key)
-        grouping = (
-            group_by_column(text_column(opened, cluster_key), cluster_key)
-            if cluster_key
-            else group_by_call(cells.labels)
-        )
-        unusual = _unusual(cells)
-        groups = summarise_groups(cells, grouping, unusual, ontology)
-        consensus = f"{slots.key}_cluster_label"
-        if cluster_key == f"{slots.key}_cluster" and consensus in opened.columns:
-            groups = with_consensus(groups, grouping, text_column(opened, consensus))
+        grouping = find_groups(opened, cells, options.cluster_key, slots.key)
         means = mean_scores(opened, slots.scores, grouping)
-        if means is not None:
-            groups = with_runners_up(groups, means, cells, ontology)
+        groups = _read_groups(opened, cells, grouping, means, slots)
         drawn = map_cells(opened, slots, seed=options.seed)
-    evidence_missing = "the file has no scores"
-    if means is not None:
-        calls = group_calls(groups, means, cells, ontology)
-        members = np.array(grouping.names, dtype=object)[grouping.members]
-        try:
-            evidence = explain_groups(
-                *(source, calls, members, cells.details),
-                ontology=ontology,
-                model=model,
-                progress=progress,
-            )
-            groups, evidence_missing = with_evidence(groups, evidence), ""
-        except (ValueError, OSError) as error:
-            evidence_missing = str(error)
+    explain = partial(explain_groups, source, ontology=ontology, model=model, progress=progress)
+    groups, evidence_missing = _add_evidence(groups, grouping, means, cells, explain)
+    unusual = _unusual(cells)
     agreement = (
         compare_labels(*found, cells, ontology, was_found=options.truth is None) if found else None
     )
@@ -195,7 +173,7 @@ def make_report(
         facts=facts(cells.details, n_cells=len(cells), label=name),
         map_described=drawn.described if drawn else "",
         maps=map_pictures(cells, drawn) if drawn else [],
-        cluster_key=cluster_key,
+        cluster_key=grouping.key,
         rows=list(zip(groups, ratings, strict=True)),
         evidence_missing=evidence_missing,
         agreement=agreement,
@@ -244,6 +222,40 @@ def term_link(term_id: str) -> str:
     'http://purl.obolibrary.org/obo/CL_0000236'
     """
     return f"http://purl.obolibrary.org/obo/{term_id.replace(':', '_')}"
+
+
+def _read_groups(
+    source: AnnotatedSource,
+    cells: CalledCells,
+    grouping: Grouping,
+    means: np.ndarray | None,
+    slots: Slots,
+) -> list[Group]:
+    """Summarise groups, with what they were called as a whole and their runners-up."""
+    ontology = Ontology.bundled()
+    groups = summarise_groups(cells, grouping, _unusual(cells), ontology)
+    consensus = slots.decoded_columns("cluster")[0]
+    if grouping.key == slots.cluster and consensus in source.columns:
+        groups = with_consensus(groups, grouping, text_column(source, consensus))
+    return groups if means is None else with_runners_up(groups, means, cells, ontology)
+
+
+def _add_evidence(
+    groups: list[Group],
+    grouping: Grouping,
+    means: np.ndarray | None,
+    cells: CalledCells,
+    explain: Callable[..., dict[str, GroupEvidence]],
+) -> tuple[list[Group], str]:
+    """Add the genes behind the calls, or return the groups as they are and why there are none."""
+    if means is None:
+        return groups, "the file has no scores"
+    members = np.array(grouping.names, dtype=object)[grouping.members]
+    try:
+        calls = group_calls(groups, means, cells, Ontology.bundled())
+        return with_evidence(groups, explain(calls, members, cells.details)), ""
+    except (ValueError, OSError) as error:
+        return groups, str(error)
 
 
 def _top(report: Report) -> float:

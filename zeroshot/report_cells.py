@@ -143,6 +143,16 @@ def text_column(source: AnnotatedSource, name: str) -> np.ndarray:
     return values.where(values.notna(), "").astype(str).to_numpy(dtype=object)
 
 
+def find_groups(
+    source: AnnotatedSource, cells: CalledCells, wanted: str | None, key: str
+) -> Grouping:
+    """Group cells by the clusters that a source has, or else by call; see `find_cluster_key`."""
+    found = find_cluster_key(source, wanted, key)
+    if found is None:
+        return group_by_call(cells.labels)
+    return group_by_column(text_column(source, found), found)
+
+
 def find_cluster_key(source: AnnotatedSource, wanted: str | None, key: str) -> str | None:
     """Return the column of obs that holds clusters.
 
