@@ -14,6 +14,7 @@ from langcell.count_files import open_source
 from langcell.count_scale import Scale, Transform, make_linear
 from langcell.count_source import CountSource, GeneColumns
 from langcell.genes import GeneResolution, GeneTable
+from langcell.row_readers import CompressedColumns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,6 +51,7 @@ class CountMatrix:
     source : 'raw.X', 'X' or 'layers/<name>'.
     transform : what is done to make the values linear: 'none', 'expm1' or 'exp2m1'.
     is_normalized : True where the values are not raw counts.
+    is_by_gene : True where the matrix is stored by gene: the first read makes a copy by cell.
     """
 
     def __init__(self, source: CountSource, choice: Choice, genes: GeneColumns) -> None:
@@ -57,6 +59,7 @@ class CountMatrix:
         self.source = choice.name
         self.transform: Transform = choice.transform
         self.is_normalized = choice.is_normalized
+        self.is_by_gene = isinstance(choice.rows, CompressedColumns)
         self.n_cells, self.n_genes = choice.rows.shape
         self._rows = choice.rows
         self._must_be_integer = choice.must_be_integer

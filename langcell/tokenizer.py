@@ -193,7 +193,7 @@ class RankTokenizer:
         """
         if totals is None:
             totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        merged = _merge_columns(counts, genes)
+        merged = merge_columns(counts, genes)
         data = merged.data
         tokens, offsets = rank_cells(
             merged.indptr.astype(np.int64, copy=False),
@@ -230,6 +230,26 @@ class RankTokenizer:
         )
         _judge(coverage, matrix.resolution)
         return coverage
+
+
+def merge_columns(counts: sparse.csr_matrix, genes: ColumnGenes) -> sparse.csr_matrix:
+    """Return counts in which the columns of one gene are summed into the first of them.
+
+    Parameters
+    ----------
+    counts
+        Shape (n_cells, n_columns).
+    genes
+        What the columns are.
+    """
+    if genes.first_columns is None:
+        return counts
+    merged = sparse.csr_matrix(
+        (counts.data.copy(), genes.first_columns[counts.indices], counts.indptr.copy()),
+        shape=counts.shape,
+    )
+    merged.sum_duplicates()
+    return merged
 
 
 def collate_tokens(
@@ -269,21 +289,9 @@ def collate_tokens(
     return input_ids, attention_mask
 
 
-def _merge_columns(counts: sparse.csr_matrix, genes: ColumnGenes) -> sparse.csr_matrix:
-    """Sum the columns of one gene into the first of them."""
-    if genes.first_columns is None:
-        return counts
-    merged = sparse.csr_matrix(
-        (counts.data.copy(), genes.first_columns[counts.indices], counts.indptr.copy()),
-        shape=counts.shape,
-    )
-    merged.sum_duplicates()
-    return merged
-
-
 def _count_known(counts: sparse.csr_matrix, genes: ColumnGenes) -> np.ndarray:
     """Count the known genes that each cell expresses, shape (n_cells,)."""
-    merged = _merge_columns(counts, genes)
+    merged = merge_columns(counts, genes)
     is_known = (genes.tokens[merged.indices] >= 0) & (merged.data != 0)
     return np.diff(np.append(0, np.cumsum(is_known))[merged.indptr])
 

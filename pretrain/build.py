@@ -17,20 +17,18 @@ from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from pretrain.collate import StepBuilder
 from pretrain.config import Recipe
-from pretrain.corpus import Corpus, read_corpus
+from pretrain.expression import TypeMeans
 from pretrain.gene_init import svd_gene_embeddings
-from pretrain.holdout import HeldOut, hold_out
+from pretrain.holdout import HeldOut
 from pretrain.label_texts import LabelTexts, build_label_texts
-from pretrain.linear_teacher import FILE as LINEAR_TEACHER
-from pretrain.linear_teacher import LinearTeacher, fit_linear_teacher
 from pretrain.negatives import ancestor_targets, comparable_terms
 from pretrain.objective import TextTensors
-from pretrain.sampling import CellSampler
-from pretrain.sources import SourceFile, find_sources
+from pretrain.step_cells import CellSource
 from pretrain.teachers import Teachers, load_teachers
 from pretrain.texts import TextTable, build_text_table, encode_templates, pool_cached
+from pretrain.trained_types import TrainedTypes
+from pretrain.training_data import open_data
 from pretrain.validation import LabelledTokens, read_validation
-from pretrain.vocabulary import build_vocabulary
 from pretrain.warm_start import start_from
 
 
@@ -50,8 +48,8 @@ class Parts:
 
     ontology: Ontology
     held_out: HeldOut
-    corpus: Corpus
     model: LangCell
+    source: CellSource
     builder: StepBuilder
     texts: TextTensors
     teachers: Teachers | None
@@ -86,68 +84,49 @@ def build_parts(
         Takes a line at each stage.
     """
     ontology = open_ontology(recipe)
-    files = find_sources(recipe)
-    held_out = hold_out(recipe, files, ontology)
-    corpus = _read(recipe, files, held_out, ontology, say)
-    if vocabulary is None:
-        say("choosing genes and estimating their medians")
-        vocabulary = build_vocabulary(
-            corpus,
-            recipe.vocabulary,
-            recipe.augmentation,
-            recipe.balance,
-            seed=recipe.vocabulary.seed,
-        )
-    corpus = corpus.keep_genes(vocabulary.token_ids(corpus.ensembl_ids) >= 0)
-    say(f"{vocabulary.n_genes} genes; building the model")
-    model = build_model(recipe, vocabulary, corpus)
-    table = build_text_table(corpus, ontology, recipe.text)
-    candidates = _candidates(recipe, ontology, corpus)
+    data = open_data(recipe, ontology, vocabulary, say)
+    say("building the model")
+    model = build_model(recipe, data.vocabulary, data.means)
+    table = build_text_table(data.types, ontology, recipe.text)
+    candidates = _candidates(recipe, ontology, data.types)
     wordings = build_label_texts(ontology, candidates, max_synonyms=recipe.text.max_synonyms)
     say(f"encoding {len(table.texts)} texts of the corpus, {len(wordings.texts)} of the ontology")
-    texts = _encode_texts(model, recipe, ontology, corpus, table, wordings, candidates)
+    texts = _encode_texts(model, recipe, ontology, data.types, table, wordings, candidates)
     labels = LabelEmbeddings(
         term_ids=candidates,
         texts=tuple(wordings.texts[start] for start in wordings.starts[:-1]),
         pooled=texts.labels[texts.descriptions].numpy().astype(np.float16),
         release=ontology.release,
     )
-    sampler = CellSampler(corpus, recipe.augmentation, recipe.balance, seed=recipe.seed)
     teachers = None
     if recipe.losses.distillation:
         say(f"loading {len(recipe.teachers)} teachers")
         teachers = load_teachers(
             recipe.teachers,
-            vocabulary,
+            data.vocabulary,
             texts.labels[texts.descriptions],
-            [candidates.index(term_id) for term_id in corpus.term_ids],
+            [candidates.index(term_id) for term_id in data.types.term_ids],
             linear_weight=recipe.linear_teacher.weight,
         )
-    builder = StepBuilder(
-        recipe,
-        sampler,
-        vocabulary,
-        table,
-        wordings,
-        teacher_genes=teachers.max_genes if teachers else 0,
-        linear_teacher=_linear_teacher(recipe, sampler, say),
-    )
+    source = data.open_source(teachers.max_genes if teachers else 0)
     return Parts(
         ontology=ontology,
-        held_out=held_out,
-        corpus=corpus,
+        held_out=data.held_out,
         model=model,
-        builder=builder,
+        source=source,
+        builder=StepBuilder(recipe, data.vocabulary, data.types, table, wordings),
         texts=texts,
         teachers=teachers,
         candidates=candidates,
         labels=labels,
-        reference=builder.reference_cells(recipe.reference_cells),
-        validation=read_validation(recipe, ontology, vocabulary, candidates),
+        reference=source.reference_cells(recipe.reference_cells),
+        validation=read_validation(recipe, ontology, data.vocabulary, candidates),
     )
 
 
-def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> LangCell:
+def build_model(
+    recipe: Recipe, vocabulary: GeneVocabulary, means: Callable[[], TypeMeans]
+) -> LangCell:
     """Return an untrained model; its random start depends on the seed alone."""
     sizes = recipe.model
     config = LangCellConfig(
@@ -184,68 +163,23 @@ def build_model(recipe: Recipe, vocabulary: GeneVocabulary, corpus: Corpus) -> L
         start_from(model, sizes.start_from)
     elif sizes.init_gene_embeddings == "svd":
         embeddings = svd_gene_embeddings(
-            corpus, vocabulary, width=sizes.hidden_size, std=sizes.init_std, seed=recipe.seed
+            means(), vocabulary, width=sizes.hidden_size, std=sizes.init_std, seed=recipe.seed
         )
         with torch.no_grad():
             model.cell_encoder.gene_embeddings[2 : vocabulary.n_genes + 2] = embeddings
     return model
 
 
-def _read(
-    recipe: Recipe,
-    files: list[SourceFile],
-    held_out: HeldOut,
-    ontology: Ontology,
-    say: Callable[[str], None],
-) -> Corpus:
-    done = 0
-    for line in held_out.lines(ontology):
-        say(line)
-
-    def on_file(file: SourceFile) -> None:
-        nonlocal done
-        done += 1
-        if done == 1 or done % 20 == 0 or done == len(files):
-            say(f"reading {file.name} ({done} of {len(files)} files)")
-
-    corpus = read_corpus(
-        files, recipe.columns, ontology, without=held_out.term_ids, on_file=on_file
-    )
-    n_profiles = int(np.isin(corpus.source, [i for i, f in enumerate(files) if f.is_profile]).sum())
-    say(
-        f"{corpus.n_examples - n_profiles} cells and {n_profiles} profiles of "
-        f"{len(corpus.term_ids)} types from {len(corpus.studies)} studies"
-    )
-    return corpus
-
-
-def _linear_teacher(
-    recipe: Recipe, sampler: CellSampler, say: Callable[[str], None]
-) -> LinearTeacher | None:
-    """Fit the linear teacher where one is wanted; a resumed run reads what it fitted at first."""
-    if not recipe.linear_teacher.steps:
-        return None
-    path = Path(recipe.output).expanduser() / LINEAR_TEACHER
-    if path.is_file():
-        return LinearTeacher.read(path)
-    say("fitting the linear teacher")
-    teacher = fit_linear_teacher(
-        sampler, recipe.linear_teacher, batch_size=recipe.optimisation.batch_size, say=say
-    )
-    teacher.write(path)
-    return teacher
-
-
-def _candidates(recipe: Recipe, ontology: Ontology, corpus: Corpus) -> tuple[str, ...]:
+def _candidates(recipe: Recipe, ontology: Ontology, types: TrainedTypes) -> tuple[str, ...]:
     named = all_cell_types(ontology) if recipe.text.candidates == "all" else ()
-    return (*named, *sorted(set(corpus.term_ids) - set(named)))
+    return (*named, *sorted(set(types.term_ids) - set(named)))
 
 
 def _encode_texts(
     model: LangCell,
     recipe: Recipe,
     ontology: Ontology,
-    corpus: Corpus,
+    types: TrainedTypes,
     table: TextTable,
     wordings: LabelTexts,
     candidates: tuple[str, ...],
@@ -259,15 +193,15 @@ def _encode_texts(
     described = [table.texts[own[0]] for own in table.bare]
     # Token states of all templates take long, and matching alone reads them.
     templates = encode_templates(model, described if losses.matching else described[:1])
-    targets = ancestor_targets(ontology, corpus.term_ids, candidates, losses.ancestor_decay)
-    comparable = comparable_terms(ontology, corpus.term_ids, candidates)
+    targets = ancestor_targets(ontology, types.term_ids, candidates, losses.ancestor_decay)
+    comparable = comparable_terms(ontology, types.term_ids, candidates)
     return TextTensors(
         pooled=pool_cached(model, table.texts),
         term=torch.from_numpy(table.term),
         aspects=torch.from_numpy(table.aspects),
         templates=templates,
         template_rows=torch.tensor([own[0] for own in table.bare]),
-        comparable=torch.from_numpy(comparable_terms(ontology, corpus.term_ids, corpus.term_ids)),
+        comparable=torch.from_numpy(comparable_terms(ontology, types.term_ids, types.term_ids)),
         labels=pool_cached(model, wordings.texts),
         descriptions=torch.from_numpy(wordings.starts[:-1]),
         targets=torch.from_numpy(targets),

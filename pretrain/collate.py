@@ -1,6 +1,6 @@
-"""From drawn cells to the tensors of one training step."""
+"""From the cells of one training step to its tensors."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,17 @@ from torch import Tensor
 
 from langcell.genes import GeneVocabulary
 from langcell.losses import IGNORED
-from langcell.tokenizer import ColumnGenes, RankTokenizer, collate_tokens
+from langcell.tokenizer import collate_tokens
 from pretrain.config import Recipe
 from pretrain.gather import World
 from pretrain.label_texts import LabelTexts
-from pretrain.linear_teacher import LinearTeacher
 from pretrain.masking import mask_tokens
-from pretrain.sampling import CellSampler, DrawnCells
+from pretrain.step_cells import StepCells
 from pretrain.texts import TextTable, aspect_codes
+from pretrain.trained_types import TrainedTypes
 
 # Third number of the seed sequences, apart from those of `sampling`.
 _MASKS, _TEXTS, _LABELS, _LENGTH = range(10, 14)
-_NO_STEP = 2**40  # beyond the end of any run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,49 +82,29 @@ class StepBatch:
 
 
 class StepBuilder:
-    """Builds the batch of any step, as a pure function of the seed and the step.
+    """Makes the batch of a step of its cells: masks genes, pads, draws texts.
 
-    Processes that train together take consecutive shares of the same cells.
+    All that is random depends on the seed, the step and the process alone.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        sampler: CellSampler,
         vocabulary: GeneVocabulary,
+        types: TrainedTypes,
         texts: TextTable,
         labels: LabelTexts,
-        *,
-        teacher_genes: int = 0,
-        linear_teacher: LinearTeacher | None = None,
     ) -> None:
         self.recipe = recipe
-        self.sampler = sampler
         self.vocabulary = vocabulary
         self.texts = texts
         self.labels = labels
-        self.tokenizer = RankTokenizer(vocabulary, max_genes=recipe.model.max_genes)
-        self.teacher_tokenizer = (
-            RankTokenizer(vocabulary, max_genes=teacher_genes) if teacher_genes else None
-        )
-        self.linear_teacher = linear_teacher
-        tokens = vocabulary.token_ids(sampler.corpus.ensembl_ids)
-        self._genes = ColumnGenes(
-            tokens=tokens, medians=vocabulary.token_medians[tokens], first_columns=None
-        )
-        self._aspect_codes = aspect_codes(sampler.corpus)
+        self._aspect_codes = aspect_codes(types)
 
-    def build(self, step: int, world: World = World()) -> StepBatch:  # noqa: B008  a constant
+    def build(self, cells: StepCells, world: World = World()) -> StepBatch:  # noqa: B008  a constant
         """Return a process's share of the batch of a step."""
-        recipe, corpus = self.recipe, self.sampler.corpus
-        everyone = self.sampler.choose(step, recipe.optimisation.batch_size)
-        share = world.share(len(everyone))
-        examples = everyone[share]
-        drawn = self.sampler.draw(examples, step, first=share.start)
-        second = self._second_views(drawn, examples, step, share.start, world.size)
-        cells = [*self._tokens(drawn), *(self._tokens(second) if second else [])]
-        input_ids, attention_mask = self._collate(cells, step, world.rank)
-        n_cells = len(examples)
+        recipe, step, n_cells = self.recipe, cells.step, len(cells.tokens)
+        input_ids, attention_mask = self._collate([*cells.tokens, *cells.second], step, world.rank)
         rng = self._rng(step, _MASKS, world.rank)
         # Genes beyond the positions have no state that could predict them.
         positions = (recipe.model.attended_genes or recipe.model.max_genes) + 1
@@ -140,12 +119,11 @@ class StepBuilder:
         rows, columns = np.nonzero(hidden != IGNORED)
         kept = rng.permutation(len(rows))[: recipe.losses.masked_positions // world.size]
         rows, columns = rows[kept], columns[kept]
-        terms, aspect = corpus.term[examples], corpus.aspect[examples]
         chosen = self.texts.choose(
-            corpus.term[everyone], corpus.aspect[everyone], recipe.text, self._rng(step, _TEXTS)
+            cells.all_terms, cells.all_aspects, recipe.text, self._rng(step, _TEXTS)
         )
         labels = self.labels.choose(recipe.text.definition, self._rng(step, _LABELS))
-        whole_ids, whole_mask = self._whole(drawn)
+        whole_ids, whole_mask = self._whole(cells.whole)
         return StepBatch(
             step=step,
             input_ids=torch.from_numpy(input_ids),
@@ -153,50 +131,23 @@ class StepBuilder:
             masked_rows=torch.from_numpy(rows),
             masked_columns=torch.from_numpy(columns),
             masked_genes=torch.from_numpy(hidden[rows, columns]),
-            measured=torch.from_numpy(drawn.measured),
-            terms=torch.from_numpy(terms),
-            aspects=torch.from_numpy(self._aspect_codes[aspect]),
+            measured=torch.from_numpy(cells.measured),
+            terms=torch.from_numpy(cells.terms),
+            aspects=torch.from_numpy(self._aspect_codes[cells.aspects]),
             texts=torch.from_numpy(np.unique(chosen)),
             labels=torch.from_numpy(labels),
             whole_ids=whole_ids,
             whole_mask=whole_mask,
-            linear=self.linear_teacher.logits(drawn) if self.linear_teacher else None,
+            linear=cells.linear,
         )
 
-    def reference_cells(self, n_cells: int) -> list[np.ndarray]:
-        """Return tokens of unmasked cells that no step sees, drawn as those of a step are."""
-        return self._tokens(self.sampler.draw(self.sampler.choose(_NO_STEP, n_cells), _NO_STEP))
-
-    def _second_views(
-        self, drawn: DrawnCells, examples: np.ndarray, step: int, first: int, n_processes: int
-    ) -> DrawnCells | None:
-        n_second = min(self.recipe.losses.second_views // n_processes, len(examples))
-        if not self.recipe.losses.cell_cell or not n_second:
-            return None
-        if self.recipe.augmentation.second_draw:
-            return self.sampler.draw(examples[:n_second], step, view=1, first=first)
-        return replace(
-            drawn,
-            examples=examples[:n_second],
-            counts=drawn.counts[:n_second],
-            measured=drawn.measured[:n_second],
-        )
-
-    def _whole(self, drawn: DrawnCells) -> tuple[Tensor | None, Tensor | None]:
-        if self.teacher_tokenizer is None:
+    def _whole(self, cells: list[np.ndarray]) -> tuple[Tensor | None, Tensor | None]:
+        if not cells:
             return None, None
         ids, mask = collate_tokens(
-            self._tokens(drawn, self.teacher_tokenizer),
-            cls_id=self.vocabulary.cls_id,
-            pad_id=self.vocabulary.pad_id,
+            cells, cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id
         )
         return torch.from_numpy(ids), torch.from_numpy(mask)
-
-    def _tokens(
-        self, drawn: DrawnCells, tokenizer: RankTokenizer | None = None
-    ) -> list[np.ndarray]:
-        block = (tokenizer or self.tokenizer).tokenize_csr(drawn.counts, self._genes)
-        return [block.cell(row) for row in range(block.n_cells)]
 
     def _collate(
         self, cells: list[np.ndarray], step: int, rank: int

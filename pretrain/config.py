@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 Scale = Literal["counts", "linear", "log1p", "log2", "ranks"]
 
 
+# Augmentation that draws counts.
+_NEED_COUNTS = ("thin", "overdispersion")
+
+
 class Section(BaseModel):
     """A part of a recipe: immutable, unknown keys refused."""
 
@@ -33,6 +37,18 @@ class Source(Section):
     files: tuple[str, ...] = Field(min_length=1)  # paths or globs below corpus_root
     kind: Literal["cells", "profiles"] = "cells"  # a profile is the mean or sum of a cell type
     scale: Scale = "counts"
+
+
+class Shards(Section):
+    """A corpus of ranked tokens (`langcell corpus build`), in the place of `sources`."""
+
+    folder: str = ""  # relative to where the command is started
+    verify: bool = True  # compare the checksum of every shard before the first step
+    block_cells: int = Field(default=64, ge=1)  # read side by side
+    pool_cells: int = Field(default=16384, ge=1)  # shuffled with each other in memory
+    bucket_cells: int = Field(default=2048, ge=0)  # sorted by length before they are cut; 0: none
+    max_tokens: int = Field(default=0, ge=0)  # of a batch, padding counted; 0: no limit
+    max_repeats: int = Field(default=8, ge=1)  # of a cell in an epoch, however rare its type
 
 
 class ValidationFile(Section):
@@ -226,7 +242,8 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     ontology: str = "bundled"  # or the path of an .obo file
     columns: Columns = Columns()
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = ()
+    shards: Shards = Shards()
     holdout: Holdout = Holdout()
     validation: Validation = Validation()
     vocabulary: Vocabulary = Vocabulary()
@@ -244,8 +261,32 @@ class Recipe(Section):
     reference_cells: int = Field(default=2048, ge=1)  # whose features travel with the model
     half: bool = True  # write model weights as float16
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_shards_can(cls, values: Any) -> Any:
+        """With shards, switch off what needs counts, and refuse it where it is asked for."""
+        if not isinstance(values, dict) or not (values.get("shards") or {}).get("folder"):
+            return values
+        augmentation = dict(values.get("augmentation") or {})
+        for name in _NEED_COUNTS:
+            if augmentation.setdefault(name, 0):
+                raise ValueError(
+                    f"augmentation.{name} needs counts, and shards hold ranks: set it to 0 or leave "
+                    "it out (gene_dropout, subset and keep_tokens work on ranks)"
+                )
+        if (values.get("linear_teacher") or {}).get("steps"):
+            raise ValueError("linear_teacher needs counts, and shards hold ranks: leave it out")
+        return {**values, "augmentation": augmentation}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":
+        if bool(self.sources) == bool(self.shards.folder):
+            raise ValueError("a recipe needs either sources (files) or shards.folder (a corpus)")
+        if self.shards.max_tokens and self.compute.n_processes > 1:
+            raise ValueError(
+                "shards.max_tokens makes batches of many sizes, and processes that train together "
+                "need one: set it to 0"
+            )
         if bool(self.losses.distillation) != bool(self.teachers):
             raise ValueError("losses.distillation and teachers go together: set both or neither")
         if self.linear_teacher.steps and not self.teachers:

@@ -7,14 +7,11 @@ import numpy as np
 from scipy import sparse
 
 from langcell.counts import open_counts
-from langcell.gene_table import GeneTable
 from ontology.graph import Ontology
 from pretrain.config import Columns
 from pretrain.sources import LabelledRows, SourceFile, label_rows
-
-# Biotypes that become tokens. Receptor segments tell lymphocytes apart and are not called
-# protein coding.
-_BIOTYPES = ("protein_coding", "IG_C_gene", "IG_V_gene", "TR_C_gene", "TR_V_gene")
+from pretrain.token_genes import token_genes
+from pretrain.trained_types import TrainedTypes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +69,14 @@ class Corpus:
         """Count the labelled cells and profiles."""
         return self.values.shape[0]
 
+    @property
+    def types(self) -> TrainedTypes:
+        """What the examples are about."""
+        pairs = set(zip(self.term.tolist(), self.aspect.tolist(), strict=True))
+        return TrainedTypes(
+            term_ids=self.term_ids, aspects=self.aspects, pairs=tuple(sorted(pairs))
+        )
+
     def keep_genes(self, kept: np.ndarray) -> "Corpus":
         """Return the corpus over some of its genes; `kept` is bool, shape (n_genes,)."""
         return Corpus(
@@ -109,8 +114,7 @@ def read_corpus(
         If a file is damaged, holds values that its declared scale cannot have, or no row of any
         file has a usable term.
     """
-    table = GeneTable.bundled()
-    genes = table.ensembl_ids[np.isin(table.biotypes, _BIOTYPES)]
+    genes = token_genes()
     column_of = {ensembl_id: column for column, ensembl_id in enumerate(genes)}
     labelled, blocks, measured, reports = [], [], [], []
     for file in files:

@@ -21,11 +21,14 @@ class TypeMeans:
         Shape (n_groups, n_genes).
     term
         Type of each group, shape (n_groups,).
+    ensembl_ids
+        Gene of each column.
     """
 
     values: np.ndarray
     measured: np.ndarray
     term: np.ndarray
+    ensembl_ids: tuple[str, ...]
 
 
 def type_means(corpus: Corpus) -> TypeMeans:
@@ -46,12 +49,12 @@ def type_means(corpus: Corpus) -> TypeMeans:
         values=(average @ logs).toarray(),
         measured=corpus.measured[groups % len(corpus.sources)],
         term=groups // len(corpus.sources),
+        ensembl_ids=corpus.ensembl_ids,
     )
 
 
-def gene_variability(corpus: Corpus) -> np.ndarray:
+def gene_variability(means: TypeMeans) -> np.ndarray:
     """Return the standard deviation of each gene over types and sources, shape (n_genes,)."""
-    means = type_means(corpus)
     n = np.maximum(means.measured.sum(axis=0), 1)
     centre = means.values.sum(axis=0) / n
     squares = np.square(means.values).sum(axis=0) / n

@@ -6,12 +6,11 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from langcell.genes import GeneVocabulary
-from pretrain.corpus import Corpus
-from pretrain.expression import type_means
+from pretrain.expression import TypeMeans
 
 
 def svd_gene_embeddings(
-    corpus: Corpus, vocabulary: GeneVocabulary, *, width: int, std: float, seed: int
+    means: TypeMeans, vocabulary: GeneVocabulary, *, width: int, std: float, seed: int
 ) -> Tensor:
     """Return gene embeddings from a truncated SVD of the mean expression of each type and source.
 
@@ -24,7 +23,6 @@ def svd_gene_embeddings(
     Tensor
         float32, standard deviation `std`, shape (n_genes, width), in the vocabulary's token order.
     """
-    means = type_means(corpus)
     n = np.maximum(means.measured.sum(axis=0), 1)
     centre = means.values.sum(axis=0) / n
     values = np.where(means.measured, means.values - centre, 0)  # (n_groups, n_genes)
@@ -38,7 +36,7 @@ def svd_gene_embeddings(
     found = genes.T * np.sqrt(scales)  # (n_columns, rank)
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(scale=found.std(), size=(vocabulary.n_genes, width))
-    tokens = vocabulary.token_ids(corpus.ensembl_ids)
+    tokens = vocabulary.token_ids(means.ensembl_ids)
     known = tokens >= 0
     embeddings[tokens[known] - 2, :rank] = found[known]
     embeddings *= std / embeddings.std()

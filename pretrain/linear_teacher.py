@@ -13,7 +13,7 @@ from torch.nn import functional
 from langcell.output_file import replaced_file
 from pretrain.config import LinearTeacherSettings
 from pretrain.corpus import Corpus
-from pretrain.expression import gene_variability
+from pretrain.expression import gene_variability, type_means
 from pretrain.sampling import CellSampler, DrawnCells
 
 FILE = "linear_teacher.safetensors"
@@ -133,7 +133,7 @@ def _untrained(
 ) -> LinearTeacher:
     """Choose genes and estimate their means and deviations; all weights are 0."""
     corpus = sampler.corpus
-    variability = gene_variability(corpus)
+    variability = gene_variability(type_means(corpus))
     genes = np.sort(np.argsort(-variability, kind="stable")[: settings.genes])
     share = _gene_shares(corpus)
     n, total, squares = (np.zeros(len(genes)) for _ in range(3))

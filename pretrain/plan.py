@@ -12,8 +12,10 @@ from langcell.towers import find_tower
 from ontology.graph import Ontology
 from pretrain.build import open_ontology
 from pretrain.config import Recipe
-from pretrain.holdout import hold_out
+from pretrain.holdout import HeldOut, hold_out
+from pretrain.shard_types import shard_types
 from pretrain.sources import SourceFile, find_sources, label_rows
+from pretrain.training_data import open_corpus, shard_holdout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +23,16 @@ class PlannedFile:
     """What a run would take from one file."""
 
     name: str
-    role: str  # cells, profiles or validation
+    role: str  # cells, profiles, shards or validation
     scale: str
     n_rows: int
     n_kept: int
     n_terms: int
     n_genes: int
     unknown: tuple[str, ...]
+
+
+_Looked = tuple[list[PlannedFile], HeldOut, set[str], set[str]]  # terms and studies last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +58,10 @@ def plan(recipe: Recipe) -> Plan:
     ontology = open_ontology(recipe)
     find_tower(recipe.text.tower)
     _check_output(Path(recipe.output).expanduser())
-    files, terms, studies = [], set(), set()
-    sources = find_sources(recipe)
-    held_out = hold_out(recipe, sources, ontology)
-    for file in sources:
-        planned, own_terms, own_studies = _look(
-            file, recipe, ontology, None, without=held_out.term_ids
-        )
-        files.append(planned)
-        terms |= own_terms
-        studies |= own_studies
+    if recipe.shards.folder:
+        files, held_out, terms, studies = _look_at_shards(recipe, ontology)
+    else:
+        files, held_out, terms, studies = _look_at_files(recipe, ontology)
     if not terms:
         raise ValueError(f"no row of the {len(files)} files has a term of {ontology.title}")
     validated: set[str] = set()
@@ -82,6 +81,40 @@ def plan(recipe: Recipe) -> Plan:
         held_out=tuple(held_out.lines(ontology)),
         validation_only=tuple(sorted(validated - terms)),
     )
+
+
+def _look_at_files(recipe: Recipe, ontology: Ontology) -> _Looked:
+    sources = find_sources(recipe)
+    held_out = hold_out(recipe, sources, ontology)
+    files, terms, studies = [], set(), set()
+    for file in sources:
+        planned, own_terms, own_studies = _look(
+            file, recipe, ontology, None, without=held_out.term_ids
+        )
+        files.append(planned)
+        terms |= own_terms
+        studies |= own_studies
+    return files, held_out, terms, studies
+
+
+def _look_at_shards(recipe: Recipe, ontology: Ontology) -> _Looked:
+    corpus = open_corpus(recipe, verify=False)
+    held_out = shard_holdout(corpus, recipe, ontology)
+    types = shard_types(corpus, ontology, without=held_out.term_ids)
+    pairs = [(term, study, n) for term, study, n in corpus.manifest.pairs if types.term[term] >= 0]
+    planned = PlannedFile(
+        name=str(corpus.folder),
+        role="shards",
+        scale="ranks",
+        n_rows=len(corpus),
+        n_kept=sum(n for term, _, n in pairs if term >= 0),
+        n_terms=len(types.types.term_ids),
+        n_genes=corpus.vocabulary.n_genes,
+        unknown=(),
+    )
+    names = corpus.manifest.categories["study"]
+    studies = {names[study] for term, study, _ in pairs if term >= 0 <= study}
+    return [planned], held_out, set(types.types.term_ids), studies
 
 
 def _look(

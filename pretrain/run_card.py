@@ -16,6 +16,7 @@ import torch
 
 from langcell.digest import sha256_of
 from langcell.output_file import replaced_file
+from langcell.shards import MANIFEST
 from langcell.version import __version__
 from pretrain.config import Compute, Recipe
 from pretrain.sources import find_sources
@@ -62,7 +63,12 @@ def run_card(
 
 
 def data_digest(recipe: Recipe) -> str:
-    """Return one sha256 over the names and contents of all training files, in their order."""
+    """Return one sha256 over the names and contents of all training files, in their order.
+
+    That of a corpus of shards is the one of its manifest, which holds those of all its files.
+    """
+    if recipe.shards.folder:
+        return sha256_of(Path(recipe.shards.folder).expanduser() / MANIFEST)
     found = hashlib.sha256()
     for file in find_sources(recipe):
         found.update(f"{file.path.relative_to(recipe.root)} {sha256_of(file.path)}\n".encode())

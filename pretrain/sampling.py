@@ -12,7 +12,7 @@ from scipy import sparse
 from pretrain.config import Augmentation, Balance
 from pretrain.corpus import Corpus
 from pretrain.draw_kernel import AS_IS, DETECT, POISSON, THIN, draw_cell
-from pretrain.expression import gene_variability
+from pretrain.expression import gene_variability, type_means
 
 # A cell with fewer genes says nothing about its type; it is drawn again with all genes.
 MIN_GENES = 20
@@ -46,19 +46,39 @@ def example_weights(corpus: Corpus, balance: Balance) -> np.ndarray:
     the same, within a study its examples. Without `by_type` all examples weigh the same. No study
     is drawn more often than `study_share`.
     """
-    if not balance.by_type:
-        even = np.full(corpus.n_examples, 1 / corpus.n_examples)
-        return _cap_studies(even, corpus.study, len(corpus.studies), balance.study_share)
     pairs, pair, sizes = np.unique(
         corpus.term.astype(np.int64) * len(corpus.studies) + corpus.study,
         return_inverse=True,
         return_counts=True,
     )
-    pair_term = pairs // len(corpus.studies)
-    n_studies = np.bincount(pair_term, minlength=len(corpus.term_ids))
-    weights = float(1) / sizes[pair] / n_studies[corpus.term] ** (1 - balance.type_power)
-    weights /= weights.sum()
-    return _cap_studies(weights, corpus.study, len(corpus.studies), balance.study_share)
+    term, study = np.divmod(pairs, len(corpus.studies))
+    return pair_weights(term, study, sizes, balance)[pair]
+
+
+def pair_weights(
+    term: np.ndarray, study: np.ndarray, sizes: np.ndarray, balance: Balance
+) -> np.ndarray:
+    """Return the chance of one example of each (type, study), as `example_weights` says.
+
+    Parameters
+    ----------
+    term, study
+        Each pair, shape (n_pairs,); no pair comes twice.
+    sizes
+        Its examples.
+    balance
+        Of the recipe.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_pairs,); times the sizes they sum to 1.
+    """
+    shares = sizes.astype(np.float64)
+    if balance.by_type:
+        n_studies = np.bincount(term)
+        shares = 1.0 / n_studies[term] ** (1 - balance.type_power)
+    return _cap_studies(shares / shares.sum(), study, study.max() + 1, balance.study_share) / sizes
 
 
 def gene_subsets(variability: np.ndarray, augmentation: Augmentation, seed: int) -> np.ndarray:
@@ -101,7 +121,7 @@ class CellSampler:
         weights = example_weights(corpus, balance)
         self._cumulative = np.cumsum(weights) / weights.sum()
         self._totals = np.asarray(corpus.values.sum(axis=1, dtype=np.float64)).ravel()
-        self._subsets = gene_subsets(gene_variability(corpus), augmentation, seed)
+        self._subsets = gene_subsets(gene_variability(type_means(corpus)), augmentation, seed)
         longest = int(np.diff(corpus.values.indptr).max())
         self._columns = np.empty(longest, np.int32)
         self._values = np.empty(longest, np.float32)

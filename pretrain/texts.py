@@ -18,8 +18,8 @@ from langcell.model import LangCell
 from langcell.output_file import replaced_file
 from ontology.graph import Ontology
 from pretrain.config import Text
-from pretrain.corpus import Corpus
 from pretrain.label_texts import bare_texts
+from pretrain.trained_types import TrainedTypes
 
 _ASPECT_NAMES = ("tissue", "disease", "development stage")
 _PREFIXES = ("UBERON", "MONDO", "HsapDv")
@@ -71,21 +71,21 @@ class TextTable:
         return chosen
 
 
-def aspect_codes(corpus: Corpus) -> np.ndarray:
+def aspect_codes(types: TrainedTypes) -> np.ndarray:
     """Return the number of each aspect value, -1 where unknown, int64, (n_combinations, 3)."""
-    codes = np.full((len(corpus.aspects), len(_ASPECT_NAMES)), -1, dtype=np.int64)
+    codes = np.full((len(types.aspects), len(_ASPECT_NAMES)), -1, dtype=np.int64)
     for column in range(len(_ASPECT_NAMES)):
-        values = sorted({aspect[column] for aspect in corpus.aspects} - {""})
-        for row, aspect in enumerate(corpus.aspects):
+        values = sorted({aspect[column] for aspect in types.aspects} - {""})
+        for row, aspect in enumerate(types.aspects):
             if aspect[column]:
                 codes[row, column] = values.index(aspect[column])
     return codes
 
 
-def build_text_table(corpus: Corpus, ontology: Ontology, settings: Text) -> TextTable:
+def build_text_table(types: TrainedTypes, ontology: Ontology, settings: Text) -> TextTable:
     """Collect the texts of every type of the corpus: bare ones, and ones with its aspects."""
-    codes = aspect_codes(corpus)
-    names = [_aspect_names(aspect) for aspect in corpus.aspects]
+    codes = aspect_codes(types)
+    names = [_aspect_names(aspect) for aspect in types.aspects]
     texts: dict[str, int] = {}
     rows: list[tuple[int, tuple[int, ...]]] = []
 
@@ -98,12 +98,12 @@ def build_text_table(corpus: Corpus, ontology: Ontology, settings: Text) -> Text
 
     none = (-1,) * len(_ASPECT_NAMES)
     bare = []
-    for term, term_id in enumerate(corpus.term_ids):
+    for term, term_id in enumerate(types.term_ids):
         variants = bare_texts(ontology, term_id, settings.max_synonyms)
         ids = [add(text, term, none) for text in variants]
         bare.append(tuple(each for each in ids if rows[each][0] == term))
     full = {}
-    for term, aspect in sorted(set(zip(corpus.term.tolist(), corpus.aspect.tolist(), strict=True))):
+    for term, aspect in types.pairs:
         added = []
         for kept in ((0,), (0, 2), (0, 1, 2)):  # tissue; and stage; and disease
             words = "".join(names[aspect][i] for i in kept)
@@ -111,7 +111,7 @@ def build_text_table(corpus: Corpus, ontology: Ontology, settings: Text) -> Text
                 int(codes[aspect, i]) if i in kept and names[aspect][i] else -1 for i in range(3)
             )
             if words:
-                name = ontology.terms[corpus.term_ids[term]].name
+                name = ontology.terms[types.term_ids[term]].name
                 text = f"cell type: {name}. {words}"
                 added.append(add(text, term, code))
         if added:

@@ -133,7 +133,7 @@ def _fit(
         )
         trainer.fit(
             module,
-            PretrainData(parts.builder, n_steps=settings.steps),
+            PretrainData(parts.source, parts.builder, n_steps=settings.steps),
             ckpt_path=output / LAST if is_resumed else None,
             weights_only=True,
         )

@@ -24,6 +24,7 @@ from pretrain.collate import StepBatch, StepBuilder
 from pretrain.config import read_recipe
 from pretrain.gather import World
 from pretrain.plan import plan
+from pretrain.step_cells import StepCells
 from pretrain.training import train
 
 TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
@@ -123,10 +124,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send SIGTERM while the batch of a step is built."""
     build = StepBuilder.build
 
-    def build_and_stop(self: StepBuilder, at: int, world: World) -> StepBatch:
-        if at == step:
+    def build_and_stop(self: StepBuilder, cells: StepCells, world: World) -> StepBatch:
+        if cells.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return build(self, at, world)
+        return build(self, cells, world)
 
     monkeypatch.setattr(StepBuilder, "build", build_and_stop)
 

@@ -14,6 +14,7 @@ from langcell.genes import GeneVocabulary
 from ontology.graph import Ontology
 from pretrain.config import Columns, Scale, Text
 from pretrain.corpus import Corpus, read_corpus
+from pretrain.expression import type_means
 from pretrain.gene_init import svd_gene_embeddings
 from pretrain.sources import SourceFile, label_rows
 from pretrain.texts import aspect_codes, build_text_table
@@ -124,14 +125,14 @@ def test_a_corpus_without_a_term_is_refused(write: Callable[..., SourceFile]) ->
 def test_texts_name_the_type_and_further_aspects(write: Callable[..., SourceFile]) -> None:
     file = write("a", [B, T], tissue_ontology_term_id="UBERON:0002048", stage="adult")
     corpus = read(file)
-    table = build_text_table(corpus, Ontology.bundled(), Text())
+    table = build_text_table(corpus.types, Ontology.bundled(), Text())
     b = corpus.term_ids.index(B)
     bare = [table.texts[text] for text in table.bare[b]]
     assert bare[0].startswith("cell type: B cell. A lymphocyte")
     assert {"B cell", "cell type: B cell. "} <= set(bare)
     full = [table.texts[text] for text in table.full[b, 0]]
     assert full[-1] == "cell type: B cell. tissue: lung. development stage: adult. "
-    codes = aspect_codes(corpus)[0]
+    codes = aspect_codes(corpus.types)[0]
     assert table.aspects[table.full[b, 0][-1]].tolist() == codes.tolist()
     assert (table.aspects[list(table.bare[b])] == -1).all()
     assert (table.term[[*table.bare[b], *table.full[b, 0]]] == b).all()
@@ -140,7 +141,7 @@ def test_texts_name_the_type_and_further_aspects(write: Callable[..., SourceFile
 def test_text_choice_follows_its_chances(write: Callable[..., SourceFile]) -> None:
     corpus = read(write("a", [B, T], tissue_ontology_term_id="UBERON:0002048"))
     settings = Text(definition=0.6, aspect_drop=0.75)
-    table = build_text_table(corpus, Ontology.bundled(), settings)
+    table = build_text_table(corpus.types, Ontology.bundled(), settings)
     n = 4000
     terms = np.full(n, corpus.term_ids.index(B))
     chosen = table.choose(terms, np.zeros(n, int), settings, np.random.default_rng(0))
@@ -174,7 +175,9 @@ def test_genes_of_one_type_start_close_together() -> None:
         reports=(),
     )
     vocabulary = GeneVocabulary(ensembl_ids=genes, symbols=genes, medians=np.ones(80))
-    embeddings = svd_gene_embeddings(corpus, vocabulary, width=8, std=0.02, seed=0).numpy()
+    embeddings = svd_gene_embeddings(
+        type_means(corpus), vocabulary, width=8, std=0.02, seed=0
+    ).numpy()
     assert embeddings.shape == (80, 8)
     assert embeddings.std() == pytest.approx(0.02, rel=1e-3)
     unit = embeddings[:, :3] / np.linalg.norm(embeddings[:, :3], axis=1, keepdims=True)

@@ -1,0 +1,106 @@
+"""Tokenised cells end to end, with what else is known of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langcell.rank_kernel import compiled
+from langcell.threads import over_slices
+
+_CELLS_PER_TASK = 4096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedCells:
+    """Tokens of cells without padding.
+
+    Attributes
+    ----------
+    tokens : ranked genes of all cells end to end, uint16, shape (n_tokens,).
+    offsets : where each cell begins, int64, shape (n_cells + 1,).
+    columns : what else is known of each cell, by name, shape (n_cells,) each.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    columns: dict[str, np.ndarray]
+
+    @property
+    def n_cells(self) -> int:
+        """Count the cells."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Count the tokens of each cell, shape (n_cells,)."""
+        return np.diff(self.offsets)
+
+    def cell(self, row: int) -> np.ndarray:
+        """Return the tokens of one cell, highest rank first."""
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    def slice(self, start: int, stop: int) -> "PackedCells":
+        """Return consecutive cells; nothing is copied but the offsets."""
+        offsets = self.offsets[start : stop + 1]
+        return PackedCells(
+            tokens=self.tokens[offsets[0] : offsets[-1]],
+            offsets=offsets - offsets[0],
+            columns={name: column[start:stop] for name, column in self.columns.items()},
+        )
+
+    def take(self, rows: np.ndarray) -> "PackedCells":
+        """Return some cells, in the order given.
+
+        >>> cells = PackedCells(
+        ...     tokens=np.array([7, 8, 9], np.uint16), offsets=np.array([0, 2, 3]), columns={}
+        ... )
+        >>> taken = cells.take(np.array([1, 0, 1]))
+        >>> taken.tokens.tolist(), taken.offsets.tolist()
+        ([9, 7, 8, 9], [0, 1, 3, 4])
+        """
+        starts = self.offsets[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(self.offsets[rows + 1] - starts, out=offsets[1:])
+        tokens = np.empty(offsets[-1], dtype=self.tokens.dtype)
+
+        def some(first: int, last: int) -> None:
+            _copy_cells(self.tokens, starts, offsets, tokens, first, last)
+
+        if len(rows) > _CELLS_PER_TASK:
+            over_slices(some, len(rows), size=_CELLS_PER_TASK)
+        else:
+            some(0, len(rows))
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return PackedCells(tokens=tokens, offsets=offsets, columns=columns)
+
+    @staticmethod
+    def joined(parts: Sequence["PackedCells"]) -> "PackedCells":
+        """Put the cells of several parts one after the other; all have the same columns."""
+        starts = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+        offsets = [
+            part.offsets[:-1] + start for part, start in zip(parts, starts[:-1], strict=True)
+        ]
+        return PackedCells(
+            tokens=np.concatenate([part.tokens for part in parts]),
+            offsets=np.concatenate([*offsets, starts[-1:]]),
+            columns={
+                name: np.concatenate([part.columns[name] for part in parts])
+                for name in parts[0].columns
+            },
+        )
+
+
+@compiled
+def _copy_cells(
+    tokens: np.ndarray,
+    starts: np.ndarray,
+    offsets: np.ndarray,
+    copied: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    for cell in range(first, last):
+        start, place = starts[cell], offsets[cell]
+        for i in range(offsets[cell + 1] - place):
+            copied[place + i] = tokens[start + i]

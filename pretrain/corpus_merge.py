@@ -1,0 +1,242 @@
+"""From tokenised pieces to shards: which cells are there twice, and the order of all."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from langcell.output_file import replaced_file
+from langcell.packed_cells import PackedCells
+from langcell.shard_file import write_shard, write_tensors
+from langcell.shards import (
+    DESCRIPTIONS,
+    GENES,
+    MEASURED,
+    CorpusFile,
+    Manifest,
+    ShardSize,
+    file_entry,
+    write_descriptions,
+)
+from langcell.version import __version__
+from pretrain.corpus_catalog import CATEGORIES, Catalog
+from pretrain.corpus_plan import Plan, read_catalog, read_plan
+from pretrain.corpus_runs import Run
+from pretrain.corpus_survey import Survey, open_ontology
+from pretrain.token_genes import token_genes
+
+# Cells compared with each other at once; those whose contents begin with other bits cannot be same.
+_COMPARED_AT_ONCE = 1 << 22
+_DUPLICATES = "duplicates.npy"
+_RUN_BITS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the cells of a build are shared out to shards.
+
+    Attributes
+    ----------
+    runs
+        (input, piece) of each run, in order.
+    n_shards
+        Shard i takes the cells whose key lies in the i-th of so many equal ranges.
+    n_cells
+        That are kept, duplicates left out.
+    duplicates
+        Duplicates of each input.
+    """
+
+    runs: tuple[tuple[int, int], ...]
+    n_shards: int
+    n_cells: int
+    duplicates: tuple[int, ...]
+
+
+def lay_out(plan: Plan, catalog: Catalog) -> Layout:
+    """Find duplicates among all runs and decide how many shards there are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If pieces are not tokenised yet; the message names the input.
+    """
+    path = plan.work / "layout.json"
+    if path.is_file():
+        values = json.loads(path.read_text(encoding="utf-8"))
+        runs = tuple((source, piece) for source, piece in values.pop("runs"))
+        return Layout(runs=runs, **{**values, "duplicates": tuple(values["duplicates"])})
+    runs = tuple(_runs(plan, catalog))
+    sizes = [len(Run.open(plan.run(*each)).keys) for each in runs]
+    found = np.empty(0, np.int64)
+    if not plan.options.keep_duplicates:
+        found = _find_duplicates(plan, runs, sum(sizes))
+    with replaced_file(plan.work / _DUPLICATES) as part, part.open("wb") as file:
+        np.save(file, found)
+    sources = np.array([source for source, _ in runs], dtype=np.int64)
+    n_cells = sum(sizes) - len(found)
+    layout = Layout(
+        runs=runs,
+        n_shards=max(1, round(n_cells / plan.options.shard_cells)),
+        n_cells=n_cells,
+        duplicates=tuple(
+            np.bincount(sources[found >> _RUN_BITS], minlength=len(plan.inputs)).tolist()
+        ),
+    )
+    with replaced_file(path) as part:
+        part.write_text(json.dumps(vars(layout)), encoding="utf-8")
+    return layout
+
+
+def make_shard(folder: Path, number: int) -> int:
+    """Gather the cells of a shard, unless that is done; return how many they are."""
+    plan = read_plan(folder)
+    done = _done(plan, number)
+    if done.is_file():
+        return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"])
+    layout = _layout(folder)
+    parts, keys = [], []
+    for order, (source, piece) in enumerate(layout.runs):
+        run = Run.open(plan.run(source, piece))
+        start, stop = _key_range(run.keys, number, layout.n_shards)
+        cells, inside = run.cells.slice(start, stop), run.keys[start:stop]
+        twice = _duplicates_of(folder, order)
+        twice = twice[(twice >= start) & (twice < stop)] - start
+        if len(twice):
+            kept = np.delete(np.arange(stop - start), twice)
+            cells, inside = cells.take(kept), inside[kept]
+        parts.append(cells)
+        keys.append(inside)
+    cells = PackedCells.joined(parts).take(np.argsort(np.concatenate(keys), kind="stable"))
+    path = plan.shard(number)
+    write_shard(path, cells)
+    pairs = np.stack([cells.columns["term"], cells.columns["study"]], axis=1)
+    distinct, counts = np.unique(pairs, axis=0, return_counts=True)
+    said = {
+        "n_cells": cells.n_cells,
+        "n_tokens": len(cells.tokens),
+        "file": vars(file_entry(path)),
+        "pairs": [[*pair, n] for pair, n in zip(distinct.tolist(), counts.tolist(), strict=True)],
+    }
+    with replaced_file(done) as part:
+        part.write_text(json.dumps(said), encoding="utf-8")
+    return cells.n_cells
+
+
+def write_manifest(plan: Plan, catalog: Catalog, layout: Layout) -> Manifest:
+    """Write what stands beside the shards, and the manifest last of all."""
+    folder = plan.folder
+    with replaced_file(folder / GENES) as part:
+        catalog.vocabulary.write(part)
+    ontology = open_ontology(plan.options.ontology)
+    write_descriptions(folder / DESCRIPTIONS, catalog.descriptions(ontology))
+    write_tensors(
+        folder / MEASURED, {"measured": np.packbits(_measured(plan, catalog, layout), axis=1)}
+    )
+    files = {name: file_entry(folder / name) for name in (GENES, DESCRIPTIONS, MEASURED)}
+    shards, pairs = [], Counter[tuple[int, int]]()
+    for number in range(layout.n_shards):
+        said = json.loads(_done(plan, number).read_text(encoding="utf-8"))
+        name = plan.shard(number).name
+        files[name] = CorpusFile(**said["file"])
+        shards.append(ShardSize(name=name, n_cells=said["n_cells"], n_tokens=said["n_tokens"]))
+        for term, study, n in said["pairs"]:
+            pairs[term, study] += n
+    manifest = Manifest(
+        max_genes=plan.options.max_genes,
+        seed=plan.options.seed,
+        shards=tuple(shards),
+        files=files,
+        categories={
+            **{name: catalog.categories[name] for name in CATEGORIES},
+            "file": tuple(each.name for each in plan.inputs),
+        },
+        pairs=tuple((term, study, n) for (term, study), n in sorted(pairs.items())),
+        built={
+            "version": __version__,
+            "ontology": ontology.title,
+            "options": plan.options.to_json(),
+        },
+    )
+    manifest.write(folder)
+    return manifest
+
+
+def _runs(plan: Plan, catalog: Catalog) -> Iterator[tuple[int, int]]:
+    for source in range(len(plan.inputs)):
+        if catalog.inputs[source].error or plan.error(source).is_file():
+            continue
+        for piece in plan.pieces(catalog, source):
+            if not plan.run(source, piece.number).is_file():
+                raise FileNotFoundError(
+                    f"{plan.inputs[source].path} is not tokenised yet: give langcell corpus build"
+                    " again, for each of its parts"
+                )
+            yield source, piece.number
+
+
+def _find_duplicates(plan: Plan, runs: tuple[tuple[int, int], ...], n_cells: int) -> np.ndarray:
+    """Return the cells whose content an earlier one has: run << 32 | place in it, ascending."""
+    n_parts = max(1, -(-n_cells // _COMPARED_AT_ONCE))
+    found = [np.empty(0, np.int64)]
+    for part in range(n_parts):
+        content, cells, rows = [], [], []
+        for order, (source, piece) in enumerate(runs):
+            run = Run.open(plan.run(source, piece))
+            mine = np.flatnonzero(run.content % np.uint64(n_parts) == part)
+            mine = mine[run.content[mine] != 0]
+            content.append(run.content[mine])
+            cells.append(order << _RUN_BITS | mine)
+            rows.append(run.cells.columns["row"][mine])
+        contents, places = np.concatenate(content), np.concatenate(cells)
+        # Within a run cells are shuffled; the first in its file is the one to keep.
+        ranks = np.lexsort((np.concatenate(rows), places >> _RUN_BITS, contents))
+        same = contents[ranks][1:] == contents[ranks][:-1]
+        found.append(places[ranks[1:][same]])
+    return np.sort(np.concatenate(found))
+
+
+@cache
+def _layout(folder: Path) -> Layout:
+    return lay_out(read_plan(folder), read_catalog(folder))
+
+
+@cache
+def _duplicates(folder: Path) -> np.ndarray:
+    return np.load(read_plan(folder).work / _DUPLICATES, mmap_mode="r")
+
+
+def _duplicates_of(folder: Path, run: int) -> np.ndarray:
+    """Return the places in a run of the cells that are there twice."""
+    all_of_them = _duplicates(folder)
+    start, stop = np.searchsorted(all_of_them, [run << _RUN_BITS, (run + 1) << _RUN_BITS])
+    return np.asarray(all_of_them[start:stop]) & ((1 << _RUN_BITS) - 1)
+
+
+def _key_range(keys: np.ndarray, number: int, n_shards: int) -> tuple[int, int]:
+    """Return the first of the cells of a run that belong to a shard, and the one after the last."""
+    edges = [each * 2**64 // n_shards for each in (number, number + 1)]
+    start = int(np.searchsorted(keys, np.uint64(edges[0])))
+    is_last = number + 1 == n_shards
+    return start, len(keys) if is_last else int(np.searchsorted(keys, np.uint64(edges[1])))
+
+
+def _done(plan: Plan, number: int) -> Path:
+    return plan.work / f"shard-{number:05}.json"
+
+
+def _measured(plan: Plan, catalog: Catalog, layout: Layout) -> np.ndarray:
+    """Which genes each input measured: what its matrix has, or what its tokens name."""
+    measured = np.zeros((len(plan.inputs), catalog.vocabulary.n_genes), dtype=bool)
+    tokens = catalog.vocabulary.token_ids(token_genes())
+    for source, of in enumerate(plan.inputs):
+        if of.kind != "tokens" and not catalog.inputs[source].error:
+            mine = tokens[Survey.read(plan.survey(source)).measured]
+            measured[source, mine[mine >= 0] - 2] = True
+    for source, piece in layout.runs:
+        measured[source] |= Run.open(plan.run(source, piece)).seen
+    return measured

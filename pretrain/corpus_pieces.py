@@ -1,0 +1,184 @@
+"""The work of a build that processes share: to survey inputs, and to tokenise pieces of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from langcell.counts import CountMatrix
+from langcell.output_file import replaced_file
+from langcell.packed_cells import PackedCells
+from langcell.tokenizer import RankTokenizer, merge_columns
+from pretrain.cell_keys import content_keys, sequence_keys, shuffle_keys
+from pretrain.corpus_catalog import Catalog, given_tokens
+from pretrain.corpus_matrix import open_matrix, read_rows
+from pretrain.corpus_plan import Piece, Plan, Task, read_catalog, read_plan
+from pretrain.corpus_runs import Run
+from pretrain.corpus_survey import Fate, Survey, survey_input
+from pretrain.hf_inputs import read_tokens
+from pretrain.token_dictionary import token_map
+from pretrain.token_genes import gene_columns
+
+# Cells that share so few genes with the compared ones may be alike without being the same.
+_LEAST_COMPARED = 20
+_GENES_FROM = 2  # token of the first gene
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tokens:
+    """Some cells, before those with too few genes are left out; `places` are in the survey."""
+
+    places: np.ndarray
+    tokens: np.ndarray
+    offsets: np.ndarray
+    content: np.ndarray
+
+
+def survey(folder: Path, source: int) -> int:
+    """Survey an input of the build in a folder, unless that is done; return how many cells it has."""
+    plan = read_plan(folder)
+    path = plan.survey(source)
+    if not path.is_file():
+        found = survey_input(plan.inputs[source], plan.options, sample_cells=plan.sample_cells)
+        found.write(path)
+    return _survey(path).n_cells
+
+
+def tokenize(folder: Path, task: Task) -> int:
+    """Tokenise the pieces of a task, but for those that are done; return how many cells they have.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the input cannot be read. With `skip_bad` that is noted down instead.
+    """
+    plan = read_plan(folder)
+    n_cells = sum(piece.stop - piece.start for piece in task.pieces)
+    wanted = [each for each in task.pieces if not plan.run(task.source, each.number).is_file()]
+    if not wanted or plan.error(task.source).is_file():
+        return n_cells
+    try:
+        _tokenize(plan, read_catalog(folder), replace(task, pieces=tuple(wanted)))
+    except (ValueError, OSError) as error:
+        if not plan.options.skip_bad:
+            raise
+        with replaced_file(plan.error(task.source)) as part:
+            part.write_text(str(error), encoding="utf-8")
+    return n_cells
+
+
+@lru_cache(maxsize=1)
+def _survey(path: Path) -> Survey:
+    return Survey.read(path)
+
+
+def _tokenize(plan: Plan, catalog: Catalog, task: Task) -> None:
+    survey, source = _survey(plan.survey(task.source)), plan.inputs[task.source]
+    if source.kind == "tokens":
+        table = token_map(given_tokens(plan.options), catalog.vocabulary)
+        for piece in task.pieces:
+            parts = _read_tokens(plan, catalog, task.source, survey, piece, table)
+            _write_run(plan, catalog, task.source, survey, piece, parts)
+        return
+    with open_matrix(source, plan.options, survey.rows) as matrix:
+        for piece in task.pieces:
+            parts = _rank(plan, catalog, matrix, _kept(survey, piece))
+            _write_run(plan, catalog, task.source, survey, piece, parts)
+
+
+def _kept(survey: Survey, piece: Piece) -> np.ndarray:
+    fate = survey.fate[piece.start : piece.stop]
+    return piece.start + np.flatnonzero(fate == Fate.KEPT)
+
+
+def _rank(plan: Plan, catalog: Catalog, matrix: CountMatrix, kept: np.ndarray) -> Iterator[_Tokens]:
+    """Rank the genes of the kept cells of a matrix."""
+    tokenizer = RankTokenizer(catalog.vocabulary, max_genes=plan.options.max_genes)
+    genes = tokenizer.column_genes(matrix.resolution)
+    places = gene_columns(matrix.resolution.ensembl_ids)
+    bits = np.where(places >= 0, catalog.gene_bits[places], np.uint64(0))
+    merged = replace(genes, first_columns=None)
+    for block in read_rows(matrix, kept):
+        counts = merge_columns(block.counts, genes)
+        found = tokenizer.tokenize_csr(counts, merged, block.totals)
+        content = content_keys(
+            counts.indptr, counts.indices, counts.data, bits, least=_LEAST_COMPARED
+        )
+        yield _Tokens(
+            places=kept[block.start : block.start + len(block.totals)],
+            tokens=found.tokens,
+            offsets=found.offsets,
+            content=content,
+        )
+
+
+def _read_tokens(
+    plan: Plan, catalog: Catalog, source: int, survey: Survey, piece: Piece, table: np.ndarray
+) -> Iterator[_Tokens]:
+    """Read tokens that are there already, and put ours in the place of theirs."""
+    path, first = Path(plan.inputs[source].path), plan.inputs[source].start
+    for rows in read_tokens(path, first + piece.start, first + piece.stop):
+        outside = (rows.tokens < 0) | (rows.tokens >= len(table))
+        ours = table[np.where(outside, -1, rows.tokens)]
+        lengths, offsets = np.diff(rows.offsets), np.zeros(len(rows.offsets), dtype=np.int64)
+        cells = np.repeat(np.arange(len(lengths)), lengths)
+        # Keep known tokens that come early enough in what is known of their cell.
+        known = ours >= 0
+        before = np.append(0, np.cumsum(known))  # (n_tokens + 1,)
+        place = before[:-1] - before[rows.offsets[:-1]][cells]
+        used = known & (place < plan.options.max_genes)
+        np.cumsum(np.bincount(cells[used], minlength=len(lengths)), out=offsets[1:])
+        tokens = ours[used].astype(np.uint16)
+        yield _Tokens(
+            places=np.arange(len(lengths)) + rows.start - first,
+            tokens=tokens,
+            offsets=offsets,
+            content=sequence_keys(tokens, offsets),
+        )
+
+
+def _write_run(
+    plan: Plan,
+    catalog: Catalog,
+    source: int,
+    survey: Survey,
+    piece: Piece,
+    parts: Iterator[_Tokens],
+) -> None:
+    """Leave cells with few genes out, sort the others by their keys and write them."""
+    packed, n_few = [_no_cells()], 0
+    for part in parts:
+        fate, lengths = survey.fate[part.places], np.diff(part.offsets)
+        enough = lengths >= max(1, plan.options.min_genes)
+        kept = np.flatnonzero((fate == Fate.KEPT) & enough)
+        n_few += int(np.count_nonzero((fate == Fate.KEPT) & ~enough))
+        columns = {"place": part.places, "content": part.content}
+        cells = PackedCells(tokens=part.tokens, offsets=part.offsets, columns=columns)
+        packed.append(cells if len(kept) == len(fate) else cells.take(kept))
+    cells = PackedCells.joined(packed)
+    keys = shuffle_keys(plan.options.seed, source, survey.rows[cells.columns["place"]])
+    order = np.argsort(keys, kind="stable")
+    cells = cells.take(order)
+    places = cells.columns["place"]
+    columns = catalog.recoded({name: each.take(places) for name, each in survey.columns.items()})
+    columns["file"] = np.full(len(places), source, dtype=np.int32)
+    columns["row"] = survey.rows[places]
+    seen = np.zeros(catalog.vocabulary.n_genes, dtype=bool)
+    seen[cells.tokens.astype(np.int64) - _GENES_FROM] = True
+    run = Run(
+        cells=PackedCells(tokens=cells.tokens, offsets=cells.offsets, columns=columns),
+        keys=keys[order],
+        content=cells.columns["content"],
+        seen=seen,
+        n_few=n_few,
+    )
+    run.write(plan.run(source, piece.number))
+
+
+def _no_cells() -> PackedCells:
+    columns = {"place": np.empty(0, np.int64), "content": np.empty(0, np.uint64)}
+    return PackedCells(
+        tokens=np.empty(0, np.uint16), offsets=np.zeros(1, np.int64), columns=columns
+    )

@@ -1,0 +1,223 @@
+"""An unfinished build: what it is to do, and the files by which it goes on where it stopped."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from langcell.digest import sha256_of
+from langcell.output_file import replaced_file
+from langcell.shards import MANIFEST
+from pretrain.corpus_catalog import Catalog, given_vocabulary
+from pretrain.corpus_inputs import CorpusInput
+from pretrain.corpus_options import BuildOptions
+
+WORK = ".build"
+PIECE_CELLS = 32768  # tokenised and sorted in memory at once
+_PIECES_PER_TASK = 4  # for which an input is opened once
+_LEAST_SAMPLE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Consecutive cells of one input, in the order of its survey."""
+
+    number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Pieces of one input that a worker tokenises."""
+
+    source: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A build in a folder.
+
+    Attributes
+    ----------
+    folder
+        Where the corpus goes; the work in progress is in `.build` inside it.
+    options
+        How it is built.
+    inputs
+        What of, in order.
+    digests
+        sha256 of the files that options name.
+    """
+
+    folder: Path
+    options: BuildOptions
+    inputs: tuple[CorpusInput, ...]
+    digests: tuple[str, ...] = ()
+
+    @property
+    def work(self) -> Path:
+        """Folder of the work in progress."""
+        return self.folder / WORK
+
+    @property
+    def sample_cells(self) -> int:
+        """Cells of each input whose values enter the medians; 0 where medians are given."""
+        if self.options.genes or self.options.token_dictionary:
+            return 0
+        return max(_LEAST_SAMPLE, self.options.median_cells // len(self.inputs))
+
+    def survey(self, source: int) -> Path:
+        """Return where the survey of an input is."""
+        return self.work / f"survey-{source:05}.npz"
+
+    def run(self, source: int, piece: int) -> Path:
+        """Return where the tokens of a piece are."""
+        return self.work / f"run-{source:05}-{piece:05}.safetensors"
+
+    def error(self, source: int) -> Path:
+        """Return where it stands why an input could not be read to its end."""
+        return self.work / f"error-{source:05}.txt"
+
+    def shard(self, number: int) -> Path:
+        """Return where a shard goes."""
+        return self.folder / f"shard-{number:05}.safetensors"
+
+    def tasks(self, catalog: Catalog) -> Iterator[Task]:
+        """Yield the work on all inputs, done or not."""
+        for source, size in enumerate(catalog.inputs):
+            pieces = self.pieces(catalog, source)
+            # A matrix that is stored by gene is copied at each opening: open it once.
+            step = len(pieces) if size.is_by_gene else _PIECES_PER_TASK
+            for first in range(0, len(pieces), max(1, step)):
+                yield Task(source=source, pieces=tuple(pieces[first : first + step]))
+
+    def pieces(self, catalog: Catalog, source: int) -> list[Piece]:
+        """Return the pieces of an input; none of one that cannot be read."""
+        n_cells = catalog.inputs[source].n_cells
+        starts = range(0, n_cells, PIECE_CELLS)
+        return [
+            Piece(number=number, start=start, stop=min(start + PIECE_CELLS, n_cells))
+            for number, start in enumerate(starts)
+        ]
+
+
+def begin_plan(
+    folder: Path, inputs: Sequence[CorpusInput], options: BuildOptions, *, overwrite: bool
+) -> Plan:
+    """Begin a build in a folder, or go on with the one that is there.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a whole corpus.
+    ValueError
+        If it holds a build of other inputs or options, or options do not fit the inputs.
+    """
+    _check_genes(inputs, options)
+    named = (options.genes, options.token_dictionary, options.gene_medians)
+    plan = Plan(
+        folder=folder,
+        options=options,
+        inputs=tuple(inputs),
+        digests=tuple(sha256_of(Path(each)) for each in named if each),
+    )
+    if overwrite:
+        _clear(folder)
+    if (folder / MANIFEST).exists():
+        raise FileExistsError(
+            f"{folder} holds a corpus already; choose another --out or replace it with --overwrite"
+        )
+    path = plan.work / "plan.json"
+    values = _to_json(plan)
+    if path.is_file():
+        _refuse_other(json.loads(path.read_text(encoding="utf-8")), values, folder)
+        return plan
+    plan.work.mkdir(parents=True, exist_ok=True)
+    with replaced_file(path) as part:
+        part.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    return plan
+
+
+@cache
+def read_plan(folder: Path) -> Plan:
+    """Read the plan of the build in a folder; a process reads it once.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no build.
+    """
+    path = folder / WORK / "plan.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no unfinished build of a corpus")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Plan(
+        folder=folder,
+        options=BuildOptions.from_json(values["options"]),
+        inputs=tuple(
+            CorpusInput(**{**each, "stamp": tuple(each["stamp"])}) for each in values["inputs"]
+        ),
+        digests=tuple(values["digests"]),
+    )
+
+
+@cache
+def read_catalog(folder: Path) -> Catalog:
+    """Read the catalog of the build in a folder; a process reads it once."""
+    return Catalog.read(folder / WORK)
+
+
+def _to_json(plan: Plan) -> dict[str, Any]:
+    inputs = [{**asdict(each), "stamp": list(each.stamp)} for each in plan.inputs]
+    return {
+        "options": plan.options.to_json(),
+        "inputs": inputs,
+        "digests": list(plan.digests),
+    }
+
+
+def _check_genes(inputs: Sequence[CorpusInput], options: BuildOptions) -> None:
+    if bool(options.token_dictionary) != bool(options.gene_medians) and not options.genes:
+        raise ValueError(
+            "--token-dictionary and --gene-medians go together (or --genes gives the medians)"
+        )
+    tokenised = [each.path for each in inputs if each.kind == "tokens"]
+    if tokenised and not (options.genes or options.token_dictionary):
+        raise ValueError(
+            f"{tokenised[0]} holds tokens, not counts: name the genes behind them with"
+            " --token-dictionary and --gene-medians, or with --genes"
+        )
+    given_vocabulary(options)  # reads the files, or says what is wrong with them
+
+
+def _refuse_other(there: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    """Raise if the build that is there is another one; name the first difference."""
+    if there == wanted:
+        return
+    for name, value in wanted["options"].items():
+        if there["options"].get(name) != value:
+            found = f"{name}={there['options'].get(name)!r}, not {value!r}"
+            break
+    else:
+        changed = [each["path"] for each in wanted["inputs"] if each not in there["inputs"]] or [
+            "fewer inputs"
+        ]
+        found = f"other inputs ({changed[0]} is new or has changed)"
+    raise ValueError(
+        f"{folder} holds an unfinished build with {found}; give the command it was begun with, or"
+        " start anew with --overwrite"
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove a corpus and the work on one; the manifest first, so that none looks whole."""
+    if not folder.is_dir():
+        return
+    ours = [MANIFEST, "genes.tsv", "descriptions.tsv", "measured.safetensors", "report.*"]
+    for pattern in (*ours, "shard-*.safetensors", f"{WORK}/*"):
+        for path in folder.glob(pattern):
+            path.unlink()

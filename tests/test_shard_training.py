@@ -1,0 +1,323 @@
+"""Training from shards: the run, its resumption, what varies a cell, and what is refused."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from langcell.counts import open_counts
+from langcell.model import LangCell
+from langcell.packed_cells import PackedCells
+from langcell.shards import TokenCorpus
+from ontology.graph import Ontology
+from pretrain.collate import StepBatch, StepBuilder
+from pretrain.config import Augmentation, Recipe, read_recipe
+from pretrain.corpus_build import build_corpus
+from pretrain.corpus_options import BuildOptions
+from pretrain.expression import gene_variability
+from pretrain.gather import World
+from pretrain.plan import plan
+from pretrain.shard_cells import ShardSource, vary
+from pretrain.shard_sampler import ShardSampler
+from pretrain.shard_types import shard_type_means, shard_types
+from pretrain.step_cells import StepCells
+from pretrain.training import train
+from tests.corpus_files import TERMS, make_study
+from tests.test_pretrain_cli import logged_losses
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) -> TokenCorpus:
+    folder = tmp_path_factory.mktemp("shards")
+    make_study(coding_genes, 70, seed=0).write_h5ad(folder / "a.h5ad")
+    make_study(coding_genes, 50, seed=1)[:, 30:].copy().write_h5ad(folder / "b.h5ad")
+    make_study(coding_genes, 40, seed=2).write_h5ad(folder / "held_out.h5ad")
+    options = BuildOptions(min_genes=20, max_genes=128, shard_cells=40)
+    build_corpus(folder / "corpus", [str(folder / "a.h5ad"), str(folder / "b.h5ad")], options)
+    return TokenCorpus(folder / "corpus")
+
+
+@pytest.fixture
+def recipe(shards: TokenCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Path of a recipe of eight steps, more than an epoch."""
+    monkeypatch.setenv("LANGCELL_CACHE", str(shards.folder.parent / "cache"))
+    values: dict[str, Any] = {
+        "corpus_root": str(shards.folder.parent),
+        "output": str(tmp_path / "run"),
+        "shards": {"folder": str(shards.folder), "block_cells": 6, "pool_cells": 40},
+        "balance": {"study_share": 0.6},
+        "model": {
+            "n_layers": 1,
+            "hidden_size": 32,
+            "n_heads": 2,
+            "intermediate_size": 32,
+            "max_genes": 48,
+            "embedding_dim": 16,
+            "matching_layers": 1,
+            "matching_hidden_size": 16,
+        },
+        "text": {"candidates": "corpus", "max_tokens": 32},
+        "augmentation": {"subset_genes": [150, 400], "keep_tokens": 0.5},
+        "optimisation": {"steps": 8, "batch_size": 20, "warmup": 2, "lr": 0.003, "average": 0.5},
+        "validation": {
+            "every": 4,
+            "min_cells": 5,
+            "files": [{"path": "held_out.h5ad", "study": "held out"}],
+        },
+        "reference_cells": 50,
+        "checkpoint_every": 100,
+        "log_every": 1,
+        "half": False,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def open_source(recipe: Recipe, corpus: TokenCorpus) -> ShardSource:
+    types = shard_types(corpus, Ontology.bundled())
+    sampler = ShardSampler(corpus, recipe.balance, seed=recipe.seed, block_cells=6)
+    variability = gene_variability(shard_type_means(corpus, types, n_cells=100))
+    return ShardSource(recipe, sampler, types, variability)
+
+
+def same(one: StepCells, other: StepCells) -> bool:
+    return (
+        one.step == other.step
+        and all(map(np.array_equal, one.tokens, other.tokens))
+        and all(map(np.array_equal, one.second, other.second))
+        and np.array_equal(one.measured, other.measured)
+        and np.array_equal(one.terms, other.terms)
+    )
+
+
+def test_a_run_from_shards_learns_and_a_stopped_one_ends_with_the_same_weights(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: TokenCorpus
+) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(read_recipe(recipe, [f"output={straight}"]))
+    build = StepBuilder.build
+    seen: list[int] = []
+
+    def build_and_stop(self: StepBuilder, cells: StepCells, world: World) -> StepBatch:
+        seen.append(cells.step)
+        if cells.step == 3 and seen.count(3) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return build(self, cells, world)
+
+    monkeypatch.setattr(StepBuilder, "build", build_and_stop)
+    with pytest.raises(KeyboardInterrupt, match="--resume auto"):
+        train(read_recipe(recipe, [f"output={broken}"]))
+    assert 0 < len(logged_losses(broken)) < 8
+    train(read_recipe(recipe, [f"output={broken}"]), resume=True)
+    assert logged_losses(broken) == logged_losses(straight)
+    one, other = (load_file(run / "last/model.safetensors") for run in (straight, broken))
+    assert all((one[key] == other[key]).all() for key in one)
+    losses = [float(loss) for loss in logged_losses(straight).values()]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    model = LangCell.from_pretrained(straight / "best")
+    assert model.genes.ensembl_ids == shards.vocabulary.ensembl_ids
+    with open_counts(shards.folder.parent / "held_out.h5ad") as matrix:
+        assert model.encode_cells(shards.folder.parent / "held_out.h5ad").shape == (
+            matrix.n_cells,
+            16,
+        )
+
+
+def test_two_processes_read_their_own_shards_and_go_on(recipe: Path, tmp_path: Path) -> None:
+    words = [
+        *("--config", str(recipe), "compute.devices=2", "compute.accelerator=cpu"),
+        *("model.kind=bag", "model.bag_size=16", "losses.masked_gene=0", "losses.matching=0"),
+    ]
+    command = [sys.executable, "-m", "langcell", "pretrain", *words]
+    whole = subprocess.run(
+        [*command, f"output={tmp_path / 'whole'}"], capture_output=True, text=True, timeout=300
+    )
+    assert whole.returncode == 0, whole.stderr
+    stopped = tmp_path / "stopped"
+    with subprocess.Popen(
+        [*command, f"output={stopped}"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 3/8"):
+                process.send_signal(signal.SIGTERM)
+                break
+        process.stderr.read()
+    if process.returncode:  # else it was done before the signal came
+        again = subprocess.run(
+            [*command, f"output={stopped}", "--resume", "auto"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert again.returncode == 0, again.stderr
+    assert logged_losses(stopped) == logged_losses(tmp_path / "whole")
+
+
+def test_cells_of_steps_go_on_where_they_stood(recipe: Path, shards: TokenCorpus) -> None:
+    settings = read_recipe(recipe)
+    whole = list(islice(open_source(settings, shards).steps(0, World()), 12))
+    source = open_source(settings, shards)
+    taken = list(islice(source.steps(0, World()), 6))  # one more than was trained on
+    resumed = open_source(settings, shards)
+    resumed.load_state(source.state_after(4))
+    rest = list(islice(resumed.steps(5, World()), 7))
+    assert all(map(same, taken[:5] + rest, whole))
+    assert [len(step.tokens) for step in whole] == [20] * 12
+    with pytest.raises(ValueError, match="does not say where in the shards"):
+        next(open_source(settings, shards).steps(5, World()))
+
+
+def test_processes_see_an_epoch_between_them(
+    recipe: Path, shards: TokenCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read_recipe(recipe, ["balance={by_type: false, study_share: 1}"])
+    monkeypatch.setattr(World, "gather_objects", lambda self, value: [value])
+    sizes = [len(each) for each in np.array_split(np.arange(20), 2)]
+    seen: Counter[int] = Counter()
+    for rank in range(2):
+        for step in islice(open_source(settings, shards).steps(0, World(rank=rank, size=2)), 6):
+            assert len(step.tokens) == sizes[rank]
+            seen.update(step.terms.tolist())
+    assert sum(seen.values()) == len(shards) == 120
+    counts: Counter[int] = Counter()
+    for term, _, n in shards.manifest.pairs:
+        counts[term] += n
+    assert seen == counts
+
+
+def test_terms_and_aspects_are_those_of_the_cells(recipe: Path, shards: TokenCorpus) -> None:
+    source = open_source(read_recipe(recipe), shards)
+    types = source.types.types
+    assert types.term_ids == tuple(sorted(TERMS))
+    assert types.aspects == (("UBERON:0002048", "", ""),)
+    assert types.pairs == ((0, 0), (1, 0), (2, 0))
+    names = shards.manifest.categories["term"]
+    for batch, step in zip(source._stream(World()), source.steps(0, World()), strict=False):
+        wanted = [names[term] for term in batch.cells.columns["term"]]
+        assert [types.term_ids[term] for term in step.terms] == wanted
+        if batch.after.epoch:
+            break
+
+
+def test_genes_are_left_out_as_asked_and_measured_says_so() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.array([100, 60, 30])
+    cells = PackedCells(
+        tokens=np.concatenate([rng.permutation(200)[:n] + 2 for n in lengths]).astype(np.uint16),
+        offsets=np.append(0, np.cumsum(lengths)),
+        columns={},
+    )
+    subsets = np.zeros((1, 200), bool)
+    subsets[0, :100] = True
+
+    def varied(**changes: Any) -> tuple[PackedCells, np.ndarray]:
+        settings = Augmentation(**{"gene_dropout": 0, "subset": 0, **changes})
+        measured = np.ones((3, 200), bool)
+        made = vary(cells, measured, settings, subsets, np.random.default_rng(1))
+        return made, measured
+
+    whole, measured = varied()
+    np.testing.assert_array_equal(whole.tokens, cells.tokens)
+    assert measured.all()
+    narrowed, measured = varied(subset=1)
+    for row in range(3):
+        inside = cells.cell(row)[cells.cell(row) < 102]
+        # Of the last cell too few genes would be left.
+        wanted = inside if len(inside) >= 20 else cells.cell(row)
+        np.testing.assert_array_equal(narrowed.cell(row), wanted)
+        assert measured[row].sum() == (100 if len(inside) >= 20 else 200)
+    dropped, measured = varied(gene_dropout=0.9)
+    assert measured.all() and 0 < len(dropped.tokens) < len(cells.tokens)
+    for row in range(3):
+        order = [cells.cell(row).tolist().index(token) for token in dropped.cell(row)]
+        assert order == sorted(order)
+
+
+def test_types_express_what_ranks_high_in_their_cells(shards: TokenCorpus) -> None:
+    types = shard_types(shards, Ontology.bundled())
+    means = shard_type_means(shards, types, n_cells=1000)
+    term = types.types.term_ids.index(TERMS[0])
+    high = means.values[term]
+    cells = [
+        shards.shard(number).cell(row)
+        for number in range(len(shards.manifest.shards))
+        for row in range(shards.manifest.shards[number].n_cells)
+        if types.term[shards.shard(number).columns["term"][row]] == term
+    ]
+    gene = int(np.argmax(high))
+    scores = [
+        1 - cell.tolist().index(gene + 2) / len(cell) if gene + 2 in cell else 0.0 for cell in cells
+    ]
+    n_measured = len(cells) if means.measured[:, gene].all() and shards.measured[1, gene] else None
+    if n_measured:
+        assert high[gene] == pytest.approx(np.mean(scores), rel=1e-5)
+    assert means.ensembl_ids == shards.vocabulary.ensembl_ids
+    assert gene_variability(means).shape == (shards.vocabulary.n_genes,)
+
+
+def test_a_dry_run_looks_at_shards(recipe: Path, shards: TokenCorpus) -> None:
+    planned = plan(read_recipe(recipe))
+    file = planned.files[0]
+    assert (file.role, file.n_rows, file.n_kept, file.n_terms) == ("shards", 120, 120, 3)
+    assert (planned.n_terms, planned.n_studies) == (3, 2)
+    held_out = plan(read_recipe(recipe, ["holdout.share=0.34"]))
+    assert held_out.n_terms == 2 and len(held_out.held_out) == 2
+    assert held_out.files[0].n_kept in (79, 80, 81)  # a third of the cells each
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["augmentation.thin=0.5"], "augmentation.thin needs counts, and shards hold ranks"),
+        (["augmentation.overdispersion=1"], "augmentation.overdispersion needs counts"),
+        (["linear_teacher={steps: 5}"], "linear_teacher needs counts"),
+        (["sources=[{files: [a.h5ad]}]"], "either sources .* or shards.folder"),
+        (["shards.folder="], "either sources .* or shards.folder"),
+        (["shards.max_tokens=99", "compute.devices=2"], "need one: set it to 0"),
+        (["shards.folder=/nowhere"], "/nowhere holds no whole corpus"),
+        (["model.max_genes=256"], "model.max_genes is 256, and .* keeps 128 genes"),
+        (["shards.fold=x"], "did you mean 'folder'"),
+    ],
+)
+def test_what_shards_cannot_give_is_refused_in_a_line(
+    recipe: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises((ValueError, OSError), match=message) as error:
+        plan(read_recipe(recipe, overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_that_says_nothing_of_counts_has_them_off(recipe: Path, tmp_path: Path) -> None:
+    read = read_recipe(recipe)
+    assert read.augmentation.thin == 0 and read.augmentation.overdispersion == 0
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(read.model_dump(mode="json")))
+    assert read_recipe(again) == read
+
+
+def test_a_corrupt_shard_stops_a_run_by_name(recipe: Path, shards: TokenCorpus) -> None:
+    shard = shards.folder / shards.manifest.shards[1].name
+    whole = shard.read_bytes()
+    try:
+        shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(ValueError, match=rf"{shard.name} is corrupt"):
+            train(read_recipe(recipe))
+    finally:
+        shard.write_bytes(whole)
+
+
+def test_batches_may_be_limited_by_tokens(recipe: Path, shards: TokenCorpus) -> None:
+    settings = read_recipe(recipe, ["shards.max_tokens=490", "shards.bucket_cells=40"])
+    steps = list(islice(open_source(settings, shards).steps(0, World()), 10))
+    assert {len(step.tokens) for step in steps} != {20}
+    assert max(len(step.tokens) * 49 for step in steps) <= 490 + 49
