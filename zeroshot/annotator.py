@@ -81,7 +81,7 @@ def annotate(
         )
     slots, target = Slots(key=options.key_added), None if out is None else Path(out)
     ontology = Ontology.bundled()
-    candidates = own_candidates(labels, ontology) if labels else all_candidates(ontology)
+    candidates = all_candidates(ontology) if labels is None else own_candidates(labels, ontology)
     candidates = with_tissue(source, candidates, options, ontology)
     with ExitStack() as kept:  # left after the counts are closed: --inplace writes to that file
         with open_counts(
@@ -98,6 +98,10 @@ def annotate(
             started = time.monotonic()
             scorer = CellScorer(model, candidates, options)
             results = kept.enter_context(_open_results(source, target, matrix, scorer))
+            # Another run may have ended since: with the folder goes its right to the output.
+            check_annotation_output(
+                source, target, slots, overwrite=options.overwrite, inplace=options.inplace
+            )
             n_resumed = matrix.n_cells - sum(map(len, results.pending()))
             _compute(results, scorer, matrix, progress)
             writer = kept.enter_context(

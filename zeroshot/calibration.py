@@ -140,7 +140,13 @@ class Calibration:
         OSError, ValueError
             If there is no such file or it is no calibration.
         """
-        return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is no calibration; wanted the .json of langcell zeroshot calibrate"
+            ) from error
+        return cls.from_json(text, str(path))
 
 
 UNCALIBRATED = Calibration(all_types=Regime(), given=Regime())

@@ -1,5 +1,6 @@
 """Learn a calibration from labelled studies."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from zeroshot.reliability import Reliability, Rungs, measure_reliability
 # Chosen on the validation studies: above 1, because a model that learnt from own labels alone is
 # too sure of cells whose type it has never seen.
 TEMPERATURE_ALL, TEMPERATURE_GIVEN = 1.25, 1.0
+_FEW_CELLS, _FEW_STUDIES = 500, 3  # with fewer a calibration is shaky
 _LEAST_PROBABLE = 0.01  # rungs below it are never called and would bend the curve
 _SHRINKAGE = 1e-4  # keeps slopes finite where every call is right
 
@@ -254,6 +256,17 @@ def calibrate(
                         parts.append(label_rungs(ladders, true, ontology, study=str(study)))
     if not all_types:
         raise ValueError(f"no study has two cell types in obs[{truth!r}] to calibrate on")
+    n_cells, n_studies = (
+        sum(len(part.is_right) for part in all_types),
+        len({p.study for p in all_types}),
+    )
+    if n_cells < _FEW_CELLS or n_studies < _FEW_STUDIES:
+        warnings.warn(
+            f"{n_cells} labelled cells of {n_studies} studies say little of the next study: give "
+            f"{_FEW_CELLS} or more, of {_FEW_STUDIES} or more studies",
+            UserWarning,
+            stacklevel=2,
+        )
     return fit_calibration(all_types, given, model_sha256=model.sha256, command=command)
 
 

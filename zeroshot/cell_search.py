@@ -120,7 +120,7 @@ class SearchResult:
 
 def search(
     source: "AnnData | MuData | str | Path",
-    queries: Sequence[str],
+    queries: str | Sequence[str],
     *,
     model: LangCell | str | Path = "mini-fast",
     key_added: str | None = None,
@@ -156,7 +156,7 @@ def search(
     if key_added is not None and isinstance(source, str | Path):
         raise ValueError("key_added needs an AnnData; of a file take the table that is returned")
     ontology = Ontology.bundled()
-    asked = read_queries(queries, ontology)
+    asked = read_queries([queries] if isinstance(queries, str) else queries, ontology)
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
     ) as matrix:

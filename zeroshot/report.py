@@ -46,7 +46,7 @@ from zeroshot.report_groups import (
 )
 from zeroshot.report_notes import Note, notes
 from zeroshot.report_tree import CallTree, call_trees
-from zeroshot.report_trust import Trust, Verdict, judge, rate
+from zeroshot.report_trust import Trust, Verdict, judge, rate_all
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -158,9 +158,7 @@ def make_report(
     agreement = (
         compare_labels(*found, cells, ontology, was_found=options.truth is None) if found else None
     )
-    ratings = [
-        rate(group, has_confidence=cells.has_confidence, level=cells.level) for group in groups
-    ]
+    ratings = rate_all(groups, has_confidence=cells.has_confidence, level=cells.level)
     path = Path(source) if isinstance(source, str | Path) else None
     name = path.name if path else "the AnnData"
     return Report(
