@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,7 +130,7 @@ def _best_names(label: str, genes: GeneColumns) -> tuple[str, GeneResolution]:
     refusal: ValueError | None = None
     for key, names in genes.names.items():
         try:
-            resolution = GeneTable.bundled().resolve(names[genes.is_gene].tolist())
+            resolution = _resolve(tuple(names[genes.is_gene].tolist()))
         except ValueError as error:
             refusal = refusal or error
             continue
@@ -139,6 +140,12 @@ def _best_names(label: str, genes: GeneColumns) -> tuple[str, GeneResolution]:
     if best is None:
         raise ValueError(f"{label}: {refusal}") from refusal
     return best[1], _of_all_columns(best[2], genes.is_gene)
+
+
+@lru_cache(maxsize=8)
+def _resolve(names: tuple[str, ...]) -> GeneResolution:
+    """Resolve names once where a file is opened again, or the next one has the same."""
+    return GeneTable.bundled().resolve(names)
 
 
 def _of_all_columns(resolution: GeneResolution, is_gene: np.ndarray) -> GeneResolution:

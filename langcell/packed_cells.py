@@ -74,6 +74,46 @@ class PackedCells:
         columns = {name: column[rows] for name, column in self.columns.items()}
         return PackedCells(tokens=tokens, offsets=offsets, columns=columns)
 
+    def keep(self, kept: np.ndarray) -> "PackedCells":
+        """Return all cells with some of their tokens; `kept` is bool, shape (n_tokens,)."""
+        before = np.append(0, np.cumsum(kept))  # (n_tokens + 1,)
+        return PackedCells(
+            tokens=self.tokens[kept], offsets=before[self.offsets], columns=self.columns
+        )
+
+    def highest(self, n_genes: int) -> "PackedCells":
+        """Return all cells with their highest-ranked tokens, so many at most."""
+        if self.lengths.max(initial=0) <= n_genes:
+            return self
+        place = np.arange(len(self.tokens)) - np.repeat(self.offsets[:-1], self.lengths)
+        return self.keep(place < n_genes)
+
+    def cells(self) -> list[np.ndarray]:
+        """Return the tokens of each cell."""
+        return [self.cell(row) for row in range(self.n_cells)]
+
+    def padded(
+        self, *, cls_id: int, pad_id: int, width: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put the class token before each cell and pad all to one width.
+
+        Parameters
+        ----------
+        cls_id, pad_id : special tokens.
+        width : length with the class token; longer cells lose their lowest ranks. None takes the
+            longest cell's.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            `input_ids`, int64, and `attention_mask`, bool, both shape (n_cells, width).
+        """
+        width = width or 1 + int(self.lengths.max(initial=0))
+        input_ids = np.empty((self.n_cells, width), dtype=np.int64)
+        attention_mask = np.empty((self.n_cells, width), dtype=bool)
+        _pad_cells(self.tokens, self.offsets, cls_id, pad_id, input_ids, attention_mask)
+        return input_ids, attention_mask
+
     @staticmethod
     def joined(parts: Sequence["PackedCells"]) -> "PackedCells":
         """Put the cells of several parts one after the other; all have the same columns."""
@@ -104,3 +144,24 @@ def _copy_cells(
         start, place = starts[cell], offsets[cell]
         for i in range(offsets[cell + 1] - place):
             copied[place + i] = tokens[start + i]
+
+
+@compiled
+def _pad_cells(
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    cls_id: int,
+    pad_id: int,
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+) -> None:
+    width = input_ids.shape[1]
+    for cell in range(len(offsets) - 1):
+        start = offsets[cell]
+        stop = min(width, offsets[cell + 1] - start + 1)
+        input_ids[cell, 0] = cls_id
+        for place in range(1, stop):
+            input_ids[cell, place] = tokens[start + place - 1]
+        input_ids[cell, stop:] = pad_id
+        attention_mask[cell, :stop] = True
+        attention_mask[cell, stop:] = False

@@ -66,11 +66,9 @@ def content_keys(
         uint64, shape (n_cells,); 0 where fewer than `least` compared genes are expressed.
     """
     keys = np.zeros(len(indptr) - 1, np.uint64)
-    values = np.ascontiguousarray(counts, dtype=np.float64)
-    bits = values.view(np.uint64)
 
     def some(start: int, stop: int) -> None:
-        _sum_bits(indptr, columns, values, bits, gene_bits, least, keys, start, stop)
+        _sum_bits(indptr, columns, counts, gene_bits, least, keys, start, stop)
 
     if len(keys):
         over_slices(some, len(keys), size=_CELLS_PER_TASK)
@@ -92,8 +90,7 @@ def sequence_keys(tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def _sum_bits(
     indptr: np.ndarray,
     columns: np.ndarray,
-    values: np.ndarray,
-    bits: np.ndarray,
+    counts: np.ndarray,
     gene_bits: np.ndarray,
     least: int,
     keys: np.ndarray,
@@ -104,8 +101,10 @@ def _sum_bits(
         total, n_genes = np.uint64(0), 0
         for place in range(indptr[cell], indptr[cell + 1]):
             gene = gene_bits[columns[place]]
-            if gene != 0 and values[place] != 0:
-                mix = (gene ^ bits[place]) + np.uint64(0x9E3779B97F4A7C15)
+            if gene != 0 and counts[place] != 0:
+                # In 65,536ths: the same whether a file holds single or double precision.
+                value = np.uint64(np.int64(np.float64(counts[place]) * 65536.0 + 0.5))
+                mix = (gene ^ value) + np.uint64(0x9E3779B97F4A7C15)
                 mix = (mix ^ (mix >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                 mix = (mix ^ (mix >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
                 total += mix ^ (mix >> np.uint64(31))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langcell.genes import GeneVocabulary
 from langcell.losses import IGNORED
-from langcell.tokenizer import collate_tokens
+from langcell.packed_cells import PackedCells
 from pretrain.config import Recipe
 from pretrain.gather import World
 from pretrain.label_texts import LabelTexts
@@ -103,8 +103,9 @@ class StepBuilder:
 
     def build(self, cells: StepCells, world: World = World()) -> StepBatch:  # noqa: B008  a constant
         """Return a process's share of the batch of a step."""
-        recipe, step, n_cells = self.recipe, cells.step, len(cells.tokens)
-        input_ids, attention_mask = self._collate([*cells.tokens, *cells.second], step, world.rank)
+        recipe, step, n_cells = self.recipe, cells.step, cells.tokens.n_cells
+        views = [cells.tokens] if cells.second is None else [cells.tokens, cells.second]
+        input_ids, attention_mask = self._collate(PackedCells.joined(views), step, world.rank)
         rng = self._rng(step, _MASKS, world.rank)
         # Genes beyond the positions have no state that could predict them.
         positions = (recipe.model.attended_genes or recipe.model.max_genes) + 1
@@ -141,28 +142,24 @@ class StepBuilder:
             linear=cells.linear,
         )
 
-    def _whole(self, cells: list[np.ndarray]) -> tuple[Tensor | None, Tensor | None]:
-        if not cells:
+    def _whole(self, cells: PackedCells | None) -> tuple[Tensor | None, Tensor | None]:
+        if cells is None:
             return None, None
-        ids, mask = collate_tokens(
-            cells, cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id
-        )
+        ids, mask = cells.padded(cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id)
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
-    def _collate(
-        self, cells: list[np.ndarray], step: int, rank: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _collate(self, cells: PackedCells, step: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
         """Put CLS first and pad; in some steps keep a random subset of each cell's tokens."""
         rng = self._rng(step, _LENGTH, rank)
         # A length for the whole step: dropping tokens saves time only if all cells get shorter.
         # Full lengths come up too, so that every position is trained.
         share = rng.uniform(self.recipe.augmentation.keep_tokens, 1)
         width = max(1, round(share * self.recipe.model.max_genes))
-        kept = [
-            tokens[np.sort(rng.permutation(len(tokens))[:width])] if len(tokens) > width else tokens
-            for tokens in cells
-        ]
-        return collate_tokens(kept, cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id)
+        kept = np.ones(len(cells.tokens), dtype=bool)
+        for row in np.flatnonzero(cells.lengths > width):
+            start, stop = cells.offsets[row : row + 2]
+            kept[start + rng.permutation(stop - start)[width:]] = False
+        return cells.keep(kept).padded(cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id)
 
     def _rng(self, step: int, use: int, rank: int = 0) -> np.random.Generator:
         # The first process draws as one that trains alone.

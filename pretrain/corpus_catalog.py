@@ -11,7 +11,7 @@ import numpy as np
 
 from langcell.genes import GeneTable, GeneVocabulary
 from langcell.output_file import replaced_file
-from langcell.shards import Description
+from langcell.shards import GENES, Description
 from ontology.descriptions import ASPECTS, describe_aspects
 from ontology.graph import Ontology
 from pretrain.cell_keys import mixed
@@ -119,7 +119,7 @@ class Catalog:
 
     def write(self, folder: Path) -> None:
         """Write catalog.json and genes.tsv, the former last."""
-        with replaced_file(folder / "genes.tsv") as part:
+        with replaced_file(folder / GENES) as part:
             self.vocabulary.write(part)
         values = {
             "categories": self.categories,
@@ -135,7 +135,7 @@ class Catalog:
         """Read what `write` wrote."""
         values = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
         return cls(
-            vocabulary=GeneVocabulary.read(folder / "genes.tsv"),
+            vocabulary=GeneVocabulary.read(folder / GENES),
             categories={name: tuple(each) for name, each in values["categories"].items()},
             texts=tuple((a, b, c, d) for a, b, c, d in values["texts"]),
             compared=np.array(values["compared"], dtype=np.int64),

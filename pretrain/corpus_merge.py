@@ -1,6 +1,7 @@
 """From tokenised pieces to shards: which cells are there twice, and the order of all."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def write_manifest(plan: Plan, catalog: Catalog, layout: Layout) -> Manifest:
     """Write what stands beside the shards, and the manifest last of all."""
     folder = plan.folder
     with replaced_file(folder / GENES) as part:
-        catalog.vocabulary.write(part)
+        shutil.copyfile(plan.work / GENES, part)
     ontology = open_ontology(plan.options.ontology)
     write_descriptions(folder / DESCRIPTIONS, catalog.descriptions(ontology))
     write_tensors(

@@ -166,7 +166,8 @@ def _write_run(
     columns["file"] = np.full(len(places), source, dtype=np.int32)
     columns["row"] = survey.rows[places]
     seen = np.zeros(catalog.vocabulary.n_genes, dtype=bool)
-    seen[cells.tokens.astype(np.int64) - _GENES_FROM] = True
+    if plan.inputs[source].kind == "tokens":  # of counts the survey knows what was measured
+        seen[cells.tokens.astype(np.int64) - _GENES_FROM] = True
     run = Run(
         cells=PackedCells(tokens=cells.tokens, offsets=cells.offsets, columns=columns),
         keys=keys[order],

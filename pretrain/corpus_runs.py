@@ -24,7 +24,8 @@ class Run:
     content
         What they hold (`content_keys`), uint64, shape (n_cells,).
     seen
-        Genes that any cell of the piece expressed, bool, shape (n_genes,), in order of tokens.
+        Genes that any cell of the piece expressed, bool, shape (n_genes,), in order of tokens; none
+        where the matrix itself says what was measured.
     n_few
         Cells left out because they have too few genes.
     """

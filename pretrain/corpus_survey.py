@@ -93,7 +93,7 @@ class Survey:
         arrays |= {name: getattr(self, name) for name in _ARRAYS}
         arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
         with replaced_file(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez(file, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> "Survey":

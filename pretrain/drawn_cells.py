@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from langcell.genes import GeneVocabulary
+from langcell.packed_cells import PackedCells
 from langcell.tokenizer import ColumnGenes, RankTokenizer
 from pretrain.config import Recipe
 from pretrain.gather import World
@@ -73,8 +74,8 @@ class DrawnSource:
         return StepCells(
             step=step,
             tokens=self._tokens(drawn, self.tokenizer),
-            second=self._tokens(second, self.tokenizer) if second else [],
-            whole=self._tokens(drawn, self.teacher_tokenizer) if self.teacher_tokenizer else [],
+            second=self._tokens(second, self.tokenizer) if second else None,
+            whole=self._tokens(drawn, self.teacher_tokenizer) if self.teacher_tokenizer else None,
             measured=drawn.measured,
             terms=corpus.term[examples],
             aspects=corpus.aspect[examples],
@@ -86,7 +87,7 @@ class DrawnSource:
     def reference_cells(self, n_cells: int) -> list[np.ndarray]:
         """Return tokens of unmasked cells that no step sees, drawn as those of a step are."""
         examples = self.sampler.choose(_NO_STEP, n_cells)
-        return self._tokens(self.sampler.draw(examples, _NO_STEP), self.tokenizer)
+        return self._tokens(self.sampler.draw(examples, _NO_STEP), self.tokenizer).cells()
 
     def state_after(self, step: int) -> dict[str, Any]:
         """Return nothing: the number of a step says all."""
@@ -110,6 +111,6 @@ class DrawnSource:
             measured=drawn.measured[:n_second],
         )
 
-    def _tokens(self, drawn: DrawnCells, tokenizer: RankTokenizer) -> list[np.ndarray]:
+    def _tokens(self, drawn: DrawnCells, tokenizer: RankTokenizer) -> PackedCells:
         block = tokenizer.tokenize_csr(drawn.counts, self._genes)
-        return [block.cell(row) for row in range(block.n_cells)]
+        return PackedCells(tokens=block.tokens, offsets=block.offsets, columns={})

@@ -88,7 +88,7 @@ class ShardSource:
             rng = np.random.default_rng([self.recipe.seed, _REFERENCE_EPOCH, _VIEWS, number])
             measured = self._measured(batch.cells)
             varied = vary(batch.cells, measured, self.recipe.augmentation, self._subsets, rng)
-            found += split(varied, self.recipe.model.max_genes)
+            found += varied.highest(self.recipe.model.max_genes).cells()
             if len(found) >= n_cells:
                 return found[:n_cells]
         raise AssertionError("a stream has no end")
@@ -120,27 +120,21 @@ class ShardSource:
             cells, measured, augmentation, self._subsets, np.random.default_rng([*seed, 0])
         )
         n_second = min(settings.losses.second_views // world.size, cells.n_cells)
-        second: list[np.ndarray] = []
+        second = None
         if settings.losses.cell_cell and n_second:
-            again = first
+            again = first.slice(0, n_second)
             if augmentation.second_draw:
-                rng = np.random.default_rng([*seed, 1])
-                again = vary(
-                    cells.slice(0, n_second),
-                    self._measured(cells)[:n_second],
-                    augmentation,
-                    self._subsets,
-                    rng,
-                )
-            second = split(again.slice(0, n_second), settings.model.max_genes)
+                again, rng = cells.slice(0, n_second), np.random.default_rng([*seed, 1])
+                again = vary(again, self._measured(again), augmentation, self._subsets, rng)
+            second = again.highest(settings.model.max_genes)
         terms = self.types.term[cells.columns["term"]]
         aspects = self.types.aspect[cells.columns["text"]]
         everyone = world.gather_objects((terms, aspects))
         return StepCells(
             step=step,
-            tokens=split(first, settings.model.max_genes),
+            tokens=first.highest(settings.model.max_genes),
             second=second,
-            whole=split(first, self.teacher_genes) if self.teacher_genes else [],
+            whole=first.highest(self.teacher_genes) if self.teacher_genes else None,
             measured=measured,
             terms=terms,
             aspects=aspects,
@@ -186,11 +180,4 @@ def vary(
     narrowed &= np.bincount(row[inside], minlength=n_cells) >= MIN_GENES
     measured[narrowed] &= subsets[subset[narrowed]]
     kept = np.where(narrowed[row], inside, kept)
-    offsets = np.zeros(n_cells + 1, dtype=np.int64)
-    np.cumsum(np.bincount(row[kept], minlength=n_cells), out=offsets[1:])
-    return PackedCells(tokens=cells.tokens[kept], offsets=offsets, columns=cells.columns)
-
-
-def split(cells: PackedCells, max_genes: int) -> list[np.ndarray]:
-    """Return the highest-ranked tokens of each cell."""
-    return [cells.cell(row)[:max_genes] for row in range(cells.n_cells)]
+    return cells.keep(kept)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from langcell.packed_cells import PackedCells
 from pretrain.gather import World
 
 
@@ -19,9 +20,10 @@ class StepCells:
     step
         Its number, from 0.
     tokens, second
-        Ranked genes of each cell, and of the second views of the first ones.
+        Ranked genes of each cell, and of the second views of the first ones; the latter is None
+        where no loss reads it.
     whole
-        Ranked genes of each cell as far as teachers read them; empty without teachers.
+        Ranked genes of each cell as far as teachers read them; None without teachers.
     measured
         True where the gene counts as measured in the cell, shape (n_cells, n_genes).
     terms, aspects
@@ -33,9 +35,9 @@ class StepCells:
     """
 
     step: int
-    tokens: list[np.ndarray]
-    second: list[np.ndarray]
-    whole: list[np.ndarray]
+    tokens: PackedCells
+    second: PackedCells | None
+    whole: PackedCells | None
     measured: np.ndarray
     terms: np.ndarray
     aspects: np.ndarray
