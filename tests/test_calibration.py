@@ -96,6 +96,7 @@ def test_a_calibration_travels_with_its_model(tiny_model, tmp_path):
     assert LangCell.from_pretrained(tmp_path / "copy").calibration == model.calibration
 
 
+@pytest.mark.filterwarnings("ignore:.*say little of the next study")
 def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_path):
     adata = make_cells(60)
     adata.obs["study"] = ["one", "two"] * 30
@@ -151,3 +152,16 @@ def test_figures_of_calls_by_hand():
     assert figures.ece == pytest.approx((0.95 + 0.4 + 0.7) / 3)
     assert figures.aurc == pytest.approx(np.mean([1, 1, 2 / 3, 3 / 4]))
     assert area_under_risk(np.empty(0), np.empty(0, dtype=bool), n_cells=3) == 1
+
+
+def test_few_cells_are_said_to_be_few(make_cells, tiny_model, tmp_path):
+    make_cells(60).write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.warns(UserWarning, match="60 labelled cells of 1 studies say little"):
+        calibrate([tmp_path / "cells.h5ad"], truth="cell_type", model=str(tiny_model))
+
+
+def test_a_file_that_is_no_calibration_is_named(tmp_path):
+    path = tmp_path / "cells.h5ad"
+    path.write_bytes(b"\x89HDF")
+    with pytest.raises(ValueError, match="cells.h5ad is no calibration; wanted the .json of"):
+        Calibration.read(path)

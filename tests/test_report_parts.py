@@ -158,7 +158,9 @@ def test_the_runner_up_is_of_another_lineage_and_kinds_count_for_their_type(onto
     ],
 )
 def test_each_doubt_has_its_reason(changes, rating, reason):
-    trust = rate(_group(**changes), n_called=_group(**changes).n_cells, has_confidence=True, level=0.9)
+    trust = rate(
+        _group(**changes), n_called=_group(**changes).n_cells, has_confidence=True, level=0.9
+    )
     assert trust.rating == rating
     assert trust.reasons == () if reason is None else reason in trust.reasons[0]
 
@@ -170,7 +172,11 @@ def test_without_confidence_nothing_is_called_trustworthy():
 
 def test_the_verdict_merges_clusters_of_one_call(ontology):
     cells = _cells(ontology, [B, B, ""], [B, B, T])
-    groups = [_group(name="0", n_cells=20), _group(name="4"), _group(name="9", n_cells=3)]
+    groups = [
+        _group(name="0", n_cells=20),
+        _group(name="4"),
+        _group(name="9", call="T cell", n_cells=3),
+    ]
     ratings = rate_all(groups, has_confidence=True, level=0.9)
     verdict = judge(cells, groups, ratings)
     assert [(each.call, each.n_cells, each.clusters) for each in verdict.usable] == [
