@@ -1,15 +1,12 @@
-"""Figures of calls that may be withheld: accuracy and coverage at a level, reliability, risk."""
+"""Figures of calls that may be withheld: accuracy and coverage at a level, calibration error, risk."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+
+from zeroshot.reliability import LOWEST_LEVEL, deepest
 
 _BINS = 10
-_LOW_LEVEL = 0.5  # of the calls whose confidence is judged
-
-Outcome = tuple[np.ndarray, np.ndarray]  # confidence and whether it was right, of each call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +33,7 @@ class SelectiveFigures:
 
 def selective_figures(
     confidence: np.ndarray, is_right: np.ndarray, depths: np.ndarray, *, level: float
-) -> tuple[SelectiveFigures, Outcome]:
+) -> SelectiveFigures:
     """Judge the calls of a file.
 
     Parameters
@@ -45,14 +42,14 @@ def selective_figures(
     depths: of the rungs, in a shape that fits
     level: least confidence of a call
     """
-    made, rung = _deepest(confidence, level)
+    made, rung = deepest(confidence, level)
     depths = np.broadcast_to(depths, confidence.shape)
-    low_made, low = _deepest(confidence, _LOW_LEVEL)
+    low_made, low = deepest(confidence, LOWEST_LEVEL)
     cells = np.arange(len(confidence))
     sure, right = confidence[cells, low][low_made], is_right[cells, low][low_made]
     by_width = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     by_size = np.argsort(np.argsort(sure, kind="stable")) * _BINS // max(1, len(sure))
-    figures = SelectiveFigures(
+    return SelectiveFigures(
         accuracy=float(is_right[cells, rung][made].mean()) if made.any() else float("nan"),
         coverage=float(made.mean()),
         depth=float(depths[cells, rung][made].mean()) if made.any() else float("nan"),
@@ -60,13 +57,6 @@ def selective_figures(
         adaptive_ece=calibration_error(sure, right, by_size),
         aurc=area_under_risk(sure, right, n_cells=len(confidence)),
     )
-    return figures, (sure, right)
-
-
-def _deepest(confidence: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return whether a cell has a rung that reaches the level, and the deepest (0 without)."""
-    rung = np.where(confidence >= level, np.arange(confidence.shape[1]), -1).max(axis=1)
-    return rung >= 0, np.maximum(rung, 0)
 
 
 def calibration_error(confidence: np.ndarray, is_right: np.ndarray, bins: np.ndarray) -> float:
@@ -92,22 +82,3 @@ def area_under_risk(confidence: np.ndarray, is_right: np.ndarray, *, n_cells: in
     order = np.argsort(-confidence, kind="stable")
     wrong = np.concatenate([~is_right[order], np.ones(n_cells - len(order), dtype=bool)])
     return float(np.mean(np.cumsum(wrong) / np.arange(1, n_cells + 1)))
-
-
-def reliability(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return confidence, accuracy and cells of each bin; every file weighs the same."""
-    weights = np.concatenate([np.full(len(sure), 1 / max(1, len(sure))) for sure, _ in outcomes])
-    sure, right = (np.concatenate([each[i] for each in outcomes]) for i in (0, 1))
-    bins = np.minimum((sure * 2 * _BINS).astype(int), 2 * _BINS - 1)
-    rows = []
-    for each in np.unique(bins):
-        here = bins == each
-        rows.append(
-            {
-                "from": each / (2 * _BINS),
-                "confidence": np.average(sure[here], weights=weights[here]),
-                "accuracy": np.average(right[here], weights=weights[here]),
-                "cells": int(here.sum()),
-            }
-        )
-    return pd.DataFrame(rows)

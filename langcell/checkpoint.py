@@ -61,7 +61,7 @@ def list_bundled_models() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in _BUNDLED.glob("*/config.json")))
 
 
-def resolve_checkpoint(name: str | Path) -> Path:
+def resolve_checkpoint(name: str | Path, *, download: bool = True) -> Path:
     """Return the local folder of a checkpoint.
 
     Parameters
@@ -69,6 +69,8 @@ def resolve_checkpoint(name: str | Path) -> Path:
     name
         Bundled name, folder, or Hugging Face hub id; looked for in this order (write `./mini` for
         a folder that bears a bundled name).
+    download
+        Ask the hub for what is not in its local cache.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def resolve_checkpoint(name: str | Path) -> Path:
     if isinstance(name, Path) or not hub.is_hub_id(name):
         raise FileNotFoundError(f"no checkpoint folder {str(name)!r}; {bundled}")
     try:
-        return hub.download(name, _FILES)
+        return hub.download(name, _FILES, only_cached=not download)
     except OSError as error:
         raise OSError(f"no folder {name!r}, and {error}; {bundled}") from error
 

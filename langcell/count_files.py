@@ -21,6 +21,7 @@ from langcell.count_source import (
     MatrixSlot,
     gene_columns,
 )
+from langcell.mudata_file import refuse_mudata
 from langcell.row_readers import (
     CompressedColumns,
     CompressedRows,
@@ -61,6 +62,7 @@ def open_source(source: "AnnData | str | os.PathLike[str]", stack: ExitStack) ->
         file = stack.enter_context(h5py.File(path))
     except OSError as error:
         raise ValueError(f"{path}: damaged or cut short ({error})") from error
+    refuse_mudata(file, str(path))
     if "var" in file:
         return _open_group(file, path, stack)
     from langcell.tenx import open_tenx_h5

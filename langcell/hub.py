@@ -23,8 +23,12 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def download(repo_id: str, patterns: Sequence[str], *, revision: str = "") -> Path:
+def download(
+    repo_id: str, patterns: Sequence[str], *, revision: str = "", only_cached: bool = False
+) -> Path:
     """Return a local folder with the files of a hub repository that match `patterns`.
+
+    With `only_cached` nothing is fetched.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def download(repo_id: str, patterns: Sequence[str], *, revision: str = "") -> Pa
             repo_id,
             revision=revision or None,
             allow_patterns=list(patterns),
-            local_files_only=not _is_online(),
+            local_files_only=only_cached or not _is_online(),
         )
     except OSError as error:
         reason = str(error).splitlines()[0]

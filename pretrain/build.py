@@ -29,7 +29,7 @@ from pretrain.texts import TextTable, build_text_table, encode_templates, pool_c
 from pretrain.trained_types import TrainedTypes
 from pretrain.training_data import open_data
 from pretrain.validation import LabelledTokens, read_validation
-from pretrain.warm_start import start_from_bag
+from pretrain.warm_start import start_from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +160,7 @@ def build_model(
         torch.manual_seed(recipe.seed)
         model = LangCell(config, vocabulary)
     if sizes.start_from:
-        start_from_bag(model, sizes.start_from)
+        start_from(model, sizes.start_from)
     elif sizes.init_gene_embeddings == "svd":
         embeddings = svd_gene_embeddings(
             means(), vocabulary, width=sizes.hidden_size, std=sizes.init_std, seed=recipe.seed

@@ -113,7 +113,7 @@ class Model(Section):
     init_gene_embeddings: Literal["random", "svd"] = "svd"
     init_std: float = Field(default=0.02, gt=0)  # of gene embeddings that begin as an SVD
     recompute: bool = False  # activations, for the gradient: slower, with a fraction of the memory
-    start_from: str = ""  # checkpoint of a bag of genes; a transformer learns what it leaves open
+    start_from: str = ""  # checkpoint whose weights the model begins with (pretrain.warm_start)
 
 
 class Text(Section):
@@ -206,7 +206,9 @@ class Optimisation(Section):
     batch_size: int = Field(default=64, ge=1)  # of all processes together
     part: int = Field(default=0, ge=0)  # cells of a process encoded at once; 0: all of its share
     lr: float = Field(default=5e-4, gt=0)
-    final_lr: float = Field(default=0.02, ge=0, le=1)  # of lr, at the end of the cosine
+    schedule: Literal["cosine", "linear", "constant", "decay"] = "cosine"  # after the warm-up
+    decay: float = Field(default=0.2, gt=0, le=1)  # share of steps at the end, of schedule "decay"
+    final_lr: float = Field(default=0.02, ge=0, le=1)  # of lr, at the end; "constant" has none
     warmup: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
@@ -256,6 +258,7 @@ class Recipe(Section):
     compute: Compute = Compute()
     checkpoint_every: int = Field(default=250, ge=1)  # steps
     log_every: int = Field(default=25, ge=1)  # steps
+    wandb: str = ""  # project of Weights & Biases that is told too; needs the extra wandb
     reference_cells: int = Field(default=2048, ge=1)  # whose features travel with the model
     half: bool = True  # write model weights as float16
 

@@ -147,7 +147,10 @@ class PretrainModule(LightningModule):
 
 
 def learning_rate_factor(step: int, settings: Optimisation) -> float:
-    """Return the share of the learning rate at a step: linear warm-up, then half a cosine.
+    """Return the share of the learning rate at a step: linear warm-up, then a way down.
+
+    The way is half a cosine, a line, none, or for "decay" none until the last share of the steps,
+    then a line (warm-up, stable, decay; Hu et al. 2024, arXiv 2404.06395).
 
     >>> settings = Optimisation(steps=110, warmup=10, final_lr=0.0)
     >>> [round(learning_rate_factor(step, settings), 3) for step in (0, 9, 10, 60, 110)]
@@ -156,5 +159,10 @@ def learning_rate_factor(step: int, settings: Optimisation) -> float:
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     progress = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
-    cosine = (1 + math.cos(math.pi * progress)) / 2
-    return settings.final_lr + (1 - settings.final_lr) * cosine
+    left = {
+        "cosine": (1 + math.cos(math.pi * progress)) / 2,
+        "linear": 1 - progress,
+        "constant": 1.0,
+        "decay": min(1.0, (1 - progress) / settings.decay),
+    }[settings.schedule]
+    return settings.final_lr + (1 - settings.final_lr) * left

@@ -5,12 +5,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from langcell.cell_encoder import CellEncoder
 from langcell.gene_bag import GeneBag
@@ -27,7 +28,16 @@ from pretrain.run_card import run_card, write_run_card
 from pretrain.validation import StudyScore, reference_features, score_studies
 
 # What may change between the start of a run and its resumption.
-_FREE = ("corpus_root", "output", "checkpoint_every", "log_every", "validation", "half", "compute")
+_FREE = (
+    "corpus_root",
+    "output",
+    "checkpoint_every",
+    "log_every",
+    "validation",
+    "half",
+    "compute",
+    "wandb",
+)
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
@@ -113,11 +123,7 @@ def _fit(
         trainer = Trainer(
             **trainer_arguments(compute, settings.precision),
             max_steps=settings.steps,
-            logger=[
-                TensorBoardLogger(output / "logs", name="tensorboard", version=""),
-                # A version for each start: a resumed run would delete the earlier lines.
-                CSVLogger(output / "logs", name="csv", flush_logs_every_n_steps=1),
-            ],
+            logger=_loggers(recipe, output),
             callbacks=[keeper],
             log_every_n_steps=recipe.log_every,
             enable_checkpointing=False,
@@ -131,6 +137,21 @@ def _fit(
             ckpt_path=output / LAST if is_resumed else None,
             weights_only=True,
         )
+
+
+def _loggers(recipe: Recipe, output: Path) -> list[Logger]:
+    loggers: list[Logger] = [
+        TensorBoardLogger(output / "logs", name="tensorboard", version=""),
+        # A version for each start: a resumed run would delete the earlier lines.
+        CSVLogger(output / "logs", name="csv", flush_logs_every_n_steps=1),
+    ]
+    if recipe.wandb:
+        if find_spec("wandb") is None:
+            raise ValueError("wandb: not installed; pip install 'langcell[wandb]', or leave it out")
+        loggers.append(
+            WandbLogger(project=recipe.wandb, name=output.name, save_dir=output / "logs")
+        )
+    return loggers
 
 
 def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudyScore]:

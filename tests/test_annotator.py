@@ -16,6 +16,7 @@ from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotations import Slots
 from zeroshot.annotator import annotate
 from zeroshot.calibration import Calibration, Regime
+from zeroshot.writers import check_annotation_output
 
 OWN = ["B cell", "T cells", "CL:0000576", "text: a cell that glows"]
 
@@ -328,3 +329,26 @@ def test_a_calibration_for_other_weights_is_left_out(make_cells, tiny_model):
     with pytest.warns(UserWarning, match="was learnt for other weights"):
         annotations = annotate(make_cells(4), model=stale)
     assert annotations.details["calibration"]["id"] == "uncalibrated"
+
+
+def test_no_labels_are_not_all_labels(h5ad, model):
+    with pytest.raises(ValueError, match="two"):
+        annotate(h5ad, model=model, labels=[])
+
+
+def test_an_output_that_another_run_finished_meanwhile_is_not_replaced(
+    h5ad, model, tmp_path, monkeypatch
+):
+    out = tmp_path / "named.csv"
+    checked = []
+
+    def check(*given, **options):
+        checked.append(given)
+        if len(checked) == 2:  # between the first look and the lock another run has ended
+            out.write_text("theirs")
+        check_annotation_output(*given, **options)
+
+    monkeypatch.setattr("zeroshot.annotator.check_annotation_output", check)
+    with pytest.raises(FileExistsError, match="named.csv exists already"):
+        annotate(h5ad, model=model, out=out)
+    assert out.read_text() == "theirs"

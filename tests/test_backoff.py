@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ontology.candidates import NEVER_CALLED, groupings
 from ontology.graph import Ontology
-from zeroshot.backoff import TermTree, back_off, make_ladder, term_probabilities
+from zeroshot.backoff import Ladder, TermTree, back_off, make_ladder, term_probabilities
 from zeroshot.calibration import Regime
 from zeroshot.candidates import all_candidates, own_candidates
 
@@ -99,9 +99,7 @@ def test_a_higher_level_never_calls_deeper_and_calls_are_as_sure_as_it_says(
     }
     assert depth[high] <= depth[low]
     for level, each in calls.items():
-        assert (each.confidence[0] >= np.float32(level)) == (each.terms[0] >= 0) or each.confidence[
-            0
-        ] == pytest.approx(level, abs=1e-6)
+        assert (each.confidence[0] >= np.float32(level)) == (each.terms[0] >= 0)
 
 
 def test_the_ladder_equals_sorting_all_terms():
@@ -143,3 +141,23 @@ def test_equal_sums_take_the_sure_term_or_unknown():
     assert called.confidence[0] > 0.99 and called.leaf_confidence[0] > 0.99
     glowing = [*[-30.0] * 8, 0.0]
     assert TREE.names[_call(glowing, Regime(), 0.9).terms[0]] == "a cell that glows"
+
+
+def test_a_call_is_judged_by_the_confidence_that_is_written():
+    sure = np.array([[0.900004, 0.899996], [0.8999949, 0.5], [0.96, 0.9000049]])
+    n_cells, n_depths = sure.shape
+    ladder = Ladder(
+        tree=TREE,
+        terms=np.tile(np.arange(n_depths, dtype=np.int32), (n_cells, 1)),
+        probabilities=sure,
+        leaf_terms=np.zeros(n_cells, dtype=np.int32),
+        leaf_probabilities=sure[:, 1],
+    )
+    calls = back_off(ladder, Regime(), level=0.9)
+    assert calls.terms.tolist() == [1, -1, 1]
+    assert calls.confidence.tolist() == np.float32([0.9, 0.89999, 0.9]).tolist()
+    assert calls.leaf_confidence.tolist() == np.float32([0.9, 0.5, 0.9]).tolist()
+    finer = back_off(ladder, Regime(), level=0.9000041)
+    assert finer.terms.tolist() == [-1, -1, 0], (
+        "0.9000049 is written as 0.9, and that is too little"
+    )

@@ -269,9 +269,30 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
         ),
         (
             ("--smooth", "auto", "--out", "calls.csv"),
-            "read the scores, which an h5ad output alone holds: give --out calls.h5ad",
+            "read the scores, which an h5ad output alone holds; the output asked for is .csv",
         ),
     ],
 )
 def test_second_calls_that_cannot_be_made(refused, cells, written, words, message):
     assert message in refused("--h5ad", written(cells), *words)
+
+
+def test_clusters_that_a_report_cannot_hold(refused, make_cells, written):
+    adata = make_cells(220)
+    adata.obs["barcode"] = adata.obs_names
+    line = refused("--h5ad", written(adata), "--cluster-key", "barcode", "--report", "x.html")
+    assert "obs['barcode'] has 220 different values; a report takes clusters, at most 200" in line
+
+
+def test_a_file_of_several_modalities(refused, tmp_path):
+    with h5py.File(tmp_path / "cells.h5mu", "w") as file:
+        for name in ("prot", "rna"):
+            file.create_group(f"mod/{name}/obs")
+        file.create_group("obs")
+        file.create_group("var")
+    for words in ((), ("--truth", "cell_type"), ("--cluster-key", "leiden")):
+        line = refused("--h5ad", tmp_path / "cells.h5mu", *words)
+        assert "cells.h5mu is a MuData file, with modalities prot, rna; write one as h5ad" in line
+        assert "mod='rna').write_h5ad('rna.h5ad')" in line
+    line = refused("--h5ad", tmp_path / "cells.h5mu", "--out", "x.html", command="report")
+    assert "is a MuData file" in line

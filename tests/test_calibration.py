@@ -12,6 +12,7 @@ from langcell.model import LangCell
 from langcell.towers import sha256_of
 from zeroshot.calibration import UNCALIBRATED, Calibration, Regime
 from zeroshot.calibration_fit import LabelledRungs, calibrate, fit_regime
+from zeroshot.reliability import Reliability
 
 
 def test_no_calibration_changes_nothing():
@@ -82,6 +83,10 @@ def test_bundled_calibrations_belong_to_their_weights():
         calibration = Calibration.read(folder / "calibration.json")
         assert calibration.model_sha256 == sha256_of(folder / "model.safetensors")
         assert len(calibration.fitted_on) == 6 and name in calibration.command
+        for is_choice in (True, False):
+            measured = calibration.reliability(is_choice=is_choice)
+            assert sum(measured.n_cells) > 10_000 and 0.9 in measured.levels
+            assert "amended_labels" in measured.measured_on
 
 
 def test_a_calibration_travels_with_its_model(tiny_model, tmp_path):
@@ -91,6 +96,7 @@ def test_a_calibration_travels_with_its_model(tiny_model, tmp_path):
     assert LangCell.from_pretrained(tmp_path / "copy").calibration == model.calibration
 
 
+@pytest.mark.filterwarnings("ignore:.*say little of the next study")
 def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_path):
     adata = make_cells(60)
     adata.obs["study"] = ["one", "two"] * 30
@@ -106,6 +112,7 @@ def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_p
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("studies\tone, two\n")
+    assert done.stdout.count("\ncalibration error\t0.") == 2
     read = Calibration.read(tmp_path / "c.json")
     wanted = calibrate(
         [tmp_path / "cells.h5ad"], truth="cell_type", study_key="study", model=str(tiny_model)
@@ -122,6 +129,8 @@ def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_p
     )
     assert done.returncode == 0, done.stderr
     notes = anndata.read_h5ad(tmp_path / "named.h5ad").uns["langcell"]
+    recorded = Reliability.of(notes["calibration"]["reliability"])
+    assert recorded == wanted.all_types_reliability == read.all_types_reliability
     assert notes["calibration"]["id"] == wanted.identifier
     assert notes["parameters"]["confidence"] == 0.5
 
@@ -137,10 +146,22 @@ def test_labels_that_cannot_calibrate_are_refused(make_cells, tiny_model, tmp_pa
 def test_figures_of_calls_by_hand():
     confidence = np.array([[0.99, 0.95], [0.96, 0.6], [0.7, 0.3], [0.2, 0.1]])
     is_right = np.array([[True, False], [True, True], [False, False], [False, False]])
-    figures, (sure, right) = selective_figures(confidence, is_right, np.array([2, 5]), level=0.9)
+    figures = selective_figures(confidence, is_right, np.array([2, 5]), level=0.9)
     assert figures.accuracy == 0.5 and figures.coverage == 0.5 and figures.depth == 3.5
     # at 0.5: cell 0 called at its second rung, wrong; cell 1 too, right; cell 2 at its first, wrong
-    assert sure.tolist() == [0.95, 0.6, 0.7] and right.tolist() == [False, True, False]
     assert figures.ece == pytest.approx((0.95 + 0.4 + 0.7) / 3)
     assert figures.aurc == pytest.approx(np.mean([1, 1, 2 / 3, 3 / 4]))
     assert area_under_risk(np.empty(0), np.empty(0, dtype=bool), n_cells=3) == 1
+
+
+def test_few_cells_are_said_to_be_few(make_cells, tiny_model, tmp_path):
+    make_cells(60).write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.warns(UserWarning, match="60 labelled cells of 1 studies say little"):
+        calibrate([tmp_path / "cells.h5ad"], truth="cell_type", model=str(tiny_model))
+
+
+def test_a_file_that_is_no_calibration_is_named(tmp_path):
+    path = tmp_path / "cells.h5ad"
+    path.write_bytes(b"\x89HDF")
+    with pytest.raises(ValueError, match="cells.h5ad is no calibration; wanted the .json of"):
+        Calibration.read(path)

@@ -22,6 +22,7 @@ from zeroshot.cap import column_names
 from zeroshot.cas import Publication
 from zeroshot.cellxgene import EXCEPTIONS, FORBIDDEN, cell_type_ids, violations
 from zeroshot.export import ExportOptions, export
+from zeroshot.group_evidence import GroupCall, candidates_below, explain_groups
 from zeroshot.written_calls import read_calls
 
 MONOCYTE, B_CELL, T_CELL = "CL:0000576", "CL:0000236", "CL:0000084"
@@ -222,6 +223,34 @@ def test_cap_columns(called, ontology, tmp_path):
         export(tmp_path / "cap.h5ad", tmp_path / "b.h5ad", form="cap", options=options)
 
 
+def test_genes_that_raise_a_call_are_its_evidence(called, ontology, tmp_path):
+    options = ExportOptions(author="Ada Byron", evidence=True)
+    export(called, tmp_path / "cap.h5ad", form="cap", options=options)
+    adata = anndata.read_h5ad(tmp_path / "cap.h5ad")
+    genes = adata.obs["langcell--marker_gene_evidence"]
+    assert genes.iloc[0] not in ("", "NA") and genes.iloc[25] == "NA", "unknown has none"
+    named = genes.iloc[0].split(", ")
+    measured = {GeneTable.bundled().symbol(each) for each in adata.var_names}
+    assert len(named) == 6 and set(named) <= measured
+    members = read_calls(called, ontology).labels
+    keys = [str(each) for each in adata.uns["langcell"]["candidate_ids"]]
+    below = candidates_below(MONOCYTE, keys, ontology)
+    mean = np.asarray(adata.obsm["langcell_scores"].tocsr()[members == "monocyte"].mean(axis=0))
+    call = GroupCall(group="monocyte", call="x", term_id=MONOCYTE, weights=mean.ravel() * below)
+    found = explain_groups(adata, [call], members, adata.uns["langcell"], ontology=ontology)
+    assert named == [gene.symbol for gene in found["monocyte"].raising]
+    export(called, tmp_path / "cas.json", form="cas", options=options)
+    document = json.loads((tmp_path / "cas.json").read_text(encoding="utf-8"))
+    by_label = {each["cell_label"]: each for each in document["annotations"]}
+    assert by_label["monocyte"]["marker_gene_evidence"] == named
+    assert "marker_gene_evidence" not in by_label["unknown"]
+    adata.uns["langcell"]["model"] = "gone/for/good"
+    adata.write_h5ad(tmp_path / "elsewhere.h5ad")
+    with pytest.raises(OSError, match="no checkpoint folder 'gone/for/good'"):
+        export(tmp_path / "elsewhere.h5ad", tmp_path / "b.json", form="cas", options=options)
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_cap_validator_accepts_the_file(called, tmp_path):
     pytest.importorskip("cap_upload_validator", reason="pip install cap-upload-validator")
     from cap_upload_validator import UploadValidator
@@ -312,6 +341,7 @@ def test_an_id_of_an_older_release_is_brought_up_to_date(called, ontology):
         ("cas", "a.json", {}, "requires the author's name; give it with --author"),
         ("cas", "a.json", {"author": "A B", "title": "x" * 201}, "1 to 200 characters, got 201"),
         ("cap", "a.h5ad", {"author": "A B", "calls": "mine"}, "no column 'mine_label'"),
+        ("cellxgene", "a.h5ad", {"evidence": True}, "--evidence is for cap and cas"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(called, tmp_path, form, out, options, line):

@@ -12,7 +12,7 @@ from langcell.config import CellEncoderConfig, CellEncoderKind, LangCellConfig, 
 from langcell.gene_bag import GeneBag
 from langcell.genes import GeneVocabulary
 from langcell.model import LangCell
-from pretrain.warm_start import start_from_bag
+from pretrain.warm_start import start_from
 
 N_GENES = 30
 
@@ -120,7 +120,7 @@ def test_the_bag_beside_a_transformer_reads_the_genes_beyond_it() -> None:
 def test_a_transformer_starts_as_the_bag_it_starts_from(tmp_path: Path) -> None:
     bag, model = make_model("bag"), make_model("transformer")
     bag.save_pretrained(tmp_path / "bag")
-    start_from_bag(model, str(tmp_path / "bag"))
+    start_from(model, str(tmp_path / "bag"))
     ids, mask = some_cells()
     with inference(bag), inference(model):
         torch.testing.assert_close(
@@ -133,10 +133,42 @@ def test_a_transformer_starts_as_the_bag_it_starts_from(tmp_path: Path) -> None:
 def test_a_bag_of_other_sizes_is_refused(tmp_path: Path) -> None:
     make_model("bag").save_pretrained(tmp_path / "bag")
     with pytest.raises(ValueError, match="bag_size"):
-        start_from_bag(make_model("transformer", bag_size=10), str(tmp_path / "bag"))
+        start_from(make_model("transformer", bag_size=10), str(tmp_path / "bag"))
     make_model("transformer").save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="starts from a bag"):
-        start_from_bag(make_model("transformer"), str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="a bag of genes cannot start from a transformer"):
+        start_from(make_model("bag"), str(tmp_path / "other"))
+
+
+def test_a_model_takes_over_what_an_earlier_one_of_its_kind_has(tmp_path: Path) -> None:
+    """Genes by their ids, in another order and some of them new; more positions; another head."""
+    earlier = make_model("transformer", max_positions=6)
+    earlier.save_pretrained(tmp_path / "earlier")
+    model = make_model("transformer", bag_size=10, max_positions=9)
+    order = np.random.default_rng(0).permutation(N_GENES)
+    ids = [earlier.genes.ensembl_ids[i] for i in order]
+    ids[0] = "ENSG00000999999"  # which the earlier one does not know
+    model.vocabulary = GeneVocabulary(
+        ensembl_ids=tuple(ids), symbols=("",) * N_GENES, medians=np.ones(N_GENES)
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for each in model.parameters():
+            each.normal_()
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    start_from(model, str(tmp_path / "earlier"))
+    after, given = model.state_dict(), earlier.state_dict()
+    genes = "cell_encoder.embeddings.token.weight"
+    assert torch.equal(after[genes][2], before[genes][2])
+    for row in range(1, N_GENES):
+        assert torch.equal(after[genes][row + 2], given[genes][order[row] + 2])
+    assert torch.equal(after[genes][N_GENES + 2], given[genes][N_GENES + 2])  # CLS
+    positions = "cell_encoder.embeddings.position.weight"
+    assert torch.equal(after[positions][:6], given[positions])
+    assert torch.equal(after[positions][6:], before[positions][6:])
+    hidden = "cell_encoder.mix.hidden.weight"  # of another size
+    assert torch.equal(after[hidden], before[hidden])
+    same = "text_projection.weight"
+    assert torch.equal(after[same], given[same])
 
 
 def test_positions_bound_the_genes_without_a_bag() -> None:

@@ -90,7 +90,41 @@ def test_one_that_fails_does_not_keep_the_rest_from_being_done(run, make_cells, 
     [
         (["a.h5ad", "b.h5ad", "--out", "x.h5ad"], "--out x.h5ad names a file; several inputs need"),
         (["a.h5ad", "b.h5ad", "--format", "tsv"], "--format must be h5ad, csv, parquet, got 'tsv'"),
-        (["a.h5ad", "b.h5ad", "--inplace", "--out", "x"], "leave --out and --skip-existing away"),
+        (
+            ["a.h5ad", "b.h5ad", "--inplace", "--out", "x"],
+            "to the input itself; leave --out x away",
+        ),
+        (
+            ["a.h5ad", "--inplace", "--out", "x.h5ad"],
+            "to the input itself; leave --out x.h5ad away",
+        ),
+        (
+            ["a.h5ad", "b.h5ad", "--inplace", "--skip-existing"],
+            "leave --skip-existing and --format",
+        ),
+        (
+            ["a.h5ad", "b.h5ad", "--inplace", "--format", "csv"],
+            "leave --skip-existing and --format",
+        ),
+        (
+            ["a.h5ad", "--out", "x.csv", "--report", "x.html"],
+            "the output asked for is .csv; name an",
+        ),
+        (
+            ["a.h5ad", "b.h5ad", "--out", "x", "--format", "csv", "--report", "y"],
+            "--report reads an annotated h5ad, and the output asked for is .csv",
+        ),
+        (
+            ["a.h5ad", "b.h5ad", "--out", "x", "--format", "parquet", "--smooth", "auto"],
+            "read the scores, which an h5ad output alone holds; the output asked for is .parquet",
+        ),
+        (
+            ["a.h5ad", "b.h5ad", "--out", "x", "--report", "y.html"],
+            "--report y.html names a file; several inputs need a folder",
+        ),
+        (["a.h5ad", "--out", "x.h5ad", "--report", "x.pdf"], "its name must end in .html"),
+        (["a.h5ad", "--tissue-mode", "restrict"], "need a tissue: --tissue NAME, or auto"),
+        (["a.h5ad", "b.h5ad", "--devices", "2"], "several devices share the work on one input"),
         (["a.h5ad", "--format", "csv"], "--format and --skip-existing are for several inputs"),
         (
             ["a.h5ad", "--devices", "2", "--device", "mps"],

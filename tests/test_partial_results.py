@@ -251,6 +251,14 @@ def test_two_devices_give_the_same_bytes_as_one(cells, tiny_bag, tmp_path):
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["named.csv"]
 
 
+def test_a_device_without_cells_of_its_own_says_nothing(make_cells, tiny_bag, tmp_path):
+    make_cells(20).write_h5ad(tmp_path / "few.h5ad")
+    words = ["--h5ad", "few.h5ad", "--model", tiny_bag, "--out", "named.csv", "--devices", 2]
+    status, out, err = finish(langcell(*words, cwd=tmp_path))
+    assert status == 0 and out == "wrote\tnamed.csv\n"
+    assert "error" not in err, err
+
+
 def test_a_job_names_what_its_results_depend_on(cells, tiny_bag, make_cells, tmp_path):
     from langcell.counts import open_counts
     from langcell.embedder import load_embedder

@@ -106,3 +106,21 @@ def test_the_learning_rate_warms_up_and_then_falls() -> None:
     assert factors[10] == max(factors) == 1
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[100] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wanted"),
+    [
+        ("linear", [1.0, 0.55, 0.1]),
+        ("constant", [1.0, 1.0, 1.0]),
+        ("decay", [1.0, 1.0, 0.1]),
+    ],
+)
+def test_schedules_end_where_they_should(schedule: str, wanted: list[float]) -> None:
+    settings = Optimisation.model_validate(
+        {"steps": 110, "warmup": 10, "final_lr": 0.1, "schedule": schedule, "decay": 0.2}
+    )
+    found = [learning_rate_factor(step, settings) for step in (10, 60, 110)]
+    assert found == pytest.approx(wanted)
+    if schedule == "decay":  # half-way down the last fifth
+        assert learning_rate_factor(100, settings) == pytest.approx(0.55)

@@ -12,7 +12,10 @@ import pytest
 from matplotlib.image import imread
 from scipy import sparse
 
+from langcell.model import LangCell
 from ontology.graph import Ontology
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotator import annotate
 from zeroshot.report import ReportOptions, write_report
 
 TYPES = ("CL:0000236", "CL:0000084", "CL:0000624", "CL:0000623", "CL:0000576")
@@ -89,9 +92,9 @@ def make_annotated(make_cells):
     return make
 
 
-def _page(source, tmp_path, **options):
+def _page(source, tmp_path, *, model=None, **options):
     out = tmp_path / "report.html"
-    write_report(source, out, options=ReportOptions(overwrite=True, **options))
+    write_report(source, out, model=model, options=ReportOptions(overwrite=True, **options))
     return Page(out.read_text(encoding="utf-8"))
 
 
@@ -161,16 +164,30 @@ def test_reliability_is_drawn_where_it_was_recorded(make_annotated, tmp_path):
     assert "Confidence was calibrated on labelled cells of Kang 2018" in page.text
     assert "the file does not record it" in page.text
     assert "Confidence is not calibrated" not in page.text
+    n_figures = len(page.values("img", "src"))
     adata.uns["langcell"]["calibration"] |= {
         "reliability": {
+            "measured_on": "all cell types as candidates",
+            "ece": 0.12,
             "confidence": np.array([0.5, 0.9]),
             "accuracy": np.array([0.4, 0.9]),
             "n_cells": np.array([100, 300]),
+            "levels": np.array([0.5, 0.8, 0.95]),
+            "coverage": np.array([0.95, 0.7, 0.2]),
+            "risk": np.array([0.2, 0.08, 0.01]),
         }
     }
+    adata.uns["langcell"]["parameters"]["confidence"] = 0.78
     page = _page(adata, tmp_path)
-    assert "Mean gap 0.025" in page.text
-    assert "0.50: 0.40 right; 0.90: 0.90 right" in " ".join(page.values("img", "alt"))
+    assert len(page.values("img", "src")) == n_figures + 2
+    assert "Measured on those studies: all cell types as candidates." in page.text
+    assert "confidence and share right lie 0.12 apart on average" in page.text
+    assert "At 0.8, 70% of the cells were called and 8% of these calls were wrong" in page.text
+    assert "the file does not record it" not in page.text
+    described = " ".join(page.values("img", "alt"))
+    assert "0.50: 0.40 right; 0.90: 0.90 right" in described
+    assert "0.95: 20% called, 1% of them wrong" in described
+    assert "measured_on" not in page.text, "figures are not listed in the provenance again"
 
 
 def test_the_report_of_a_file_is_that_of_its_anndata_and_repeats(make_annotated, tmp_path):
@@ -190,14 +207,55 @@ def _between(text, start, end):
     return text[text.index(start) : text.index(end)]
 
 
-def test_counts_that_are_gone_leave_the_genes_out_and_say_so(make_annotated, tmp_path):
-    adata = make_annotated()
-    adata.X = adata.X * 0.37
+def test_evidence_stands_beside_each_call(make_cells, tiny_bag, tmp_path):
+    adata = make_cells(60)
+    adata.obs["leiden"] = ["0", "1", "2"] * 20
+    annotate(
+        adata,
+        labels=["B cell", "CD8-positive, alpha-beta T cell", "monocyte"],
+        model=str(tiny_bag),
+        options=AnnotateOptions(confidence=0.3),
+    )
     page = _page(adata, tmp_path)
-    assert "The counts could not be read again" in page.text
+    assert page.text.count("raise the call") == page.text.count("lower it") == 3
+    assert "decide for it and not" in page.text and "speak for" in page.text
+    assert "Without evidence genes" not in page.text
+    shares = [title for title in page.values("span", "title") if title.startswith("expressed in")]
+    assert len(shares) == 3 * (6 + 3 + 4 + 2)
+    assert "of those of the other clusters (median); effect +" in shares[0]
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    of_file = _page(tmp_path / "x.h5ad", tmp_path)
+    assert shares == [t for t in of_file.values("span", "title") if t.startswith("expressed in")]
 
 
-def test_a_hundred_thousand_cells_stay_under_five_megabytes(make_annotated, coding_genes, tmp_path):
+def test_without_model_or_counts_or_scores_the_page_says_why_it_has_no_evidence(
+    make_annotated, tiny_bag, tmp_path
+):
+    adata = make_annotated()
+    text = "Without evidence genes: the calls were made with other weights (abababababab)"
+    assert text in _page(adata, tmp_path).text
+    adata.uns["langcell"]["model"] = str(tmp_path / "gone")
+    assert (
+        "Without evidence genes: the model that made the calls is not at hand: no checkpoint"
+        in _page(adata, tmp_path).text
+    )
+    model = LangCell.from_pretrained(str(tiny_bag))
+    adata.uns["langcell"]["model_sha256"] = model.sha256
+    page = _page(adata, tmp_path, model=model)
+    assert "raise the call" in page.text and "Without evidence" not in page.text
+    counts = adata.X
+    adata.X = adata.X * 0.37
+    page = _page(adata, tmp_path, model=model)
+    assert "Without evidence genes: AnnData: no raw counts" in page.text
+    assert "raise the call" not in page.text and "Type by type" in page.text
+    adata.X = counts
+    del adata.obsm["langcell_scores"]
+    assert "the file has no scores" in _page(adata, tmp_path, model=model).text
+
+
+def test_a_hundred_thousand_cells_stay_under_five_megabytes(
+    make_annotated, coding_genes, tiny_bag, tmp_path
+):
     n_cells, rng = 100_000, np.random.default_rng(0)
     counts = sparse.random(n_cells, 40, density=0.1, format="csr", rng=rng, dtype=np.float32)
     counts.data = np.ceil(counts.data * 5).astype(np.float32)
@@ -211,8 +269,11 @@ def test_a_hundred_thousand_cells_stay_under_five_megabytes(make_annotated, codi
     # Scattered evenly: of all maps the one that compresses worst.
     adata.obsm["X_umap"] = rng.uniform(size=(n_cells, 2))
     adata.obs["leiden"] = pd.Categorical(rng.integers(0, 60, n_cells).astype(str))
-    page = _page(adata, tmp_path)
+    model = LangCell.from_pretrained(str(tiny_bag))
+    adata.uns["langcell"]["model_sha256"] = model.sha256
+    page = _page(adata, tmp_path, model=model)
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
+    assert page.text.count("raise the call") == 60
     assert "20,000 of the 100,000 cells" in page.text
     assert page.tags.count("details") >= 1  # rows beyond the first 30
 

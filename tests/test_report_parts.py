@@ -1,4 +1,4 @@
-"""What a report is made of: groups, ratings, the tree, genes, columns found."""
+"""What a report is made of: groups, ratings, the tree, columns found."""
 
 import doctest
 from dataclasses import replace
@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from langcell.counts import open_counts
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from zeroshot.agreement import resolve_truth
 from zeroshot.annotated import open_annotated, read_rows
-from zeroshot.group_genes import genes_that_mark
 from zeroshot.report_agreement import compare_labels, find_labels
 from zeroshot.report_cells import (
     CalledCells,
@@ -27,7 +25,7 @@ from zeroshot.report_cells import (
 )
 from zeroshot.report_groups import Group, RunnerUp, summarise_groups, with_runners_up
 from zeroshot.report_tree import CallTree, call_trees
-from zeroshot.report_trust import judge, rate
+from zeroshot.report_trust import judge, rate, rate_all
 
 B, T, CD4, NK, LYMPHOCYTE = "CL:0000236", "CL:0000084", "CL:0000624", "CL:0000623", "CL:0000542"
 MODULES = ("zeroshot.drawing", "zeroshot.report", "zeroshot.report_facts")
@@ -160,20 +158,26 @@ def test_the_runner_up_is_of_another_lineage_and_kinds_count_for_their_type(onto
     ],
 )
 def test_each_doubt_has_its_reason(changes, rating, reason):
-    trust = rate(_group(**changes), has_confidence=True, level=0.9)
+    trust = rate(
+        _group(**changes), n_called=_group(**changes).n_cells, has_confidence=True, level=0.9
+    )
     assert trust.rating == rating
     assert trust.reasons == () if reason is None else reason in trust.reasons[0]
 
 
 def test_without_confidence_nothing_is_called_trustworthy():
-    assert rate(_group(), has_confidence=False, level=0.9).rating == "unrated"
-    assert rate(_group(n_cells=2), has_confidence=False, level=0.9).rating == "check"
+    assert rate(_group(), n_called=50, has_confidence=False, level=0.9).rating == "unrated"
+    assert rate(_group(n_cells=2), n_called=2, has_confidence=False, level=0.9).rating == "check"
 
 
 def test_the_verdict_merges_clusters_of_one_call(ontology):
     cells = _cells(ontology, [B, B, ""], [B, B, T])
-    groups = [_group(name="0", n_cells=20), _group(name="4"), _group(name="9", n_cells=3)]
-    ratings = [rate(group, has_confidence=True, level=0.9) for group in groups]
+    groups = [
+        _group(name="0", n_cells=20),
+        _group(name="4"),
+        _group(name="9", call="T cell", n_cells=3),
+    ]
+    ratings = rate_all(groups, has_confidence=True, level=0.9)
     verdict = judge(cells, groups, ratings)
     assert [(each.call, each.n_cells, each.clusters) for each in verdict.usable] == [
         ("B cell", 120, ("0", "4"))
@@ -222,28 +226,6 @@ def test_the_tree_stands_by_lineage(ontology):
         ),
         CallTree(term_id=B, name="B cell", n_own=3, n_cells=3, kinds=()),
     )
-
-
-def test_genes_are_those_of_a_dense_count_whatever_the_blocks(make_cells):
-    adata = make_cells(2500)
-    members = np.random.default_rng(1).integers(0, 3, 2500)
-    adata.X = adata.X.multiply(
-        (np.arange(400) % 3 == members[:, None]) * 2 + (adata.X.toarray() > 4)
-    ).tocsr()
-    with open_counts(adata) as matrix:
-        found = genes_that_mark(matrix, members, 3, n_genes=5)
-    dense = adata.X.toarray() > 0
-    for group, genes in enumerate(found):
-        inside, outside = dense[members == group].mean(0), dense[members != group].mean(0)
-        ratio = np.where(inside >= 0.2, (inside + 0.02) / (outside + 0.02), 0)
-        best = np.sort(ratio)[::-1][:5]
-        assert [(g.inside + 0.02) / (g.outside + 0.02) for g in genes] == pytest.approx(best)
-        assert all(adata.var_names.get_loc(gene.symbol) % 3 == group for gene in genes)
-
-
-def test_a_group_of_all_cells_has_no_genes(make_cells):
-    with open_counts(make_cells(20)) as matrix:
-        assert genes_that_mark(matrix, np.zeros(20, dtype=int), 1) == [()]
 
 
 @pytest.fixture
@@ -316,3 +298,11 @@ def test_each_cell_has_one_of_five_fates(ontology):
     assert agreement.heat_map.labels[0] == ("B cell", 4)
     assert row["lymphocyte"].is_related and not row["natural killer cell"].is_related
     assert row["unknown"].n_cells == 1 and row["unknown"].share == 0.25
+
+
+def test_small_clusters_of_a_common_call_are_no_chance():
+    groups = [_group(name=str(number), n_cells=4) for number in range(5)]
+    ratings = rate_all(groups, has_confidence=True, level=0.9)
+    assert not any("may be chance" in reason for each in ratings for reason in each.reasons)
+    (alone,) = rate_all(groups[:1], has_confidence=True, level=0.9)
+    assert alone.reasons[0] == "only 4 cells: may be chance"

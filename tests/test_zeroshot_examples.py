@@ -16,9 +16,10 @@ MODULES = (
     "zeroshot.cluster_consensus",
     "zeroshot.decode_options",
     "zeroshot.index",
+    "zeroshot.inputs",
     "zeroshot.ood",
     "zeroshot.puzzles",
-    "zeroshot.run",
+    "zeroshot.reliability",
 )
 
 

@@ -12,6 +12,7 @@ import zarr
 from anndata.io import read_elem
 
 from langcell import metrics
+from langcell.mudata_file import refuse_mudata
 from ontology.candidates import NEVER_CALLED, ROOT
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver
@@ -93,6 +94,7 @@ def obs_columns(source: "AnnData | str | Path") -> list[str]:
     if not Path(source).is_file() or not h5py.is_hdf5(source):
         raise ValueError(f"{source} is no h5ad file")
     with h5py.File(source, "r") as file:
+        refuse_mudata(file, str(source))
         if "obs" not in file or not hasattr(file["obs"], "keys"):
             raise ValueError(f"{source} has no table of cells, obs")
         return [str(name) for name in file["obs"].attrs["column-order"]]
@@ -120,6 +122,7 @@ def read_obs_column(source: "AnnData | str | Path", key: str) -> np.ndarray:
 
 
 def _stored_column(group: Any, key: str, path: Path) -> np.ndarray:
+    refuse_mudata(group, str(path))
     if "obs" not in group or not hasattr(group["obs"], "keys"):
         raise ValueError(f"{path} has no table of cells to take {key!r} from")
     obs = group["obs"]

@@ -12,6 +12,8 @@ from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 
+from langcell.mudata_file import refuse_mudata
+
 _BLOCK_ROWS = 8192
 
 
@@ -45,6 +47,7 @@ class AnnotatedFile:
     """An open h5ad file; see `open_annotated`."""
 
     def __init__(self, file: h5py.File, label: str) -> None:
+        refuse_mudata(file, label)
         self._file = file
         self.label = label
         if not isinstance(file.get("obs"), h5py.Group):

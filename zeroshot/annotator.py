@@ -20,6 +20,7 @@ from zeroshot.annotations import Annotations, Slots
 from zeroshot.backoff import Calls
 from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
 from zeroshot.cell_scorer import CellScorer, Progress, annotate_pending
+from zeroshot.modalities import modality_of
 from zeroshot.partial_results import (
     FolderResults,
     MemoryResults,
@@ -33,15 +34,17 @@ from zeroshot.writers import AnnotationWriter, check_annotation_output, open_wri
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 
 def annotate(
-    source: "AnnData | str | Path",
+    source: "AnnData | MuData | str | Path",
     *,
     model: "Embedder | str | Path" = "mini-fast",
     model_name: str = "in memory",
     labels: Sequence[str] | None = None,
     out: str | Path | None = None,
+    modality: str | None = None,
     options: AnnotateOptions | None = None,
     progress: Progress | None = None,
 ) -> Annotations:
@@ -54,11 +57,13 @@ def annotate(
 
     Parameters
     ----------
-    source: .h5ad, .zarr, 10x .h5, 10x folder, or AnnData; an AnnData gets the results written to it
+    source: .h5ad, .zarr, 10x .h5, 10x folder, AnnData or MuData; an AnnData, or that of the modality,
+        gets the results written to it
     model: a model, or the name, folder or hub id of one
     model_name: what to call a model that is given loaded
     labels: candidates as in `zeroshot.candidates.own_candidates`; all cell types by default
     out: file to write, .h5ad, .csv or .parquet; nothing is written without
+    modality: of a MuData, the one with counts of RNA
     options: how to annotate
     progress: called after each block with the number of cells done so far and of all cells
 
@@ -68,7 +73,7 @@ def annotate(
         With one line that says what is wrong with the input, labels, model or output; then no
         output is left behind.
     """
-    options = options or AnnotateOptions()
+    options, source = options or AnnotateOptions(), modality_of(source, modality)
     has_folder = isinstance(source, str | Path) and (out is not None or options.inplace)
     if options.is_distributed and not has_folder:
         raise ValueError(
@@ -76,7 +81,7 @@ def annotate(
         )
     slots, target = Slots(key=options.key_added), None if out is None else Path(out)
     ontology = Ontology.bundled()
-    candidates = own_candidates(labels, ontology) if labels else all_candidates(ontology)
+    candidates = all_candidates(ontology) if labels is None else own_candidates(labels, ontology)
     candidates = with_tissue(source, candidates, options, ontology)
     with ExitStack() as kept:  # left after the counts are closed: --inplace writes to that file
         with open_counts(
@@ -93,6 +98,10 @@ def annotate(
             started = time.monotonic()
             scorer = CellScorer(model, candidates, options)
             results = kept.enter_context(_open_results(source, target, matrix, scorer))
+            # Another run may have ended since: with the folder goes its right to the output.
+            check_annotation_output(
+                source, target, slots, overwrite=options.overwrite, inplace=options.inplace
+            )
             n_resumed = matrix.n_cells - sum(map(len, results.pending()))
             _compute(results, scorer, matrix, progress)
             writer = kept.enter_context(
@@ -225,6 +234,7 @@ def _details(
             "id": scorer.calibration.identifier,
             "fitted_on": ", ".join(scorer.calibration.fitted_on),
             **asdict(scorer.regime),
+            **_reliability(scorer),
         },
         "parameters": {
             "logit_scale": model.scale.item(),
@@ -234,3 +244,13 @@ def _details(
             },
         },
     }
+
+
+def _reliability(scorer: CellScorer) -> dict[str, Any]:
+    """Return what the confidence was worth where it was measured, as uns holds it."""
+    measured = scorer.calibration.reliability(is_choice=scorer.candidates.is_choice)
+    if measured is None:
+        return {}
+    values = asdict(measured).items()
+    columns = {key: np.array(each) if isinstance(each, tuple) else each for key, each in values}
+    return {"reliability": columns}

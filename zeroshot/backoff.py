@@ -10,6 +10,7 @@ from ontology.graph import Ontology
 from zeroshot.backoff_kernel import climb
 from zeroshot.calibration import Regime
 from zeroshot.candidates import CandidateSet
+from zeroshot.scores import rounded
 
 UNKNOWN = "unknown"  # what a cell is called that no term is sure for
 
@@ -164,8 +165,8 @@ class Calls:
     Attributes
     ----------
     terms: row of the term in the tree, -1 for unknown, int32, shape (n_cells,)
-    confidence: calibrated probability that the term is the truth or an ancestor of it, float32; of
-        an unknown cell that of its surest term, which is below the level
+    confidence: calibrated probability that the term is the truth or an ancestor of it, float32 of
+        five decimals; of an unknown cell that of its surest term, which is below the level
     leaf_confidence: the same of the best candidate, before back-off
     """
 
@@ -184,16 +185,16 @@ def back_off(ladder: Ladder, regime: Regime, *, level: float) -> Calls:
     level: least confidence of a call, between 0 and 1
     """
     rungs = np.arange(ladder.terms.shape[1])
-    confidence = regime.confidence(ladder.probabilities, rungs)  # (n_cells, n_depths)
+    # Judged as it is written, so that no call shows a confidence below the level.
+    confidence = rounded(regime.confidence(ladder.probabilities, rungs))  # (n_cells, n_depths)
     confidence[ladder.terms < 0] = 0
-    deepest = np.where(confidence >= level, rungs, -1).max(axis=1)  # (n_cells,)
+    deepest = np.where(confidence >= np.float32(level), rungs, -1).max(axis=1)  # (n_cells,)
     is_known = deepest >= 0
     called = np.where(is_known, deepest, confidence.argmax(axis=1))
     cells = np.arange(len(called))
     depths = ladder.tree.depths[ladder.leaf_terms]
-    leaf_confidence = regime.confidence(ladder.leaf_probabilities, depths)
     return Calls(
         terms=np.where(is_known, ladder.terms[cells, called], -1).astype(np.int32),
-        confidence=confidence[cells, called].astype(np.float32),
-        leaf_confidence=leaf_confidence.astype(np.float32),
+        confidence=confidence[cells, called],
+        leaf_confidence=rounded(regime.confidence(ladder.leaf_probabilities, depths)),
     )

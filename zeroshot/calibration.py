@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from zeroshot.reliability import Reliability
+
 FILE = "calibration.json"
 _FORMAT = 1
 _EDGE = 1e-6  # probabilities nearer to 0 or 1 than this count as so near
@@ -71,6 +73,8 @@ class Calibration:
     model_sha256: of the weights that it was learnt for
     fitted_on: names of the studies
     command: what makes the file again
+    all_types_reliability, given_reliability: what the confidence of either regime was worth on each
+        study when the others alone had been learnt from; None for fewer than two studies
     """
 
     all_types: Regime
@@ -78,10 +82,16 @@ class Calibration:
     model_sha256: str = ""
     fitted_on: tuple[str, ...] = ()
     command: str = ""
+    all_types_reliability: Reliability | None = None
+    given_reliability: Reliability | None = None
 
     def regime(self, *, is_choice: bool) -> Regime:
         """Return what fits candidates: chosen ones, or a whole ontology."""
         return self.given if is_choice else self.all_types
+
+    def reliability(self, *, is_choice: bool) -> Reliability | None:
+        """Return what that regime was worth."""
+        return self.given_reliability if is_choice else self.all_types_reliability
 
     @property
     def identifier(self) -> str:
@@ -112,6 +122,9 @@ class Calibration:
             values["all_types"] = Regime(**values["all_types"])
             values["given"] = Regime(**values["given"])
             values["fitted_on"] = tuple(values["fitted_on"])
+            for name in ("all_types_reliability", "given_reliability"):
+                if values.get(name) is not None:
+                    values[name] = Reliability.of(values[name])
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
@@ -127,7 +140,13 @@ class Calibration:
         OSError, ValueError
             If there is no such file or it is no calibration.
         """
-        return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is no calibration; wanted the .json of langcell zeroshot calibrate"
+            ) from error
+        return cls.from_json(text, str(path))
 
 
 UNCALIBRATED = Calibration(all_types=Regime(), given=Regime())

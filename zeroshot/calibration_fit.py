@@ -1,6 +1,7 @@
 """Learn a calibration from labelled studies."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from zeroshot.backoff import Ladder, make_ladder
 from zeroshot.calibration import UNCALIBRATED, Calibration, Regime
 from zeroshot.candidates import all_candidates, own_candidates
 from zeroshot.cell_scorer import CellScorer
+from zeroshot.reliability import Reliability, Rungs, measure_reliability
 
 # Chosen on the validation studies: above 1, because a model that learnt from own labels alone is
 # too sure of cells whose type it has never seen.
 TEMPERATURE_ALL, TEMPERATURE_GIVEN = 1.25, 1.0
+_FEW_CELLS, _FEW_STUDIES = 500, 3  # with fewer a calibration is shaky
 _LEAST_PROBABLE = 0.01  # rungs below it are never called and would bend the curve
 _SHRINKAGE = 1e-4  # keeps slopes finite where every call is right
 
@@ -117,14 +120,60 @@ def _minimise(inputs: np.ndarray, right: np.ndarray, weights: np.ndarray) -> lis
     return [round(float(value), 6) for value in found.x]
 
 
+Curve = Callable[[LabelledRungs], np.ndarray]  # gives the confidence of every rung
+Learner = Callable[[Sequence[LabelledRungs]], Curve]
+
+
+def regime_curve(regime: Regime) -> Curve:
+    """Return what gives rungs the confidence of a regime, 0 to those without any probability."""
+
+    def confidence(part: LabelledRungs) -> np.ndarray:
+        sure = regime.confidence(part.probabilities, np.arange(part.probabilities.shape[1]))
+        return np.where(part.probabilities > 0, sure, 0)
+
+    return confidence
+
+
+def regime_learner(temperature: float) -> Learner:
+    """Return what learns a curve as `fit_regime` does."""
+    return lambda parts: regime_curve(fit_regime(parts, temperature=temperature))
+
+
+def leave_one_out(parts: Sequence[LabelledRungs], learn: Learner) -> list[np.ndarray]:
+    """Return the confidence of every rung of each part, learnt on the other studies."""
+    studies = sorted({part.study for part in parts})
+    learnt = {study: learn([part for part in parts if part.study != study]) for study in studies}
+    return [learnt[part.study](part) for part in parts]
+
+
+def measure_regime(
+    parts: Sequence[LabelledRungs], *, temperature: float, measured_on: str
+) -> Reliability | None:
+    """Judge a regime on each study when it learnt from the others; None for a single study.
+
+    Parameters
+    ----------
+    parts: of all studies
+    temperature: that the ladders were made with
+    measured_on: cells, candidates and labels, in words
+    """
+    studies: dict[str, list[Rungs]] = {part.study: [] for part in parts}
+    if len(studies) < 2:
+        return None
+    for part, sure in zip(parts, leave_one_out(parts, regime_learner(temperature)), strict=True):
+        studies[part.study].append((sure, part.is_right))
+    return measure_reliability(studies, measured_on=measured_on)
+
+
 def fit_calibration(
     all_types: Sequence[LabelledRungs],
     given: Sequence[LabelledRungs],
     *,
     model_sha256: str,
     command: str = "",
+    remark: str = "",
 ) -> Calibration:
-    """Fit both regimes.
+    """Fit both regimes on all studies, and judge them on each study that they have not seen.
 
     Parameters
     ----------
@@ -132,13 +181,25 @@ def fit_calibration(
     given: ladders over the labels of each study
     model_sha256: of the weights that embedded the cells
     command: what makes the calibration again
+    remark: what a reader of the reliability should know of the labels
     """
+    judged = "each study by what was learnt on the others" + (f"; {remark}" if remark else "")
     return Calibration(
         all_types=fit_regime(all_types, temperature=TEMPERATURE_ALL),
         given=fit_regime(given, temperature=TEMPERATURE_GIVEN),
         model_sha256=model_sha256,
         fitted_on=tuple(sorted({part.study for part in all_types})),
         command=command,
+        all_types_reliability=measure_regime(
+            all_types,
+            temperature=TEMPERATURE_ALL,
+            measured_on=f"all cell types as candidates; {judged}",
+        ),
+        given_reliability=measure_regime(
+            given,
+            temperature=TEMPERATURE_GIVEN,
+            measured_on=f"the types of each study as candidates; {judged}",
+        ),
     )
 
 
@@ -195,6 +256,17 @@ def calibrate(
                         parts.append(label_rungs(ladders, true, ontology, study=str(study)))
     if not all_types:
         raise ValueError(f"no study has two cell types in obs[{truth!r}] to calibrate on")
+    n_cells, n_studies = (
+        sum(len(part.is_right) for part in all_types),
+        len({p.study for p in all_types}),
+    )
+    if n_cells < _FEW_CELLS or n_studies < _FEW_STUDIES:
+        warnings.warn(
+            f"{n_cells} labelled cells of {n_studies} studies say little of the next study: give "
+            f"{_FEW_CELLS} or more, of {_FEW_STUDIES} or more studies",
+            UserWarning,
+            stacklevel=2,
+        )
     return fit_calibration(all_types, given, model_sha256=model.sha256, command=command)
 
 

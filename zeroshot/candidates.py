@@ -50,10 +50,16 @@ class CandidateSet:
     @property
     def keys(self) -> tuple[str, ...]:
         """One identifier a candidate: its id, or "text:" and its words."""
-        return tuple(
-            term_id or f"{FREE_TEXT} {name}"
-            for term_id, name in zip(self.ids, self.names, strict=True)
-        )
+        return tuple(map(candidate_key, self.ids, self.names))
+
+
+def candidate_key(term_id: str, name: str) -> str:
+    """Return the identifier of a candidate: its id, or "text:" and its words.
+
+    >>> candidate_key("CL:0000236", "B cell"), candidate_key("", "a cell that glows")
+    ('CL:0000236', 'text: a cell that glows')
+    """
+    return term_id or f"{FREE_TEXT} {name}"
 
 
 def all_candidates(ontology: Ontology) -> CandidateSet:

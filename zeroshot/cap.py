@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ontology.graph import Ontology
-from zeroshot.cas import NOT_AVAILABLE, Publication, annotations, labelset
+from zeroshot.cas import NOT_AVAILABLE, Genes, Publication, annotations, labelset
 from zeroshot.written_calls import WrittenCalls
 
 if TYPE_CHECKING:
@@ -39,21 +39,23 @@ def column_names(labelset_name: str) -> list[str]:
     return [labelset_name, *(f"{labelset_name}--{each}" for each in (*TEXTS, *FLAGS))]
 
 
-def cap_columns(calls: WrittenCalls, ontology: Ontology, name: str) -> dict[str, Any]:
+def cap_columns(
+    calls: WrittenCalls, ontology: Ontology, name: str, *, evidence: Genes
+) -> dict[str, Any]:
     """Return the columns of obs: a Categorical each, or booleans.
 
-    What does not apply to a label is "NA". "Marker genes" that a call rests on are not known from
-    the calls alone and so "NA" too.
+    What does not apply to a label, or is not known, is "NA".
 
     Parameters
     ----------
     calls: of all cells
     ontology: a Cell Ontology release
     name: of the set of labels
+    evidence: genes that speak for each label
     """
     codes = np.zeros(len(calls), dtype=np.int32)
     fields = []
-    for row, (annotation, cells) in enumerate(annotations(calls, ontology)):
+    for row, (annotation, cells) in enumerate(annotations(calls, ontology, evidence)):
         codes[cells] = row
         fields.append(annotation)
     columns: dict[str, Any] = {name: _categorical([each["cell_label"] for each in fields], codes)}

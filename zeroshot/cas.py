@@ -3,7 +3,7 @@
 The schema is CAP_schema.json of the package cell-annotation-schema 1.1.0 (Cell Annotation Platform).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -61,8 +61,16 @@ class Publication:
         }
 
 
+Genes = Mapping[str, Sequence[str]]  # that speak for a call, by its label
+
+
 def annotation_set(
-    calls: WrittenCalls, ontology: Ontology, publication: Publication, name: str
+    calls: WrittenCalls,
+    ontology: Ontology,
+    publication: Publication,
+    name: str,
+    *,
+    evidence: Genes,
 ) -> dict[str, Any]:
     """Return calls as a document of the schema, with the names of the cells of each label.
 
@@ -72,6 +80,7 @@ def annotation_set(
     ontology: a Cell Ontology release
     publication: what the document says about itself
     name: of the set of labels
+    evidence: genes that speak for each label; of others none are named
     """
     return {
         **publication.fields(),
@@ -82,7 +91,7 @@ def annotation_set(
                 **annotation,
                 "cell_ids": calls.cell_names[cells].tolist(),
             }
-            for annotation, cells in annotations(calls, ontology)
+            for annotation, cells in annotations(calls, ontology, evidence)
         ],
     }
 
@@ -101,7 +110,7 @@ def labelset(calls: WrittenCalls) -> dict[str, Any]:
 
 
 def annotations(
-    calls: WrittenCalls, ontology: Ontology
+    calls: WrittenCalls, ontology: Ontology, evidence: Genes
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yield each label with the rows of its cells, sorted by label.
 
@@ -112,7 +121,10 @@ def annotations(
     order = np.argsort(place, kind="stable")
     for pair, cells in zip(distinct, np.split(order, _starts(place, len(distinct))), strict=True):
         label, term_id = str(pair).split("\t")
-        yield _annotation(label, term_id, cells, calls, ontology), cells
+        fields = _annotation(label, term_id, cells, calls, ontology)
+        if genes := evidence.get(label):
+            fields["marker_gene_evidence"] = list(genes)
+        yield fields, cells
 
 
 def _starts(place: np.ndarray, n: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from zeroshot.annotations import Slots
 from zeroshot.candidates import FREE_TEXT
-from zeroshot.scores import DECIMALS
+from zeroshot.scores import DECIMALS, rounded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -130,10 +130,10 @@ class CellScores:
 
     def with_probabilities(self, probabilities: sparse.csr_matrix) -> "CellScores":
         """Return scores of the same candidates, rounded as all that is written."""
-        rounded = np.round(probabilities.data.astype(np.float64), DECIMALS).astype(np.float32)
         return CellScores(
             probabilities=sparse.csr_matrix(
-                (rounded, probabilities.indices, probabilities.indptr), shape=probabilities.shape
+                (rounded(probabilities.data), probabilities.indices, probabilities.indptr),
+                shape=probabilities.shape,
             ),
             candidate_ids=self.candidate_ids,
             candidate_names=self.candidate_names,

@@ -13,12 +13,14 @@ from langcell.embed import embed_cells
 from langcell.model import LangCell
 from ontology.graph import Ontology
 from zeroshot.background import Background, Null, z_values
+from zeroshot.modalities import modality_of
 from zeroshot.queries import Query, query_features, read_queries
 from zeroshot.score_counts import ScoreCounts
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from mudata import MuData
 
 # Log-odds that a hit must have. Chosen on the validation studies: the best mean F1 of types that are
 # there, while at most 1 % of the queries for types that are not get an answer (`benchmarks.search`,
@@ -117,11 +119,12 @@ class SearchResult:
 
 
 def search(
-    source: "AnnData | str | Path",
-    queries: Sequence[str],
+    source: "AnnData | MuData | str | Path",
+    queries: str | Sequence[str],
     *,
     model: LangCell | str | Path = "mini-fast",
     key_added: str | None = None,
+    modality: str | None = None,
     options: SearchOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SearchResult:
@@ -135,11 +138,12 @@ def search(
 
     Parameters
     ----------
-    source: .h5ad, .zarr, 10x .h5, 10x folder, or AnnData
+    source: .h5ad, .zarr, 10x .h5, 10x folder, AnnData or MuData
     queries: names, synonyms or ids of cell types, or free text
     model: a model with reference cells, or the name, folder or hub id of one
     key_added: of an AnnData: uns gets the table under this name, obs a column of scores for each
         query, "<key_added>_<query>"
+    modality: of a MuData, the one with counts of RNA
     options: how to search
     progress: called after each block with the number of cells done so far and of all cells
 
@@ -148,11 +152,11 @@ def search(
     ValueError, OSError
         With one line that says what is wrong with the input, the queries or the model.
     """
-    options = options or SearchOptions()
+    options, source = options or SearchOptions(), modality_of(source, modality)
     if key_added is not None and isinstance(source, str | Path):
         raise ValueError("key_added needs an AnnData; of a file take the table that is returned")
     ontology = Ontology.bundled()
-    asked = read_queries(queries, ontology)
+    asked = read_queries([queries] if isinstance(queries, str) else queries, ontology)
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
     ) as matrix:

@@ -285,4 +285,8 @@ def calibrate(
     )
     with replaced_file(out) as temporary:
         temporary.write_text(found.to_json(), encoding="utf-8")
-    print(f"studies\t{', '.join(found.fitted_on)}\ncalibration\t{found.identifier}\nwrote\t{out}")
+    print(f"studies\t{', '.join(found.fitted_on)}\ncalibration\t{found.identifier}")
+    for measured in (found.all_types_reliability, found.given_reliability):
+        if measured is not None:
+            print(f"calibration error\t{measured.ece:.3f}\t{measured.measured_on}")
+    print(f"wrote\t{out}")

@@ -1,21 +1,26 @@
 """Decoders on an annotated AnnData, in scanpy's manner: in place, or on a copy."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from zeroshot.decode_options import STRENGTH, WORTH, DecodeOptions, Pooling
 from zeroshot.decoding import decode
+from zeroshot.modalities import modality_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
+
+Annotated = TypeVar("Annotated", "AnnData", "MuData")
 
 
 def smooth(
-    adata: "AnnData",
+    adata: "Annotated",
     *,
     strength: float = STRENGTH,
     key_added: str = "langcell",
+    modality: str | None = None,
     copy: bool = False,
-) -> "AnnData | None":
+) -> "Annotated | None":
     """Call each cell with the scores of its neighbours in view (`smooth_scores`).
 
     The graph is obsp["connectivities"] where scanpy.pp.neighbors made one, else the 15 nearest in
@@ -23,9 +28,10 @@ def smooth(
 
     Parameters
     ----------
-    adata: annotated with `zeroshot.annotate`
+    adata: AnnData, or MuData with a modality, annotated with `zeroshot.annotate`
     strength: lambda; more makes neighbours agree more
     key_added: what the names of the annotation and of the new columns begin with
+    modality: of a MuData, the one that was annotated
     copy: return a copy with the calls, and leave adata as it is
 
     Returns
@@ -33,27 +39,28 @@ def smooth(
     The copy, or None: obs gets langcell_smooth_label and langcell_smooth_ontology_term_id, and
     uns["langcell"]["decoding"]["smooth"] says what changed.
     """
-    return _run(adata, DecodeOptions(smooth=strength, key_added=key_added), copy)
+    return _run(adata, DecodeOptions(smooth=strength, key_added=key_added), modality, copy)
 
 
 def consensus(
-    adata: "AnnData",
+    adata: "Annotated",
     cluster_key: str = "auto",
     *,
     pooling: Pooling = "mean",
     smooth: float | None = None,
     key_added: str = "langcell",
+    modality: str | None = None,
     copy: bool = False,
-) -> "AnnData | None":
+) -> "Annotated | None":
     """Call whole clusters by the pooled scores of their cells (`cluster_consensus`).
 
     Parameters
     ----------
-    adata: annotated with `zeroshot.annotate`
+    adata: AnnData, or MuData with a modality, annotated with `zeroshot.annotate`
     cluster_key: column of obs, such as "leiden"; "auto" makes clusters of obsm["X_langcell"]
     pooling: "mean" of probabilities or of their "log"
     smooth: lambda of smoothing before; None: none
-    key_added, copy: as in `smooth`
+    key_added, modality, copy: as in `smooth`
 
     Returns
     -------
@@ -63,29 +70,30 @@ def consensus(
     options = DecodeOptions(
         cluster_key=cluster_key, pooling=pooling, smooth=smooth, key_added=key_added
     )
-    return _run(adata, options, copy)
+    return _run(adata, options, modality, copy)
 
 
 def assign(
-    adata: "AnnData",
+    adata: "Annotated",
     within: str,
     *,
     cluster_key: str | None = None,
     worth: float | None = WORTH,
     smooth: float | None = None,
     key_added: str = "langcell",
+    modality: str | None = None,
     copy: bool = False,
-) -> "AnnData | None":
+) -> "Annotated | None":
     """Give each label once within a group, by optimal assignment (`assign_labels`).
 
     Parameters
     ----------
-    adata: annotated with `zeroshot.annotate`
+    adata: AnnData, or MuData with a modality, annotated with `zeroshot.annotate`
     within: column of obs with the groups, such as a donor
     cluster_key: column of obs: labels go to the clusters in each group, not to single cells
     worth: what is less than `worth` times as probable as what the group likes best on average is
         not given, and the cells are called "unassigned"; None: all get a label
-    smooth, key_added, copy: as in `consensus`
+    smooth, key_added, modality, copy: as in `consensus`
 
     Returns
     -------
@@ -98,10 +106,12 @@ def assign(
         smooth=smooth,
         key_added=key_added,
     )
-    return _run(adata, options, copy)
+    return _run(adata, options, modality, copy)
 
 
-def _run(adata: "AnnData", options: DecodeOptions, copy: bool) -> "AnnData | None":
+def _run(
+    adata: "Annotated", options: DecodeOptions, modality: str | None, copy: bool
+) -> "Annotated | None":
     adata = adata.copy() if copy else adata
-    decode(adata, options)
+    decode(modality_of(adata, modality), options)
     return adata if copy else None

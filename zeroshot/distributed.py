@@ -92,6 +92,7 @@ class _AnnotateRanges(LightningModule):
         """Return every n-th range, of n processes."""
         # Lightning's own sampler refuses fewer ranges than processes.
         mine = self._ranges[self.trainer.global_rank :: self.trainer.world_size]
+        mine = mine or [(0, 0)]  # a loader without anything is an error to Lightning
         return DataLoader(mine, batch_size=None)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
@@ -100,6 +101,8 @@ class _AnnotateRanges(LightningModule):
 
     def predict_step(self, batch: tuple[int, int]) -> int:
         """Annotate a range and store it; return its size, as Lightning misses a None."""
+        if batch[0] == batch[1]:
+            return 0
         with self._results.appending(batch[0]) as append:
             for block in annotate_range(self._scorer, self._matrix, range(*batch)):
                 append(block)

@@ -1,7 +1,6 @@
 """What figures are made of: colours, and panels drawn from arrays into Matplotlib axes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
+
+from zeroshot.reliability import ReliabilityBins
 
 # Paul Tol's muted scheme, apart from each other also to colour-blind readers, then what Matplotlib
 # has for many groups.
@@ -22,55 +23,6 @@ REST_COLOUR = "#D0D0D0"
 SEQUENTIAL = "viridis"
 INK = "#1F2933"
 _NAME_LENGTH = 56
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ReliabilityBins:
-    """How often calls are right, by their confidence; arrays of shape (n_bins,).
-
-    Attributes
-    ----------
-    confidence: mean confidence of the cells of a bin
-    accuracy: share of them that are right
-    n_cells: how many there are
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    n_cells: np.ndarray
-
-    @property
-    def expected_error(self) -> float:
-        """Expected calibration error: the mean gap of accuracy and confidence over cells."""
-        gaps = np.abs(self.confidence - self.accuracy)
-        return float(np.average(gaps, weights=self.n_cells))
-
-
-def reliability_bins(
-    confidence: np.ndarray, is_right: np.ndarray, *, n_bins: int = 10
-) -> ReliabilityBins:
-    """Sort cells into bins of equal width by confidence; empty bins are left out.
-
-    Parameters
-    ----------
-    confidence: 0 to 1, shape (n_cells,)
-    is_right: whether the call is right, bool, shape (n_cells,)
-    n_bins: over the range 0 to 1
-
-    Examples
-    --------
-    >>> bins = reliability_bins(np.array([0.91, 0.99, 0.42]), np.array([True, False, True]))
-    >>> bins.n_cells.tolist(), bins.accuracy.tolist(), round(bins.expected_error, 2)
-    ([1, 2], [1.0, 0.5], 0.49)
-    """
-    place = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    n_cells = np.bincount(place, minlength=n_bins)
-    held = n_cells > 0
-    return ReliabilityBins(
-        confidence=np.bincount(place, confidence, n_bins)[held] / n_cells[held],
-        accuracy=np.bincount(place, is_right, n_bins)[held] / n_cells[held],
-        n_cells=n_cells[held],
-    )
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -189,6 +141,41 @@ def draw_reliability(axes: Axes, bins: ReliabilityBins) -> None:
     axes.scatter(bins.confidence, bins.accuracy, s=12 + 160 * share, color=PALETTE[0], zorder=3)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share of calls right")
     axes.set_aspect("equal")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_risk(
+    axes: Axes, coverage: np.ndarray, risk: np.ndarray, levels: np.ndarray, *, marked: int
+) -> None:
+    """Draw the share of calls that are wrong against the share of cells called.
+
+    Parameters
+    ----------
+    axes: to draw into
+    coverage, risk: at each level, shape (n_levels,)
+    levels: least confidences of a call; some are written beside their points
+    marked: place of the level that stands out
+    """
+    axes.plot(coverage, risk, color=PALETTE[0], linewidth=1.2, marker="o", markersize=4)
+    for number, (x, y, each) in enumerate(zip(coverage, risk, levels, strict=True)):
+        is_marked = number == marked
+        if is_marked:
+            axes.scatter([x], [y], s=90, facecolors="none", edgecolors=PALETTE[7], linewidths=2)
+        if is_marked or number % 2 == 0:
+            axes.annotate(
+                *(f"{each:g}", (x, y)),
+                xytext=(-8, 1),
+                textcoords="offset points",
+                ha="right",
+                fontsize=9,
+                color=PALETTE[7] if is_marked else INK,
+            )
+    axes.set(
+        xlim=(0, 1.04),
+        ylim=(0, max(0.2, 1.2 * float(np.max(risk)))),
+        xlabel="share of cells called",
+        ylabel="share of calls wrong",
+    )
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -14,12 +14,14 @@ from langcell.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.attribution import gene_effects
 from zeroshot.markers import Marker, term_markers
+from zeroshot.modalities import modality_of
 from zeroshot.opinions import Opinion, Opinions
 from zeroshot.targets import Target, TargetCells, cell_targets, cluster_targets, read_target_cells
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from mudata import MuData
 
 COLUMNS = (
     *("target", "n_cells", "label", "ontology_term_id", "against", "against_ontology_term_id"),
@@ -45,7 +47,7 @@ class ExplainOptions:
 
 
 def explain(
-    source: "AnnData | str | Path",
+    source: "AnnData | MuData | str | Path",
     *,
     cells: Sequence[str] = (),
     cluster_key: str | None = None,
@@ -54,13 +56,14 @@ def explain(
     labels: Sequence[str] | None = None,
     model: LangCell | str | Path = "mini-fast",
     key_added: str | None = None,
+    modality: str | None = None,
     options: ExplainOptions | None = None,
 ) -> "pd.DataFrame":
     """Say which genes raise and lower the calls of cells or clusters.
 
     Parameters
     ----------
-    source: .h5ad, .zarr, 10x .h5, 10x folder, or AnnData
+    source: .h5ad, .zarr, 10x .h5, 10x folder, AnnData or MuData
     cells: names of cells; or
     cluster_key: column of obs with clusters, each explained by the mean over its cells
     label: what to explain instead of the call; of each target where it is a mapping
@@ -69,6 +72,7 @@ def explain(
     labels: candidates as in `zeroshot.annotate`; all cell types by default
     model: a model, or the name, folder or hub id of one
     key_added: entry of uns that gets the table too, of an AnnData
+    modality: of a MuData, the one with counts of RNA
     options: how to explain
 
     Returns
@@ -87,7 +91,7 @@ def explain(
     ValueError, OSError
         With one line that says what is wrong with the input, the names or the model.
     """
-    options = options or ExplainOptions()
+    options, source = options or ExplainOptions(), modality_of(source, modality)
     if bool(cells) == (cluster_key is not None):
         raise ValueError("say what to explain: names of cells, or a column of clusters")
     if key_added is not None and isinstance(source, str | Path):
@@ -104,7 +108,9 @@ def explain(
         tokenizer.coverage(matrix)
         read = read_target_cells(matrix, tokenizer, targets)
     opinions = Opinions(model, ontology, labels=labels, against=against)
-    evidence = _Evidence(model, ontology, read, targets if cluster_key else [], options.n_genes)
+    evidence = Evidence(
+        model, ontology, read, is_compared=cluster_key is not None, n_genes=options.n_genes
+    )
     rows: list[dict[str, Any]] = []
     for target in targets:
         tokens = [read.tokens.cell(place) for place in read.places(target)]
@@ -131,19 +137,29 @@ def _targets(
     return targets
 
 
-class _Evidence:
-    """Makes the rows of a target."""
+class Evidence:
+    """Makes the rows of a target, see `explain`.
+
+    Parameters
+    ----------
+    model: that attributes
+    ontology: whose definitions name markers
+    read: the cells of all targets
+    is_compared: targets are clusters, and each is held against the others
+    n_genes: that raise a call the most, and as many that lower it
+    """
 
     def __init__(
         self,
         model: LangCell,
         ontology: Ontology,
         read: TargetCells,
-        clusters: Sequence[Target],
+        *,
+        is_compared: bool,
         n_genes: int,
     ) -> None:
         self._model, self._ontology, self._read, self._n_genes = model, ontology, read, n_genes
-        self._clusters = clusters  # that a cluster is compared with; empty for cells
+        self._is_compared = is_compared
         vocabulary = model.genes
         self._id_of_token = dict(
             zip(vocabulary.gene_tokens.tolist(), vocabulary.ensembl_ids, strict=True)
@@ -152,17 +168,24 @@ class _Evidence:
     def rows(
         self, target: Target, tokens: Sequence[np.ndarray], opinion: Opinion
     ) -> Iterator[dict[str, Any]]:
-        """Yield the evidence on one opinion, the strongest first."""
+        """Yield the evidence on one opinion, the strongest first.
+
+        Parameters
+        ----------
+        target: one of those read
+        tokens: ranked genes of each of its cells
+        opinion: what it is called
+        """
         named = {
             "target": target.name,
             "n_cells": len(target.rows),
             "label": opinion.label.name,
             "ontology_term_id": opinion.label.term_id,
-            "against": opinion.against.name,
-            "against_ontology_term_id": opinion.against.term_id,
+            "against": opinion.against.name if opinion.against else "",
+            "against_ontology_term_id": opinion.against.term_id if opinion.against else "",
         }
         effects = self._mean_effects(tokens, opinion)
-        for column, kind in enumerate(("label", "against")):
+        for column, kind in enumerate(("label", "against")[: effects.shape[1]]):
             for token in _strongest(effects[:, column], self._n_genes):
                 gene = self._id_of_token[int(token)]
                 yield {
@@ -176,10 +199,11 @@ class _Evidence:
                 yield {**named, "evidence": "marker", **self._marker(target, marker, effects[:, 0])}
 
     def _mean_effects(self, tokens: Sequence[np.ndarray], opinion: Opinion) -> np.ndarray:
-        """Return effects by token, mean over cells, shape (vocabulary size, 2)."""
-        label, against = opinion.features  # (embedding_dim,) each
-        directions = np.stack([label, label - against]) * self._model.scale.item()
-        total = np.zeros((self._model.genes.size, 2))
+        """Return effects by token, mean over cells, shape (vocabulary size, 1 or 2)."""
+        label, *others = opinion.features  # (embedding_dim,) each
+        directions = np.stack([label, *(label - each for each in others)])
+        directions *= self._model.scale.item()
+        total = np.zeros((self._model.genes.size, len(directions)))
         found = gene_effects(self._model, tokens, [directions] * len(tokens))
         for genes, effects in zip(tokens, found, strict=True):
             total[genes[: len(effects)]] += effects
@@ -190,12 +214,11 @@ class _Evidence:
         table = GeneTable.bundled()
         here, elsewhere = np.nan, np.nan
         if self._read.is_measured(ensembl_ids):
-            expresses = self._read.expresses(ensembl_ids)
-            here = expresses[self._read.places(target)].mean()
-            others = [each for each in self._clusters if each is not target]
-            if others:
-                shares = [expresses[self._read.places(each)].mean() for each in others]
-                elsewhere = np.median(shares)
+            shares = self._read.shares(ensembl_ids)
+            is_here = np.array([each is target for each in self._read.targets])
+            here = shares[is_here].item()
+            if self._is_compared and not is_here.all():
+                elsewhere = np.median(shares[~is_here])
         return {
             "gene": ", ".join(table.symbol(each) for each in ensembl_ids),
             "ensembl_id": ", ".join(ensembl_ids),
@@ -210,7 +233,7 @@ class _Evidence:
         known = self._model.genes.token_ids(ids)
         row["effect"] = effects[known[known >= 0]].sum() if is_measured else np.nan
         # A cluster is held against the others, a cell against none.
-        threshold = row["share_elsewhere"] if len(target.rows) > 1 or self._clusters else 0.0
+        threshold = row["share_elsewhere"] if len(target.rows) > 1 or self._is_compared else 0.0
         agrees = "unknown"
         if not np.isnan(row["share_expressed"]) and not np.isnan(threshold):
             is_there = row["share_expressed"] > threshold

@@ -16,8 +16,12 @@ from langcell.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from zeroshot import cellxgene
 from zeroshot.agreement import obs_columns, read_obs_column
+from zeroshot.annotated import open_annotated
+from zeroshot.annotations import Slots
+from zeroshot.candidates import candidate_key
 from zeroshot.cap import cap_columns, cap_notes, column_names
 from zeroshot.cas import Publication, annotation_set
+from zeroshot.report_cells import group_by_call
 from zeroshot.written_calls import UNKNOWN, WrittenCalls, read_calls
 
 SUFFIXES = {"cellxgene": ".h5ad", "cap": ".h5ad", "cas": ".json"}
@@ -35,6 +39,7 @@ class ExportOptions:
     names: bool = False  # write obs["cell_type"] too, which CELLxGENE adds itself
     title: str | None = None  # of the data set; by default what uns says, or the file's name
     author: str | None = None  # by default what uns says
+    evidence: bool = False  # name the genes that raise each call, for which the model is asked
     url: str = "NA"  # of the published annotations
     overwrite: bool = False  # replace an output
 
@@ -67,6 +72,8 @@ def export(
     options, source, out = options or ExportOptions(), Path(source), Path(out)
     if form not in SUFFIXES:
         raise ValueError(f"format must be {', '.join(SUFFIXES)}, got {form!r}")
+    if options.evidence and form == "cellxgene":
+        raise ValueError("--evidence is for cap and cas; CELLxGENE has no column for it")
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file")
     check_output(out, suffixes=(SUFFIXES[form],), overwrite=True)
@@ -127,11 +134,12 @@ def _write_cap(
     name = options.labelset or calls.name
     _check_free(source, column_names(name), obs_columns(source))
     publication = _publication(source, options)
+    evidence = _evidence(source, calls, ontology, options)
     with replaced_file(out) as temporary:
         _copy(source, temporary, [], [])
         with h5py.File(temporary, "r+") as file:
             writer = H5adWriter(file)
-            for column, values in cap_columns(calls, ontology, name).items():
+            for column, values in cap_columns(calls, ontology, name, evidence=evidence).items():
                 writer.set_obs(column, values)
             for key, value in cap_notes(calls, name, publication).items():
                 writer.set_uns(key, value)
@@ -142,11 +150,46 @@ def _write_cas(
     source: Path, out: Path, calls: WrittenCalls, ontology: Ontology, options: ExportOptions
 ) -> list[str]:
     name = options.labelset or calls.name
-    document = annotation_set(calls, ontology, _publication(source, options), name)
+    publication = _publication(source, options)
+    evidence = _evidence(source, calls, ontology, options)
+    document = annotation_set(calls, ontology, publication, name, evidence=evidence)
     with replaced_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(document, file, indent=1, ensure_ascii=False)
         file.write("\n")
     return [f"{name}\tset of labels with {len(document['annotations'])} annotations"]
+
+
+def _evidence(
+    source: Path, calls: WrittenCalls, ontology: Ontology, options: ExportOptions
+) -> dict[str, list[str]]:
+    """Return the genes that raise each call, where they are wanted."""
+    if not options.evidence:
+        return {}
+    # With torch, which takes seconds to import and which nothing else here needs.
+    from zeroshot.group_evidence import GroupCall, candidate_keys, candidates_below, explain_groups
+    from zeroshot.report_groups import mean_scores
+
+    grouping = group_by_call(calls.labels)
+    with open_annotated(source) as opened:
+        means = mean_scores(opened, Slots(key=options.key).scores, grouping)
+    if means is None:
+        raise ValueError(
+            f"{source} has no scores, from which --evidence is found; annotate it again"
+        )
+    ids = dict(zip(calls.labels, calls.term_ids, strict=True))
+    keys = candidate_keys(calls.notes)
+    asked = [
+        GroupCall(
+            group=label,
+            call=label,
+            term_id=ids[label],
+            weights=scores * candidates_below(candidate_key(ids[label], label), keys, ontology),
+        )
+        for label, scores in zip(grouping.names, means, strict=True)
+        if label != UNKNOWN
+    ]
+    found = explain_groups(source, asked, calls.labels, calls.notes, ontology=ontology)
+    return {label: [gene.symbol for gene in each.raising] for label, each in found.items()}
 
 
 def _publication(source: Path, options: ExportOptions) -> Publication:

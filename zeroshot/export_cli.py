@@ -33,6 +33,14 @@ def export(
             "refuses a file that has it.",
         ),
     ] = False,
+    evidence: Annotated[
+        bool,
+        typer.Option(
+            "--evidence",
+            help="Name the genes that raise each call in marker_gene_evidence, for cap and cas; the "
+            "model that made the calls is asked for them.",
+        ),
+    ] = False,
     title: Annotated[
         str | None, typer.Option(help="Of the data set. Default: uns, or the file's name.")
     ] = None,
@@ -70,6 +78,7 @@ def export(
         labelset=labelset,
         write_cell_type=write_cell_type,
         names=names,
+        evidence=evidence,
         title=title,
         author=author,
         url=url,

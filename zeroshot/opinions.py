@@ -23,11 +23,16 @@ from zeroshot.queries import Query, query_features, read_queries
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Opinion:
-    """A label and the one it is held against; features of both, (embedding_dim,) each."""
+    """A label and what it is held against, None for nothing.
+
+    Attributes
+    ----------
+    features: of the label, and of the other where there is one, (embedding_dim,) each
+    """
 
     label: Query
-    against: Query
-    features: tuple[np.ndarray, np.ndarray]
+    against: Query | None
+    features: tuple[np.ndarray, ...]
 
 
 class Opinions:

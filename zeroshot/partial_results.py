@@ -193,7 +193,10 @@ def open_results(
         If another process writes the same output.
     """
     folder = partial_folder(output)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"cannot write in {output.parent}: {error.strerror}") from error
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
         lock.acquire()

@@ -1,11 +1,13 @@
 """Figures of an annotated AnnData, in scanpy's manner: `plots.umap(adata, ...)`.
 
 Each returns a Matplotlib figure, draws into `ax` instead where one is given, and writes a file
-where `save` names one; its suffix (.png, .svg, .pdf) says the format.
+where `save` names one; its suffix (.png, .svg, .pdf) says the format. Of a MuData the modality that
+is named is drawn.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,20 +31,25 @@ from zeroshot.drawing import (
     label_colours,
     largest,
     new_figure,
-    reliability_bins,
 )
+from zeroshot.modalities import modality_of
+from zeroshot.reliability import reliability_bins
 from zeroshot.report_cells import CalledCells, read_cells
+
+if TYPE_CHECKING:
+    from mudata import MuData
 
 _REST = "other types"
 
 
 def umap(
-    adata: AnnData,
+    adata: "AnnData | MuData",
     color: str | Sequence[str] | None = None,
     *,
     title: str | Sequence[str] | None = None,
     basis: str = "X_umap",
     key_added: str = "langcell",
+    modality: str | None = None,
     max_labels: int = 12,
     ax: Axes | None = None,
     save: str | Path | None = None,
@@ -56,6 +63,7 @@ def umap(
     title: of each panel; the columns' names by default
     basis: entry of obsm with the map; its first two columns are drawn
     key_added: what the names of the results begin with
+    modality: of a MuData, the one that was annotated
     max_labels: labels of a panel that get a colour, those with most cells; the rest are grey
     ax: to draw a single panel into
     save: file to be written
@@ -65,6 +73,7 @@ def umap(
     ValueError
         If there is no such map or column, or `ax` is given for several panels.
     """
+    adata = modality_of(adata, modality)
     if basis not in adata.obsm:
         raise ValueError(
             f"the AnnData has no map {basis!r} in obsm (it has {', '.join(adata.obsm) or 'none'}); "
@@ -98,10 +107,11 @@ def umap(
 
 
 def confusion(
-    adata: AnnData,
+    adata: "AnnData | MuData",
     truth: str,
     *,
     key_added: str = "langcell",
+    modality: str | None = None,
     max_calls: int = 20,
     ax: Axes | None = None,
     save: str | Path | None = None,
@@ -110,6 +120,7 @@ def confusion(
 
     Calls beyond the `max_calls` most frequent share one column.
     """
+    adata = modality_of(adata, modality)
     cells = _cells(adata, key_added)
     ontology = Ontology.bundled()
     table = count_confusion(
@@ -125,15 +136,17 @@ def confusion(
 
 
 def composition(
-    adata: AnnData,
+    adata: "AnnData | MuData",
     groupby: str,
     *,
     key_added: str = "langcell",
+    modality: str | None = None,
     max_labels: int = 12,
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Figure:
     """Draw which types the cells of each group in `obs[groupby]` were called (donor, condition)."""
+    adata = modality_of(adata, modality)
     labels = _cells(adata, key_added).labels
     shown = largest(labels, max_labels)
     called = np.where(np.isin(labels, shown), labels, _REST)
@@ -151,10 +164,11 @@ def composition(
 
 
 def reliability(
-    adata: AnnData,
+    adata: "AnnData | MuData",
     truth: str,
     *,
     key_added: str = "langcell",
+    modality: str | None = None,
     n_bins: int = 10,
     ax: Axes | None = None,
     save: str | Path | None = None,
@@ -169,6 +183,7 @@ def reliability(
     ValueError
         If the calls have no confidence or no cell can be judged.
     """
+    adata = modality_of(adata, modality)
     cells = _cells(adata, key_added)
     if not cells.has_confidence:
         raise ValueError(f"the AnnData has no {key_added}_confidence in obs; annotate it again")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,20 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from langcell.counts import open_counts
 from langcell.output_file import check_output, replaced_file
 from ontology.graph import Ontology
-from zeroshot.annotated import open_annotated
+from zeroshot.annotated import AnnotatedSource, open_annotated
 from zeroshot.annotations import Slots
-from zeroshot.drawing import ReliabilityBins
-from zeroshot.group_genes import GroupGene, genes_that_mark
+from zeroshot.group_evidence import GroupEvidence, explain_groups
+from zeroshot.modalities import modality_of
+from zeroshot.reliability import Reliability
 from zeroshot.report_agreement import LabelAgreement, compare_labels, find_labels
 from zeroshot.report_cells import (
     CalledCells,
     Grouping,
-    find_cluster_key,
-    group_by_call,
-    group_by_column,
+    find_groups,
     read_cells,
     text_column,
 )
@@ -33,22 +32,27 @@ from zeroshot.report_figures import (
     map_cells,
     map_pictures,
     reliability_picture,
+    risk_picture,
 )
 from zeroshot.report_groups import (
     Group,
+    group_calls,
     mean_scores,
     n_called_types,
     summarise_groups,
     with_consensus,
-    with_genes,
+    with_evidence,
     with_runners_up,
 )
 from zeroshot.report_notes import Note, notes
 from zeroshot.report_tree import CallTree, call_trees
-from zeroshot.report_trust import Trust, Verdict, judge, rate
+from zeroshot.report_trust import Trust, Verdict, judge, rate_all
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
+
+    from langcell.model import LangCell
 
 OOD_THRESHOLD = 1.0  # as far from all training cells as the loneliest hundredth of these
 _ROWS_OPEN = 30  # of the table of groups; the rest are folded
@@ -80,10 +84,10 @@ class Report:
     maps: list[Picture]
     cluster_key: str | None
     rows: list[tuple[Group, Trust]]
-    genes_missing: str
+    evidence_missing: str
     agreement: LabelAgreement | None
     trees: tuple[CallTree, ...]
-    reliability: Picture | None
+    reliability: list[Picture]
     certainties: list[Picture]
     ood: Picture | None
     share_unusual: float
@@ -92,9 +96,11 @@ class Report:
 
 
 def write_report(
-    source: "AnnData | str | Path",
+    source: "AnnData | MuData | str | Path",
     out: str | Path,
     *,
+    model: "LangCell | str | Path | None" = None,
+    modality: str | None = None,
     options: ReportOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -105,19 +111,22 @@ def write_report(
 
     Parameters
     ----------
-    source: an h5ad file that `langcell zeroshot` annotated, or an AnnData
+    source: an h5ad file that `langcell zeroshot` annotated, an AnnData or a MuData
     out: HTML file to be written
+    model: that made the calls, or its name, folder or hub id, where it is no longer what `source`
+        says; evidence is looked for with it
+    modality: of a MuData, the one that was annotated
     options: how to report
-    progress: called with the number of cells whose counts are read and of all cells
+    progress: called with the number of cells explained and of all that are to be
 
     Raises
     ------
     ValueError, OSError
         With one line that says what is wrong with the input, a column or the output.
     """
-    options, target = options or ReportOptions(), Path(out)
+    options, source, target = options or ReportOptions(), modality_of(source, modality), Path(out)
     check_report_output(target, overwrite=options.overwrite)
-    page = render(make_report(source, options=options, progress=progress))
+    page = render(make_report(source, model=model, options=options, progress=progress))
     with replaced_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -130,6 +139,7 @@ def check_report_output(target: Path, *, overwrite: bool) -> None:
 def make_report(
     source: "AnnData | str | Path",
     *,
+    model: "LangCell | str | Path | None" = None,
     options: ReportOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -138,30 +148,19 @@ def make_report(
     with open_annotated(source) as opened:
         cells = read_cells(opened, slots)
         found = find_labels(opened, options.truth, slots.key, ontology)
-        cluster_key = find_cluster_key(opened, options.cluster_key, slots.key)
-        grouping = (
-            group_by_column(text_column(opened, cluster_key), cluster_key)
-            if cluster_key
-            else group_by_call(cells.labels)
-        )
-        unusual = _unusual(cells)
-        groups = summarise_groups(cells, grouping, unusual, ontology)
-        consensus = f"{slots.key}_cluster_label"
-        if cluster_key == f"{slots.key}_cluster" and consensus in opened.columns:
-            groups = with_consensus(groups, grouping, text_column(opened, consensus))
-        if (means := mean_scores(opened, slots.scores, grouping)) is not None:
-            groups = with_runners_up(groups, means, cells, ontology)
+        grouping = find_groups(opened, cells, options.cluster_key, slots.key)
+        means = mean_scores(opened, slots.scores, grouping)
+        groups = _read_groups(opened, cells, grouping, means, slots)
         drawn = map_cells(opened, slots, seed=options.seed)
-        name = "the AnnData" if not isinstance(source, str | Path) else Path(source).name
-        genes, genes_missing = _genes(source, cells, grouping, progress)
-        groups = with_genes(groups, genes)
+    explain = partial(explain_groups, source, ontology=ontology, model=model, progress=progress)
+    groups, evidence_missing = _add_evidence(groups, grouping, means, cells, explain)
+    unusual = _unusual(cells)
     agreement = (
         compare_labels(*found, cells, ontology, was_found=options.truth is None) if found else None
     )
-    ratings = [
-        rate(group, has_confidence=cells.has_confidence, level=cells.level) for group in groups
-    ]
+    ratings = rate_all(groups, has_confidence=cells.has_confidence, level=cells.level)
     path = Path(source) if isinstance(source, str | Path) else None
+    name = path.name if path else "the AnnData"
     return Report(
         title=name,
         n_cells=len(cells),
@@ -172,9 +171,9 @@ def make_report(
         facts=facts(cells.details, n_cells=len(cells), label=name),
         map_described=drawn.described if drawn else "",
         maps=map_pictures(cells, drawn) if drawn else [],
-        cluster_key=cluster_key,
+        cluster_key=grouping.key,
         rows=list(zip(groups, ratings, strict=True)),
-        genes_missing=genes_missing,
+        evidence_missing=evidence_missing,
         agreement=agreement,
         trees=call_trees(_n_cells_by_term(cells), ontology),
         reliability=_reliability(cells),
@@ -223,26 +222,38 @@ def term_link(term_id: str) -> str:
     return f"http://purl.obolibrary.org/obo/{term_id.replace(':', '_')}"
 
 
-def _genes(
-    source: "AnnData | str | Path",
+def _read_groups(
+    source: AnnotatedSource,
     cells: CalledCells,
     grouping: Grouping,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[tuple[GroupGene, ...]], str]:
-    """Return genes for each group, or none of them and why."""
-    empty: list[tuple[GroupGene, ...]] = [() for _ in grouping.names]
-    parameters = cells.details.get("parameters", {})
-    layer = cells.details.get("counts_source")
+    means: np.ndarray | None,
+    slots: Slots,
+) -> list[Group]:
+    """Summarise groups, with what they were called as a whole and their runners-up."""
+    ontology = Ontology.bundled()
+    groups = summarise_groups(cells, grouping, _unusual(cells), ontology)
+    consensus = slots.decoded_columns("cluster")[0]
+    if grouping.key == slots.cluster and consensus in source.columns:
+        groups = with_consensus(groups, grouping, text_column(source, consensus))
+    return groups if means is None else with_runners_up(groups, means, cells, ontology)
+
+
+def _add_evidence(
+    groups: list[Group],
+    grouping: Grouping,
+    means: np.ndarray | None,
+    cells: CalledCells,
+    explain: Callable[..., dict[str, GroupEvidence]],
+) -> tuple[list[Group], str]:
+    """Add the genes behind the calls, or return the groups as they are and why there are none."""
+    if means is None:
+        return groups, "the file has no scores"
+    members = np.array(grouping.names, dtype=object)[grouping.members]
     try:
-        with open_counts(
-            source,
-            layer=None if layer is None else str(layer).removeprefix("layers/"),
-            allow_normalized=bool(parameters.get("allow_normalized", False)),
-        ) as matrix:
-            n_groups = len(grouping.names)
-            return genes_that_mark(matrix, grouping.members, n_groups, progress=progress), ""
-    except ValueError as error:
-        return empty, f"The counts could not be read again: {error}."
+        calls = group_calls(groups, means, cells, Ontology.bundled())
+        return with_evidence(groups, explain(calls, members, cells.details)), ""
+    except (ValueError, OSError) as error:
+        return groups, str(error)
 
 
 def _top(report: Report) -> float:
@@ -270,22 +281,12 @@ def _certainties(cells: CalledCells) -> list[Picture]:
     ]
 
 
-def _reliability(cells: CalledCells) -> Picture | None:
+def _reliability(cells: CalledCells) -> list[Picture]:
     """Draw what the calibration of the model recorded, where it did."""
-    recorded = cells.calibration.get("reliability")
-    if recorded is None:
-        return None
-    bins = ReliabilityBins(
-        confidence=np.asarray(recorded["confidence"], dtype=np.float64),
-        accuracy=np.asarray(recorded["accuracy"], dtype=np.float64),
-        n_cells=np.asarray(recorded["n_cells"], dtype=np.float64),
-    )
-    return reliability_picture(
-        bins,
-        title="How often calls of a confidence are right",
-        caption="Measured on studies that the model was not trained on: on the dashed line, calls of "
-        f"confidence 0.9 are right 9 times in 10. Mean gap {bins.expected_error:.3f}.",
-    )
+    if "reliability" not in cells.calibration:
+        return []
+    measured = Reliability.of(cells.calibration["reliability"])
+    return [reliability_picture(measured), risk_picture(measured, level=cells.level)]
 
 
 def _n_cells_by_term(cells: CalledCells) -> dict[str, int]:

@@ -143,6 +143,16 @@ def text_column(source: AnnotatedSource, name: str) -> np.ndarray:
     return values.where(values.notna(), "").astype(str).to_numpy(dtype=object)
 
 
+def find_groups(
+    source: AnnotatedSource, cells: CalledCells, wanted: str | None, key: str
+) -> Grouping:
+    """Group cells by the clusters that a source has, or else by call; see `find_cluster_key`."""
+    found = find_cluster_key(source, wanted, key)
+    if found is None:
+        return group_by_call(cells.labels)
+    return group_by_column(text_column(source, found), found)
+
+
 def find_cluster_key(source: AnnotatedSource, wanted: str | None, key: str) -> str | None:
     """Return the column of obs that holds clusters.
 
@@ -160,17 +170,22 @@ def find_cluster_key(source: AnnotatedSource, wanted: str | None, key: str) -> s
                 f"{source.label} has no column {wanted!r} in obs to group cells by; it has "
                 f"{', '.join(source.columns)}"
             )
-        if (n_groups := source.column(wanted).nunique()) > _MOST_CLUSTERS:
-            raise ValueError(
-                f"obs[{wanted!r}] has {n_groups:,} different values; wanted clusters, at most "
-                f"{_MOST_CLUSTERS}"
-            )
+        check_groups(source.column(wanted).nunique(), wanted)
         return wanted
     by_name = {name.lower(): name for name in reversed(source.columns)}
     for name in (f"{key}_cluster".lower(), *_CLUSTER_COLUMNS):
         if name in by_name and 2 <= source.column(by_name[name]).nunique() <= _MOST_CLUSTERS:
             return by_name[name]
     return None
+
+
+def check_groups(n_groups: int, key: str) -> None:
+    """Refuse a column of obs that has too many values to be groups of a report."""
+    if n_groups > _MOST_CLUSTERS:
+        raise ValueError(
+            f"obs[{key!r}] has {n_groups:,} different values; a report takes clusters, at most "
+            f"{_MOST_CLUSTERS}"
+        )
 
 
 def group_by_column(values: np.ndarray, key: str) -> Grouping:

@@ -19,6 +19,13 @@ def report(
         str | None,
         typer.Option(help="Column of obs with known labels. Default: one that holds cell types."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the model that made the calls is, a folder or hub id, if not where the file "
+            "says; evidence genes are found with it."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample of cells on the map.")] = 0,
     key_added: Annotated[str, typer.Option(help="What the names of the results begin with.")] = (
         "langcell"
@@ -42,5 +49,5 @@ def report(
         overwrite=overwrite,
     )
     with cell_progress("reporting") as progress:
-        write_report(h5ad, out, options=options, progress=progress)
+        write_report(h5ad, out, model=model, options=options, progress=progress)
     print(f"wrote\t{out}")

@@ -67,6 +67,8 @@ def provenance(details: Mapping[str, Any], *, source: Path | None) -> list[tuple
     for part, word in (("calibration", "calibration"), ("parameters", "parameter")):
         notes = details.get(part, {})
         if isinstance(notes, Mapping):
+            # Drawn and described where confidence is.
+            notes = {name: value for name, value in notes.items() if name != "reliability"}
             rows += [(f"{word} {name}", value) for name, value in flattened(notes)]
     return rows
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -17,15 +16,16 @@ from zeroshot.drawing import (
     INK,
     PALETTE,
     REST_COLOUR,
-    ReliabilityBins,
     draw_histogram,
     draw_labels,
     draw_reliability,
+    draw_risk,
     draw_values,
     label_colours,
     largest,
     new_figure,
 )
+from zeroshot.reliability import Reliability
 from zeroshot.report_cells import ABSTAINED, BACKED_OFF, CONFIDENT, UNKNOWN, CalledCells
 
 _STORED_CELLS = 20_000  # drawn of a map that the file has
@@ -229,19 +229,42 @@ def histogram(values: np.ndarray, *, title: str, name: str, mark: float | None) 
     )
 
 
-def reliability_picture(bins: ReliabilityBins, *, title: str, caption: str) -> Picture:
+def reliability_picture(measured: Reliability) -> Picture:
     """Draw how often calls of a confidence are right."""
+    bins = measured.bins
     figure = new_figure(4.2, 4.0)
     draw_reliability(figure.subplots(), bins)
-    steps: Sequence[str] = [
+    steps = (
         f"{confidence:.2f}: {accuracy:.2f} right"
         for confidence, accuracy in zip(bins.confidence, bins.accuracy, strict=True)
-    ]
+    )
     return Picture(
         source=_svg(figure),
-        title=title,
+        title="How often calls of a confidence are right",
         alt="Share of calls that are right by confidence: " + "; ".join(steps),
-        caption=caption,
+        caption="On the dashed line, calls of confidence 0.9 are right 9 times in 10, and "
+        "above it more often than they say. Larger points hold more cells. All studies together; within "
+        f"a single study confidence and share right lie {measured.ece:.2f} apart on average.",
+    )
+
+
+def risk_picture(measured: Reliability, *, level: float) -> Picture:
+    """Draw what each level of confidence costs in calls; marks the one nearest to that of the file."""
+    levels, coverage, risk = map(np.array, (measured.levels, measured.coverage, measured.risk))
+    nearest = int(np.argmin(np.abs(levels - level)))
+    figure = new_figure(4.2, 4.0)
+    draw_risk(figure.subplots(), coverage, risk, levels, marked=nearest)
+    steps = (
+        f"{each:g}: {x:.0%} called, {y:.0%} of them wrong"
+        for each, x, y in zip(levels, coverage, risk, strict=True)
+    )
+    return Picture(
+        source=_svg(figure),
+        title="What a level of confidence costs",
+        alt="Cells called and calls wrong by level: " + "; ".join(steps),
+        caption="Each point is a level (--confidence): a higher one leaves more cells unknown and "
+        f"fewer calls wrong. At {levels[nearest]:g}, {coverage[nearest]:.0%} of the cells were "
+        f"called and {risk[nearest]:.0%} of these calls were wrong.",
     )
 
 

@@ -8,7 +8,8 @@ from scipy import sparse
 
 from ontology.graph import Ontology
 from zeroshot.annotated import AnnotatedSource
-from zeroshot.group_genes import GroupGene
+from zeroshot.candidates import candidate_key
+from zeroshot.group_evidence import GroupCall, GroupEvidence, candidate_keys, candidates_below
 from zeroshot.report_cells import (
     ABSTAINED,
     FEW_CELLS,
@@ -57,7 +58,7 @@ class Group:
     leaf_types: the most frequent best single types, with their cells
     consensus: what the cluster was called as a whole, '' where that was not asked for
     runner_up: None where there are no scores, or all types that were scored are of one lineage
-    genes: that mark the group
+    evidence: genes behind the call; None where they were not looked for
     """
 
     name: str
@@ -77,7 +78,7 @@ class Group:
     leaf_types: tuple[tuple[str, int], ...]
     consensus: str = ""
     runner_up: RunnerUp | None = None
-    genes: tuple[GroupGene, ...] = ()
+    evidence: GroupEvidence | None = None
 
 
 def summarise_groups(
@@ -160,25 +161,55 @@ def with_runners_up(
     groups: Sequence[Group], means: np.ndarray, cells: CalledCells, ontology: Ontology
 ) -> list[Group]:
     """Add the runner-up of each group whose call is a term of the ontology."""
-    ids = [str(each) for each in cells.details["candidate_ids"]]
-    names = [str(each) for each in cells.details["candidate_names"]]
+    keys, names = candidate_keys(cells.details), list(map(str, cells.details["candidate_names"]))
     found = []
     for group, scores in zip(groups, means, strict=True):
-        rival = _rival(group, scores, ids, ontology)
-        found.append(
-            group
-            if rival is None
-            else replace(
-                group,
-                runner_up=RunnerUp(
-                    name=names[rival],
-                    term_id=ids[rival] if ids[rival] in ontology.index else "",
-                    lead=_mass(group.term_id or group.call, scores, ids, ontology)
-                    - _mass(ids[rival], scores, ids, ontology, without=group.term_id),
-                ),
+        rival = _rival(group, scores, keys, ontology)
+        if rival is not None:
+            term_id = keys[rival] if keys[rival] in ontology.index else ""
+            runner_up = RunnerUp(name=names[rival], term_id=term_id, lead=0.0)
+            own, other = _weights(replace(group, runner_up=runner_up), scores, keys, ontology)
+            lead = float(own.sum() - other.sum())
+            group = replace(group, runner_up=replace(runner_up, lead=lead))
+        found.append(group)
+    return found
+
+
+def group_calls(
+    groups: Sequence[Group], means: np.ndarray, cells: CalledCells, ontology: Ontology
+) -> list[GroupCall]:
+    """Return what each group but the unknown is called, as evidence is looked for."""
+    keys = candidate_keys(cells.details)
+    calls = []
+    for group, scores in zip(groups, means, strict=True):
+        if group.call == UNKNOWN:
+            continue
+        own, other = _weights(group, scores, keys, ontology)
+        rival = group.runner_up
+        calls.append(
+            GroupCall(
+                group=group.name,
+                call=group.call,
+                term_id=group.term_id,
+                weights=own,
+                rival=rival.name if rival else "",
+                rival_id=rival.term_id if rival else "",
+                rival_weights=other if rival else None,
             )
         )
-    return found
+    return calls
+
+
+def _weights(
+    group: Group, scores: np.ndarray, keys: Sequence[str], ontology: Ontology
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities that a call sums, and those of its runner-up without them."""
+    own = candidates_below(candidate_key(group.term_id, group.call), keys, ontology)
+    other = np.zeros(len(keys), dtype=bool)
+    if group.runner_up is not None:
+        rival = candidate_key(group.runner_up.term_id, group.runner_up.name)
+        other = candidates_below(rival, keys, ontology) & ~own
+    return scores * own, scores * other
 
 
 def _rival(group: Group, scores: np.ndarray, ids: Sequence[str], ontology: Ontology) -> int | None:
@@ -193,16 +224,6 @@ def _rival(group: Group, scores: np.ndarray, ids: Sequence[str], ontology: Ontol
     return None
 
 
-def _mass(
-    term_id: str, scores: np.ndarray, ids: Sequence[str], ontology: Ontology, *, without: str = ""
-) -> float:
-    """Sum the probability of a type and its kinds, without those that are kinds of another."""
-    kinds = {term_id} | (ontology.descendants(term_id) if term_id in ontology.index else set())
-    if without in ontology.index:
-        kinds -= ontology.descendants(without) | {without}
-    return float(sum(scores[place] for place, each in enumerate(ids) if each in kinds))
-
-
 def with_consensus(groups: Sequence[Group], grouping: Grouping, called: np.ndarray) -> list[Group]:
     """Add what each cluster was called as a whole; `called` holds it for each cell."""
     first = np.unique(grouping.members, return_index=True)[1]
@@ -211,9 +232,9 @@ def with_consensus(groups: Sequence[Group], grouping: Grouping, called: np.ndarr
     ]
 
 
-def with_genes(groups: Sequence[Group], genes: Sequence[tuple[GroupGene, ...]]) -> list[Group]:
-    """Add the genes that mark each group."""
-    return [replace(group, genes=each) for group, each in zip(groups, genes, strict=True)]
+def with_evidence(groups: Sequence[Group], evidence: Mapping[str, GroupEvidence]) -> list[Group]:
+    """Add the genes behind the call of each group."""
+    return [replace(group, evidence=evidence.get(group.name)) for group in groups]
 
 
 def n_called_types(cells: CalledCells) -> int:

@@ -137,7 +137,7 @@ def _of_calls(
             Note(
                 title="Many cells are unlike the training data",
                 text=f"{share_unusual:.0%} of the cells have a high out-of-distribution score: "
-                "doublets, empty droplets, another species or a tissue that the model never saw.",
+                "empty droplets, or a tissue that the model never saw. It hardly finds doublets.",
             )
         )
     return found

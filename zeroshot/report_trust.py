@@ -1,5 +1,6 @@
 """Which calls of a report to trust, and why, in plain words."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -85,13 +86,13 @@ class Listed:
     reasons: tuple[str, ...]
 
 
-def rate(group: Group, *, has_confidence: bool, level: float) -> Trust:
-    """Rate a group by what is known of it."""
+def rate(group: Group, *, n_called: int, has_confidence: bool, level: float) -> Trust:
+    """Rate a group by what is known of it; `n_called` cells are in groups of the same call."""
     if group.call == UNKNOWN:
         return Trust(rating="none", reasons=("no type was likely enough; left unnamed on purpose",))
     doubts = []
-    if group.n_cells < FEW_CELLS:
-        cells = "one cell" if group.n_cells == 1 else f"{group.n_cells} cells"
+    if n_called < FEW_CELLS:
+        cells = "one cell" if n_called == 1 else f"{n_called} cells"
         doubts.append(f"only {cells}: may be chance")
     if group.share_lineage < _SPLIT_BELOW:
         doubts.append(
@@ -121,6 +122,17 @@ def rate(group: Group, *, has_confidence: bool, level: float) -> Trust:
         held = f"{_percent(group.share_below)} of the cells here are kinds of it"
         return Trust(rating="vague", reasons=(f"{held}; {best}",))
     return Trust(rating="broad", reasons=(f"one of {group.n_kinds} kinds; {best}",))
+
+
+def rate_all(groups: Sequence[Group], *, has_confidence: bool, level: float) -> list[Trust]:
+    """Rate each group; of the groups of one call a small one is no chance."""
+    n_called: Counter[str] = Counter()
+    for group in groups:
+        n_called[group.call] += group.n_cells
+    return [
+        rate(group, n_called=n_called[group.call], has_confidence=has_confidence, level=level)
+        for group in groups
+    ]
 
 
 def judge(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Trust]) -> Verdict:

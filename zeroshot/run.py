@@ -16,7 +16,7 @@ from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotations import Annotations, Slots
 from zeroshot.annotator import annotate
 from zeroshot.candidates import read_labels
-from zeroshot.decode_options import DecodeOptions
+from zeroshot.decode_options import AUTO, DecodeOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,17 +112,17 @@ def run_annotation(run: AnnotationRun, *, model: "Embedder | None" = None) -> An
 
 
 def _check_decoding(run: AnnotationRun) -> None:
-    """Refuse decoders that the output or the input does not allow."""
+    """Refuse decoders that the input does not allow."""
     from zeroshot.decoding import check_decoding
 
-    if run.out is not None and run.out.suffix != ".h5ad":
-        raise ValueError(
-            "--smooth, --cluster-key and --assign-within read the scores, which an h5ad output alone "
-            f"holds: give --out {run.out.with_suffix('.h5ad')}, got {run.out}"
-        )
     if not run.source.exists():
         raise FileNotFoundError(f"{run.source}: no such file or folder")
     check_decoding(run.source, run.decoding)
+    if run.report is not None and (key := run.decoding.cluster_key) not in (None, AUTO):
+        from zeroshot.agreement import read_obs_column
+        from zeroshot.report_cells import check_groups
+
+        check_groups(len(set(read_obs_column(run.source, str(key)))), str(key))
 
 
 def _check_report(run: AnnotationRun) -> None:
@@ -132,20 +132,16 @@ def _check_report(run: AnnotationRun) -> None:
     from langcell.output_file import check_output
 
     check_output(run.report, suffixes=(".html",), overwrite=run.options.overwrite)
-    if run.out is not None and run.out.suffix != ".h5ad":
-        raise ValueError(
-            f"--report reads an annotated h5ad, and --out {run.out} is a table; give --out a name in "
-            ".h5ad, or write the report later with langcell report"
-        )
 
 
 def _write_report(run: AnnotationRun, target: Path) -> None:
     from zeroshot.report import ReportOptions, write_report
 
-    clusters = run.decoding.cluster_key
+    # Clusters that were made are small ones: the report takes them where they are few.
+    has_clusters = run.decoding.cluster_key not in (None, AUTO)
     options = ReportOptions(
         key_added=run.options.key_added,
-        cluster_key=Slots(key=run.options.key_added).cluster if clusters else None,
+        cluster_key=Slots(key=run.options.key_added).cluster if has_clusters else None,
         truth=run.truth,
         overwrite=run.options.overwrite,
     )

@@ -46,7 +46,7 @@ class Scores:
         """Probability of the best candidate less that of the runner-up, shape (n_cells,)."""
         probabilities = np.exp(self.log_probabilities)
         runner_up = probabilities[:, 1] if probabilities.shape[1] > 1 else np.float32(0)
-        return _rounded(probabilities[:, 0] - runner_up)
+        return rounded(probabilities[:, 0] - runner_up)
 
     def to_csr(self) -> sparse.csr_matrix:
         """Return probabilities, float32, shape (n_cells, n_candidates), k entries a row.
@@ -55,7 +55,7 @@ class Scores:
         """
         n_cells, k = self.candidates.shape
         order = np.argsort(self.candidates, axis=1)
-        probabilities = _rounded(np.exp(self.log_probabilities))
+        probabilities = rounded(np.exp(self.log_probabilities))
         return sparse.csr_matrix(
             (
                 np.take_along_axis(probabilities, order, axis=1).ravel(),
@@ -66,7 +66,8 @@ class Scores:
         )
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Return scores as they are written: float32 of five decimals."""
     return np.round(values.astype(np.float64), DECIMALS).astype(np.float32)
 
 

@@ -1,0 +1,57 @@
+"""One measured function in a process of its own: seconds, and memory above what it started with."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from langcell.threads import set_threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of the fastest repetition, and peak memory in MB beyond that before the first."""
+
+    seconds: float
+    peak_mb: float
+
+
+def measure(
+    prepare: Callable[..., Callable[[], Any]], *arguments: Any, threads: int, repeats: int
+) -> Cost:
+    """Prepare in a fresh process, then run what was prepared.
+
+    Parameters
+    ----------
+    prepare: a function of a module, called with the arguments, that returns what is measured
+    threads: of the process
+    repeats: runs of which the fastest counts
+    """
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (prepare, arguments, threads, repeats))
+
+
+def _measure(
+    prepare: Callable[..., Callable[[], Any]],
+    arguments: tuple[Any, ...],
+    threads: int,
+    repeats: int,
+) -> Cost:
+    set_threads(threads)
+    run = prepare(*arguments)
+    before, seconds = _resident_mb("VmRSS"), float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        seconds = min(seconds, time.perf_counter() - started)
+    return Cost(seconds=seconds, peak_mb=max(0.0, _resident_mb("VmHWM") - before))
+
+
+def _resident_mb(name: str) -> float:
+    """Return a figure of this process from the kernel; 0 where there is none."""
+    status = Path("/proc/self/status")
+    found = re.search(rf"{name}:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else 0.0

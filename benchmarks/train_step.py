@@ -1,0 +1,192 @@
+"""What a training step costs: `python -m benchmarks.train_step`.
+
+Forward and backward of the paper's encoders (12 layers of 512 for cells of up to 2,048 genes, 12
+layers of 768 for texts), random weights, cells of several lengths. Cells: BERT of transformers on
+padded rows, ours on padded rows, ours without padding, and that with activations computed again.
+Texts: one a cell against the distinct ones of the batch, repeated as descriptions of cell types
+are. Each row is a process of its own; memory is what the step adds to it.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.process_speed import machine
+from benchmarks.step_process import Cost, measure
+from langcell.bert import BertStack
+from langcell.cell_encoder import CellEncoder
+from langcell.config import CellEncoderConfig, TextEncoderConfig
+from langcell.text_encoder import TextEncoder
+from pretrain.flops import flops_per_token, peak_flops
+
+CELL = CellEncoderConfig(
+    vocab_size=25_427,
+    hidden_size=512,
+    n_layers=12,
+    n_heads=8,
+    intermediate_size=1024,
+    max_positions=2049,
+    dropout=0.02,
+    attention_dropout=0.0,
+)
+TEXT = TextEncoderConfig(
+    hidden_size=768,
+    n_layers=12,
+    n_heads=12,
+    intermediate_size=3072,
+    frozen=False,
+    sha256="",
+    attention_dropout=0.0,
+)
+_TEXT_TOKENS = 64
+_WAYS = ("transformers", "padded", "packed", "packed, recomputed")
+
+
+def draw_lengths(n_cells: int, longest: int, seed: int) -> np.ndarray:
+    """Return genes a cell as in published atlases: log-normal, median 1,100, cut at `longest`."""
+    drawn = np.random.default_rng(seed).lognormal(np.log(1100), 0.6, n_cells)
+    return np.clip(drawn, 50, longest).astype(int)
+
+
+def prepare_cells(way: str, n_cells: int, device: str, seed: int) -> Callable[[], Any]:
+    """Return one step of the cell encoder, forward and backward."""
+    lengths = draw_lengths(n_cells, CELL.max_positions - 1, seed) + 1
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, CELL.vocab_size, (n_cells, int(lengths.max())), generator=generator)
+    mask = (torch.arange(ids.shape[1])[None, :] < torch.from_numpy(lengths)[:, None]).to(device)
+    ids = ids.to(device)
+    encoder: torch.nn.Module
+    if way == "transformers":
+        from transformers import BertConfig, BertModel
+
+        encoder = BertModel(
+            BertConfig(
+                vocab_size=CELL.vocab_size,
+                hidden_size=CELL.hidden_size,
+                num_hidden_layers=CELL.n_layers,
+                num_attention_heads=CELL.n_heads,
+                intermediate_size=CELL.intermediate_size,
+                max_position_embeddings=CELL.max_positions,
+                hidden_dropout_prob=CELL.dropout,
+                attention_probs_dropout_prob=0.0,
+            ),
+            add_pooling_layer=False,
+        )
+    else:
+        encoder = CellEncoder(CELL)
+        encoder.stack.pack = way.startswith("packed")
+        encoder.stack.recompute = way.endswith("recomputed")
+    torch.nn.Module.to(encoder, device)
+    encoder.train()
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            states = encoder(ids, mask)
+            states = states if isinstance(states, torch.Tensor) else states.last_hidden_state
+            loss = (states * mask[:, :, None]).float().square().mean()
+        loss.backward()
+        encoder.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def prepare_texts(way: str, n_cells: int, device: str, seed: int) -> Callable[[], Any]:
+    """Return one step of the text encoder, forward and backward."""
+    n_texts = n_cells if way == "each" else count_distinct(n_cells, seed)
+    encoder = TextEncoder(TEXT).to(device).train()
+    assert isinstance(encoder.stack, BertStack)
+    encoder.stack.pack = True
+    ids = torch.randint(0, TEXT.vocab_size, (n_texts, _TEXT_TOKENS), device=device)
+    mask = torch.ones_like(ids)
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = encoder(ids, mask).float().square().mean()
+        loss.backward()
+        encoder.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def count_distinct(n_cells: int, seed: int) -> int:
+    """Return how many different texts a batch has: 1,000 texts by Zipf's law."""
+    shares = 1 / np.arange(1, 1001)
+    drawn = np.random.default_rng(seed).choice(1000, n_cells, p=shares / shares.sum())
+    return len(np.unique(drawn))
+
+
+def print_cells(costs: dict[str, Cost], lengths: np.ndarray, device: str) -> None:
+    """Print a row a way of encoding cells."""
+    n_tokens = int(lengths.sum())
+    peak = peak_flops(torch.device(device))
+    print(f"\ncells: {len(lengths)} of {n_tokens / len(lengths):,.0f} tokens on average")
+    print(f"{'':<22}{'cells/s':>10}{'tokens/s':>12}{'memory':>11}{'of peak':>9}")
+    for way, cost in costs.items():
+        done = flops_per_token(CELL, float(lengths.mean())) * n_tokens / cost.seconds
+        share = f"{done / peak:.0%}" if peak else f"{done / 1e9:,.0f} GF/s"
+        print(
+            f"{way:<22}{len(lengths) / cost.seconds:>10.2f}{n_tokens / cost.seconds:>12,.0f}"
+            f"{cost.peak_mb:>8,.0f} MB{share:>9}"
+        )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--cells", type=int, help="of a batch; default 4 on a CPU, 64 on CUDA")
+    parser.add_argument("--text-cells", type=int, help="of a batch of texts; default 32, 1,024")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print two tables, and one JSON line."""
+    arguments = parse_arguments()
+    is_gpu = arguments.device == "cuda"
+    n_cells = arguments.cells or (64 if is_gpu else 4)
+    n_texts = arguments.text_cells or (1024 if is_gpu else 32)
+    how = {"threads": arguments.threads, "repeats": arguments.repeats}
+    where = machine()
+    print(
+        torch.cuda.get_device_name()
+        if is_gpu
+        else f"{where['processor']}, {how['threads']} threads"
+    )
+    cells = {
+        way: measure(prepare_cells, way, n_cells, arguments.device, arguments.seed, **how)
+        for way in _WAYS
+    }
+    lengths = draw_lengths(n_cells, CELL.max_positions - 1, arguments.seed) + 1
+    print_cells(cells, lengths, arguments.device)
+    texts = {
+        way: measure(prepare_texts, way, n_texts, arguments.device, arguments.seed, **how)
+        for way in ("each", "distinct")
+    }
+    distinct = count_distinct(n_texts, arguments.seed)
+    print(f"\ntexts of {n_texts} cells, {distinct} of them distinct, {_TEXT_TOKENS} tokens each")
+    for way, cost in texts.items():
+        print(f"{way:<22}{n_texts / cost.seconds:>10.2f} cells/s{cost.peak_mb:>12,.0f} MB")
+    record = {
+        "benchmark": "train_step",
+        "machine": where,
+        "device": arguments.device,
+        "cells": {way: asdict(cost) for way, cost in cells.items()},
+        "texts": {way: asdict(cost) for way, cost in texts.items()},
+    }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
