@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from langcell.genes import GeneVocabulary as GeneVocabulary
     from langcell.label_embeddings import LabelEmbeddings as LabelEmbeddings
     from langcell.model import LangCell as LangCell
+    from langcell.shards import TokenCorpus as TokenCorpus
     from langcell.tokenizer import RankTokenizer as RankTokenizer
 
 # Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
@@ -23,6 +24,7 @@ _HOMES = {
     "LangCell": "langcell.model",
     "LangCellConfig": "langcell.config",
     "RankTokenizer": "langcell.tokenizer",
+    "TokenCorpus": "langcell.shards",
     "list_bundled_models": "langcell.checkpoint",
     "open_counts": "langcell.counts",
 }
@@ -33,6 +35,7 @@ __all__ = [
     "LangCell",
     "LangCellConfig",
     "RankTokenizer",
+    "TokenCorpus",
     "__version__",
     "list_bundled_models",
     "open_counts",
