@@ -11,7 +11,7 @@ from typing import Any
 
 from langcell.progress import cell_progress
 from langcell.shards import Manifest
-from pretrain.corpus_catalog import Catalog, make_catalog
+from pretrain.corpus_catalog import CATALOG, Catalog, make_catalog
 from pretrain.corpus_inputs import find_inputs
 from pretrain.corpus_merge import Layout, lay_out, make_shard, write_manifest
 from pretrain.corpus_options import BuildOptions
@@ -90,7 +90,7 @@ def build_corpus(
         If inputs, options or what is in the folder are not what they must be; one line.
     """
     inputs = find_inputs(given, options)
-    plan = begin_plan(folder, inputs, options, overwrite=overwrite and part is None)
+    plan = begin_plan(folder, inputs, options, overwrite=overwrite)
     with _told_how_to_go_on(), open_workers(n_workers, dask) as workers:
         _tokenize_all(plan, workers, part or Part())
         return None if part else _merge(plan, workers)
@@ -105,7 +105,7 @@ def merge_corpus(folder: Path, *, n_workers: int = 1, dask: str = "") -> Manifes
         If there is no build, or a part of it is not finished.
     """
     plan = read_plan(folder)
-    if not (plan.work / "catalog.json").is_file():
+    if not (plan.work / CATALOG).is_file():
         raise FileNotFoundError(f"{folder}: no part of the build has surveyed all inputs yet")
     with _told_how_to_go_on(), open_workers(n_workers, dask) as workers:
         return _merge(plan, workers)
@@ -134,7 +134,7 @@ def _tokenize_all(plan: Plan, workers: Executor, part: Part) -> None:
             _say(f"surveyed {n_done} of {n} inputs")
 
     run_jobs(workers, survey, [(plan.folder, source) for source in order], on_survey)
-    if not (plan.work / "catalog.json").is_file():
+    if not (plan.work / CATALOG).is_file():
         surveys = (Survey.read(plan.survey(source)) for source in range(n))
         make_catalog(surveys, plan.options).write(plan.work)
     catalog = read_catalog(plan.folder)

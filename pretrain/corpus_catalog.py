@@ -22,6 +22,7 @@ from pretrain.token_dictionary import read_gene_numbers, vocabulary_of
 from pretrain.token_genes import token_genes
 from pretrain.value_histogram import ValueHistogram
 
+CATALOG = "catalog.json"
 CATEGORIES = ("term", "study", "donor", "tissue", "assay")
 _TEXT = ("term", "tissue", "disease", "stage")
 _ID = re.compile(r"[A-Za-z]+:\w+")
@@ -127,13 +128,13 @@ class Catalog:
             "compared": self.compared.tolist(),
             "inputs": [vars(each) for each in self.inputs],
         }
-        with replaced_file(folder / "catalog.json") as part:
+        with replaced_file(folder / CATALOG) as part:
             part.write_text(json.dumps(values), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Catalog":
         """Read what `write` wrote."""
-        values = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / CATALOG).read_text(encoding="utf-8"))
         return cls(
             vocabulary=GeneVocabulary.read(folder / GENES),
             categories={name: tuple(each) for name, each in values["categories"].items()},

@@ -133,6 +133,8 @@ def _inputs(path: str, name: str, options: BuildOptions) -> Iterator[CorpusInput
 
 def _slices(kind: Kind, path: str, name: str, rows: tuple[int, int]) -> Iterator[CorpusInput]:
     first, last = rows
+    if first == last:
+        raise ValueError(f"{path}: no cells")
     for start in range(first, last, _SLICE_ROWS):
         stop = min(start + _SLICE_ROWS, last)
         part = name if last - first <= _SLICE_ROWS else f"{name}[{start}:{stop}]"

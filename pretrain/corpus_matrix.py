@@ -26,9 +26,10 @@ def open_matrix(
     options
         Of the build.
     joinids
-        Cells of the experiment that are the rows of the matrix.
+        Cells of an experiment that are the rows of the matrix.
     """
-    if joinids is not None and source.kind == "soma":
+    if source.kind == "soma":
+        assert joinids is not None
         with open_experiment(source.path) as experiment:
             yield soma_matrix(experiment, source.path, joinids, options)
     else:

@@ -25,14 +25,14 @@ from langcell.shards import (
 )
 from langcell.version import __version__
 from pretrain.corpus_catalog import CATEGORIES, Catalog
-from pretrain.corpus_plan import Plan, read_catalog, read_plan
+from pretrain.corpus_plan import Plan, read_catalog, read_plan, stamp
 from pretrain.corpus_runs import Run
 from pretrain.corpus_survey import Survey, open_ontology
 from pretrain.token_genes import token_genes
 
 # Cells compared with each other at once; those whose contents begin with other bits cannot be same.
 _COMPARED_AT_ONCE = 1 << 22
-_DUPLICATES = "duplicates.npy"
+_LAYOUT, _DUPLICATES = "layout.json", "duplicates.npy"
 _RUN_BITS = 32
 
 
@@ -66,7 +66,7 @@ def lay_out(plan: Plan, catalog: Catalog) -> Layout:
     FileNotFoundError
         If pieces are not tokenised yet; the message names the input.
     """
-    path = plan.work / "layout.json"
+    path = plan.work / _LAYOUT
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple((source, piece) for source, piece in values.pop("runs"))
@@ -99,13 +99,14 @@ def make_shard(folder: Path, number: int) -> int:
     done = _done(plan, number)
     if done.is_file():
         return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"])
-    layout = _layout(folder)
+    layout = _layout(folder, stamp(plan.work / _LAYOUT))
+    duplicates = np.load(plan.work / _DUPLICATES, mmap_mode="r")
     parts, keys = [], []
     for order, (source, piece) in enumerate(layout.runs):
         run = Run.open(plan.run(source, piece))
         start, stop = _key_range(run.keys, number, layout.n_shards)
         cells, inside = run.cells.slice(start, stop), run.keys[start:stop]
-        twice = _duplicates_of(folder, order)
+        twice = _duplicates_of(duplicates, order)
         twice = twice[(twice >= start) & (twice < stop)] - start
         if len(twice):
             kept = np.delete(np.arange(stop - start), twice)
@@ -202,18 +203,12 @@ def _find_duplicates(plan: Plan, runs: tuple[tuple[int, int], ...], n_cells: int
 
 
 @cache
-def _layout(folder: Path) -> Layout:
+def _layout(folder: Path, stamp: tuple[int, int]) -> Layout:
     return lay_out(read_plan(folder), read_catalog(folder))
 
 
-@cache
-def _duplicates(folder: Path) -> np.ndarray:
-    return np.load(read_plan(folder).work / _DUPLICATES, mmap_mode="r")
-
-
-def _duplicates_of(folder: Path, run: int) -> np.ndarray:
+def _duplicates_of(all_of_them: np.ndarray, run: int) -> np.ndarray:
     """Return the places in a run of the cells that are there twice."""
-    all_of_them = _duplicates(folder)
     start, stop = np.searchsorted(all_of_them, [run << _RUN_BITS, (run + 1) << _RUN_BITS])
     return np.asarray(all_of_them[start:stop]) & ((1 << _RUN_BITS) - 1)
 

@@ -14,7 +14,7 @@ from langcell.tokenizer import RankTokenizer, merge_columns
 from pretrain.cell_keys import content_keys, sequence_keys, shuffle_keys
 from pretrain.corpus_catalog import Catalog, given_tokens
 from pretrain.corpus_matrix import open_matrix, read_rows
-from pretrain.corpus_plan import Piece, Plan, Task, read_catalog, read_plan
+from pretrain.corpus_plan import Piece, Plan, Task, read_catalog, read_plan, stamp
 from pretrain.corpus_runs import Run
 from pretrain.corpus_survey import Fate, Survey, survey_input
 from pretrain.hf_inputs import read_tokens
@@ -43,7 +43,7 @@ def survey(folder: Path, source: int) -> int:
     if not path.is_file():
         found = survey_input(plan.inputs[source], plan.options, sample_cells=plan.sample_cells)
         found.write(path)
-    return _survey(path).n_cells
+    return _survey(path, stamp(path)).n_cells
 
 
 def tokenize(folder: Path, task: Task) -> int:
@@ -70,12 +70,13 @@ def tokenize(folder: Path, task: Task) -> int:
 
 
 @lru_cache(maxsize=1)
-def _survey(path: Path) -> Survey:
+def _survey(path: Path, stamp: tuple[int, int]) -> Survey:
     return Survey.read(path)
 
 
 def _tokenize(plan: Plan, catalog: Catalog, task: Task) -> None:
-    survey, source = _survey(plan.survey(task.source)), plan.inputs[task.source]
+    path, source = plan.survey(task.source), plan.inputs[task.source]
+    survey = _survey(path, stamp(path))
     if source.kind == "tokens":
         table = token_map(given_tokens(plan.options), catalog.vocabulary)
         for piece in task.pieces:

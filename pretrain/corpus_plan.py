@@ -9,8 +9,8 @@ from typing import Any
 
 from langcell.digest import sha256_of
 from langcell.output_file import replaced_file
-from langcell.shards import MANIFEST
-from pretrain.corpus_catalog import Catalog, given_vocabulary
+from langcell.shards import MANIFEST, Manifest
+from pretrain.corpus_catalog import CATALOG, Catalog, given_vocabulary
 from pretrain.corpus_inputs import CorpusInput
 from pretrain.corpus_options import BuildOptions
 
@@ -113,7 +113,7 @@ def begin_plan(
     Raises
     ------
     FileExistsError
-        If the folder holds a whole corpus.
+        If the folder holds a whole corpus, or files that are no corpus.
     ValueError
         If it holds a build of other inputs or options, or options do not fit the inputs.
     """
@@ -125,6 +125,7 @@ def begin_plan(
         inputs=tuple(inputs),
         digests=tuple(sha256_of(Path(each)) for each in named if each),
     )
+    _check_folder(folder)
     if overwrite:
         _clear(folder)
     if (folder / MANIFEST).exists():
@@ -142,7 +143,6 @@ def begin_plan(
     return plan
 
 
-@cache
 def read_plan(folder: Path) -> Plan:
     """Read the plan of the build in a folder; a process reads it once.
 
@@ -154,6 +154,23 @@ def read_plan(folder: Path) -> Plan:
     path = folder / WORK / "plan.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no unfinished build of a corpus")
+    return _read_plan(folder, stamp(path))
+
+
+def read_catalog(folder: Path) -> Catalog:
+    """Read the catalog of the build in a folder; a process reads it once."""
+    return _read_catalog(folder, stamp(folder / WORK / CATALOG))
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return what tells a file from one that takes its place: its size and last change."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@cache
+def _read_plan(folder: Path, stamp: tuple[int, int]) -> Plan:
+    path = folder / WORK / "plan.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     return Plan(
         folder=folder,
@@ -166,8 +183,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 @cache
-def read_catalog(folder: Path) -> Catalog:
-    """Read the catalog of the build in a folder; a process reads it once."""
+def _read_catalog(folder: Path, stamp: tuple[int, int]) -> Catalog:
     return Catalog.read(folder / WORK)
 
 
@@ -192,6 +208,16 @@ def _check_genes(inputs: Sequence[CorpusInput], options: BuildOptions) -> None:
             " --token-dictionary and --gene-medians, or with --genes"
         )
     given_vocabulary(options)  # reads the files, or says what is wrong with them
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise if a folder holds what is not ours: a build replaces files by their names."""
+    if not folder.exists() or (folder / WORK / "plan.json").is_file():
+        return
+    if (folder / MANIFEST).is_file():
+        Manifest.read(folder)  # which says what is wrong with one that is not ours
+    elif not folder.is_dir() or any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty and holds no corpus; give a new folder")
 
 
 def _refuse_other(there: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

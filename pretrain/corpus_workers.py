@@ -123,4 +123,5 @@ def _dask_client(address: str, n_workers: int) -> Iterator[Any]:
     else:
         client = Client(address)
     with client:
+        client.run(set_threads, 1)  # each of its workers does one job at a time
         yield client

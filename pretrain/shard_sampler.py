@@ -29,9 +29,7 @@ class ShardSampler:
     seed
         With the number of the epoch it determines all.
     without
-        Types that never come.
-    keep_unlabelled
-        True for cells without a type to come too; they count as one more type.
+        Types that never come; cells without a type do not either.
     max_repeats
         A cell comes at most so often in an epoch, however rare its type is.
     block_cells
@@ -46,7 +44,6 @@ class ShardSampler:
         *,
         seed: int,
         without: Set[str] = frozenset(),
-        keep_unlabelled: bool = False,
         max_repeats: int = 8,
         block_cells: int = 64,
     ) -> None:
@@ -57,11 +54,10 @@ class ShardSampler:
         self._first_blocks = np.cumsum([0, *n_blocks])  # (n_shards + 1,)
         term, study, sizes = np.array(corpus.manifest.pairs, dtype=np.int64).reshape(-1, 3).T
         names = corpus.manifest.categories["term"]
-        is_used = np.array([names[each] not in without for each in term], dtype=bool)
-        is_used[term < 0] = keep_unlabelled
+        is_used = np.array([each >= 0 and names[each] not in without for each in term], dtype=bool)
         if not is_used.any():
             raise ValueError(f"{corpus.folder} has no cell of a type that is trained on")
-        weights = pair_weights(term[is_used] + 1, study[is_used] + 1, sizes[is_used], balance)
+        weights = pair_weights(term[is_used], study[is_used], sizes[is_used], balance)
         expected = np.zeros(len(term))
         expected[is_used] = np.minimum(weights * sizes[is_used].sum(), max_repeats)
         self._n_studies = len(corpus.manifest.categories["study"]) + 1

@@ -325,8 +325,23 @@ def test_a_build_goes_on_only_as_it_was_begun(files: list[str], tmp_path: Path) 
     build_corpus(folder, files, OPTIONS)
     with pytest.raises(FileExistsError, match="holds a corpus already"):
         build_corpus(folder, files, OPTIONS)
-    build_corpus(folder, files, BuildOptions(**{**vars(OPTIONS), "seed": 3}), overwrite=True)
-    assert TokenCorpus(folder).manifest.seed == 3
+    other = BuildOptions(**{**vars(OPTIONS), "seed": 3})
+    build_corpus(folder, files, other, overwrite=True)
+    build_corpus(tmp_path / "fresh", files, other)
+    assert contents(folder) == contents(tmp_path / "fresh")
+
+
+def test_files_that_are_no_corpus_are_left_alone(files: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "genes.tsv").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="is not empty and holds no corpus"):
+            build_corpus(folder, files, OPTIONS, overwrite=overwrite)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"manifest\.json is no manifest"):
+        build_corpus(folder, files, OPTIONS, overwrite=True)
+    assert (folder / "genes.tsv").read_text() == "mine"
 
 
 def test_no_cell_kept_says_why(tmp_path: Path, coding_genes: list[str]) -> None:
