@@ -17,8 +17,9 @@ from langcell.threads import available_threads, thread_count
 from pretrain.config import Balance
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
+from pretrain.shard_batches import BatchRule
 from pretrain.shard_sampler import ShardSampler
-from pretrain.shard_stream import BatchRule, ShardStream
+from pretrain.shard_stream import ShardStream
 
 _PLAIN_CELLS = 4000
 

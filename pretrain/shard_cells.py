@@ -11,8 +11,9 @@ from langcell.packed_cells import PackedCells
 from pretrain.config import Augmentation, Recipe
 from pretrain.gather import World
 from pretrain.sampling import MIN_GENES, gene_subsets
+from pretrain.shard_batches import BatchRule
 from pretrain.shard_sampler import ShardSampler
-from pretrain.shard_stream import BatchRule, ShardLoader, ShardStream
+from pretrain.shard_stream import ShardLoader, ShardStream
 from pretrain.shard_types import ShardTypes
 from pretrain.step_cells import StepCells
 

@@ -16,15 +16,9 @@ from langcell.shards import TokenCorpus
 from pretrain.config import Balance
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
+from pretrain.shard_batches import BatchRule, cut_batches
 from pretrain.shard_sampler import ShardSampler
-from pretrain.shard_stream import (
-    BatchRule,
-    Position,
-    ShardBatch,
-    ShardLoader,
-    ShardStream,
-    cut_batches,
-)
+from pretrain.shard_stream import Position, ShardBatch, ShardLoader, ShardStream
 from tests.corpus_files import TERMS, make_study
 
 EVEN = Balance(by_type=False, study_share=1)
