@@ -118,9 +118,10 @@ class FakeMatrix:
         totals = np.asarray(part.sum(axis=1, dtype=np.float64)).ravel()
         return SimpleNamespace(start=start, counts=part, totals=totals)
 
-    def blocks(self, rows):
-        for start in range(0, self.n_cells, rows):
-            yield self.read(start, min(start + rows, self.n_cells))
+    def blocks(self, rows, *, start=0, stop=None):
+        stop = self.n_cells if stop is None else stop
+        for first in range(start, stop, rows):
+            yield self.read(first, min(first + rows, stop))
 
 
 @pytest.fixture(scope="module")
