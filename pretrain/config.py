@@ -49,6 +49,7 @@ class Shards(Section):
     bucket_cells: int = Field(default=2048, ge=0)  # sorted by length before they are cut; 0: none
     max_tokens: int = Field(default=0, ge=0)  # of a batch, padding counted; 0: no limit
     max_repeats: int = Field(default=8, ge=1)  # of a cell in an epoch, however rare its type
+    workers: int = Field(default=0, ge=0)  # processes that gather batches ahead; 0: none
 
 
 class ValidationFile(Section):

@@ -12,7 +12,7 @@ from pretrain.config import Augmentation, Recipe
 from pretrain.gather import World
 from pretrain.sampling import MIN_GENES, gene_subsets
 from pretrain.shard_sampler import ShardSampler
-from pretrain.shard_stream import BatchRule, ShardStream
+from pretrain.shard_stream import BatchRule, ShardLoader, ShardStream
 from pretrain.shard_types import ShardTypes
 from pretrain.step_cells import StepCells
 
@@ -73,7 +73,8 @@ class ShardSource:
         if self._state:
             stream.load_state_dict(self._state)
         self._states[first - 1] = stream.state_dict()
-        for step, batch in zip(itertools.count(first), stream, strict=False):
+        loader = ShardLoader(stream, n_workers=self.recipe.shards.workers)
+        for step, batch in zip(itertools.count(first), loader, strict=False):
             self._states[step] = stream.state_dict()
             while len(self._states) > _STATES_KEPT:
                 self._states.popitem(last=False)
