@@ -21,7 +21,7 @@ demo: .venv/.installed
 	$(BIN)/python -m benchmarks.demo --out demo
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .

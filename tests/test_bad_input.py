@@ -237,6 +237,8 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell that put these tests into the background made them deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     # The temporary file or folder is there once the work on cells has begun.
     deadline = time.monotonic() + 60

@@ -48,9 +48,10 @@ class Matrix:
         counts = self.counts[start:stop]
         return Block(start, counts, np.asarray(counts.sum(1, dtype=np.float64)).ravel())
 
-    def blocks(self, rows: int = 1024):
-        for start in range(0, self.n_cells, rows):
-            yield self.read(start, min(start + rows, self.n_cells))
+    def blocks(self, rows: int = 1024, *, start: int = 0, stop: int | None = None):
+        stop = self.n_cells if stop is None else stop
+        for first in range(start, stop, rows):
+            yield self.read(first, min(first + rows, stop))
 
 
 @pytest.fixture(scope="module")
