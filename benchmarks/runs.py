@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from pretrain.config import Recipe, find_recipe, read_recipe
+from pretrain.config import Recipe
+from pretrain.recipe_file import find_recipe, read_recipe
 
 RECIPE = "mini-fast-member"
 # No study chooses a checkpoint: what is compared are the weights after the last step.

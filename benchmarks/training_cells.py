@@ -15,8 +15,9 @@ from scipy import sparse
 from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from ontology.graph import Ontology
-from pretrain.config import Recipe, find_recipe, read_recipe
+from pretrain.config import Recipe
 from pretrain.corpus import Corpus, read_corpus
+from pretrain.recipe_file import find_recipe, read_recipe
 from pretrain.sampling import CellSampler
 from pretrain.sources import find_sources
 

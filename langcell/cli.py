@@ -12,6 +12,16 @@ from typing import Annotated, NoReturn, TextIO
 
 import typer
 
+from langcell.cli_options import (
+    AllowNormalized,
+    BatchSize,
+    Cells,
+    Device,
+    Layer,
+    Model,
+    Overwrite,
+    Threads,
+)
 from langcell.version import __version__
 
 COMMAND_GROUP = "langcell.commands"
@@ -42,7 +52,7 @@ def _root(
 
 
 def embed(
-    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    h5ad: Cells,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -50,24 +60,16 @@ def embed(
             "Default: <name>.langcell.h5ad in the current folder."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
-    layer: Annotated[
-        str | None, typer.Option(help="Layer of the raw counts, if not found.")
-    ] = None,
-    allow_normalized: Annotated[
-        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
-    ] = None,
+    model: Model = "mini-fast",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    batch_size: BatchSize = None,
     key_added: Annotated[str, typer.Option(help="Name of the result: X_<name> in obsm.")] = (
         "langcell"
     ),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output or a result that is there.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Embed the cells of a file: unit vectors, comparable with each other and with label texts.
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrain.config import Recipe as Recipe
-    from pretrain.config import read_recipe as read_recipe
     from pretrain.corpus_build import build_corpus as build_corpus
     from pretrain.corpus_options import BuildOptions as BuildOptions
     from pretrain.plan import plan as plan
+    from pretrain.recipe_file import read_recipe as read_recipe
     from pretrain.training import train as train
 
 # Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
@@ -17,7 +17,7 @@ _HOMES = {
     "Recipe": "pretrain.config",
     "build_corpus": "pretrain.corpus_build",
     "plan": "pretrain.plan",
-    "read_recipe": "pretrain.config",
+    "read_recipe": "pretrain.recipe_file",
     "train": "pretrain.training",
 }
 __all__ = ["BuildOptions", "Recipe", "build_corpus", "plan", "read_recipe", "train"]

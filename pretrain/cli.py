@@ -40,12 +40,9 @@ def _name_overrides(words: Sequence[str]) -> Iterator[str]:
         before = word
 
 
-Config = Annotated[
-    Path,
-    typer.Option(
-        "--config", "-c", help="Recipe (YAML), or the name of one in the package: mini, tiny."
-    ),
-]
+CONFIG_OPTION = typer.Option(
+    "--config", "-c", help="Recipe (YAML), or the name of one in the package: mini, tiny."
+)
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,12 +64,7 @@ app = typer.Typer(
 @app.callback(help=EXAMPLE)
 def pretrain(
     context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", "-c", help="Recipe (YAML), or the name of one in the package: mini, tiny."
-        ),
-    ] = None,
+    config: Annotated[Path | None, CONFIG_OPTION] = None,
     overrides: Overrides = None,
     dry_run: Annotated[
         bool,
@@ -90,7 +82,7 @@ def pretrain(
         return
     if config is None:
         raise typer.BadParameter("give a recipe, such as mini", param_hint="--config")
-    from pretrain.config import find_recipe, read_recipe
+    from pretrain.recipe_file import find_recipe, read_recipe
 
     if resume not in ("auto", "never"):
         raise typer.BadParameter(f"must be auto or never, got {resume!r}", param_hint="--resume")
@@ -107,7 +99,7 @@ def pretrain(
 
 @app.command()
 def slurm(
-    config: Config,
+    config: Annotated[Path, CONFIG_OPTION],
     overrides: Overrides = None,
     nodes: Annotated[int, typer.Option(help="Nodes of the job.")] = 1,
     gpus: Annotated[int, typer.Option(help="GPUs a node, a process each.")] = 1,
@@ -123,7 +115,7 @@ def slurm(
 
     Example: langcell pretrain slurm --config mini --nodes 4 --gpus 8 output=runs/mini > mini.sbatch
     """
-    from pretrain.config import find_recipe, read_recipe
+    from pretrain.recipe_file import find_recipe, read_recipe
     from pretrain.slurm import SlurmJob, sbatch
 
     compute = [

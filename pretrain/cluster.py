@@ -4,20 +4,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
-from lightning.pytorch.utilities import rank_zero_only
 
 from langcell.bert import BertBlock
 from pretrain.config import Compute
-
-
-def process_number() -> int:
-    """Return the rank that torchrun, SLURM or Lightning gave this process; 0 for one alone."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0)
-
-
-def is_first_process() -> bool:
-    """Tell whether this process writes the outputs of the run."""
-    return process_number() == 0
 
 
 def find_compute(wanted: Compute) -> Compute:

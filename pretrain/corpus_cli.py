@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from langcell.cli_options import AllowNormalized, Layer
+
 app = typer.Typer(
     name="corpus",
     help="Build and check pre-tokenised corpora, which pretraining at scale reads.",
@@ -46,12 +48,8 @@ def build(
     ontology: Annotated[
         str, typer.Option(help="bundled, or an .obo file that labels are looked up in.")
     ] = "bundled",
-    layer: Annotated[
-        str | None, typer.Option(help="Layer of the raw counts, if not found.")
-    ] = None,
-    allow_normalized: Annotated[
-        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
-    ] = False,
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
     keep_unlabelled: Annotated[
         bool, typer.Option("--keep-unlabelled", help="Keep cells without a cell type.")
     ] = False,

@@ -16,9 +16,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from langcell.cell_encoder import CellEncoder
 from langcell.gene_bag import GeneBag
 from langcell.genes import GeneVocabulary
+from langcell.processes import is_first_process, process_number
 from langcell.threads import set_threads, thread_count
 from pretrain.build import Parts, build_parts
-from pretrain.cluster import find_compute, is_first_process, process_number, trainer_arguments
+from pretrain.cluster import find_compute, trainer_arguments
 from pretrain.config import Compute, Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT

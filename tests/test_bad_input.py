@@ -95,7 +95,9 @@ def test_not_an_h5ad(refused, tmp_path):
 def test_hdf5_of_another_kind(refused, tmp_path):
     with h5py.File(tmp_path / "cells.h5ad", "w") as file:
         file["weights"] = np.ones(3)
-    refused("--h5ad", tmp_path / "cells.h5ad")
+    assert "HDF5, but neither AnnData (no 'var') nor one 10x matrix" in refused(
+        "--h5ad", tmp_path / "cells.h5ad"
+    )
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -108,7 +110,9 @@ def test_truncated_h5ad(refused, cells, written, share):
 
 def test_no_gene_ids_that_match(refused, cells, written):
     cells.var_names = [f"feature_{i}" for i in range(cells.n_vars)]
-    refused("--h5ad", written(cells))
+    assert "none of the 400 gene names is known; wanted human Ensembl ids" in refused(
+        "--h5ad", written(cells)
+    )
 
 
 def test_below_the_coverage_floor(refused, cells, written):
@@ -121,17 +125,24 @@ def test_mouse_genes(refused, cells, written):
     assert "mouse" in refused("--h5ad", written(cells)).lower()
 
 
-@pytest.mark.parametrize("value", [-1.0, np.nan])
-def test_negative_or_missing_counts(refused, cells, written, value):
+@pytest.mark.parametrize(
+    ("value", "said"), [(-1.0, "negative values"), (np.nan, "NaN or infinite values")]
+)
+def test_negative_or_missing_counts(refused, cells, written, value, said):
     cells.X[20, np.flatnonzero(cells.X[20].toarray().ravel())[0]] = value
-    refused("--h5ad", written(cells))
+    assert f"no raw counts: X holds {said}" in refused("--h5ad", written(cells))
 
 
 def test_scaled_matrix_with_no_counts(refused, cells, written):
     dense = cells.X.toarray()
     cells.X = ((dense - dense.mean(0)) / (dense.std(0) + 1)).astype(np.float32)
-    refused("--h5ad", written(cells))
-    refused("--h5ad", written(cells), "--allow-normalized")
+    assert (
+        "X holds negative values (scaled); name the layer that holds them with --layer"
+        in refused("--h5ad", written(cells))
+    )
+    assert "X holds negative values (scaled)" in refused(
+        "--h5ad", written(cells), "--allow-normalized"
+    )
 
 
 def test_normalised_values_need_a_word(refused, run, cells, written):
@@ -143,7 +154,9 @@ def test_normalised_values_need_a_word(refused, run, cells, written):
 
 
 def test_zero_cells(refused, cells, written):
-    refused("--h5ad", written(cells[:0].copy()))
+    assert "X has 0 cells and 400 genes; wanted at least one of each" in refused(
+        "--h5ad", written(cells[:0].copy())
+    )
 
 
 def test_labels_that_resolve_to_nothing(refused, cells, written):
@@ -159,14 +172,20 @@ def test_labels_that_resolve_to_nothing(refused, cells, written):
 
 def test_a_checkpoint_of_another_format(refused, cells, written, tiny_model, tmp_path):
     path = written(cells)
-    refused("--h5ad", path, model="nothing-of-that-name")
+    assert "no folder 'nothing-of-that-name'" in refused(
+        "--h5ad", path, model="nothing-of-that-name"
+    )
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text('{"model_type": "bert", "hidden_size": 768}')
-    refused("--h5ad", path, model=other)
+    assert "is not a langcell checkpoint: it has no model.safetensors" in refused(
+        "--h5ad", path, model=other
+    )
     for name in ("model.safetensors", "genes.tsv"):
         (other / name).write_bytes((tiny_model / name).read_bytes())
-    refused("--h5ad", path, model=other)
+    assert "config.json: not a langcell checkpoint of format 1" in refused(
+        "--h5ad", path, model=other
+    )
 
 
 def test_a_checkpoint_with_missing_tensors(refused, cells, written, tiny_model, tmp_path):
@@ -180,7 +199,7 @@ def test_a_checkpoint_with_missing_tensors(refused, cells, written, tiny_model, 
     save_file(tensors, other / "model.safetensors")
     assert "cell_projection.weight" in refused("--h5ad", path, model=other)
     (other / "model.safetensors").write_bytes(b"cut short")
-    refused("--h5ad", path, model=other)
+    assert "model.safetensors is damaged" in refused("--h5ad", path, model=other)
 
 
 def test_an_output_that_cannot_be_written(refused, cells, written, tmp_path):

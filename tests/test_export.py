@@ -263,6 +263,12 @@ def test_cap_validator_accepts_the_file(called, tmp_path):
     options = ExportOptions(author="Ada Byron")
     export(called, tmp_path / "cap.h5ad", form="cap", options=options)
     UploadValidator(str(tmp_path / "cap.h5ad")).validate()
+    # It does look: what it needs and does not find, it names.
+    lacking = anndata.read_h5ad(tmp_path / "cap.h5ad")
+    del lacking.obs["tissue"], lacking.uns["cellannotation_metadata"]
+    lacking.write_h5ad(tmp_path / "lacking.h5ad")
+    with pytest.raises(Exception, match="tissue"):
+        UploadValidator(str(tmp_path / "lacking.h5ad")).validate()
 
 
 def test_cas_document(called, tmp_path):

@@ -9,9 +9,10 @@ from scipy import sparse
 
 from langcell.gene_table import GeneTable
 from langcell.model import LangCell
-from pretrain.config import Augmentation, Balance, LinearTeacherSettings, read_recipe
+from pretrain.config import Augmentation, Balance, LinearTeacherSettings
 from pretrain.corpus import Corpus
 from pretrain.linear_teacher import LinearTeacher, fit_linear_teacher, log_counts
+from pretrain.recipe_file import read_recipe
 from pretrain.sampling import CellSampler, DrawnCells
 from pretrain.sources import SourceFile
 from pretrain.teachers import Teachers

@@ -1,19 +1,16 @@
 """Pretraining end to end on a tiny corpus: the run, its resumption, and what is refused."""
 
-import csv
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from safetensors.numpy import load_file
 from scipy import sparse
 from typer.testing import CliRunner
@@ -21,11 +18,12 @@ from typer.testing import CliRunner
 from langcell.model import LangCell
 from pretrain.cli import app
 from pretrain.collate import StepBatch, StepBuilder
-from pretrain.config import read_recipe
 from pretrain.gather import World
 from pretrain.plan import plan
+from pretrain.recipe_file import read_recipe
 from pretrain.step_cells import StepCells
 from pretrain.training import train
+from tests.pretraining_files import logged_losses, write_recipe
 
 TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
 
@@ -72,52 +70,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) ->
 def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Path of a recipe of six steps."""
     monkeypatch.setenv("LANGCELL_CACHE", str(corpus / "cache"))
-    values: dict[str, Any] = {
-        "corpus_root": str(corpus),
-        "output": str(tmp_path / "run"),
-        "sources": [
+    return write_recipe(
+        tmp_path / "recipe.yaml",
+        corpus_root=str(corpus),
+        output=str(tmp_path / "run"),
+        sources=[
             {"files": ["cells.h5ad", "more.h5ad"]},
             {"files": ["means*"], "kind": "profiles", "scale": "linear"},
         ],
-        "model": {
-            "n_layers": 1,
-            "hidden_size": 32,
-            "n_heads": 2,
-            "intermediate_size": 32,
-            "max_genes": 48,
-            "embedding_dim": 16,
-            "matching_layers": 1,
-            "matching_hidden_size": 16,
-        },
-        "text": {"candidates": "corpus", "max_tokens": 32},
-        "vocabulary": {"min_sources": 1, "n_draws": 500},
-        "augmentation": {"subset_genes": [150, 400], "keep_tokens": 0.5},
-        "optimisation": {"steps": 6, "batch_size": 16, "warmup": 2, "lr": 0.003, "average": 0.5},
-        "validation": {
-            "every": 3,
-            "min_cells": 5,
-            "files": [{"path": "held_out.h5ad", "study": "held out"}],
-        },
-        "checkpoint_every": 100,
-        "log_every": 1,
-        "half": False,
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
-
-
-def logged_losses(output: Path) -> dict[int, str]:
-    """Loss of each step, as written, over all starts of a run."""
-    losses: dict[int, str] = {}
-    for path in sorted((output / "logs" / "csv").glob("*/metrics.csv")):
-        with path.open() as file:
-            losses |= {
-                int(row["step"]): row["train/loss"]
-                for row in csv.DictReader(file)
-                if row["train/loss"]
-            }
-    return losses
+        vocabulary={"min_sources": 1, "n_draws": 500},
+        optimisation={"steps": 6, "batch_size": 16, "warmup": 2, "lr": 0.003, "average": 0.5},
+    )
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.config import Optimisation, Recipe, find_recipe, read_recipe
+from pretrain.config import Optimisation, Recipe
 from pretrain.module import learning_rate_factor
+from pretrain.recipe_file import find_recipe, read_recipe
 from pretrain.sources import find_sources
 
 

@@ -19,19 +19,20 @@ from langcell.packed_cells import PackedCells
 from langcell.shards import TokenCorpus
 from ontology.graph import Ontology
 from pretrain.collate import StepBatch, StepBuilder
-from pretrain.config import Augmentation, Recipe, read_recipe
+from pretrain.config import Augmentation, Recipe
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 from pretrain.expression import gene_variability
 from pretrain.gather import World
 from pretrain.plan import plan
+from pretrain.recipe_file import read_recipe
 from pretrain.shard_cells import ShardSource, vary
 from pretrain.shard_sampler import ShardSampler
 from pretrain.shard_types import shard_type_means, shard_types
 from pretrain.step_cells import StepCells
 from pretrain.training import train
 from tests.corpus_files import TERMS, make_study
-from tests.test_pretrain_cli import logged_losses
+from tests.pretraining_files import logged_losses, write_recipe
 
 
 @pytest.fixture(scope="session")
@@ -49,37 +50,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) ->
 def recipe(shards: TokenCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Path of a recipe of eight steps, more than an epoch."""
     monkeypatch.setenv("LANGCELL_CACHE", str(shards.folder.parent / "cache"))
-    values: dict[str, Any] = {
-        "corpus_root": str(shards.folder.parent),
-        "output": str(tmp_path / "run"),
-        "shards": {"folder": str(shards.folder), "block_cells": 6, "pool_cells": 40},
-        "balance": {"study_share": 0.6},
-        "model": {
-            "n_layers": 1,
-            "hidden_size": 32,
-            "n_heads": 2,
-            "intermediate_size": 32,
-            "max_genes": 48,
-            "embedding_dim": 16,
-            "matching_layers": 1,
-            "matching_hidden_size": 16,
-        },
-        "text": {"candidates": "corpus", "max_tokens": 32},
-        "augmentation": {"subset_genes": [150, 400], "keep_tokens": 0.5},
-        "optimisation": {"steps": 8, "batch_size": 20, "warmup": 2, "lr": 0.003, "average": 0.5},
-        "validation": {
-            "every": 4,
-            "min_cells": 5,
-            "files": [{"path": "held_out.h5ad", "study": "held out"}],
-        },
-        "reference_cells": 50,
-        "checkpoint_every": 100,
-        "log_every": 1,
-        "half": False,
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_recipe(
+        tmp_path / "recipe.yaml",
+        corpus_root=str(shards.folder.parent),
+        output=str(tmp_path / "run"),
+        shards={"folder": str(shards.folder), "block_cells": 6, "pool_cells": 40},
+        balance={"study_share": 0.6},
+        optimisation={"steps": 8, "batch_size": 20, "warmup": 2, "lr": 0.003, "average": 0.5},
+        reference_cells=50,
+    )
 
 
 def open_source(recipe: Recipe, corpus: TokenCorpus) -> ShardSource:

@@ -154,7 +154,7 @@ def _open_results(
         return
     output = target or Path(source)
     if scorer.options.is_distributed:
-        from zeroshot.distributed import is_first_process
+        from langcell.processes import is_first_process
 
         if not is_first_process():  # the folder is the first one's to make and to remove
             yield FolderResults(partial_folder(output), layout, matrix.n_cells)

@@ -7,6 +7,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from langcell.cli_options import (
+    AllowNormalized,
+    BatchSize,
+    Device,
+    Layer,
+    Model,
+    Overwrite,
+    Threads,
+)
+
 EXAMPLE = """Name the cells of a file with Cell Ontology terms, without labels of your own.
 
 Example: langcell zeroshot --h5ad pbmc.h5ad --out named.h5ad
@@ -84,7 +94,7 @@ def zeroshot(
         bool,
         typer.Option("--skip-existing", help="Of several inputs leave those that have an output."),
     ] = False,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
+    model: Model = "mini-fast",
     labels: Annotated[
         str | None,
         typer.Option(
@@ -158,13 +168,9 @@ def zeroshot(
             "Needs an h5ad output."
         ),
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Layer of the raw counts, if not found.")
-    ] = None,
-    allow_normalized: Annotated[
-        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
     devices: Annotated[
         int, typer.Option(help="Devices of that kind on each node, a process each.")
     ] = 1,
@@ -172,16 +178,12 @@ def zeroshot(
         int,
         typer.Option(help="Nodes on which torchrun or SLURM starts this command, for one output."),
     ] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
-    ] = None,
+    threads: Threads = None,
+    batch_size: BatchSize = None,
     key_added: Annotated[str, typer.Option(help="What the names of results begin with.")] = (
         "langcell"
     ),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output or results that are there.")
-    ] = False,
+    overwrite: Overwrite = False,
     inplace: Annotated[
         bool,
         typer.Option(
@@ -251,15 +253,11 @@ def calibrate(
     study_key: Annotated[
         str | None, typer.Option(help="Column of obs that tells studies apart. Default: files.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
-    layer: Annotated[
-        str | None, typer.Option(help="Layer of the raw counts, if not found.")
-    ] = None,
-    allow_normalized: Annotated[
-        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    model: Model = "mini-fast",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Learn from labelled cells what confidence means, for langcell zeroshot --calibration.
 

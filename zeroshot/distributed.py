@@ -10,22 +10,17 @@ import sys
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from langcell.counts import CountMatrix
 from langcell.embed import BLOCK_CELLS
+from langcell.processes import is_first_process
 from langcell.threads import set_threads, thread_count
 from zeroshot.cell_scorer import CellScorer, Progress, annotate_range
 from zeroshot.partial_results import FolderResults
 
 _RANGE_CELLS = 8 * BLOCK_CELLS
 _ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
-
-
-def is_first_process() -> bool:
-    """Tell whether this process writes the output."""
-    return not getattr(rank_zero_only, "rank", 0)  # None where nothing says so
 
 
 def annotate_over_devices(

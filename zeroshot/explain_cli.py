@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from langcell.cli_options import AllowNormalized, Cells, Device, Layer, Model, Overwrite, Threads
+
 EXAMPLE = """Say which genes raise and lower the calls of cells or clusters, and which markers agree.
 
 Example: langcell explain --h5ad pbmc.h5ad --cluster-key leiden --out evidence.csv
@@ -16,7 +18,7 @@ Ontology's definition names, with the share of cells that express them.
 
 
 def explain(
-    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    h5ad: Cells,
     cells: Annotated[
         str | None, typer.Option(help="Cells to explain: a file with a name a line, or 'a; b'.")
     ] = None,
@@ -39,18 +41,12 @@ def explain(
     cells_per_cluster: Annotated[
         int, typer.Option(help="Cells that speak for a cluster, evenly spaced over the file.")
     ] = 100,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
-    layer: Annotated[
-        str | None, typer.Option(help="Layer of the raw counts, if not found.")
-    ] = None,
-    allow_normalized: Annotated[
-        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output that is there.")
-    ] = False,
+    model: Model = "mini-fast",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run the command; its words are in `EXAMPLE`."""
     from langcell.threads import set_threads

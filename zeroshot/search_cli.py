@@ -5,6 +5,17 @@ from typing import Annotated
 
 import typer
 
+from langcell.cli_options import (
+    AllowNormalized,
+    BatchSize,
+    Cells,
+    Device,
+    Layer,
+    Model,
+    Overwrite,
+    Threads,
+)
+
 EXAMPLE = """Find the cells of a file that fit words, and say "none" where none do.
 
 Example: langcell search --h5ad pbmc.h5ad "exhausted CD8 T cells" "NK cell" --out hits.csv
@@ -19,7 +30,7 @@ def search(
         list[str],
         typer.Argument(help="Names, synonyms or CL ids; any other words are free text."),
     ],
-    h5ad: Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")],
+    h5ad: Cells,
     out: Annotated[
         Path | None, typer.Option(help="The listed cells: .csv or .parquet. Default: printed.")
     ] = None,
@@ -31,21 +42,13 @@ def search(
         float | None,
         typer.Option(help="Log-odds that a hit must have. Default: chosen on validation studies."),
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "mini-fast",
-    layer: Annotated[
-        str | None, typer.Option(help="Layer of the raw counts, if not found.")
-    ] = None,
-    allow_normalized: Annotated[
-        bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output that is there.")
-    ] = False,
+    model: Model = "mini-fast",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run the command; its words are in `EXAMPLE`."""
     from langcell.progress import cell_progress
