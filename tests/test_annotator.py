@@ -290,15 +290,27 @@ def test_names_of_the_results():
         "obs/mine_ood",
         "obsm/X_mine",
         "obsm/mine_scores",
+        "obsm/mine_terms",
         "uns/mine",
-        *("obs/mine_smooth_label", "obs/mine_smooth_ontology_term_id"),
-        *("obs/mine_cluster_label", "obs/mine_cluster_ontology_term_id"),
-        *("obs/mine_assigned_label", "obs/mine_assigned_ontology_term_id"),
+        *(
+            "obs/mine_smooth_label",
+            "obs/mine_smooth_ontology_term_id",
+            "obs/mine_smooth_confidence",
+        ),
+        *("obs/mine_smooth_leaf_label", "obs/mine_smooth_leaf_ontology_term_id"),
+        "obs/mine_cluster_label",
+        "obs/mine_cluster_ontology_term_id",
+        "obs/mine_cluster_confidence",
+        *("obs/mine_cluster_leaf_label", "obs/mine_cluster_leaf_ontology_term_id"),
+        "obs/mine_assigned_label",
+        "obs/mine_assigned_ontology_term_id",
+        "obs/mine_assigned_confidence",
         "obs/mine_cluster",
     ]
-    assert slots.decoded_paths(["cluster"]) == [
-        *("obs/mine_cluster_label", "obs/mine_cluster_ontology_term_id", "obs/mine_cluster"),
-        "uns/mine/decoding/cluster",
+    assert slots.decoded_paths(["assigned"]) == [
+        *("obs/mine_assigned_label", "obs/mine_assigned_ontology_term_id"),
+        "obs/mine_assigned_confidence",
+        "uns/mine/decoding/assigned",
     ]
     with pytest.raises(ValueError, match="key_added must be a name without '/'"):
         Slots(key="a/b")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zeroshot.backoff import UNKNOWN, Calls, TermTree
+from zeroshot.backoff import UNKNOWN, Calls, Rungs, TermTree
 from zeroshot.candidates import CandidateSet
 from zeroshot.scores import Scores
 
@@ -79,13 +79,24 @@ class Slots:
         return f"{self.key}_scores"
 
     @property
+    def terms(self) -> str:
+        """Entry of obsm with the probabilities of the terms that a cell could be called."""
+        return f"{self.key}_terms"
+
+    @property
     def cluster(self) -> str:
         """Column of obs with the cluster that decided; only where one was asked to."""
         return f"{self.key}_cluster"
 
-    def decoded_columns(self, decoder: str) -> tuple[str, str]:
-        """Return the columns of obs with the name and the id of a decoder's call."""
-        return f"{self.key}_{decoder}_label", f"{self.key}_{decoder}_ontology_term_id"
+    def decoded_columns(self, decoder: str) -> tuple[str, ...]:
+        """Return the columns of obs that a decoder writes.
+
+        Name, id and confidence of its call; then, where calls back off, name and id of the best
+        single candidate.
+        """
+        call = ("label", "ontology_term_id", "confidence")
+        leaf = () if decoder == "assigned" else ("leaf_label", "leaf_ontology_term_id")
+        return tuple(f"{self.key}_{decoder}_{name}" for name in (*call, *leaf))
 
     def decoding(self, decoder: str) -> str:
         """Return the entry of uns that says what a decoder changed."""
@@ -105,7 +116,7 @@ class Slots:
         call = (self.label, self.term, self.confidence)
         leaf = (self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin)
         obs = (*call, *leaf, self.ood)
-        obsm = (self.features, self.scores)
+        obsm = (self.features, self.scores, self.terms)
         return [*(f"obs/{x}" for x in obs), *(f"obsm/{x}" for x in obsm), f"uns/{self.key}"]
 
     @property
@@ -125,6 +136,8 @@ class AnnotationBlock:
     features: float32, shape (n_cells, embedding_dim), or (n_cells, 0) where no output wants them
     scores: best candidates
     calls: after back-off
+    rungs: how probable the terms are that each could be called, (n_cells, 0) where no output wants
+        them
     ood: how unlike the training cells each is, float32, shape (n_cells,)
     """
 
@@ -132,6 +145,7 @@ class AnnotationBlock:
     features: np.ndarray
     scores: Scores
     calls: Calls
+    rungs: Rungs
     ood: np.ndarray
 
 

@@ -142,12 +142,14 @@ def _open_results(
 ) -> Iterator[PartialResults]:
     """Open where results go until they are written: beside a file that is to be written."""
     is_file, inplace = isinstance(source, str | Path), scorer.options.inplace
-    wants_features = target is None and (not is_file or inplace)
-    wants_features |= target is not None and target.suffix == ".h5ad"
+    wants_arrays = target is None and (not is_file or inplace)
+    wants_arrays |= target is not None and target.suffix == ".h5ad"
     layout = RecordLayout(
         candidate_ids=scorer.candidates.keys,
         n_kept=scorer.n_kept,
-        width=scorer.model.config.embedding_dim if wants_features else 0,
+        width=scorer.model.config.embedding_dim if wants_arrays else 0,
+        n_terms=len(scorer.tree.ids),
+        n_rungs=scorer.tree.n_depths + 1 if wants_arrays else 0,
     )
     if not isinstance(source, str | Path) or (target is None and not inplace):
         yield MemoryResults(layout, matrix.n_cells)
@@ -217,6 +219,7 @@ def _details(
         "candidates": candidates.described,
         "candidate_ids": np.array(candidates.keys, dtype=object),
         "candidate_names": np.array(candidates.names, dtype=object),
+        "term_ids": np.array(scorer.tree.keys, dtype=object),
         "counts_source": matrix.source,
         "counts_transform": matrix.transform,
         "gene_coverage": {
@@ -230,6 +233,8 @@ def _details(
             else {}
         ),
         "scores": "probability among all candidates; the best of each cell are stored",
+        "terms": "probability of a term with all below it, before calibration; the best of each "
+        "depth are stored",
         "calibration": {
             "id": scorer.calibration.identifier,
             "fitted_on": ", ".join(scorer.calibration.fitted_on),

@@ -1,5 +1,6 @@
 """From candidates to terms of the ontology: how probable each is, and the deepest that is sure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from ontology.candidates import NEVER_CALLED, ROOT, groupings
 from ontology.graph import Ontology
 from zeroshot.backoff_kernel import climb
 from zeroshot.calibration import Regime
-from zeroshot.candidates import CandidateSet
+from zeroshot.candidates import CandidateSet, candidate_key
 from zeroshot.scores import rounded
 
 UNKNOWN = "unknown"  # what a cell is called that no term is sure for
@@ -36,6 +37,11 @@ class TermTree:
     is_callable: np.ndarray
     candidate_terms: np.ndarray
     above: sparse.csr_matrix
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One identifier a term: its id, or "text:" and its words."""
+        return tuple(map(candidate_key, self.ids, self.names))
 
     @property
     def n_depths(self) -> int:
@@ -133,6 +139,47 @@ class Ladder:
     leaf_probabilities: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rungs:
+    """A ladder as it is stored: a few terms a cell, each once.
+
+    Attributes
+    ----------
+    terms: rows of the tree, -1 for none, int32, shape (n_cells, n_depths + 1); the last is the term
+        of the best candidate, where that is not its depth's most probable
+    probabilities: of the same terms, float32 of five decimals, 0 for none
+    n_terms: of the tree
+    """
+
+    terms: np.ndarray
+    probabilities: np.ndarray
+    n_terms: int
+
+    @classmethod
+    def of(cls, ladder: Ladder) -> "Rungs":
+        """Put the term of the best candidate beside those of each depth."""
+        leaf = ladder.leaf_terms[:, None]
+        is_new = ~(ladder.terms == leaf).any(axis=1, keepdims=True)
+        return cls(
+            terms=np.hstack([ladder.terms, np.where(is_new, leaf, -1)]).astype(np.int32),
+            probabilities=rounded(
+                np.hstack([ladder.probabilities, is_new * ladder.leaf_probabilities[:, None]])
+            ),
+            n_terms=len(ladder.tree.ids),
+        )
+
+    def to_csr(self) -> sparse.csr_matrix:
+        """Return probabilities, float32, shape (n_cells, n_terms)."""
+        order = np.argsort(self.terms, axis=1)
+        terms = np.take_along_axis(self.terms, order, axis=1)
+        probabilities = np.take_along_axis(self.probabilities, order, axis=1)
+        kept = (terms >= 0) & (probabilities > 0)
+        indptr = np.append(0, np.cumsum(kept.sum(axis=1)))
+        return sparse.csr_matrix(
+            (probabilities[kept], terms[kept], indptr), shape=(len(terms), self.n_terms)
+        )
+
+
 def make_ladder(
     log_probabilities: np.ndarray, tree: TermTree, best: np.ndarray, *, temperature: float
 ) -> Ladder:
@@ -173,6 +220,26 @@ class Calls:
     terms: np.ndarray
     confidence: np.ndarray
     leaf_confidence: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def take(self, rows: np.ndarray) -> "Calls":
+        """Return the calls of some rows, in their order."""
+        return Calls(
+            terms=self.terms[rows],
+            confidence=self.confidence[rows],
+            leaf_confidence=self.leaf_confidence[rows],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Calls"]) -> "Calls":
+        """Return the calls of several parts, one after the other."""
+        return cls(
+            terms=np.concatenate([each.terms for each in parts]),
+            confidence=np.concatenate([each.confidence for each in parts]),
+            leaf_confidence=np.concatenate([each.leaf_confidence for each in parts]),
+        )
 
 
 def back_off(ladder: Ladder, regime: Regime, *, level: float) -> Calls:

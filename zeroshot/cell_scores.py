@@ -139,6 +139,10 @@ class CellScores:
             candidate_names=self.candidate_names,
         )
 
+    def part(self, rows: np.ndarray) -> "CellScores":
+        """Return the scores of some cells, in the order of their rows."""
+        return self.with_probabilities(self.probabilities[rows])
+
     def best_only(self, k: int) -> "CellScores":
         """Return scores that store the k best candidates of each cell."""
         order, ranks = self._ranked

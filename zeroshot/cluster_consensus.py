@@ -42,7 +42,7 @@ class Consensus:
     Attributes
     ----------
     cells: each cell with the scores of its cluster; its own where it is in none
-    clusters: a row a cluster
+    clusters: a row a cluster, with every candidate that one of its cells stores
     codes: cluster of each cell, -1 for none, shape (n_cells,)
     calls: what each cluster is called, in the order of `clusters`
     """
@@ -81,10 +81,10 @@ def cluster_consensus(
         (np.ones(len(inside)), (codes[inside], inside)), shape=(len(names), len(scores))
     )
     pooled = _mean(scores, membership) if pooling == "mean" else _log_mean(scores, membership)
+    table = scores.with_probabilities(pooled)
     width = max(2, int(scores.n_stored.max(initial=0)))  # as many as cells have; 2: a runner-up
-    table = scores.with_probabilities(pooled).best_only(width)
     return Consensus(
-        cells=spread_rows(table, codes, scores),
+        cells=spread_rows(table.best_only(width), codes, scores),
         clusters=table,
         codes=codes,
         calls=_calls(scores, table, names, codes),

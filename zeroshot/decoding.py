@@ -13,15 +13,17 @@ import numpy as np
 import pandas as pd
 
 from langcell.h5ad_output import check_in_place, in_place
+from ontology.graph import Ontology
 from zeroshot.agreement import read_obs_column
 from zeroshot.annotations import Slots
 from zeroshot.assignment import assign_labels
+from zeroshot.backoff import Calls
 from zeroshot.cell_scores import CellScores, read_scores, read_slot
-from zeroshot.cluster_consensus import cluster_consensus, spread_rows
+from zeroshot.cluster_consensus import Consensus, spread_rows
 from zeroshot.clusters import make_clusters
 from zeroshot.decode_options import AUTO, DecodeOptions
 from zeroshot.neighbors import N_NEIGHBORS, neighbor_graph
-from zeroshot.smoothing import smooth_scores
+from zeroshot.second_calls import Beliefs, CallRule, read_terms
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,8 +60,9 @@ def decode(
 
     Parameters
     ----------
-    source: an annotated AnnData, or h5ad file; obs gets <key>_<decoder>_label and
-        <key>_<decoder>_ontology_term_id, with clusters also <key>_cluster; uns[<key>]["decoding"]
+    source: an annotated AnnData, or h5ad file; obs gets <key>_<decoder>_label,
+        <key>_<decoder>_ontology_term_id and <key>_<decoder>_confidence, of calls that back off
+        <key>_<decoder>_leaf_label and its id too, with clusters <key>_cluster; uns[<key>]["decoding"]
         says for each decoder how it was done and what changed
     options: which decoders, and how
     overwrite: replace what an earlier run left there; an AnnData always takes the new calls
@@ -79,12 +82,12 @@ def decode(
         with in_place(Path(source), places) as writer:
             for each in found:
                 for name, values in each.columns.items():
-                    writer.set_obs(name, pd.Categorical(values))
+                    writer.set_obs(name, _column(values))
                 writer.set_uns(slots.decoding(each.decoder), each.report)
         return found
     for each in found:
         for name, values in each.columns.items():
-            source.obs[name] = pd.Categorical(values)
+            source.obs[name] = _column(values)
         source.uns[slots.key].setdefault("decoding", {})[each.decoder] = each.report
     return found
 
@@ -96,33 +99,49 @@ def check_decoding(source: "AnnData | str | Path", options: DecodeOptions) -> No
             raise ValueError(f"column {key!r} of obs is empty: it has a name for no cell")
 
 
+def _column(values: np.ndarray) -> Any:
+    return pd.Categorical(values) if values.dtype == object else values
+
+
 def _decode(
     source: "AnnData | str | Path", options: DecodeOptions, slots: Slots
 ) -> Iterator[Decoded]:
-    raw = smoothed = read_scores(source, key=options.key_added)
+    scores = read_scores(source, key=options.key_added)
+    rule = CallRule.of(scores, read_slot(source, f"uns/{slots.key}"), Ontology.bundled())
+    cells = Beliefs(scores, read_terms(source, rule.tree, key=options.key_added))
+    before = read_obs_column(source, slots.label)
     if options.smooth is not None:
         graph, described = _graph(source, slots)
-        smoothed = smooth_scores(raw, graph, strength=options.smooth)
+        cells = cells.smoothed(graph, strength=options.smooth)
         report: dict[str, Any] = {"lambda": options.smooth, "graph": described}
-        yield _decoded("smooth", raw, smoothed, slots, report)
+        columns = _columns(rule, rule(cells.terms, cells.scores.best), cells.scores)
+        yield _decoded("smooth", cells.scores, columns, before, slots, report)
     clusters = None
     if options.cluster_key is not None:
         clusters = _clusters(source, options, slots)
-        consensus = cluster_consensus(smoothed, clusters, pooling=options.pooling)
-        calls = pd.DataFrame([asdict(call) for call in consensus.calls])
-        report = {"clusters": options.cluster_key, "pooling": options.pooling, "calls": calls}
-        decoded = _decoded("cluster", raw, consensus.cells, slots, report)
-        yield replace(decoded, columns={**decoded.columns, slots.cluster: clusters})
+        consensus, terms = cells.pooled(clusters, options.pooling)
+        calls = rule(terms, consensus.clusters.best)
+        report = {
+            "clusters": options.cluster_key,
+            "pooling": options.pooling,
+            "calls": _cluster_table(consensus, calls, rule),
+        }
+        columns = _columns(rule, _spread(calls, consensus, cells, rule), consensus.cells)
+        found = _decoded("cluster", consensus.cells, columns, before, slots, report)
+        yield replace(found, columns={**found.columns, slots.cluster: clusters})
     if options.assign_within is not None:
         groups = read_obs_column(source, options.assign_within)
-        scores = _assign(smoothed, groups, clusters, options)
+        assigned, confidence = _assign(cells, groups, clusters, options, rule)
         report = {
             "within": options.assign_within,
             "members": "cells" if clusters is None else "clusters",
             "worth": 0.0 if options.worth is None else options.worth,
-            "n_unassigned": int(np.sum(scores.best < 0)),
+            "n_unassigned": int(np.sum(assigned.best < 0)),
         }
-        yield _decoded("assigned", raw, scores, slots, report)
+        columns = (assigned.names, assigned.term_ids, confidence)
+        # Labels that are given once each do not back off: they are compared with single types.
+        before = read_obs_column(source, slots.leaf_label)
+        yield _decoded("assigned", assigned, columns, before, slots, report)
 
 
 def _graph(source: "AnnData | str | Path", slots: Slots) -> tuple[Any, str]:
@@ -152,37 +171,75 @@ def _clusters(source: "AnnData | str | Path", options: DecodeOptions, slots: Slo
 
 
 def _assign(
-    scores: CellScores, groups: np.ndarray, clusters: np.ndarray | None, options: DecodeOptions
-) -> CellScores:
-    """Assign labels to cells, or to the part of each cluster that is in each group."""
+    cells: Beliefs,
+    groups: np.ndarray,
+    clusters: np.ndarray | None,
+    options: DecodeOptions,
+    rule: CallRule,
+) -> tuple[CellScores, np.ndarray]:
+    """Assign labels to cells, or to the part of each cluster that is in each group.
+
+    Returns the scores of the assigned labels, and how sure each is by itself, shape (n_cells,).
+    """
     if clusters is None:
-        return assign_labels(scores, groups, worth=options.worth)
+        assigned = assign_labels(cells.scores, groups, worth=options.worth)
+        return assigned, rule(cells.terms, assigned.best).leaf_confidence
     inside = (groups != "") & (clusters != "")
     pairs = pd.MultiIndex.from_arrays([groups, clusters]).factorize()[0]
-    names = np.where(inside, pairs.astype(str), "")
-    parts = cluster_consensus(scores, names, pooling=options.pooling)
-    cells = np.flatnonzero(parts.codes >= 0)
-    first = cells[np.unique(parts.codes[cells], return_index=True)[1]]  # a cell of each part
+    parts, terms = cells.pooled(np.where(inside, pairs.astype(str), ""), options.pooling)
+    members = np.flatnonzero(parts.codes >= 0)
+    first = members[np.unique(parts.codes[members], return_index=True)[1]]  # a cell of each part
     assigned = assign_labels(parts.clusters, groups[first], worth=options.worth)
-    return spread_rows(assigned, parts.codes, scores.best_only(1))
+    calls = _spread(rule(terms, assigned.best), parts, cells, rule)
+    spread = spread_rows(assigned, parts.codes, cells.scores.best_only(1))
+    return spread, calls.leaf_confidence
+
+
+def _spread(calls: Calls, consensus: Consensus, cells: Beliefs, rule: CallRule) -> Calls:
+    """Give each cell the call of its cluster, or one by its own scores where it is in none."""
+    outside = np.flatnonzero(consensus.codes < 0)
+    rows = consensus.codes.copy()
+    rows[outside] = len(calls) + np.arange(len(outside))
+    own = rule(cells.terms.part(outside), cells.scores.best[outside])
+    return Calls.joined([calls, own]).take(rows)
+
+
+def _cluster_table(consensus: Consensus, calls: Calls, rule: CallRule) -> pd.DataFrame:
+    """Return a row a cluster: its call, best single type and runner-up."""
+    table = pd.DataFrame([asdict(call) for call in consensus.calls])
+    table = table.rename(columns={"label": "leaf_label", "term_id": "leaf_term_id"})
+    labels, term_ids = rule.labels(calls)
+    called = {"label": labels, "term_id": term_ids, "confidence": calls.confidence}
+    for place, (name, values) in enumerate(called.items(), start=2):
+        table.insert(place, name, values)
+    return table
+
+
+def _columns(rule: CallRule, calls: Calls, scores: CellScores) -> tuple[np.ndarray, ...]:
+    """Return what obs gets of calls that back off, in the order of `Slots.decoded_columns`."""
+    return (*rule.labels(calls), calls.confidence, scores.names, scores.term_ids)
 
 
 def _decoded(
-    decoder: str, raw: CellScores, scores: CellScores, slots: Slots, report: dict[str, Any]
+    decoder: str,
+    scores: CellScores,
+    columns: tuple[np.ndarray, ...],
+    before: np.ndarray,
+    slots: Slots,
+    report: dict[str, Any],
 ) -> Decoded:
-    label, term_id = slots.decoded_columns(decoder)
     return Decoded(
         decoder=decoder,
         scores=scores,
-        columns={label: scores.names, term_id: scores.term_ids},
-        report={**report, **changes(raw, scores)},
+        columns=dict(zip(slots.decoded_columns(decoder), columns, strict=True)),
+        report={**report, **changes(before, columns[0])},
     )
 
 
-def changes(raw: CellScores, decoded: CellScores) -> dict[str, Any]:
-    """Count the cells whose call differs, and list the commonest moves."""
-    changed = raw.best != decoded.best
-    moves = pd.DataFrame({"from": raw.names[changed], "to": decoded.names[changed]})
+def changes(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Count the cells whose label differs, and list the commonest moves."""
+    changed = before != after
+    moves = pd.DataFrame({"from": before[changed], "to": after[changed]})
     counted = moves.value_counts().rename("n_cells").reset_index()
     counted = counted.sort_values(["n_cells", "from", "to"], ascending=[False, True, True])
     return {

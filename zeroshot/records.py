@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from zeroshot.annotations import AnnotationBlock
-from zeroshot.backoff import Calls
+from zeroshot.backoff import Calls, Rungs
 from zeroshot.scores import Scores
 
 
@@ -19,11 +19,15 @@ class RecordLayout:
     candidate_ids: what `Scores.candidates` points into
     n_kept: candidates whose scores are kept for each cell
     width: of the features; 0 where no output wants them
+    n_terms: that cells may be called
+    n_rungs: terms whose probabilities are kept for each cell; 0 where no output wants them
     """
 
     candidate_ids: tuple[str, ...]
     n_kept: int
     width: int
+    n_terms: int
+    n_rungs: int
 
     @cached_property
     def dtype(self) -> np.dtype:
@@ -33,6 +37,8 @@ class RecordLayout:
                 ("features", "<f4", (self.width,)),
                 ("candidates", "<i4", (self.n_kept,)),
                 ("log_probabilities", "<f4", (self.n_kept,)),
+                ("rung_terms", "<i4", (self.n_rungs,)),
+                ("rung_probabilities", "<f4", (self.n_rungs,)),
                 ("term", "<i4"),
                 ("confidence", "<f4"),
                 ("leaf_confidence", "<f4"),
@@ -46,6 +52,8 @@ class RecordLayout:
         records["features"] = block.features[:, : self.width]
         records["candidates"] = block.scores.candidates
         records["log_probabilities"] = block.scores.log_probabilities
+        records["rung_terms"] = block.rungs.terms[:, : self.n_rungs]
+        records["rung_probabilities"] = block.rungs.probabilities[:, : self.n_rungs]
         records["term"], records["confidence"] = block.calls.terms, block.calls.confidence
         records["leaf_confidence"], records["ood"] = block.calls.leaf_confidence, block.ood
         return records
@@ -64,6 +72,11 @@ class RecordLayout:
                 terms=records["term"],
                 confidence=records["confidence"],
                 leaf_confidence=records["leaf_confidence"],
+            ),
+            rungs=Rungs(
+                terms=records["rung_terms"],
+                probabilities=records["rung_probabilities"],
+                n_terms=self.n_terms,
             ),
             ood=records["ood"],
         )

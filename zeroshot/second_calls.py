@@ -1,0 +1,164 @@
+"""How sure second calls are, and the deepest terms that are sure: back-off on terms of a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ontology.graph import Ontology
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotations import Slots
+from zeroshot.backoff import UNKNOWN, Calls, Ladder, TermTree, back_off
+from zeroshot.calibration import Regime
+from zeroshot.candidates import FREE_TEXT, CandidateSet
+from zeroshot.cell_scores import CellScores, read_slot
+from zeroshot.cluster_consensus import Consensus, cluster_consensus
+from zeroshot.decode_options import Pooling
+from zeroshot.smoothing import smooth_scores
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_BLOCK_ROWS = 1024  # whose terms are all in memory at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CallRule:
+    """How the cells of an annotated file were called, to call them again by other scores.
+
+    Attributes
+    ----------
+    tree: the terms that may be called
+    regime: how probabilities become confidences
+    level: least confidence of a call
+    """
+
+    tree: TermTree
+    regime: Regime
+    level: float
+
+    @classmethod
+    def of(cls, scores: CellScores, notes: Mapping[str, Any], ontology: Ontology) -> "CallRule":
+        """Take the rule from what annotating wrote to uns.
+
+        Parameters
+        ----------
+        scores: of the file
+        notes: what annotating wrote; without a calibration probabilities stay as they are
+        ontology: release that holds the candidates
+        """
+        described = str(notes.get("candidates", ""))
+        candidates = CandidateSet(
+            ids=tuple("" if key.startswith(FREE_TEXT) else key for key in scores.candidate_ids),
+            names=scores.candidate_names,
+            texts=scores.candidate_names,
+            described=described,
+            is_choice=described == "given",
+        )
+        calibration = notes.get("calibration", {})
+        names = [each.name for each in fields(Regime) if each.name in calibration]
+        level = notes.get("parameters", {}).get("confidence", AnnotateOptions.confidence)
+        return cls(
+            tree=TermTree.of(candidates, ontology),
+            regime=Regime(**{name: float(calibration[name]) for name in names}),
+            level=float(level),
+        )
+
+    def __call__(self, terms: CellScores, best: np.ndarray) -> Calls:
+        """Call rows the deepest term that is sure enough.
+
+        Parameters
+        ----------
+        terms: probabilities of the terms of the tree, its columns, a row a cell or cluster
+        best: candidate of each row that `leaf_confidence` is of, -1 for none
+        """
+        starts = range(0, max(1, len(terms)), _BLOCK_ROWS)
+        return Calls.joined([self._call_block(terms, best, start) for start in starts])
+
+    def labels(self, calls: Calls) -> tuple[np.ndarray, np.ndarray]:
+        """Return name and Cell Ontology id of each call, "unknown" and '' where it is none."""
+        names = np.array([*self.tree.names, UNKNOWN], dtype=object)
+        ids = np.array([*self.tree.ids, ""], dtype=object)
+        return names[calls.terms], ids[calls.terms]
+
+    def _call_block(self, terms: CellScores, best: np.ndarray, start: int) -> Calls:
+        rows = slice(start, start + _BLOCK_ROWS)
+        probabilities = terms.probabilities[rows].toarray().astype(np.float64)
+        leaf_terms = self.tree.candidate_terms[best[rows]]
+        ladder = Ladder(
+            tree=self.tree,
+            leaf_terms=leaf_terms,
+            leaf_probabilities=probabilities[np.arange(len(leaf_terms)), leaf_terms],
+            **self._rungs(probabilities),
+        )
+        calls = back_off(ladder, self.regime, level=self.level)
+        leaf = np.where(best[rows] >= 0, calls.leaf_confidence, np.nan).astype(np.float32)
+        return Calls(terms=calls.terms, confidence=calls.confidence, leaf_confidence=leaf)
+
+    def _rungs(self, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+        """Find the most probable term of each depth that may be called."""
+        tree, cells = self.tree, np.arange(len(probabilities))
+        terms = np.full((len(cells), tree.n_depths), -1, dtype=np.int32)
+        highest = np.zeros(terms.shape)
+        for depth in range(tree.n_depths):
+            columns = np.flatnonzero((tree.depths == depth) & tree.is_callable)
+            if len(columns):
+                best = columns[probabilities[:, columns].argmax(axis=1)]
+                highest[:, depth] = probabilities[cells, best]
+                terms[:, depth] = np.where(highest[:, depth] > 0, best, -1)
+        return {"terms": terms, "probabilities": highest}
+
+
+@dataclass(frozen=True, eq=False)
+class Beliefs:
+    """What is known of each cell.
+
+    Attributes
+    ----------
+    scores: of its candidates
+    terms: probabilities of the terms that it could be called, of the same cells
+    """
+
+    scores: CellScores
+    terms: CellScores
+
+    def smoothed(self, graph: sparse.spmatrix | np.ndarray, *, strength: float) -> "Beliefs":
+        """Smooth both on a graph of the cells (`smooth_scores`)."""
+        return Beliefs(
+            smooth_scores(self.scores, graph, strength=strength),
+            smooth_scores(self.terms, graph, strength=strength),
+        )
+
+    def pooled(self, clusters: np.ndarray, pooling: Pooling) -> tuple[Consensus, CellScores]:
+        """Pool both over clusters (`cluster_consensus`); terms, which sum candidates, by the mean."""
+        terms = cluster_consensus(self.terms, clusters).clusters
+        return cluster_consensus(self.scores, clusters, pooling=pooling), terms
+
+
+def read_terms(source: "AnnData | str | Path", tree: TermTree, *, key: str) -> CellScores:
+    """Read how probable the terms are that cells could be called; columns are those of the tree.
+
+    Raises
+    ------
+    ValueError
+        If the source has none, or has those of another release of the ontology.
+    """
+    slots = Slots(key=key)
+    probabilities = read_slot(source, f"obsm/{slots.terms}")
+    notes = read_slot(source, f"uns/{slots.key}") or {}
+    where = source if isinstance(source, str | Path) else "the AnnData"
+    if probabilities is None:
+        raise ValueError(f"{where} has no obsm[{slots.terms!r}]: name its cells again")
+    if tuple(map(str, notes.get("term_ids", ()))) != tree.keys:
+        raise ValueError(
+            f"{where} was annotated with another release of the Cell Ontology "
+            f"({notes.get('ontology_release', 'not noted')}): name its cells again"
+        )
+    return CellScores(
+        probabilities=sparse.csr_matrix(probabilities),
+        candidate_ids=tree.keys,
+        candidate_names=tree.names,
+    )
