@@ -8,7 +8,7 @@ import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -141,6 +141,9 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+_shown: set[str] = set()
+
+
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -149,14 +152,25 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    # Deprecations of dependencies are for their developers, not for users.
-    if issubclass(category, UserWarning):
+    # Deprecations of dependencies are for their developers, not for users; and once is enough.
+    if issubclass(category, UserWarning) and str(message) not in _shown:
+        _shown.add(str(message))
         _warn(str(message))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Leave as Ctrl-C does, so that temporary files are removed."""
     sys.exit(128 + number)
+
+
+def _fail_usage(error: Any) -> NoReturn:
+    """Say in a line what is wrong with the options; where there are none, say what there are."""
+    context = getattr(error, "ctx", None)
+    if context is not None and error.message == context.get_help():
+        print(error.message, file=sys.stderr)
+        sys.exit(error.exit_code)
+    see = f"; see {context.command_path} --help" if context is not None else ""
+    _fail(error.format_message().strip().rstrip(".") + see, error.exit_code)
 
 
 def _interruption(error: BaseException | None) -> str:
@@ -185,14 +199,14 @@ def main() -> None:
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
-    except (SystemExit, KeyboardInterrupt) as stop:
-        if isinstance(stop, SystemExit) and stop.code != 130:  # what typer makes of Ctrl-C
-            raise
+        sys.exit(app(standalone_mode=False))
+    except (typer.Abort, KeyboardInterrupt) as stop:
         _fail(_interruption(stop) or "stopped by the user; no unfinished output is left", 130)
     except (ValueError, KeyError, OSError, ImportError) as error:
         _fail(str(error.args[0] if isinstance(error, KeyError) else error), 1)
     except Exception as error:  # noqa: BLE001  the border: a user gets a line, never a traceback
+        if hasattr(error, "format_message"):  # typer's own; versions differ in where its class is
+            _fail_usage(error)
         _fail(
             f"unexpected {type(error).__name__}: {error} (run again with LANGCELL_DEBUG=1 for the traceback)",
             1,

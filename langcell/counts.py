@@ -142,6 +142,11 @@ def _best_names(label: str, genes: GeneColumns) -> tuple[str, GeneResolution]:
     return best[1], _of_all_columns(best[2], genes.is_gene)
 
 
+def _refuse_other_species(source: CountSource) -> None:
+    for slot in source.slots.values():
+        _best_names(source.label, slot.read_genes())
+
+
 @lru_cache(maxsize=8)
 def _resolve(names: tuple[str, ...]) -> GeneResolution:
     """Resolve names once where a file is opened again, or the next one has the same."""
@@ -198,8 +203,12 @@ def open_counts(
     with ExitStack() as stack:
         opened = open_source(source, stack)
         with _damage_named(opened.label):
-            choice = choose_matrix(
-                opened, layer=layer, allow_normalized=allow_normalized, scale=scale
-            )
+            try:
+                choice = choose_matrix(
+                    opened, layer=layer, allow_normalized=allow_normalized, scale=scale
+                )
+            except ValueError:
+                _refuse_other_species(opened)  # whose counts would be of no use either
+                raise
             genes = opened.slots[choice.name].read_genes()
         yield CountMatrix(opened, choice, genes)

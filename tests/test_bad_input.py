@@ -123,6 +123,10 @@ def test_below_the_coverage_floor(refused, cells, written):
 def test_mouse_genes(refused, cells, written):
     cells.var_names = [name.capitalize() for name in cells.var_names]
     assert "mouse" in refused("--h5ad", written(cells)).lower()
+    # What is wrong with the values would lead nowhere: the species comes first.
+    cells.X = cells.X.multiply(0.37).tocsr()
+    line = refused("--h5ad", written(cells))
+    assert "mouse" in line.lower() and "--allow-normalized" not in line
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,12 @@ def test_models_lists_what_is_bundled():
 
 def test_wrong_usage_is_status_2():
     done = _langcell("zeroshot", "--rerank", "many")
-    assert done.returncode == 2 and "Usage: " in done.stderr
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("langcell: error: ") and "--rerank" in line
+    assert line.endswith("langcell zeroshot --help")
+    (line,) = _langcell("zeroshoot").stderr.splitlines()
+    assert "No such command 'zeroshoot'" in line
 
 
 def test_what_an_interrupted_command_says_reaches_the_user():

@@ -130,6 +130,13 @@ def test_a_label_for_each_target(adata, model):
     assert labels["1"] == "B cell" and labels["0"] in OWN[1:]
 
 
+def test_words_that_name_no_type_are_read_as_free_text_with_a_warning(adata, model):
+    with pytest.warns(UserWarning, match="'T cel' names no one Cell Ontology term and is read as"):
+        table = explain(adata, cells=[adata.obs_names[0]], label="T cel", model=model)
+    assert set(table["label"]) == {"T cel"}
+    explain(adata, cells=[adata.obs_names[0]], label="text: T cel", model=model)
+
+
 def test_the_table_goes_into_uns_and_into_a_file(adata, model, tmp_path):
     table = explain(adata, cells=["cell3"], model=model, key_added="why")
     assert adata.uns["why"] is table

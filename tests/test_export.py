@@ -142,7 +142,9 @@ def test_cellxgene_adds_one_column(annotated, ontology, tmp_path):
     values = after.obs["cell_type_ontology_term_id"].astype(str)
     called = before.obs["langcell_ontology_term_id"].astype(str).replace("", "unknown")
     assert (values == called).all()
-    assert set(before.obsm) - set(after.obsm) == {"langcell_scores"}, "sparse, so not allowed"
+    assert set(before.obsm) - set(after.obsm) == {"langcell_scores", "langcell_terms"}, (
+        "sparse, so not allowed"
+    )
     assert any("langcell_scores\tleft out" in line for line in lines)
     assert (after.X != before.X).nnz == 0
     assert (after.obsm["X_langcell"] == before.obsm["X_langcell"]).all()
@@ -327,6 +329,16 @@ def test_calls_of_an_anndata_and_by_name(called, ontology):
     assert leaf.term_ids.tolist() == adata.obs["langcell_leaf_ontology_term_id"].tolist()
     with pytest.raises(ValueError, match=r"calls that it has: langcell, langcell_leaf;"):
         read_calls(called, ontology, name="langcell_cluster")
+
+
+def test_unassigned_cells_are_unknown_and_second_calls_have_their_confidence(called, ontology):
+    adata = anndata.read_h5ad(called)
+    adata.obs["langcell_assigned_label"] = ["monocyte"] * 2 + ["unassigned"] * (adata.n_obs - 2)
+    adata.obs["langcell_assigned_ontology_term_id"] = [MONOCYTE] * 2 + [""] * (adata.n_obs - 2)
+    adata.obs["langcell_assigned_confidence"] = [0.7] * 2 + [np.nan] * (adata.n_obs - 2)
+    calls = read_calls(adata, ontology, name="langcell_assigned")
+    assert calls.labels.tolist() == ["monocyte"] * 2 + ["unknown"] * (adata.n_obs - 2)
+    assert calls.confidence[:2].tolist() == [0.7, 0.7] and np.isnan(calls.confidence[2:]).all()
 
 
 def test_an_id_of_an_older_release_is_brought_up_to_date(called, ontology):

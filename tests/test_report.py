@@ -16,6 +16,8 @@ from langcell.model import LangCell
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
+from zeroshot.decode_options import DecodeOptions
+from zeroshot.decoding import decode
 from zeroshot.report import ReportOptions, write_report
 
 TYPES = ("CL:0000236", "CL:0000084", "CL:0000624", "CL:0000623", "CL:0000576")
@@ -314,6 +316,34 @@ def test_the_command_line_writes_reports(make_cells, tiny_bag, tmp_path):
     assert again.returncode == 0 and again.stdout == "wrote\ty.html\n", again.stderr
     assert (tmp_path / "x.html").read_bytes() == (tmp_path / "y.html").read_bytes()
     assert "langcell zeroshot --h5ad cells.h5ad" in (tmp_path / "x.html").read_text()
+
+
+def test_second_calls_and_tissues_have_their_place(make_cells, tiny_bag, tmp_path):
+    model = LangCell.from_pretrained(str(tiny_bag))
+    adata = make_cells(40)
+    adata.obs["batch"] = pd.Categorical(["a", "b"] * 20)
+    options = AnnotateOptions(tissue="lung")
+    annotate(adata, model=model, model_name=str(tiny_bag), options=options)
+    decode(adata, DecodeOptions(smooth=1.0, cluster_key="batch"))
+    adata.write_h5ad(tmp_path / "named.h5ad")
+    for source in (adata, tmp_path / "named.h5ad"):
+        page = _page(source, tmp_path, model=model)
+        assert "second" in page.ids and 'obs["langcell_smooth_label"]' in page.text
+        assert "Scores smoothed over neighbouring cells (lambda 1" in page.text
+        assert "One call for each of 2 clusters (batch)" in page.text
+        assert (
+            "Tissue: lung (UBERON:0002048):" in page.text and "The tissue was given." in page.text
+        )
+        assert "learnt from this very study" not in page.text
+
+
+def test_a_study_that_the_calibration_knows_is_told(make_annotated, tmp_path):
+    adata = make_annotated()
+    adata.uns["langcell"]["calibration"] = {"id": "0123", "fitted_on": "Baron 2016, Kang 2018"}
+    adata.obs["study"] = "Kang et al. 2018"
+    assert "The calibration learnt from this very study" in _page(adata, tmp_path).text
+    adata.obs["study"] = "King 2018"
+    assert "learnt from this very study" not in _page(adata, tmp_path).text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium)")

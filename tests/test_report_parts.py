@@ -16,19 +16,27 @@ from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from zeroshot.agreement import resolve_truth
 from zeroshot.annotated import open_annotated, read_rows
-from zeroshot.report_agreement import compare_labels, find_labels
+from zeroshot.report_agreement import (
+    Contradiction,
+    compare_labels,
+    contradictions,
+    find_labels,
+)
 from zeroshot.report_cells import (
     CalledCells,
     find_cluster_key,
     group_by_call,
     group_by_column,
 )
+from zeroshot.report_facts import tissues
 from zeroshot.report_groups import Group, RunnerUp, summarise_groups, with_runners_up
 from zeroshot.report_tree import CallTree, call_trees
 from zeroshot.report_trust import judge, rate, rate_all
 
 B, T, CD4, NK, LYMPHOCYTE = "CL:0000236", "CL:0000084", "CL:0000624", "CL:0000623", "CL:0000542"
-MODULES = ("zeroshot.drawing", "zeroshot.report", "zeroshot.report_facts")
+MODULES = (
+    *("zeroshot.drawing", "zeroshot.lower_levels", "zeroshot.report", "zeroshot.report_facts"),
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -155,6 +163,11 @@ def test_the_runner_up_is_of_another_lineage_and_kinds_count_for_their_type(onto
             "check",
             "T cell is as likely",
         ),
+        (
+            {"contradiction": Contradiction(share=0.8, label="T cell")},
+            *("check", "80% of its labelled cells contradict it in the file, mostly as T cell"),
+        ),
+        ({"contradiction": Contradiction(share=0.3, label="T cell")}, "trust", None),
     ],
 )
 def test_each_doubt_has_its_reason(changes, rating, reason):
@@ -306,3 +319,37 @@ def test_small_clusters_of_a_common_call_are_no_chance():
     assert not any("may be chance" in reason for each in ratings for reason in each.reasons)
     (alone,) = rate_all(groups[:1], has_confidence=True, level=0.9)
     assert alone.reasons[0] == "only 4 cells: may be chance"
+
+
+def test_labels_speak_against_a_group_where_enough_of_its_cells_have_one(ontology):
+    cells = _cells(ontology, [B, B, B, T, T, T, T, ""], [B] * 8)
+    truth = resolve_truth(
+        np.array(["T cell", "T cell", "lymphocyte", "T cell", *["odd"] * 3, "B cell"]), ontology
+    )
+    grouping = group_by_call(cells.labels)
+    found = dict(zip(grouping.names, contradictions(truth, cells, grouping, ontology), strict=True))
+    assert found["B cell"] == Contradiction(share=pytest.approx(2 / 3), label="T cell")
+    assert found["T cell"] is None, "one of four has a label"
+    assert found["unknown"] == Contradiction(share=0, label=""), "no call, nothing to contradict"
+
+
+def test_calls_that_agree_are_counted_among_those_made(ontology):
+    cells = _cells(ontology, [B, LYMPHOCYTE, NK, ""], [B] * 4)
+    truth = resolve_truth(np.array(["B cell"] * 4), ontology)
+    agreement = compare_labels("x", truth, cells, ontology, was_found=False)
+    assert agreement.share_agreeing == pytest.approx(2 / 3)
+
+
+def test_a_tissue_is_told_with_all_that_it_demotes(ontology):
+    details = {
+        "candidate_names": ["B cell", "T cell", "natural killer cell"],
+        "tissue": {
+            "mode": "weigh",
+            "tissues": {"UBERON:1": {"name": "lung", "demoted": np.array([B, T], object)}},
+            "unknown": {"values": np.array(["here"], object), "n_cells": np.array([7])},
+        },
+    }
+    (said, names), (unknown, values) = tissues(details, ontology)
+    assert said == "lung (UBERON:1): 2 of 3 labels demoted" and names == ["B cell", "T cell"]
+    assert unknown.startswith("7 cells whose tissue is not known") and values == ["here"]
+    assert tissues({}, ontology) == []

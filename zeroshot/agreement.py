@@ -145,6 +145,30 @@ def _as_text(values: Any) -> np.ndarray:
     return series.where(series.notna(), "").astype(str).to_numpy(dtype=object)
 
 
+def named_truth(values: np.ndarray, key: str, ontology: Ontology) -> Truth:
+    """Resolve a column of obs, and refuse one that names no cell type.
+
+    Parameters
+    ----------
+    values: of the column, '' where it is empty, shape (n_cells,)
+    key: its name
+    ontology: a Cell Ontology release
+
+    Raises
+    ------
+    ValueError
+        If none of the values names one cell type.
+    """
+    truth = resolve_truth(values, ontology)
+    if not truth.n_scored:
+        some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "empty values alone"
+        raise ValueError(
+            f"no label in obs[{key!r}] names one cell type of the Cell Ontology (it has {some}); give "
+            "a column of names, synonyms or CL ids"
+        )
+    return truth
+
+
 def resolve_truth(labels: np.ndarray, ontology: Ontology) -> Truth:
     """Resolve each distinct label; nothing is guessed."""
     distinct, place = np.unique(labels.astype(str), return_inverse=True)

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from ontology.candidates import NEVER_CALLED, ROOT, groupings
 from ontology.graph import Ontology
-from zeroshot.backoff_kernel import climb
+from zeroshot.backoff_kernel import N_OTHERS, climb
 from zeroshot.calibration import Regime
 from zeroshot.candidates import CandidateSet, candidate_key
 from zeroshot.scores import rounded
@@ -119,6 +119,33 @@ def term_probabilities(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Rungs:
+    """A few terms of each cell and how probable they are, as they are stored.
+
+    Attributes
+    ----------
+    terms: rows of the tree, none twice in a cell, -1 for none, int32, shape (n_cells, k)
+    probabilities: of the same terms, 0 for none
+    n_terms: of the tree
+    """
+
+    terms: np.ndarray
+    probabilities: np.ndarray
+    n_terms: int
+
+    def to_csr(self) -> sparse.csr_matrix:
+        """Return probabilities, shape (n_cells, n_terms)."""
+        order = np.argsort(self.terms, axis=1)
+        terms = np.take_along_axis(self.terms, order, axis=1)
+        probabilities = np.take_along_axis(self.probabilities, order, axis=1)
+        kept = (terms >= 0) & (probabilities > 0)
+        indptr = np.append(0, np.cumsum(kept.sum(axis=1)))
+        return sparse.csr_matrix(
+            (probabilities[kept], terms[kept], indptr), shape=(len(terms), self.n_terms)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Ladder:
     """The way up the ontology that each cell can back off: its most probable term of each depth.
 
@@ -130,6 +157,7 @@ class Ladder:
     probabilities: of the same terms, float64, 0 for none
     leaf_terms: row of the term of the best candidate, int32, shape (n_cells,)
     leaf_probabilities: of the same, with all that is below it, float64
+    others: further probable terms, which pooling needs; None where they are not known
     """
 
     tree: TermTree
@@ -137,47 +165,27 @@ class Ladder:
     probabilities: np.ndarray
     leaf_terms: np.ndarray
     leaf_probabilities: np.ndarray
+    others: Rungs | None = None
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Rungs:
-    """A ladder as it is stored: a few terms a cell, each once.
-
-    Attributes
-    ----------
-    terms: rows of the tree, -1 for none, int32, shape (n_cells, n_depths + 1); the last is the term
-        of the best candidate, where that is not its depth's most probable
-    probabilities: of the same terms, float32 of five decimals, 0 for none
-    n_terms: of the tree
-    """
-
-    terms: np.ndarray
-    probabilities: np.ndarray
-    n_terms: int
-
-    @classmethod
-    def of(cls, ladder: Ladder) -> "Rungs":
-        """Put the term of the best candidate beside those of each depth."""
-        leaf = ladder.leaf_terms[:, None]
-        is_new = ~(ladder.terms == leaf).any(axis=1, keepdims=True)
-        return cls(
-            terms=np.hstack([ladder.terms, np.where(is_new, leaf, -1)]).astype(np.int32),
+    @property
+    def rungs(self) -> Rungs:
+        """All terms whose probability is known, each once, float32 of five decimals."""
+        terms = [self.terms, *([self.others.terms] if self.others else [])]
+        probabilities = [self.probabilities, *([self.others.probabilities] if self.others else [])]
+        leaf = self.leaf_terms[:, None]
+        is_new = ~(np.hstack(terms) == leaf).any(axis=1, keepdims=True)
+        return Rungs(
+            terms=np.hstack([*terms, np.where(is_new, leaf, -1)]).astype(np.int32),
             probabilities=rounded(
-                np.hstack([ladder.probabilities, is_new * ladder.leaf_probabilities[:, None]])
+                np.hstack([*probabilities, is_new * self.leaf_probabilities[:, None]])
             ),
-            n_terms=len(ladder.tree.ids),
+            n_terms=len(self.tree.ids),
         )
 
-    def to_csr(self) -> sparse.csr_matrix:
-        """Return probabilities, float32, shape (n_cells, n_terms)."""
-        order = np.argsort(self.terms, axis=1)
-        terms = np.take_along_axis(self.terms, order, axis=1)
-        probabilities = np.take_along_axis(self.probabilities, order, axis=1)
-        kept = (terms >= 0) & (probabilities > 0)
-        indptr = np.append(0, np.cumsum(kept.sum(axis=1)))
-        return sparse.csr_matrix(
-            (probabilities[kept], terms[kept], indptr), shape=(len(terms), self.n_terms)
-        )
+
+def n_rungs(tree: TermTree) -> int:
+    """Count the terms that `Ladder.rungs` has room for in each cell."""
+    return tree.n_depths + N_OTHERS + 1
 
 
 def make_ladder(
@@ -193,7 +201,7 @@ def make_ladder(
     temperature: log-probabilities are divided by it
     """
     leaf_terms = tree.candidate_terms[best]
-    terms, probabilities, leaf_probabilities = climb(
+    terms, probabilities, leaf_probabilities, other_terms, others = climb(
         log_probabilities, tree, leaf_terms, temperature=temperature
     )
     return Ladder(
@@ -202,6 +210,7 @@ def make_ladder(
         probabilities=probabilities,
         leaf_terms=leaf_terms,
         leaf_probabilities=leaf_probabilities,
+        others=Rungs(terms=other_terms, probabilities=others, n_terms=len(tree.ids)),
     )
 
 

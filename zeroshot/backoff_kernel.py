@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from zeroshot.backoff import TermTree
 
 _CELLS_PER_TASK = 128
+PROBABLE = 0.1  # what a term has at least that is kept beside the best of its depth
+N_OTHERS = 24  # such terms of a cell, the first of them if there are more
 # Terms above the very same candidates have the same probability but for rounding: then the first
 # of them is taken, in whatever order the candidates were summed.
 _TIE = 1e-12
@@ -28,8 +30,10 @@ def _climb_some(
     best_terms: np.ndarray,
     best: np.ndarray,
     leaf: np.ndarray,
+    other_terms: np.ndarray,
+    others: np.ndarray,
 ) -> None:
-    """Fill `best_terms`, `best` and `leaf`, a row a cell, from what the candidates hold."""
+    """Fill the last six, a row a cell, from what the candidates hold."""
     n_cells, n_candidates = shares.shape
     own = np.empty((n_candidates, LANES), np.float64)
     sums = np.empty((len(depths), LANES), np.float64)
@@ -51,12 +55,21 @@ def _climb_some(
                         best[first + lane, depth] = probability
                         best_terms[first + lane, depth] = term
         for lane in range(n_loaded):
+            n_others = 0
+            for term in range(len(depths)):
+                probability = sums[term, lane] / totals[lane]
+                if probability < PROBABLE or not is_callable[term] or n_others == N_OTHERS:
+                    continue
+                if best_terms[first + lane, depths[term]] != term:
+                    other_terms[first + lane, n_others] = term
+                    others[first + lane, n_others] = min(1.0, probability)
+                    n_others += 1
             leaf[first + lane] = min(1.0, sums[leaf_terms[first + lane], lane] / totals[lane])
 
 
 def climb(
     log_probabilities: np.ndarray, tree: "TermTree", leaf_terms: np.ndarray, *, temperature: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the most probable term that may be called at each depth, and how probable.
 
     Plain threads do the work (`langcell.threads.over_slices`); a cell's result depends on
@@ -77,12 +90,16 @@ def climb(
     -------
     tuple of numpy.ndarray
         Rows of terms, int32, -1 where no term of that depth has any probability, and their
-        probabilities, float64, both (n_cells, n_depths); probabilities of `leaf_terms`, float64.
+        probabilities, float64, both (n_cells, n_depths); probabilities of `leaf_terms`, float64;
+        rows of further terms, int32, -1 for none, that may be called and have a probability of at
+        least `PROBABLE`, and their probabilities, float64, both (n_cells, `N_OTHERS`).
     """
     n_cells = len(log_probabilities)
     best_terms = np.full((n_cells, tree.n_depths), -1, np.int32)
     best = np.zeros((n_cells, tree.n_depths), np.float64)
     leaf = np.empty(n_cells, np.float64)
+    other_terms = np.full((n_cells, N_OTHERS), -1, np.int32)
+    others = np.zeros((n_cells, N_OTHERS), np.float64)
 
     def climb_some(start: int, stop: int) -> None:
         scaled = log_probabilities[start:stop] / np.float32(temperature)
@@ -96,7 +113,9 @@ def climb(
             best_terms[start:stop],
             best[start:stop],
             leaf[start:stop],
+            other_terms[start:stop],
+            others[start:stop],
         )
 
     over_slices(climb_some, n_cells, size=_CELLS_PER_TASK)
-    return best_terms, best, leaf
+    return best_terms, best, leaf, other_terms, others

@@ -11,7 +11,7 @@ from langcell.embedder import Embedder
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotations import AnnotationBlock
-from zeroshot.backoff import Rungs, TermTree, back_off, make_ladder
+from zeroshot.backoff import TermTree, back_off, make_ladder
 from zeroshot.calibration import model_calibration
 from zeroshot.candidates import CandidateSet, candidate_features, candidate_offsets
 from zeroshot.index import LabelIndex
@@ -118,7 +118,7 @@ class CellScorer:
             features=cells.features,
             scores=scores,
             calls=back_off(ladder, self.regime, level=self.options.confidence),
-            rungs=Rungs.of(ladder),
+            rungs=ladder.rungs,
             ood=self._outlier_score(cells.features) if self._outlier_score else ood,
         )
 

@@ -36,7 +36,9 @@ def smooth(
 
     Returns
     -------
-    The copy, or None: obs gets langcell_smooth_label and langcell_smooth_ontology_term_id, and
+    The copy, or None: obs gets langcell_smooth_label, langcell_smooth_ontology_term_id and
+    langcell_smooth_confidence, the deepest term that is as sure as calls have to be, and
+    langcell_smooth_leaf_label and its id, the best single type;
     uns["langcell"]["decoding"]["smooth"] says what changed.
     """
     return _run(adata, DecodeOptions(smooth=strength, key_added=key_added), modality, copy)
@@ -64,8 +66,7 @@ def consensus(
 
     Returns
     -------
-    The copy, or None: obs gets langcell_cluster_label, langcell_cluster_ontology_term_id and
-    langcell_cluster, and uns["langcell"]["decoding"]["cluster"]["calls"] has a row a cluster.
+    The copy, or None: obs gets columns as in `smooth` and langcell_cluster, and uns["langcell"]["decoding"]["cluster"]["calls"] has a row a cluster.
     """
     options = DecodeOptions(
         cluster_key=cluster_key, pooling=pooling, smooth=smooth, key_added=key_added
@@ -97,7 +98,9 @@ def assign(
 
     Returns
     -------
-    The copy, or None: obs gets langcell_assigned_label and langcell_assigned_ontology_term_id.
+    The copy, or None: obs gets langcell_assigned_label, langcell_assigned_ontology_term_id and
+    langcell_assigned_confidence, which is that of the label by the scores alone; such labels do
+    not back off.
     """
     options = DecodeOptions(
         assign_within=within,

@@ -29,12 +29,14 @@ def decoding_table(decoded: Sequence[Decoded]) -> Table:
 
 def _add_clusters(table: Table, decoded: Decoded) -> None:
     calls = decoded.report["calls"].sort_values("n_cells", ascending=False, kind="stable")
-    table.add_row("clusters", "   cells  agree   call, and runner-up")
+    table.add_row(
+        "clusters", "   cells  agree   call (confidence); best single type, and runner-up"
+    )
     for call in calls.head(_CLUSTERS_SHOWN).itertuples(index=False):
         table.add_row(
             f"  {call.cluster}",
-            f"{call.n_cells:>8,}  {call.agreement:>6.1%}  {call.label} ({call.probability:.2f}), "
-            f"{call.runner_up} ({call.runner_up_probability:.2f})",
+            f"{call.n_cells:>8,}  {call.agreement:>6.1%}  {call.label} ({call.confidence:.2f}); "
+            f"{call.leaf_label}, {call.runner_up}",
         )
     if rest := len(calls) - _CLUSTERS_SHOWN:
         if rest > 0:

@@ -1,5 +1,6 @@
 """What a model calls a target, and what it would call it next."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.attribution import token_features
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.candidates import (
+    FREE_TEXT,
     CandidateSet,
     all_candidates,
     candidate_features,
@@ -105,4 +107,10 @@ class Opinions:
 
     def _asked(self, words: str) -> tuple[Query, np.ndarray]:
         (query,) = read_queries([words], self._ontology)
+        if not query.term_id and not words.lower().startswith(FREE_TEXT):
+            warnings.warn(
+                f"{words!r} names no one Cell Ontology term and is read as free text; see langcell "
+                "ontology resolve",
+                stacklevel=2,
+            )
         return query, query_features([query], self._model)[0]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from langcell.output_file import replaced_file
 from ontology.graph import Ontology
 from zeroshot.agreement import confusion as count_confusion
-from zeroshot.agreement import is_true_call, read_obs_column, resolve_truth
+from zeroshot.agreement import is_true_call, named_truth, read_obs_column, resolve_truth
 from zeroshot.annotated import open_annotated
 from zeroshot.annotations import Slots
 from zeroshot.drawing import (
@@ -124,7 +124,7 @@ def confusion(
     cells = _cells(adata, key_added)
     ontology = Ontology.bundled()
     table = count_confusion(
-        resolve_truth(read_obs_column(adata, truth), ontology), cells.labels, ontology
+        named_truth(read_obs_column(adata, truth), truth, ontology), cells.labels, ontology
     )
     rest = table.iloc[:, max_calls:].sum(axis=1)
     table = table.iloc[:, :max_calls]

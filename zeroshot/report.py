@@ -17,7 +17,12 @@ from zeroshot.annotations import Slots
 from zeroshot.group_evidence import GroupEvidence, explain_groups
 from zeroshot.modalities import modality_of
 from zeroshot.reliability import Reliability
-from zeroshot.report_agreement import LabelAgreement, compare_labels, find_labels
+from zeroshot.report_agreement import (
+    LabelAgreement,
+    compare_labels,
+    contradictions,
+    find_labels,
+)
 from zeroshot.report_cells import (
     CalledCells,
     Grouping,
@@ -25,7 +30,7 @@ from zeroshot.report_cells import (
     read_cells,
     text_column,
 )
-from zeroshot.report_facts import command, facts, provenance
+from zeroshot.report_facts import command, facts, names_study, provenance, tissues
 from zeroshot.report_figures import (
     Picture,
     histogram,
@@ -41,10 +46,12 @@ from zeroshot.report_groups import (
     n_called_types,
     summarise_groups,
     with_consensus,
+    with_contradictions,
     with_evidence,
     with_runners_up,
 )
 from zeroshot.report_notes import Note, notes
+from zeroshot.report_second import SecondCalls, second_calls
 from zeroshot.report_tree import CallTree, call_trees
 from zeroshot.report_trust import Trust, Verdict, judge, rate_all
 
@@ -74,6 +81,7 @@ class Report:
     """All that the template shows."""
 
     title: str
+    key: str
     n_cells: int
     n_types: int
     cells: CalledCells
@@ -86,6 +94,9 @@ class Report:
     rows: list[tuple[Group, Trust]]
     evidence_missing: str
     agreement: LabelAgreement | None
+    was_calibrated_on: bool
+    tissues: list[tuple[str, list[str]]]
+    second: tuple[SecondCalls, ...]
     trees: tuple[CallTree, ...]
     reliability: list[Picture]
     certainties: list[Picture]
@@ -152,7 +163,10 @@ def make_report(
         means = mean_scores(opened, slots.scores, grouping)
         groups = _read_groups(opened, cells, grouping, means, slots)
         drawn = map_cells(opened, slots, seed=options.seed)
+        label, studies = opened.label, _studies(opened)
     explain = partial(explain_groups, source, ontology=ontology, model=model, progress=progress)
+    if found is not None:
+        groups = with_contradictions(groups, contradictions(found[1], cells, grouping, ontology))
     groups, evidence_missing = _add_evidence(groups, grouping, means, cells, explain)
     unusual = _unusual(cells)
     agreement = (
@@ -160,9 +174,11 @@ def make_report(
     )
     ratings = rate_all(groups, has_confidence=cells.has_confidence, level=cells.level)
     path = Path(source) if isinstance(source, str | Path) else None
+    was_calibrated_on = names_study(cells.calibration.get("fitted_on", ""), [label, *studies])
     name = path.name if path else "the AnnData"
     return Report(
         title=name,
+        key=slots.key,
         n_cells=len(cells),
         n_types=n_called_types(cells),
         cells=cells,
@@ -175,6 +191,9 @@ def make_report(
         rows=list(zip(groups, ratings, strict=True)),
         evidence_missing=evidence_missing,
         agreement=agreement,
+        was_calibrated_on=was_calibrated_on,
+        tissues=tissues(cells.details, ontology),
+        second=second_calls(cells.details),
         trees=call_trees(_n_cells_by_term(cells), ontology),
         reliability=_reliability(cells),
         certainties=_certainties(cells),
@@ -232,9 +251,10 @@ def _read_groups(
     """Summarise groups, with what they were called as a whole and their runners-up."""
     ontology = Ontology.bundled()
     groups = summarise_groups(cells, grouping, _unusual(cells), ontology)
-    consensus = slots.decoded_columns("cluster")[0]
-    if grouping.key == slots.cluster and consensus in source.columns:
-        groups = with_consensus(groups, grouping, text_column(source, consensus))
+    consensus, _, confidence, *_ = slots.decoded_columns("cluster")
+    if grouping.key == slots.cluster and {consensus, confidence} <= set(source.columns):
+        sure = source.column(confidence).to_numpy(dtype=np.float64)
+        groups = with_consensus(groups, grouping, text_column(source, consensus), sure)
     return groups if means is None else with_runners_up(groups, means, cells, ontology)
 
 
@@ -254,6 +274,11 @@ def _add_evidence(
         return with_evidence(groups, explain(calls, members, cells.details)), ""
     except (ValueError, OSError) as error:
         return groups, str(error)
+
+
+def _studies(source: AnnotatedSource) -> list[str]:
+    """Return the studies that a file says its cells are from."""
+    return sorted(set(text_column(source, "study"))) if "study" in source.columns else []
 
 
 def _top(report: Report) -> float:

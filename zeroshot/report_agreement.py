@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ontology.graph import Ontology
-from zeroshot.agreement import Truth, confusion, is_true_call, resolve_truth
+from zeroshot.agreement import Truth, confusion, is_true_call, named_truth, resolve_truth
 from zeroshot.annotated import AnnotatedSource
-from zeroshot.report_cells import CalledCells, text_column
+from zeroshot.report_cells import UNKNOWN, CalledCells, Grouping, most_common, text_column
 
 # Names that cell types go by, the likeliest to hold them first; letters and digits alone are
 # compared. Columns of ontology ids (`..._ontology_term_id`) come before the others.
@@ -17,7 +17,7 @@ _LABEL_COLUMNS = (
     *("celltypeontologytermid", "celltype", "celltypes", "celltypename", "celllabel"),
     *("cellontologyclass", "cellontologyid", "annotation", "annotations", "bulklabels", "labels"),
 )
-_LEAST_RESOLVED = 0.5  # of the cells, for a column that nobody named
+_LEAST_RESOLVED = 0.5  # of the cells, for a column that nobody named, or of a group, to judge it
 _MOST_COLUMNS = 14
 _MOST_ROWS = 40
 
@@ -42,6 +42,20 @@ class HeatMap:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contradiction:
+    """Cells of a group whose label says something else than their call.
+
+    Attributes
+    ----------
+    share: of the labelled cells of the group
+    label: name of the commonest such label
+    """
+
+    share: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelAgreement:
     """Calls beside labels.
 
@@ -61,6 +75,12 @@ class LabelAgreement:
     unresolved: dict[str, int]
     shares: tuple[tuple[str, str, float], ...]
     heat_map: HeatMap
+
+    @property
+    def share_agreeing(self) -> float:
+        """Share of the calls made that agree: the label itself, a kind of it or what it is."""
+        made = 1 - self.shares[4][2]
+        return sum(share for _, _, share in self.shares[:3]) / made if made else 0.0
 
     @property
     def share_different(self) -> float:
@@ -83,13 +103,7 @@ def find_labels(
             raise ValueError(
                 f"{source.label} has no column {wanted!r} in obs; it has {', '.join(source.columns)}"
             )
-        truth = resolve_truth(text_column(source, wanted), ontology)
-        if not truth.n_scored:
-            some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "empty values alone"
-            raise ValueError(
-                f"no label in obs[{wanted!r}] names one cell type of the Cell Ontology (it has {some})"
-            )
-        return wanted, truth
+        return wanted, named_truth(text_column(source, wanted), wanted, ontology)
     for name in _usual_columns(source.columns, key):
         truth = resolve_truth(text_column(source, name), ontology)
         if truth.n_scored >= _LEAST_RESOLVED * source.n_cells:
@@ -134,6 +148,27 @@ def compare_labels(
         shares=tuple((words, kind, float(np.mean(which))) for words, kind, which in shares),
         heat_map=_heat_map(confusion(truth, cells.labels, ontology), cells, ontology),
     )
+
+
+def contradictions(
+    truth: Truth, cells: CalledCells, grouping: Grouping, ontology: Ontology
+) -> list[Contradiction | None]:
+    """Say for each group what its labels have against the calls; None where few cells have one."""
+    labelled = truth.term_ids != ""
+    agrees = is_true_call(truth.term_ids, cells.term_ids, ontology)
+    agrees |= is_true_call(cells.term_ids, truth.term_ids, ontology)
+    against = labelled & ~agrees & (cells.labels != UNKNOWN)
+    found: list[Contradiction | None] = []
+    for group in range(len(grouping.names)):
+        inside = grouping.members == group
+        n_labelled, n_against = int((inside & labelled).sum()), int((inside & against).sum())
+        if n_labelled < _LEAST_RESOLVED * inside.sum():
+            found.append(None)
+            continue
+        label = most_common(truth.term_ids[inside & against])[0][0] if n_against else ""
+        name = ontology.terms[label].name if label else ""
+        found.append(Contradiction(share=n_against / n_labelled, label=name))
+    return found
 
 
 def _heat_map(table: pd.DataFrame, cells: CalledCells, ontology: Ontology) -> HeatMap:

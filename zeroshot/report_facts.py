@@ -2,13 +2,14 @@
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from langcell.version import __version__
+from ontology.graph import Ontology
 
 _READ_BYTES = 1 << 20
 _CANDIDATES_SHOWN = 40
@@ -51,6 +52,40 @@ def facts(details: Mapping[str, Any], *, n_cells: int, label: str) -> list[tuple
         ),
     ]
     return rows
+
+
+def names_study(fitted_on: str, known_as: Sequence[str]) -> bool:
+    """Tell whether a data set goes by the name of a study that a calibration learnt from.
+
+    >>> names_study("Baron 2016, Kang 2018", ["kang2018_pbmc.h5ad"])
+    True
+
+    Parameters
+    ----------
+    fitted_on: names of studies, separated by commas
+    known_as: names of the data set and its studies
+    """
+    squashed = "".join(filter(str.isalnum, " ".join(known_as).lower()))
+    studies = [each.lower().split() for each in fitted_on.split(",") if each.strip()]
+    return any(all(word in squashed for word in words) for words in studies)
+
+
+def tissues(details: Mapping[str, Any], ontology: Ontology) -> list[tuple[str, list[str]]]:
+    """Return what each tissue that was given did to the labels, and the names of those it hit."""
+    given = details.get("tissue", {})
+    word = "excluded" if given.get("mode") == "restrict" else "demoted"
+    n_labels = len(details.get("candidate_names", ()))
+    found = []
+    for tissue_id, noted in given.get("tissues", {}).items():
+        keys = [str(key) for key in noted.get(word, ())]
+        names = [ontology.terms[key].name if key in ontology.index else key for key in keys]
+        said = f"{noted['name']} ({tissue_id}): {len(keys):,} of {n_labels:,} labels {word}"
+        found.append((said, names))
+    unknown = given.get("unknown", {})
+    if len(unknown):
+        cells, values = sum(map(int, unknown["n_cells"])), list(map(str, unknown["values"]))
+        found.append((f"{cells:,} cells whose tissue is not known, called without one", values))
+    return found
 
 
 def provenance(details: Mapping[str, Any], *, source: Path | None) -> list[tuple[str, str]]:

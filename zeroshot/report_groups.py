@@ -10,6 +10,7 @@ from ontology.graph import Ontology
 from zeroshot.annotated import AnnotatedSource
 from zeroshot.candidates import candidate_key
 from zeroshot.group_evidence import GroupCall, GroupEvidence, candidate_keys, candidates_below
+from zeroshot.report_agreement import Contradiction
 from zeroshot.report_cells import (
     ABSTAINED,
     FEW_CELLS,
@@ -57,8 +58,10 @@ class Group:
     share_below: share of all cells of the data that were called a kind of the call
     leaf_types: the most frequent best single types, with their cells
     consensus: what the cluster was called as a whole, '' where that was not asked for
+    consensus_confidence: of that call
     runner_up: None where there are no scores, or all types that were scored are of one lineage
     evidence: genes behind the call; None where they were not looked for
+    contradiction: what labels of the file have against the call; None without labels
     """
 
     name: str
@@ -77,8 +80,10 @@ class Group:
     share_below: float
     leaf_types: tuple[tuple[str, int], ...]
     consensus: str = ""
+    consensus_confidence: float = float("nan")
     runner_up: RunnerUp | None = None
     evidence: GroupEvidence | None = None
+    contradiction: Contradiction | None = None
 
 
 def summarise_groups(
@@ -224,12 +229,22 @@ def _rival(group: Group, scores: np.ndarray, ids: Sequence[str], ontology: Ontol
     return None
 
 
-def with_consensus(groups: Sequence[Group], grouping: Grouping, called: np.ndarray) -> list[Group]:
-    """Add what each cluster was called as a whole; `called` holds it for each cell."""
+def with_consensus(
+    groups: Sequence[Group], grouping: Grouping, called: np.ndarray, confidence: np.ndarray
+) -> list[Group]:
+    """Add what each cluster was called as a whole; both arrays hold it for each cell."""
     first = np.unique(grouping.members, return_index=True)[1]
     return [
-        replace(group, consensus=str(called[row])) for group, row in zip(groups, first, strict=True)
+        replace(group, consensus=str(called[row]), consensus_confidence=float(confidence[row]))
+        for group, row in zip(groups, first, strict=True)
     ]
+
+
+def with_contradictions(
+    groups: Sequence[Group], found: Sequence[Contradiction | None]
+) -> list[Group]:
+    """Add what the labels of the file have against each group's call."""
+    return [replace(group, contradiction=each) for group, each in zip(groups, found, strict=True)]
 
 
 def with_evidence(groups: Sequence[Group], evidence: Mapping[str, GroupEvidence]) -> list[Group]:

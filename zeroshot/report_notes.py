@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from langcell.tokenizer import GENES_WARNING, SHARE_WARNING
+from zeroshot.lower_levels import finer_words
 from zeroshot.report_agreement import LabelAgreement
 from zeroshot.report_cells import ABSTAINED, FEW_CELLS, CalledCells
 from zeroshot.report_groups import Group
@@ -72,6 +73,23 @@ def _of_input(cells: CalledCells) -> list[Note]:
                 "better: give them with --layer if you have them.",
             )
         )
+    if "tissue" in cells.details:
+        found.append(
+            Note(
+                title="The tissue was given",
+                text="Types that studies did not find there lose weight, or were left out: what they "
+                "are stands below. A cell from elsewhere, in a metastasis or as contamination, can be "
+                "missed. Confidence was calibrated without tissues, so it is rougher here.",
+            )
+        )
+    if cells.details.get("parameters", {}).get("rerank", 0):
+        found.append(
+            Note(
+                title="Calls were reranked",
+                text="The matching head reordered the best types of each cell. Confidence was "
+                "calibrated without it, so it is rougher here.",
+            )
+        )
     if cells.details.get("candidates") == "given":
         found.append(
             Note(
@@ -123,12 +141,13 @@ def _of_calls(
         if trust.rating == "vague"
     ) / len(cells)
     if share_vague > _MANY_VAGUE:
+        finer = finer_words(cells.leaf_confidence, cells.level)
         found.append(
             Note(
                 title="Many calls are too broad",
                 text=f"{share_vague:.0%} of the cells are called a type so broad that it holds "
                 "several of the others. A list of the types that you expect (--labels), or a lower "
-                "--confidence, gives finer calls.",
+                f"--confidence, gives finer calls{': ' if finer else ''}{finer}.",
             )
         )
     share_unusual = float(np.mean(unusual))

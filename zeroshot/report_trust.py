@@ -21,6 +21,8 @@ _SPLIT_BELOW = 0.7  # share of a cluster's cells that are of the lineage of its 
 _CLOSE_LEAD = 0.05
 _MOST_OF_DATA = 0.5  # share of the cells: what is called kinds of it throughout tells little
 
+_MOST_OF_LABELS = 0.5
+
 Rating = Literal["trust", "broad", "vague", "check", "none", "unrated"]
 BADGES: dict[Rating, str] = {
     "trust": "use",
@@ -104,6 +106,11 @@ def rate(group: Group, *, n_called: int, has_confidence: bool, level: float) -> 
         )
     if group.runner_up is not None and group.runner_up.lead < _CLOSE_LEAD:
         doubts.append(f"{group.runner_up.name} is as likely")
+    if group.contradiction is not None and group.contradiction.share > _MOST_OF_LABELS:
+        doubts.append(
+            f"{_percent(group.contradiction.share)} of its labelled cells contradict it in the file, "
+            f"mostly as {group.contradiction.label}"
+        )
     if not has_confidence:
         return Trust(rating="check" if doubts else "unrated", reasons=tuple(doubts))
     if group.quartiles[1] < level:

@@ -1,5 +1,6 @@
 """One run of `langcell zeroshot`: annotate a file, say how it went, score it where asked."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from zeroshot.annotations import Annotations, Slots
 from zeroshot.annotator import annotate
 from zeroshot.candidates import read_labels
 from zeroshot.decode_options import AUTO, DecodeOptions
+from zeroshot.lower_levels import finer_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,18 +155,11 @@ def _write_report(run: AnnotationRun, target: Path) -> None:
 def _read_truth(run: AnnotationRun) -> "Truth | None":
     if run.truth is None:
         return None
-    from zeroshot.agreement import read_obs_column, resolve_truth
+    from zeroshot.agreement import named_truth, read_obs_column
 
     if not run.source.exists():
         raise FileNotFoundError(f"{run.source}: no such file or folder")
-    truth = resolve_truth(read_obs_column(run.source, run.truth), Ontology.bundled())
-    if not truth.n_scored:
-        some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "empty values alone"
-        raise ValueError(
-            f"no label in obs[{run.truth!r}] names one cell type of the Cell Ontology (it has {some}); "
-            "give a column of names, synonyms or CL ids"
-        )
-    return truth
+    return named_truth(read_obs_column(run.source, run.truth), run.truth, Ontology.bundled())
 
 
 def summary_table(annotations: Annotations) -> Table:
@@ -199,6 +194,9 @@ def summary_table(annotations: Annotations) -> Table:
         "unknown",
         f"{n_cells - called.sum():,} cells ({1 - called.mean():.1%}) where no term is that sure",
     )
+    level = details["parameters"]["confidence"]
+    if finer := finer_words(annotations.calls.leaf_confidence, level):
+        table.add_row("finer calls", finer)
     tissue = annotations.candidates.tissue
     for line in tissue.summary(annotations.candidates.names) if tissue else ():
         table.add_row("tissue", line)
@@ -218,9 +216,15 @@ def _confidence_words(annotations: Annotations) -> str:
     calibration = annotations.details["calibration"]
     if calibration["id"] == "uncalibrated":
         return f"uncalibrated: probability among the labels; a call has at least {level:g} of it"
+    parameters = annotations.details["parameters"]
+    beside = [
+        *(["--tissue"] if annotations.candidates.tissue else []),
+        *(["--rerank"] if parameters["rerank"] else []),
+    ]
+    rough = f"; calibrated without {' and '.join(beside)}, so take it as rough" if beside else ""
     return (
         f"calibrated ({calibration['id']}): the share of such calls that are right or an ancestor "
-        f"of the truth; each call has at least {level:g}"
+        f"of the truth; each call has at least {level:g}{rough}"
     )
 
 
@@ -231,7 +235,7 @@ def agreement_text(truth: "Truth", annotations: Annotations, ontology: Ontology)
     agreement = compare(truth, annotations.term_ids, ontology)
     called = compare_calls(truth, annotations.label_ids, ontology)
     lines = [
-        f"{name}\t{value:.4f}" if isinstance(value, float) else f"{name}\t{value}"
+        f"{name}\t{_number(value)}"
         for part in (agreement, called)
         for name, value in asdict(part).items()
     ]
@@ -239,6 +243,12 @@ def agreement_text(truth: "Truth", annotations: Annotations, ontology: Ontology)
         lines.append(f"not scored\t{n_cells} cells labelled {label!r}: no one cell type")
     table = confusion(truth, annotations.names, ontology)
     return "\n".join([*lines, "", "cells\tshare\tlabel\tcalled", *_confusion_lines(table), ""])
+
+
+def _number(value: float | int) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "none: no type has cells enough"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _confusion_lines(table: "pd.DataFrame") -> Iterator[str]:

@@ -87,19 +87,21 @@ class CallRule:
     def _call_block(self, terms: CellScores, best: np.ndarray, start: int) -> Calls:
         rows = slice(start, start + _BLOCK_ROWS)
         probabilities = terms.probabilities[rows].toarray().astype(np.float64)
+        most_probable, highest = self._climb(probabilities)
         leaf_terms = self.tree.candidate_terms[best[rows]]
         ladder = Ladder(
             tree=self.tree,
+            terms=most_probable,
+            probabilities=highest,
             leaf_terms=leaf_terms,
             leaf_probabilities=probabilities[np.arange(len(leaf_terms)), leaf_terms],
-            **self._rungs(probabilities),
         )
         calls = back_off(ladder, self.regime, level=self.level)
         leaf = np.where(best[rows] >= 0, calls.leaf_confidence, np.nan).astype(np.float32)
         return Calls(terms=calls.terms, confidence=calls.confidence, leaf_confidence=leaf)
 
-    def _rungs(self, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-        """Find the most probable term of each depth that may be called."""
+    def _climb(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find the most probable term of each depth that may be called, and how probable it is."""
         tree, cells = self.tree, np.arange(len(probabilities))
         terms = np.full((len(cells), tree.n_depths), -1, dtype=np.int32)
         highest = np.zeros(terms.shape)
@@ -109,7 +111,7 @@ class CallRule:
                 best = columns[probabilities[:, columns].argmax(axis=1)]
                 highest[:, depth] = probabilities[cells, best]
                 terms[:, depth] = np.where(highest[:, depth] > 0, best, -1)
-        return {"terms": terms, "probabilities": highest}
+        return terms, highest
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ontology.candidates import groupings
 from ontology.graph import Ontology
 from ontology.tissue_prior import TissuePrior, rules_out
 from ontology.tissues import TissueMap
@@ -152,7 +153,7 @@ def weigh_by_tissue(
         names=tuple(prior.places.name(each) if each else "" for each in tissues),
         keys=tuple(keys),
         log_prior=np.stack([added_log_prior(each, mode=mode) for each in known]),
-        listed=tuple(_listed(each, prior.commonness(term_ids), mode) for each in known),
+        listed=tuple(_listed(each, prior.commonness(term_ids), mode, term_ids) for each in known),
         rows=rows,
         unknown=unknown,
     )
@@ -180,10 +181,16 @@ def added_log_prior(known: np.ndarray, *, mode: str, strength: float = STRENGTH)
     return np.where(rules_out(known), _RULED_OUT, 0.0) if mode == "restrict" else strength * known
 
 
-def _listed(known: np.ndarray, commonness: np.ndarray, mode: str) -> np.ndarray:
-    """Columns that lose by the tissue, first those that are common elsewhere and lose most."""
+def _listed(
+    known: np.ndarray, commonness: np.ndarray, mode: str, term_ids: Sequence[str]
+) -> np.ndarray:
+    """Columns that lose by the tissue, first those that are common elsewhere and lose most.
+
+    Last come terms that say little of what a cell is ("motile cell").
+    """
     loses = rules_out(known) if mode == "restrict" else known < 0
-    order = np.lexsort((known, known * commonness))
+    says_little = np.array([each in groupings() for each in term_ids])
+    order = np.lexsort((known, known * commonness, says_little))
     return order[loses[order]]
 
 

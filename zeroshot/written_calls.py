@@ -12,6 +12,7 @@ from anndata.io import read_elem
 from ontology.graph import Ontology
 from zeroshot.agreement import obs_columns, read_obs_column
 from zeroshot.annotations import Slots
+from zeroshot.cell_scores import UNASSIGNED
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +30,7 @@ class WrittenCalls:
     cell_names: shape (n_cells,)
     labels: name of each call, "unknown" for none, object, shape (n_cells,)
     term_ids: Cell Ontology id of each call, '' for free text and unknown, object, shape (n_cells,)
-    confidence: calibrated probability of each call; None where the file has none
+    confidence: calibrated probability of each call, NaN for none; None where the file has none
     notes: what annotating wrote to uns
     """
 
@@ -85,15 +86,17 @@ def read_calls(
     return WrittenCalls(
         name=chosen,
         cell_names=_cell_names(source),
-        labels=np.where(labels == "", UNKNOWN, labels),
+        labels=np.where(np.isin(labels, ["", UNASSIGNED]), UNKNOWN, labels),
         term_ids=term_ids,
-        confidence=(
-            read_obs_column(source, confidence).astype(np.float64)
-            if confidence in columns
-            else None
-        ),
+        confidence=_numbers(source, confidence) if confidence in columns else None,
         notes=_notes(source, key),
     )
+
+
+def _numbers(source: "AnnData | str | Path", column: str) -> np.ndarray:
+    """Return a column of obs as float64, NaN where it is empty, shape (n_cells,)."""
+    words = read_obs_column(source, column)
+    return np.where(words == "", "nan", words).astype(np.float64)
 
 
 def _columns_of(name: str) -> tuple[str, str]:
