@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def annotate(
         raise ValueError(
             "several devices meet in a folder beside a file: give source and out paths"
         )
-    slots, target = Slots(key=options.key_added), None if out is None else Path(out)
+    output = _Output(source, None if out is None else Path(out), options)
     ontology = Ontology.bundled()
     candidates = all_candidates(ontology) if labels is None else own_candidates(labels, ontology)
     candidates = with_tissue(source, candidates, options, ontology)
@@ -87,38 +87,70 @@ def annotate(
         with open_counts(
             source, layer=options.layer, allow_normalized=options.allow_normalized
         ) as matrix:
-            check_annotation_output(
-                source, target, slots, overwrite=options.overwrite, inplace=options.inplace
-            )
+            output.check()
             if isinstance(model, str | Path):
                 model_name = str(model)
                 model = load_embedder(model, device=options.device, states=options.rerank > 0)
-            tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
-            coverage = tokenizer.coverage(matrix)
-            started = time.monotonic()
+            coverage = RankTokenizer(model.genes, max_genes=model.config.max_genes).coverage(matrix)
             scorer = CellScorer(model, candidates, options)
-            results = kept.enter_context(_open_results(source, target, matrix, scorer))
-            # Another run may have ended since: with the folder goes its right to the output.
-            check_annotation_output(
-                source, target, slots, overwrite=options.overwrite, inplace=options.inplace
-            )
-            n_resumed = matrix.n_cells - sum(map(len, results.pending()))
-            _compute(results, scorer, matrix, progress)
-            writer = kept.enter_context(
-                open_writer(source, matrix, target, slots, inplace=options.inplace)
-            )
-            annotations = Annotations(
-                slots=slots,
-                cell_names=matrix.obs_names,
-                candidates=candidates,
-                tree=scorer.tree,
-                coverage=coverage,
-                **_hand_on(results, writer),
-                seconds=time.monotonic() - started,
-                n_resumed=n_resumed,
-                details=_details(scorer, model_name, matrix, coverage, ontology),
-            )
-            writer.finish(annotations)
+            details = _details(scorer, model_name, matrix, coverage, ontology)
+            return _annotate_matrix(matrix, coverage, scorer, output, kept, details, progress)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where calls go: into a file, or into the source itself."""
+
+    source: "AnnData | str | Path"
+    target: Path | None
+    options: AnnotateOptions
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(key=self.options.key_added)
+
+    def check(self) -> None:
+        check_annotation_output(
+            self.source,
+            self.target,
+            self.slots,
+            overwrite=self.options.overwrite,
+            inplace=self.options.inplace,
+        )
+
+
+def _annotate_matrix(
+    matrix: CountMatrix,
+    coverage: Coverage,
+    scorer: CellScorer,
+    output: _Output,
+    kept: ExitStack,
+    details: dict[str, Any],
+    progress: Progress | None,
+) -> Annotations:
+    """Annotate what no earlier run did and write it all; `kept` closes what it opens."""
+    started = time.monotonic()
+    results = kept.enter_context(_open_results(output.source, output.target, matrix, scorer))
+    output.check()  # another run may have ended since: with the folder goes its right to the output
+    n_resumed = matrix.n_cells - sum(map(len, results.pending()))
+    _compute(results, scorer, matrix, progress)
+    writer = kept.enter_context(
+        open_writer(
+            output.source, matrix, output.target, output.slots, inplace=scorer.options.inplace
+        )
+    )
+    annotations = Annotations(
+        slots=output.slots,
+        cell_names=matrix.obs_names,
+        candidates=scorer.candidates,
+        tree=scorer.tree,
+        coverage=coverage,
+        **_hand_on(results, writer),
+        seconds=time.monotonic() - started,
+        n_resumed=n_resumed,
+        details=details,
+    )
+    writer.finish(annotations)
     return annotations
 
 

@@ -165,7 +165,7 @@ def _category(term_id: str, ontology: Ontology) -> str | None:
 def _rationale(label: str, cells: np.ndarray, calls: WrittenCalls) -> str:
     n = f"{len(cells):,} cell{'s' if len(cells) > 1 else ''}"
     mean = ""
-    if calls.confidence is not None:
+    if calls.confidence is not None and not np.isnan(calls.confidence[cells]).any():
         mean = f"; mean calibrated confidence {calls.confidence[cells].mean():.2f}"
     if label == UNKNOWN:
         return f"{n} that no cell type was called with enough confidence for{mean}."

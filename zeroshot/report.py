@@ -197,14 +197,7 @@ def make_report(
         trees=call_trees(_n_cells_by_term(cells), ontology),
         reliability=_reliability(cells),
         certainties=_certainties(cells),
-        ood=None
-        if cells.ood is None
-        else histogram(
-            cells.ood,
-            title="Out-of-distribution score",
-            name="out-of-distribution score",
-            mark=OOD_THRESHOLD,
-        ),
+        ood=_outliers(cells),
         share_unusual=float(np.mean(unusual)),
         provenance=provenance(cells.details, source=path),
         command=command(cells.details, label=name if path else "annotated.h5ad"),
@@ -292,6 +285,13 @@ def _unusual(cells: CalledCells) -> np.ndarray:
     if cells.ood is None:
         return np.zeros(len(cells), dtype=bool)
     return cells.ood > OOD_THRESHOLD
+
+
+def _outliers(cells: CalledCells) -> Picture | None:
+    if cells.ood is None:
+        return None
+    name = "out-of-distribution score"
+    return histogram(cells.ood, title=name.capitalize(), name=name, mark=OOD_THRESHOLD)
 
 
 def _certainties(cells: CalledCells) -> list[Picture]:
