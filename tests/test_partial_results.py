@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from langcell.embed import BLOCK_CELLS
 from zeroshot.annotations import AnnotationBlock
-from zeroshot.backoff import Calls, Rungs
+from zeroshot.backoff import Calls, ProbableTerms
 from zeroshot.partial_results import FolderResults, MemoryResults, open_results, partial_folder
 from zeroshot.records import RecordLayout
 from zeroshot.scores import Scores
 
 IDS = ("CL:1", "CL:2", "CL:3")
-LAYOUT = RecordLayout(candidate_ids=IDS, n_kept=2, width=4, n_terms=9, n_rungs=3)
+LAYOUT = RecordLayout(candidate_ids=IDS, n_kept=2, width=4, n_terms=9, n_probable=3)
 N_CELLS = 2 * BLOCK_CELLS + 100
 
 
@@ -42,7 +42,7 @@ def block(start: int, n_cells: int) -> AnnotationBlock:
             confidence=numbers[:, 6],
             leaf_confidence=numbers[:, 7],
         ),
-        rungs=Rungs(
+        probable_terms=ProbableTerms(
             terms=rng.integers(-1, 9, (n_cells, 3)).astype(np.int32),
             probabilities=rng.random((n_cells, 3), dtype=np.float32),
             n_terms=9,
@@ -89,7 +89,7 @@ def test_small_blocks_are_joined(tmp_path):
 
 
 def test_features_that_nobody_wants_are_not_stored(tmp_path):
-    narrow = RecordLayout(candidate_ids=IDS, n_kept=2, width=0, n_terms=9, n_rungs=0)
+    narrow = RecordLayout(candidate_ids=IDS, n_kept=2, width=0, n_terms=9, n_probable=0)
     results = FolderResults(tmp_path, narrow, 100)
     with results.appending(0) as append:
         append(block(0, 100))

@@ -114,7 +114,7 @@ def test_the_terms_kept_are_those_of_the_whole_sum(seed, spread):
     tree = TermTree.of(own_candidates(labels, ONTOLOGY), ONTOLOGY)
     rows = np.random.default_rng(seed).gumbel(size=(7, 5)).astype(np.float32) * np.float32(spread)
     ladder = make_ladder(rows, tree, rows.argmax(axis=1), temperature=1.0)
-    found = ladder.rungs.to_csr().toarray()
+    found = ladder.probable_terms.to_csr().toarray()
     wanted = term_probabilities(rows, tree)
     assert found[found > 0] == pytest.approx(wanted[found > 0], abs=6e-6)
     missing = (found == 0) & tree.is_callable & (wanted >= PROBABLE + 1e-6)

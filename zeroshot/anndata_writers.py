@@ -21,7 +21,7 @@ class H5adAnnotations:
         """Append features, scores and terms."""
         self._writer.append_rows(f"obsm/{self._slots.features}", block.features)
         self._writer.append_csr(f"obsm/{self._slots.scores}", block.scores.to_csr())
-        self._writer.append_csr(f"obsm/{self._slots.terms}", block.rungs.to_csr())
+        self._writer.append_csr(f"obsm/{self._slots.terms}", block.probable_terms.to_csr())
 
     def finish(self, annotations: Annotations) -> None:
         """Write the columns of obs and the notes in uns."""
@@ -55,7 +55,7 @@ class MemoryAnnotations:
         scores = [block.scores.to_csr() for block in self._blocks]
         self._adata.obsm[self._slots.features] = np.concatenate(features)
         self._adata.obsm[self._slots.scores] = sparse.vstack(scores, format="csr")
-        terms = [block.rungs.to_csr() for block in self._blocks]
+        terms = [block.probable_terms.to_csr() for block in self._blocks]
         self._adata.obsm[self._slots.terms] = sparse.vstack(terms, format="csr")
         self._adata.uns[self._slots.key] = annotations.details
 

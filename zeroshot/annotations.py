@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zeroshot.backoff import UNKNOWN, Calls, Rungs, TermTree
+from zeroshot.backoff import UNKNOWN, Calls, ProbableTerms, TermTree
 from zeroshot.candidates import CandidateSet
 from zeroshot.scores import Scores
 
@@ -136,8 +136,7 @@ class AnnotationBlock:
     features: float32, shape (n_cells, embedding_dim), or (n_cells, 0) where no output wants them
     scores: best candidates
     calls: after back-off
-    rungs: how probable the terms are that each could be called, (n_cells, 0) where no output wants
-        them
+    probable_terms: that each could be called; none where no output wants them
     ood: how unlike the training cells each is, float32, shape (n_cells,)
     """
 
@@ -145,7 +144,7 @@ class AnnotationBlock:
     features: np.ndarray
     scores: Scores
     calls: Calls
-    rungs: Rungs
+    probable_terms: ProbableTerms
     ood: np.ndarray
 
 

@@ -17,7 +17,7 @@ from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotation_job import annotation_job
 from zeroshot.annotations import Annotations, Slots
-from zeroshot.backoff import Calls, n_rungs
+from zeroshot.backoff import Calls, n_probable
 from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
 from zeroshot.cell_scorer import CellScorer, Progress, annotate_pending
 from zeroshot.modalities import modality_of
@@ -181,7 +181,7 @@ def _open_results(
         n_kept=scorer.n_kept,
         width=scorer.model.config.embedding_dim if wants_arrays else 0,
         n_terms=len(scorer.tree.ids),
-        n_rungs=n_rungs(scorer.tree) if wants_arrays else 0,
+        n_probable=n_probable(scorer.tree) if wants_arrays else 0,
     )
     if not isinstance(source, str | Path) or (target is None and not inplace):
         yield MemoryResults(layout, matrix.n_cells)

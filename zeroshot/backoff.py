@@ -119,7 +119,7 @@ def term_probabilities(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rungs:
+class ProbableTerms:
     """A few terms of each cell and how probable they are, as they are stored.
 
     Attributes
@@ -165,16 +165,16 @@ class Ladder:
     probabilities: np.ndarray
     leaf_terms: np.ndarray
     leaf_probabilities: np.ndarray
-    others: Rungs | None = None
+    others: ProbableTerms | None = None
 
     @property
-    def rungs(self) -> Rungs:
+    def probable_terms(self) -> ProbableTerms:
         """All terms whose probability is known, each once, float32 of five decimals."""
         terms = [self.terms, *([self.others.terms] if self.others else [])]
         probabilities = [self.probabilities, *([self.others.probabilities] if self.others else [])]
         leaf = self.leaf_terms[:, None]
         is_new = ~(np.hstack(terms) == leaf).any(axis=1, keepdims=True)
-        return Rungs(
+        return ProbableTerms(
             terms=np.hstack([*terms, np.where(is_new, leaf, -1)]).astype(np.int32),
             probabilities=rounded(
                 np.hstack([*probabilities, is_new * self.leaf_probabilities[:, None]])
@@ -183,8 +183,8 @@ class Ladder:
         )
 
 
-def n_rungs(tree: TermTree) -> int:
-    """Count the terms that `Ladder.rungs` has room for in each cell."""
+def n_probable(tree: TermTree) -> int:
+    """Count the terms that `Ladder.probable_terms` has room for in each cell."""
     return tree.n_depths + N_OTHERS + 1
 
 
@@ -210,7 +210,7 @@ def make_ladder(
         probabilities=probabilities,
         leaf_terms=leaf_terms,
         leaf_probabilities=leaf_probabilities,
-        others=Rungs(terms=other_terms, probabilities=others, n_terms=len(tree.ids)),
+        others=ProbableTerms(terms=other_terms, probabilities=others, n_terms=len(tree.ids)),
     )
 
 

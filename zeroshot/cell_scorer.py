@@ -118,7 +118,7 @@ class CellScorer:
             features=cells.features,
             scores=scores,
             calls=back_off(ladder, self.regime, level=self.options.confidence),
-            rungs=ladder.rungs,
+            probable_terms=ladder.probable_terms,
             ood=self._outlier_score(cells.features) if self._outlier_score else ood,
         )
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from zeroshot.annotations import AnnotationBlock
-from zeroshot.backoff import Calls, Rungs
+from zeroshot.backoff import Calls, ProbableTerms
 from zeroshot.scores import Scores
 
 
@@ -20,14 +20,14 @@ class RecordLayout:
     n_kept: candidates whose scores are kept for each cell
     width: of the features; 0 where no output wants them
     n_terms: that cells may be called
-    n_rungs: terms whose probabilities are kept for each cell; 0 where no output wants them
+    n_probable: terms whose probabilities are kept for each cell; 0 where no output wants them
     """
 
     candidate_ids: tuple[str, ...]
     n_kept: int
     width: int
     n_terms: int
-    n_rungs: int
+    n_probable: int
 
     @cached_property
     def dtype(self) -> np.dtype:
@@ -37,8 +37,8 @@ class RecordLayout:
                 ("features", "<f4", (self.width,)),
                 ("candidates", "<i4", (self.n_kept,)),
                 ("log_probabilities", "<f4", (self.n_kept,)),
-                ("rung_terms", "<i4", (self.n_rungs,)),
-                ("rung_probabilities", "<f4", (self.n_rungs,)),
+                ("probable_terms", "<i4", (self.n_probable,)),
+                ("term_probabilities", "<f4", (self.n_probable,)),
                 ("term", "<i4"),
                 ("confidence", "<f4"),
                 ("leaf_confidence", "<f4"),
@@ -52,8 +52,8 @@ class RecordLayout:
         records["features"] = block.features[:, : self.width]
         records["candidates"] = block.scores.candidates
         records["log_probabilities"] = block.scores.log_probabilities
-        records["rung_terms"] = block.rungs.terms[:, : self.n_rungs]
-        records["rung_probabilities"] = block.rungs.probabilities[:, : self.n_rungs]
+        records["probable_terms"] = block.probable_terms.terms[:, : self.n_probable]
+        records["term_probabilities"] = block.probable_terms.probabilities[:, : self.n_probable]
         records["term"], records["confidence"] = block.calls.terms, block.calls.confidence
         records["leaf_confidence"], records["ood"] = block.calls.leaf_confidence, block.ood
         return records
@@ -73,9 +73,9 @@ class RecordLayout:
                 confidence=records["confidence"],
                 leaf_confidence=records["leaf_confidence"],
             ),
-            rungs=Rungs(
-                terms=records["rung_terms"],
-                probabilities=records["rung_probabilities"],
+            probable_terms=ProbableTerms(
+                terms=records["probable_terms"],
+                probabilities=records["term_probabilities"],
                 n_terms=self.n_terms,
             ),
             ood=records["ood"],
