@@ -35,11 +35,14 @@ class CellEmbeddings:
         float32, unit norm, shape (n_cells, embedding_dim).
     cells
         The same with last states and mask, as matching reads them; None unless asked for.
+    tokens
+        Ranked genes of the same cells; None for features that are not read from a file.
     """
 
     start: int
     features: np.ndarray
     cells: "CellFeatures | None" = None
+    tokens: TokenBlock | None = None
 
 
 def default_batch_size(model: "LangCell") -> int:
@@ -109,7 +112,7 @@ def _block_embedder(
 
 def _embed_bags(bag: FrozenBag, block: TokenBlock) -> Iterator[CellEmbeddings]:
     features = bag.encode_tokens(block.tokens, block.offsets)
-    yield CellEmbeddings(start=block.start, features=features)
+    yield CellEmbeddings(start=block.start, features=features, tokens=block)
 
 
 def _embed_groups(
@@ -122,10 +125,11 @@ def _embed_groups(
 
     step = _group_cells(model) if states else BLOCK_CELLS
     for first in range(0, block.n_cells, step):
-        rows = np.arange(first, min(first + step, block.n_cells))
+        part = block.part(first, min(first + step, block.n_cells))
+        rows = np.arange(first, first + part.n_cells)
         with inference(model):
             features, cells = embed_rows(model, block, rows, batch_size, with_states=states)
-        yield CellEmbeddings(start=block.start + first, features=features, cells=cells)
+        yield CellEmbeddings(start=part.start, features=features, cells=cells, tokens=part)
 
 
 def _group_cells(model: "LangCell") -> int:

@@ -48,6 +48,15 @@ class TokenBlock:
         """Return the tokens of one cell of the block, highest rank first."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
+    def part(self, first: int, stop: int) -> "TokenBlock":
+        """Return consecutive cells of the block, from row `first` of it up to `stop`."""
+        offsets = self.offsets[first : stop + 1]
+        return TokenBlock(
+            start=self.start + first,
+            tokens=self.tokens[offsets[0] : offsets[-1]],
+            offsets=offsets - offsets[0],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroshot.calibration import Calibration
+from zeroshot.shot_head import ShotHead
 from zeroshot.tissue import MODES
 
 
@@ -22,6 +23,7 @@ class AnnotateOptions:
     rerank_weight: float = 1.0  # of the head's opinion beside the similarity
     confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
     calibration: Calibration | None = None  # in place of the model's own
+    head: ShotHead | None = None  # of labelled cells; its labels are the candidates
     key_added: str = "langcell"  # what the names of all results begin with
     overwrite: bool = False  # replace an output or results that are there already
     inplace: bool = False  # add the results to the input h5ad itself
@@ -44,6 +46,8 @@ class AnnotateOptions:
                 f"several devices must all be cpu or cuda, got device {self.device!r}; leave out the "
                 "number of one"
             )
+        if self.head is not None and self.rerank:
+            raise ValueError("a head replaces reranking: leave out rerank")
         if self.rerank == 1 or self.rerank < 0:
             raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
         if not 0 < self.confidence < 1:

@@ -41,6 +41,7 @@ def annotation_job(
         "model": scorer.model.sha256 or secrets.token_hex(),
         "device": options.device.partition(":")[0],
         "candidates": _digest(scorer.candidates),
+        "head": options.head.identifier if options.head is not None else "",
         "calibration": scorer.calibration.identifier,
         "options": {name: getattr(options, name) for name in _OPTIONS},
         "records": [width, BLOCK_CELLS],

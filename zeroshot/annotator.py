@@ -81,8 +81,7 @@ def annotate(
         )
     output = _Output(source, None if out is None else Path(out), options)
     ontology = Ontology.bundled()
-    candidates = all_candidates(ontology) if labels is None else own_candidates(labels, ontology)
-    candidates = with_tissue(source, candidates, options, ontology)
+    candidates = with_tissue(source, _candidates(labels, options, ontology), options, ontology)
     with ExitStack() as kept:  # left after the counts are closed: --inplace writes to that file
         with open_counts(
             source, layer=options.layer, allow_normalized=options.allow_normalized
@@ -95,6 +94,14 @@ def annotate(
             scorer = CellScorer(model, candidates, options)
             details = _details(scorer, model_name, matrix, coverage, ontology)
             return _annotate_matrix(matrix, coverage, scorer, output, kept, details, progress)
+
+
+def _candidates(
+    labels: Sequence[str] | None, options: AnnotateOptions, ontology: Ontology
+) -> CandidateSet:
+    if options.head is not None:
+        return own_candidates(labels or options.head.keys, ontology)
+    return all_candidates(ontology) if labels is None else own_candidates(labels, ontology)
 
 
 @dataclass(frozen=True)
@@ -264,6 +271,7 @@ def _details(
             if candidates.tissue
             else {}
         ),
+        **({"head": options.head.notes()} if options.head is not None else {}),
         "scores": "probability among all candidates; the best of each cell are stored",
         "terms": "probability of a term with all below it, before calibration; the best of each "
         "depth are stored",

@@ -12,7 +12,7 @@ from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotations import AnnotationBlock
 from zeroshot.backoff import TermTree, back_off, make_ladder
-from zeroshot.calibration import model_calibration
+from zeroshot.calibration import Calibration, model_calibration
 from zeroshot.candidates import CandidateSet, candidate_features, candidate_offsets
 from zeroshot.index import LabelIndex
 from zeroshot.ood import OutlierScore
@@ -38,7 +38,10 @@ class CellScorer:
         self.model = model
         self.candidates = candidates
         self.options = options
-        self.calibration = options.calibration or model_calibration(model.calibration, model.sha256)
+        self._head = options.head
+        if options.head is not None:
+            options.head.check_fits(model, candidates)
+        self.calibration = options.calibration or self._own_calibration()
         self.regime = self.calibration.regime(is_choice=candidates.is_choice)
         features = candidate_features(candidates, model)
         offsets = candidate_offsets(candidates, features, model)
@@ -55,6 +58,11 @@ class CellScorer:
             k = min(options.rerank, len(candidates))
             self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
 
+    def _own_calibration(self) -> Calibration:
+        if self._head is not None:
+            return self._head.calibration
+        return model_calibration(self.model.calibration, self.model.sha256)
+
     @cached_property
     def tree(self) -> TermTree:
         """Terms that cells may be called after back-off."""
@@ -68,6 +76,14 @@ class CellScorer:
     def n_kept(self) -> int:
         """How many candidates of each cell `Scores` holds."""
         return min(self._top_k, len(self.candidates))
+
+    @property
+    def _retrieved(self) -> int:
+        """How many of the nearest labels are looked at: a head may prefer any of its own."""
+        if self._head is not None:
+            return len(self.candidates)
+        # Of the nearest many may not be of the tissue.
+        return RETRIEVED if self.candidates.tissue is None else 8 * RETRIEVED
 
     @property
     def needs_states(self) -> bool:
@@ -90,13 +106,12 @@ class CellScorer:
             everything = tissue.weigh(everything, cells.start)
         if subtypes is not None:
             everything = subtypes.pass_down(everything)
+        if self._head is not None:
+            if cells.tokens is None:
+                raise ValueError("a head reads ranked genes: embed the cells with embed_cells")
+            everything = self._head.log_probabilities(everything, cells.features, cells.tokens)
         scores = best_scores(
-            cells.features,
-            self._index,
-            everything,
-            top_k=self._top_k,
-            # Of the nearest many may not be of the tissue.
-            retrieved=RETRIEVED if tissue is None else 8 * RETRIEVED,
+            cells.features, self._index, everything, top_k=self._top_k, retrieved=self._retrieved
         )
         if self._reranker is None:
             return scores, everything

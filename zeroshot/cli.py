@@ -118,6 +118,13 @@ def zeroshot(
         Path | None,
         typer.Option(help="Use this calibration (langcell zeroshot calibrate), not the model's."),
     ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a head (langcell fewshot fit): its labels are the candidates, and what "
+            "it learnt from labelled cells counts beside their texts."
+        ),
+    ] = None,
     tissue: Annotated[
         str | None,
         typer.Option(
@@ -206,6 +213,7 @@ def zeroshot(
     from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.calibration import Calibration
     from zeroshot.decode_options import DecodeOptions, read_strength
+    from zeroshot.head_file import read_head
     from zeroshot.run import AnnotationRun, run_annotations
     from zeroshot.run_plan import plan_runs
 
@@ -220,6 +228,7 @@ def zeroshot(
         rerank=rerank,
         confidence=confidence,
         calibration=None if calibration is None else Calibration.read(calibration),
+        head=None if head is None else read_head(head),
         tissue=tissue,
         tissue_mode=tissue_mode,
         tissue_obo=tissue_obo,

@@ -1,0 +1,285 @@
+"""Heads of a few labelled cells: fitted, judged, written, used and refused."""
+
+import json
+import subprocess
+import sys
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+
+from langcell.model import LangCell
+from langcell.tokenizer import TokenBlock
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.annotator import annotate
+from zeroshot.calibration import UNCALIBRATED
+from zeroshot.few_shot import FewShotOptions, draw_shots, fit_few_shot
+from zeroshot.head_card import head_card
+from zeroshot.head_file import read_head, write_head
+from zeroshot.shot_fit import Shots, choose_kind, fit_head, held_out
+from zeroshot.shot_head import rank_weights
+
+WORDS = "a cell that glows"
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bag):
+    return LangCell.from_pretrained(str(tiny_bag))
+
+
+@pytest.fixture
+def labelled(make_cells):
+    """Two types and one of the author's own, told apart by 40 genes each; some have no label."""
+    adata = make_cells(90)
+    rng = np.random.default_rng(0)
+    dense = adata.X.toarray()
+    labels = np.array(["B cell", "T cells", WORDS] * 30, dtype=object)
+    for row, label in enumerate(["B cell", "T cells", WORDS]):
+        inside = np.flatnonzero(labels == label)
+        dense[np.ix_(inside, range(40 * row, 40 * row + 40))] += rng.poisson(6, (len(inside), 40))
+    adata.X = type(adata.X)(dense.astype(np.float32))
+    labels[60:70], labels[70:75] = "", "unknown"
+    adata.obs["mine"] = pd.Categorical(labels)
+    adata.obs["donor"] = [f"d{row % 4}" for row in range(90)]
+    return adata
+
+
+def make_shots(labels, *, n_labels=3, seed=0, groups=None) -> Shots:
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    n = len(labels)
+    features = rng.normal(size=(n, 8)) + 2 * np.eye(8)[labels]
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    cells = [np.r_[50 + label, rng.permutation(40)[:9]] for label in labels]
+    texts = rng.normal(size=(n, n_labels)).astype(np.float32)
+    unit = rng.normal(size=(n_labels, 8))
+    return Shots(
+        labels=labels,
+        keys=tuple(f"CL:{each:07d}" for each in range(n_labels)),
+        label_features=unit / np.linalg.norm(unit, axis=1, keepdims=True),
+        texts=texts - np.log(np.exp(texts).sum(axis=1, keepdims=True)),
+        features=features.astype(np.float32),
+        tokens=TokenBlock(
+            start=0,
+            tokens=np.concatenate(cells).astype(np.uint16),
+            offsets=np.append(0, np.cumsum([len(each) for each in cells])),
+        ),
+        groups=groups,
+    )
+
+
+def test_ranks_weigh_by_hand():
+    tokens = TokenBlock(
+        start=0, tokens=np.array([7, 5, 9, 5], np.uint16), offsets=np.array([0, 3, 3, 4])
+    )
+    found = rank_weights(tokens, np.array([5, 7])).toarray()
+    assert found == pytest.approx(np.array([[1 / np.sqrt(1 + 1 / 16), 1], [0, 0], [1, 0]]))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2] * 4, [0, 1] * 5])
+def test_a_linear_head_is_two_regressions_and_the_texts(labels):
+    shots = make_shots(labels)
+    head = fit_head(shots, "linear", model="m", model_sha256="s")
+    found = head.log_probabilities(shots.texts, shots.features, shots.tokens)
+    assert np.exp(found).sum(axis=1) == pytest.approx(1, abs=1e-6)
+    genes = rank_weights(shots.tokens, head.gene_tokens).toarray()
+    seen = np.unique(labels)
+    wanted = shots.texts[:, seen] * head.text_weight
+    for inputs, c in ((shots.features.astype(float), 30.0), (genes, 3.0)):
+        wanted = wanted + LogisticRegression(C=c, max_iter=500).fit(
+            inputs, labels
+        ).predict_log_proba(inputs)
+    difference = found[:, seen] - wanted
+    assert difference - difference[:, :1] == pytest.approx(np.zeros_like(difference), abs=1e-4)
+    assert head.text_weight == pytest.approx(1 / np.sqrt(np.median(np.bincount(labels))))
+
+
+def test_a_label_without_cells_is_reached_by_its_text():
+    shots = make_shots([0, 1] * 6)
+    head = fit_head(shots, "linear", model="m", model_sha256="s")
+    assert head.n_shots.tolist() == [6, 6, 0] and not head.feature_weights[2].any()
+    texts = shots.texts.copy()
+    texts[:, 2] = 60.0
+    found = head.log_probabilities(texts, shots.features, shots.tokens)
+    assert (found.argmax(axis=1) == 2).all()
+
+
+def test_prototypes_are_means_of_cells_and_text():
+    shots = make_shots([0, 0, 1])
+    head = fit_head(shots, "prototype", model="m", model_sha256="s")
+    for label, rows in ((0, [0, 1]), (1, [2]), (2, [])):
+        mean = shots.features[rows].sum(axis=0) + shots.label_features[label]
+        assert head.feature_weights[label] == pytest.approx(
+            20 * mean / np.linalg.norm(mean), abs=1e-5
+        )
+    assert choose_kind(shots) == "linear" and choose_kind(make_shots([1, 1])) == "prototype"
+    with pytest.raises(ValueError, match="there are cells of one alone; label some of another"):
+        fit_head(make_shots([1, 1]), "linear", model="m", model_sha256="s")
+
+
+def test_no_cell_is_judged_by_a_head_that_saw_it_or_its_group():
+    groups = np.array(["x", "y", "z"] * 4)
+    shots = make_shots([0, 1, 2, 0] * 3, groups=groups)
+    folds = list(held_out(shots, "linear"))
+    assert sorted(np.concatenate([rows for rows, _ in folds])) == list(range(12))
+    assert all(len(set(groups[rows])) == 1 for rows, _ in folds)
+    rows, found = folds[0]
+    rest = shots.part(np.setdiff1d(np.arange(12), rows))
+    left = shots.part(rows)
+    again = fit_head(rest, "linear", model="", model_sha256="")
+    wanted = again.log_probabilities(left.texts, left.features, left.tokens)
+    assert found.tolist() == wanted.tolist()
+    assert not list(held_out(make_shots([0, 1, 1]), "linear")), "a label has one cell"
+
+
+def test_which_cells_are_drawn_depends_on_the_label_and_seed_alone():
+    codes = np.array([0] * 20 + [1] * 20 + [-1] * 5)
+    drawn = draw_shots(codes, 3, seed=1)
+    assert np.bincount(codes[drawn]).tolist() == [3, 3]
+    fewer = draw_shots(np.where(codes == 1, -1, codes), 3, seed=1)
+    assert fewer.tolist() == drawn[:3].tolist()
+    assert draw_shots(codes, 3, seed=2).tolist() != drawn.tolist()
+    assert len(draw_shots(codes, None, seed=0)) == 40
+
+
+def test_a_head_learns_labels_of_the_ontology_and_of_ones_own(labelled, model, tmp_path):
+    options = FewShotOptions(labels=("natural killer cell",), group_key="donor")
+    fitted = fit_few_shot(labelled, "mine", model=model, options=options)
+    assert set(fitted.head.keys) == {
+        *("CL:0000236", "CL:0000084", f"text: {WORDS}", "CL:0000623"),
+    }
+    assert fitted.as_text == (WORDS,) and fitted.n_without == 15
+    assert fitted.accuracy > 0.85 > 0.5 > fitted.zero_shot_accuracy
+    assert "75 cells in turns (values of donor held out)" in fitted.held_out
+    assert fitted.is_calibrated
+    annotations = annotate(labelled, model=model, options=AnnotateOptions(head=fitted.head))
+    has_label = np.r_[0:60, 75:90]
+    wanted = labelled.obs["mine"].astype(str).replace({"T cells": "T cell"}).to_numpy()
+    assert (annotations.names[has_label] == wanted[has_label]).mean() > 0.95
+    notes = labelled.uns["langcell"]
+    assert notes["head"] == {"id": fitted.head.identifier, "kind": "linear", "n_cells": 75}
+    assert notes["calibration"]["fitted_on"] == "labelled cells, held out in turns"
+
+
+def test_a_head_that_is_written_gives_the_same_calls(labelled, model, tmp_path):
+    options = FewShotOptions(shots=4)
+    fitted = fit_few_shot(labelled, "mine", model=model, options=options)
+    assert not fitted.is_calibrated and fitted.head.n_shots.tolist() == [4, 4, 4]
+    write_head(fitted.head, tmp_path / "head", card=head_card(fitted, command="langcell x"))
+    again = read_head(tmp_path / "head")
+    assert again.identifier == fitted.head.identifier
+    assert "12 cells" in (tmp_path / "head" / "README.md").read_text()
+    first = annotate(labelled.copy(), model=model, options=AnnotateOptions(head=fitted.head))
+    second = annotate(labelled.copy(), model=model, options=AnnotateOptions(head=again))
+    assert first.table().equals(second.table())
+    labelled.write_h5ad(tmp_path / "cells.h5ad")
+    from_file = fit_few_shot(tmp_path / "cells.h5ad", "mine", model=model, options=options)
+    assert from_file.head.identifier == again.identifier
+
+
+@pytest.mark.parametrize("n_cells", [20])
+def test_tiny_inputs_work(labelled, model, n_cells):
+    few = labelled[:n_cells].copy()
+    labels = np.array([""] * n_cells, dtype=object)
+    labels[:3] = ["B cell", "T cell", "T cell"]
+    few.obs["mine"] = labels
+    fitted = fit_few_shot(few, "mine", model=model)
+    assert fitted.head.kind == "linear" and fitted.held_out == ""
+    assert fitted.head.n_shots.tolist() == [1, 2]
+    labels[1:] = ""
+    few.obs["mine"] = labels
+    options = FewShotOptions(labels=("T cell",))
+    assert fit_few_shot(few, "mine", model=model, options=options).head.kind == "prototype"
+
+
+@pytest.mark.parametrize(
+    ("label_key", "options", "message"),
+    [
+        ("celltype", {}, "no column 'celltype' in obs"),
+        ("nothing", {}, r"no cell has a label in obs\['nothing'\]"),
+        ("one", {}, "a choice needs at least two different labels, got 1"),
+        ("mine", {"group_key": "patient"}, "no column 'patient' in obs"),
+        ("mine", {"labels": ("CL:9999999",)}, "no current term of the release"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(labelled, model, label_key, options, message):
+    labelled.obs["nothing"], labelled.obs["one"] = "unknown", "B cell"
+    with pytest.raises(ValueError, match=message):
+        fit_few_shot(labelled, label_key, model=model, options=FewShotOptions(**options))
+
+
+def test_options_out_of_range():
+    with pytest.raises(ValueError, match="head must be auto, linear or prototype, got 'deep'"):
+        FewShotOptions(kind="deep")
+    with pytest.raises(ValueError, match="shots must be at least 1"):
+        FewShotOptions(shots=0)
+
+
+@pytest.fixture
+def head(labelled, model, tmp_path):
+    fitted = fit_few_shot(labelled, "mine", model=model, options=FewShotOptions(shots=2))
+    write_head(fitted.head, tmp_path / "head", card="")
+    return tmp_path / "head"
+
+
+def test_a_head_of_another_model_or_other_labels_is_refused(labelled, model, tiny_model, head):
+    other = LangCell.from_pretrained(str(tiny_model))
+    options = AnnotateOptions(head=read_head(head), calibration=UNCALIBRATED)
+    with pytest.raises(ValueError, match="the head was fitted on model in memory .* other weights"):
+        annotate(labelled, model=other, options=options)
+    with pytest.raises(ValueError, match="knows 3 labels, and other candidates were given"):
+        annotate(labelled, model=model, labels=["B cell", "neuron"], options=options)
+    with pytest.raises(ValueError, match="a head replaces reranking"):
+        AnnotateOptions(head=read_head(head), rerank=3)
+
+
+def test_damaged_heads_are_refused(head, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no head: it has no head.json"):
+        read_head(tmp_path)
+    weights = load_file(head / "head.safetensors")
+    save_file({**weights, "intercepts": weights["intercepts"][:1]}, head / "head.safetensors")
+    with pytest.raises(ValueError, match=r"intercepts has shape \(1,\), wanted \(3,\)"):
+        read_head(head)
+    (head / "head.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ValueError, match="holds no head that can be read"):
+        read_head(head)
+    described = json.loads((head / "head.json").read_text())
+    (head / "head.json").write_text(json.dumps({**described, "format_version": 9}))
+    with pytest.raises(ValueError, match="it has format 9, this version reads 1; fit it again"):
+        read_head(head)
+
+
+def test_a_folder_of_other_things_is_never_replaced(head, tmp_path):
+    again = read_head(head)
+    with pytest.raises(FileExistsError, match="holds a head already; replace it with --overwrite"):
+        write_head(again, head, card="")
+    write_head(again, head, card="new", overwrite=True)
+    assert (head / "README.md").read_text() == "new"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="exists and holds no head"):
+        write_head(again, tmp_path / "data", card="", overwrite=True)
+    assert (tmp_path / "data" / "thesis.txt").read_text() == "precious"
+
+
+def test_command(labelled, tiny_bag, tmp_path):
+    labelled.write_h5ad(tmp_path / "cells.h5ad")
+
+    def run(*words):
+        command = [sys.executable, "-m", "langcell", *words, "--model", str(tiny_bag)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    fit = ("fewshot", "fit", "--h5ad", "cells.h5ad", "--label-key", "mine", "--out", "head")
+    done = run(*fit)
+    assert done.returncode == 0, done.stderr
+    assert "head\tlinear, 3 labels, 75 cells" in done.stdout and "wrote\thead" in done.stdout
+    assert f"as text\t{WORDS}" in done.stdout and "without\t15 cells" in done.stdout
+    again = run(*fit)
+    assert again.returncode == 1 and "holds a head already" in again.stderr
+    done = run("zeroshot", "--h5ad", "cells.h5ad", "--head", "head", "--out", "named.h5ad")
+    assert done.returncode == 0, done.stderr
+    named = anndata.read_h5ad(tmp_path / "named.h5ad")
+    assert set(named.obs["langcell_leaf_label"]) == {"B cell", "T cell", WORDS}

@@ -1,0 +1,103 @@
+"""The command `langcell fewshot`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langcell.cli_options import (
+    AllowNormalized,
+    BatchSize,
+    Cells,
+    Device,
+    Layer,
+    Model,
+    Overwrite,
+    Threads,
+)
+
+app = typer.Typer(
+    name="fewshot",
+    help="Let a handful of labelled cells make the model yours.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def fit(
+    h5ad: Cells,
+    label_key: Annotated[
+        str,
+        typer.Option(
+            help="Column of obs with labels: names, synonyms or CL ids, or words of your own; empty "
+            "where a cell has none."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the head.")],
+    shots: Annotated[
+        int | None, typer.Option(help="Cells of each label, drawn. Default: all.")
+    ] = None,
+    head: Annotated[str, typer.Option(help="auto, linear or prototype.")] = "auto",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Further labels that no cell has, as in langcell zeroshot; their texts speak for "
+            "them."
+        ),
+    ] = None,
+    group_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of obs, such as donor: the head is judged on values it did not see."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the drawn cells.")] = 0,
+    model: Model = "mini-fast",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fit a head to labelled cells.
+
+    Example: langcell fewshot fit --h5ad labelled.h5ad --label-key cell_type --out my-head
+
+    Then: langcell zeroshot --h5ad new.h5ad --head my-head
+
+    The folder holds weights, a calibration and a card; the model itself is not in it.
+    """
+    import shlex
+    import sys
+
+    from langcell.progress import cell_progress
+    from langcell.threads import set_threads
+    from zeroshot.candidates import read_labels
+    from zeroshot.few_shot import FewShotOptions, fit_few_shot
+    from zeroshot.head_card import head_card, head_lines
+    from zeroshot.head_file import check_head_output, write_head
+
+    set_threads(threads)
+    check_head_output(out, overwrite=overwrite)
+    options = FewShotOptions(
+        kind=head,
+        shots=shots,
+        labels=tuple(read_labels(labels)) if labels is not None else (),
+        group_key=group_key,
+        seed=seed,
+        layer=layer,
+        allow_normalized=allow_normalized,
+        device=device,
+        batch_size=batch_size,
+    )
+    with cell_progress("reading labelled cells") as progress:
+        fitted = fit_few_shot(h5ad, label_key, model=model, options=options, progress=progress)
+    for line in head_lines(fitted):
+        print(line)
+    command = shlex.join(["langcell", *sys.argv[1:]])
+    write_head(fitted.head, out, card=head_card(fitted, command=command), overwrite=overwrite)
+    print(f"wrote\t{out}")

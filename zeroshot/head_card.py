@@ -1,0 +1,44 @@
+"""What people should know of a head: lines for the screen, and its card."""
+
+from collections.abc import Iterator
+
+from langcell.version import __version__
+from zeroshot.few_shot import FittedHead
+
+
+def head_lines(fitted: FittedHead) -> Iterator[str]:
+    """Yield what was fitted to what, and how good it is, tab-separated."""
+    head = fitted.head
+    yield f"head\t{head.kind}, {len(head.keys)} labels, {int(head.n_shots.sum()):,} cells"
+    for name, n_cells in zip(fitted.names, head.n_shots, strict=True):
+        yield f"label\t{int(n_cells):,} cells\t{name}"
+    if fitted.as_text:
+        yield f"as text\t{'; '.join(fitted.as_text)}: no one Cell Ontology term, read as words"
+    if fitted.n_without:
+        yield f"without\t{fitted.n_without:,} cells have no label"
+    if fitted.held_out:
+        yield f"held out\t{fitted.held_out}"
+        yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.zero_shot_accuracy:.4f} without labels"
+        yield f"macro_f1\t{fitted.macro_f1:.4f}\t{fitted.zero_shot_macro_f1:.4f} without labels"
+    else:
+        yield "held out\tnone: a label has one cell, so nothing was left to judge the head by"
+    if not fitted.is_calibrated:
+        yield "confidence\tcalibrated as the model without a head: too few labelled cells for more"
+
+
+def head_card(fitted: FittedHead, *, command: str) -> str:
+    """Return the card, Markdown.
+
+    Parameters
+    ----------
+    fitted: the head
+    command: that makes it again
+    """
+    head = fitted.head
+    rows = "\n".join(f"    {line}" for line in head_lines(fitted))
+    return (
+        f"# Few-shot head for langcell\n\n"
+        f"A {head.kind} head on the model {head.model} (sha256 {head.model_sha256}), fitted with "
+        f"langcell {__version__}. Use it with `langcell zeroshot --head FOLDER`.\n\n"
+        f"{rows}\n\nMade by\n\n    {command}\n"
+    )

@@ -1,0 +1,126 @@
+"""A head as a folder: weights, what they are for, and a card for readers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from langcell.checkpoint import replaced_folder
+from langcell.shard_file import write_tensors
+from langcell.version import __version__
+from ontology.graph import Ontology
+from zeroshot.calibration import Calibration
+from zeroshot.candidates import own_candidates
+from zeroshot.shot_head import ShotHead
+
+WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
+    *("head.safetensors", "head.json", "calibration.json", "README.md"),
+)
+_FORMAT = 1
+_ARRAYS = ("n_shots", "feature_weights", "gene_tokens", "gene_weights", "intercepts")
+_VALUES = ("kind", "text_weight", "model", "model_sha256")
+
+
+def check_head_output(folder: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, a folder that may not be replaced or cannot be written.
+
+    Raises
+    ------
+    OSError
+        If it is there and no head, or a head and `overwrite` is False, or its parent is missing.
+    """
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(f"cannot write {folder}: there is no folder {folder.parent}")
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / DESCRIPTION).is_file():
+        raise FileExistsError(f"{folder} exists and holds no head; choose another name")
+    if not overwrite:
+        raise FileExistsError(f"{folder} holds a head already; replace it with --overwrite")
+
+
+def write_head(head: ShotHead, folder: Path, *, card: str, overwrite: bool = False) -> None:
+    """Write a head, whole or not at all.
+
+    Parameters
+    ----------
+    head: to be written
+    folder: new, or one that holds a head
+    card: what people should know of it, Markdown
+    overwrite: replace a head that is there
+
+    Raises
+    ------
+    OSError
+        As `check_head_output`.
+    """
+    check_head_output(folder, overwrite=overwrite)
+    described = {
+        "format_version": _FORMAT,
+        "langcell": __version__,
+        "keys": list(head.keys),
+        **{name: getattr(head, name) for name in _VALUES},
+    }
+    with replaced_folder(folder) as temporary:
+        write_tensors(temporary / WEIGHTS, {name: getattr(head, name) for name in _ARRAYS})
+        (temporary / CALIBRATION).write_text(head.calibration.to_json(), encoding="utf-8")
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        text = json.dumps(described, indent=1, ensure_ascii=False)
+        (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def read_head(folder: Path) -> ShotHead:
+    """Read what `write_head` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no head in the folder, it is of another format, or a file is damaged.
+    """
+    for name in (DESCRIPTION, WEIGHTS, CALIBRATION):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no head: it has no {name}; make one with langcell fewshot fit"
+            )
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        version = described["format_version"]
+        if version != _FORMAT:
+            raise ValueError(f"it has format {version}, this version reads {_FORMAT}; fit it again")
+        arrays = load_file(folder / WEIGHTS)
+        head = ShotHead(
+            keys=tuple(map(str, described["keys"])),
+            calibration=Calibration.read(folder / CALIBRATION),
+            kind=str(described["kind"]),
+            text_weight=float(described["text_weight"]),
+            model=str(described["model"]),
+            model_sha256=str(described["model_sha256"]),
+            n_shots=arrays["n_shots"],
+            feature_weights=arrays["feature_weights"],
+            gene_tokens=arrays["gene_tokens"],
+            gene_weights=arrays["gene_weights"],
+            intercepts=arrays["intercepts"],
+        )
+        _check(head)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{folder} holds no head that can be read: {error}") from error
+    return head
+
+
+def _check(head: ShotHead) -> None:
+    n_labels, n_genes = len(head.keys), len(head.gene_tokens)
+    shapes = {
+        "n_shots": (n_labels,),
+        "feature_weights": (n_labels, head.feature_weights.shape[-1]),
+        "gene_weights": (n_labels, n_genes),
+        "intercepts": (n_labels,),
+    }
+    for name, shape in shapes.items():
+        found = getattr(head, name)
+        if found.shape != shape:
+            raise ValueError(f"{name} has shape {found.shape}, wanted {shape}")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    own_candidates(head.keys, Ontology.bundled())  # every label is still one

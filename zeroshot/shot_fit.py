@@ -1,0 +1,182 @@
+"""Fit a head to labelled cells: logistic regressions, or prototypes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+
+from langcell.tokenizer import TokenBlock
+from zeroshot.calibration import UNCALIBRATED
+from zeroshot.shot_head import ShotHead, rank_weights
+
+if TYPE_CHECKING:
+    from sklearn.model_selection import BaseCrossValidator
+
+Kind = Literal["linear", "prototype"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# Chosen on the validation studies (`benchmarks.fewshot`): inverse penalties of the regressions on
+# features and on genes, and what a prototype's text counts for, in cells.
+_FEATURE_C, _GENE_C = 30.0, 3.0
+_TEXT_SHOTS = 1.0
+_PROTOTYPE_SCALE = 20.0
+_MOST_FOLDS = 5
+_STEPS = 500
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shots:
+    """Labelled cells, and what a model says of them.
+
+    Attributes
+    ----------
+    labels: row of each cell's label in `keys`, int, shape (n_cells,)
+    keys: of all labels, with and without cells
+    label_features: of the labels' texts, unit norm, shape (n_labels, embedding_dim)
+    texts: log-probabilities of the labels by their texts, shape (n_cells, n_labels)
+    features: of the cells, shape (n_cells, embedding_dim)
+    tokens: ranked genes of the cells
+    groups: donor or study of each cell, which folds do not divide; None for none
+    """
+
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    label_features: np.ndarray
+    texts: np.ndarray
+    features: np.ndarray
+    tokens: TokenBlock
+    groups: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def n_shots(self) -> np.ndarray:
+        """Labelled cells of each label, shape (n_labels,)."""
+        return np.bincount(self.labels, minlength=len(self.keys))
+
+    def part(self, rows: np.ndarray) -> "Shots":
+        """Return some of the cells."""
+        cells = [self.tokens.cell(row) for row in rows]
+        offsets = np.append(0, np.cumsum([len(cell) for cell in cells]))
+        return replace(
+            self,
+            labels=self.labels[rows],
+            texts=self.texts[rows],
+            features=self.features[rows],
+            tokens=TokenBlock(start=0, tokens=np.concatenate(cells), offsets=offsets),
+            groups=None if self.groups is None else self.groups[rows],
+        )
+
+
+def choose_kind(shots: Shots) -> Kind:
+    """Choose how to fit: regressions are never worse, but they need two labels with cells."""
+    return "linear" if np.count_nonzero(shots.n_shots) > 1 else "prototype"
+
+
+def fit_head(shots: Shots, kind: Kind, *, model: str, model_sha256: str) -> ShotHead:
+    """Fit a head, without a calibration.
+
+    Parameters
+    ----------
+    shots: at least one cell
+    kind: "linear" adds up two logistic regressions, on features and on `rank_weights`, and what the
+        texts say, which weighs 1 / sqrt(cells of a typical label). "prototype" compares with the
+        mean of a label's cells and of its text, which counts as one more cell.
+    model, model_sha256: what the features are from
+
+    Raises
+    ------
+    ValueError
+        If a linear head has cells of one label alone.
+    """
+    fit = {"linear": _fit_linear, "prototype": _fit_prototypes}[kind]
+    return replace(
+        fit(shots), keys=shots.keys, n_shots=shots.n_shots, model=model, model_sha256=model_sha256
+    )
+
+
+def _empty(shots: Shots, kind: Kind) -> ShotHead:
+    n_labels, width = shots.label_features.shape
+    return ShotHead(
+        kind=kind,
+        keys=shots.keys,
+        n_shots=shots.n_shots,
+        text_weight=0.0,
+        feature_weights=np.zeros((n_labels, width), np.float32),
+        gene_tokens=np.empty(0, np.int32),
+        gene_weights=np.zeros((n_labels, 0), np.float32),
+        intercepts=np.zeros(n_labels, np.float32),
+        model="",
+        model_sha256="",
+        calibration=UNCALIBRATED,
+    )
+
+
+def _fit_prototypes(shots: Shots) -> ShotHead:
+    sums = _TEXT_SHOTS * shots.label_features.astype(np.float64)
+    np.add.at(sums, shots.labels, shots.features)
+    means = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    weights = (_PROTOTYPE_SCALE * means).astype(np.float32)
+    return replace(_empty(shots, "prototype"), feature_weights=weights)
+
+
+def _fit_linear(shots: Shots) -> ShotHead:
+    n_shots = shots.n_shots
+    has_cells = n_shots > 0
+    if has_cells.sum() < 2:
+        raise ValueError(
+            "a linear head tells labels apart, and there are cells of one alone; label some of "
+            "another, or take --head prototype"
+        )
+    genes = np.unique(shots.tokens.tokens).astype(np.int32)
+    by_features, first = _regress(shots.features.astype(np.float64), shots.labels, _FEATURE_C)
+    by_genes, second = _regress(rank_weights(shots.tokens, genes).toarray(), shots.labels, _GENE_C)
+    empty = _empty(shots, "linear")
+    feature_weights, gene_weights = empty.feature_weights, np.zeros((len(n_shots), len(genes)))
+    intercepts = np.zeros(len(n_shots))
+    # A label without cells stands where those with cells are on average: neither for nor against.
+    feature_weights[has_cells] = by_features - by_features.mean(axis=0)
+    gene_weights[has_cells] = by_genes - by_genes.mean(axis=0)
+    intercepts[has_cells] = first + second - (first + second).mean()
+    return replace(
+        empty,
+        text_weight=float(1 / np.sqrt(np.median(n_shots[has_cells]))),
+        feature_weights=feature_weights,
+        gene_tokens=genes,
+        gene_weights=gene_weights.astype(np.float32),
+        intercepts=intercepts.astype(np.float32),
+    )
+
+
+def _regress(inputs: np.ndarray, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights and intercepts of the labels that have cells, in their order."""
+    found = LogisticRegression(C=c, max_iter=_STEPS).fit(inputs, labels)
+    if len(found.classes_) > 2:
+        return found.coef_, found.intercept_
+    # Of two classes the library keeps the difference.
+    halves = np.array([[-0.5], [0.5]])
+    return halves * found.coef_, halves[:, 0] * found.intercept_
+
+
+def held_out(shots: Shots, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows of cells, and their log-probabilities by a head that did not see them.
+
+    Folds keep groups together where there are two or more, else they share out each label.
+    """
+    counts = shots.n_shots[shots.n_shots > 0]
+    n_groups = 0 if shots.groups is None else len(np.unique(shots.groups))
+    folds: BaseCrossValidator
+    if n_groups > 1:
+        folds = GroupKFold(min(_MOST_FOLDS, n_groups))
+    elif counts.min() > 1:
+        folds = StratifiedKFold(min(_MOST_FOLDS, int(counts.min())), shuffle=True, random_state=0)
+    else:
+        return
+    for seen, unseen in folds.split(shots.features, shots.labels, shots.groups):
+        rest, left = shots.part(seen), shots.part(unseen)
+        fold_kind: Kind = kind if np.count_nonzero(rest.n_shots) > 1 else "prototype"
+        head = fit_head(rest, fold_kind, model="", model_sha256="")
+        yield unseen, head.log_probabilities(left.texts, left.features, left.tokens)

@@ -1,0 +1,131 @@
+"""A few labelled cells as a head on the model: it weighs features, ranked genes and label texts."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from langcell.tokenizer import TokenBlock
+from ontology.graph import Ontology
+from zeroshot.calibration import Calibration
+
+if TYPE_CHECKING:
+    from langcell.embedder import Embedder
+    from zeroshot.candidates import CandidateSet
+
+_HALF_RANK = 16  # rank at which a gene weighs 1 / sqrt(2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShotHead:
+    """A linear classifier of cells beside what the texts of labels say.
+
+    The log-odds of label i for a cell are
+
+        text_weight * log p(i) + feature_weights[i] @ f + gene_weights[i] @ g + intercepts[i]
+
+    with p the probabilities among the labels that the model gives without labelled cells, f the
+    features of the cell and g its `rank_weights`.
+
+    Attributes
+    ----------
+    kind: how it was fitted, one of `zeroshot.shot_fit.KINDS`
+    keys: of the labels: Cell Ontology ids, or "text: " and words
+    n_shots: labelled cells of each, 0 for one that its text alone speaks for, shape (n_labels,)
+    text_weight: of what the texts say
+    feature_weights: float32, shape (n_labels, embedding_dim)
+    gene_tokens: of the genes that count, ascending, int32, shape (n_genes,)
+    gene_weights: float32, shape (n_labels, n_genes)
+    intercepts: float32, shape (n_labels,)
+    model, model_sha256: whose features and tokens these are
+    calibration: how its probabilities become confidences
+    """
+
+    kind: str
+    keys: tuple[str, ...]
+    n_shots: np.ndarray
+    text_weight: float
+    feature_weights: np.ndarray
+    gene_tokens: np.ndarray
+    gene_weights: np.ndarray
+    intercepts: np.ndarray
+    model: str
+    model_sha256: str
+    calibration: Calibration
+
+    @property
+    def identifier(self) -> str:
+        """Short hash of what it does, for notes."""
+        digest = hashlib.sha256("\n".join((*self.keys, self.model_sha256)).encode())
+        for each in (self.feature_weights, self.gene_tokens, self.gene_weights, self.intercepts):
+            digest.update(np.ascontiguousarray(each).tobytes())
+        digest.update(np.float64(self.text_weight).tobytes())
+        return digest.hexdigest()[:12]
+
+    def check_fits(self, model: "Embedder", candidates: "CandidateSet") -> None:
+        """Refuse a model or candidates that the head was not fitted with.
+
+        Raises
+        ------
+        ValueError
+            That names what it was fitted with, and what is here.
+        """
+        if model.sha256 != self.model_sha256:
+            raise ValueError(
+                f"the head was fitted on model {self.model} ({self.model_sha256[:12]}), and this one "
+                f"has other weights ({model.sha256[:12]}): name that one with --model, or fit again"
+            )
+        if candidates.keys != self.keys:
+            raise ValueError(
+                f"the head knows {len(self.keys)} labels, and other candidates were given: leave out "
+                "--labels; give labels without cells to langcell fewshot fit --labels"
+            )
+
+    def log_probabilities(
+        self, texts: np.ndarray, features: np.ndarray, tokens: TokenBlock
+    ) -> np.ndarray:
+        """Return log-probabilities of the labels, float32, shape (n_cells, n_labels).
+
+        Parameters
+        ----------
+        texts: log-probabilities of the labels by their texts, shape (n_cells, n_labels)
+        features: of the same cells, float32, shape (n_cells, embedding_dim)
+        tokens: ranked genes of the same cells
+        """
+        logits = self.text_weight * texts.astype(np.float64) + self.intercepts
+        logits += features.astype(np.float64) @ self.feature_weights.T
+        logits += rank_weights(tokens, self.gene_tokens) @ self.gene_weights.T.astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+
+    def notes(self) -> dict[str, str | int]:
+        """Return what a reader of the calls must know of it."""
+        return {"id": self.identifier, "kind": self.kind, "n_cells": int(self.n_shots.sum())}
+
+    def names(self, ontology: Ontology) -> list[str]:
+        """Return the labels as readers know them."""
+        return [ontology.terms[key].name if key in ontology.index else key for key in self.keys]
+
+
+def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
+    """Return what the ranks of genes say, float64, shape (n_cells, n_genes).
+
+    The gene of rank r, from 0, weighs 1 / sqrt(1 + r / 16), one that is not among the tokens nothing:
+    neither depth nor the scale of the values matters.
+
+    Parameters
+    ----------
+    tokens: ranked genes of cells
+    genes: tokens that get a column, ascending, shape (n_genes,)
+    """
+    lengths = np.diff(tokens.offsets)
+    rows = np.repeat(np.arange(tokens.n_cells), lengths)
+    ranks = np.arange(len(tokens.tokens)) - np.repeat(tokens.offsets[:-1], lengths)
+    columns = np.searchsorted(genes, tokens.tokens)
+    known = columns < len(genes)
+    known[known] = genes[columns[known]] == tokens.tokens[known]
+    values = 1 / np.sqrt(1 + ranks[known] / _HALF_RANK)
+    shape = (tokens.n_cells, len(genes))
+    return sparse.csr_matrix((values, (rows[known], columns[known])), shape=shape)
