@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from langcell.config import StackConfig
 from langcell.packing import Packing
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "gelu": functional.gelu,
     "gelu_new": lambda states: functional.gelu(states, approximate="tanh"),
     "relu": functional.relu,
@@ -155,7 +155,7 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.activation = _ACTIVATIONS[config.hidden_act]
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, states: Tensor) -> Tensor:
         """Transform each position of `states` (n, t, h) by itself."""

@@ -113,10 +113,10 @@ def read_checkpoint(
             raise FileNotFoundError(f"{folder} is not a langcell checkpoint: it has no {name}")
     config = LangCellConfig.read(folder / "config.json")
     vocabulary = GeneVocabulary.read(folder / "genes.tsv")
-    if vocabulary.size != config.cell.vocab_size:
+    if vocabulary.n_genes != config.cell.n_genes:
         raise ValueError(
-            f"{folder / 'genes.tsv'} makes a vocabulary of {vocabulary.size} tokens, "
-            f"config.json says {config.cell.vocab_size}"
+            f"{folder / 'genes.tsv'} has {vocabulary.n_genes} genes, config.json says "
+            f"{config.cell.n_genes}"
         )
     has_labels = (folder / "labels.safetensors").is_file()
     has_reference = (folder / reference.FILE).is_file()

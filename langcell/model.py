@@ -70,10 +70,10 @@ class LangCell(nn.Module):
         text_encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__()
-        if vocabulary is not None and vocabulary.size != config.cell.vocab_size:
+        if vocabulary is not None and vocabulary.n_genes != config.cell.n_genes:
             raise ValueError(
-                f"cell.vocab_size must equal the vocabulary's {vocabulary.size} tokens, "
-                f"got {config.cell.vocab_size}"
+                f"cell.vocab_size must fit the vocabulary's {vocabulary.n_genes} genes, got "
+                f"{config.cell.vocab_size}, which are {config.cell.n_genes}"
             )
         self.config = config
         self.vocabulary = vocabulary
@@ -83,18 +83,26 @@ class LangCell(nn.Module):
         self.calibration = ""  # text of calibration.json, see zeroshot.calibration
         encoder = GeneBag if config.cell.kind == "bag" else CellEncoder
         self.cell_encoder: CellEncoder | GeneBag = encoder(config.cell)
-        self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
-        self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
-        self.matching = _matching_head(config)
-        for projection in (self.cell_projection, self.text_projection):
-            init_weights(projection)
         self.text_encoder: TextEncoder | None = None
-        if not config.text.frozen:
-            self.text_encoder = text_encoder or TextEncoder(config.text)
+        if config.cells_only:
+            self.cell_projection: nn.Module = nn.Identity()
+        else:
+            self._join_texts(text_encoder)
         # In a list, so that the module neither saves, trains nor counts a frozen tower.
         self._frozen_tower: list[TextEncoder] = []
         self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    def _join_texts(self, text_encoder: TextEncoder | None) -> None:
+        """Build what puts texts beside cells."""
+        config = self.config
+        self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
+        self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
+        self.matching = _matching_head(config)
+        for projection in (self.cell_projection, self.text_projection):
+            init_weights(projection)
+        if not config.text.frozen:
+            self.text_encoder = text_encoder or TextEncoder(config.text)
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +128,18 @@ class LangCell(nn.Module):
         return self.logit_scale.exp().clamp(max=self.config.logit_scale_max)
 
     def text_tower(self) -> TextEncoder:
-        """Return the text encoder, loading a frozen one when it is first asked for."""
+        """Return the text encoder, loading a frozen one when it is first asked for.
+
+        Raises
+        ------
+        ValueError
+            If the model knows cells alone.
+        """
+        if self.config.cells_only:
+            raise ValueError(
+                "the model reads cells alone: it has no text encoder, projections or matching "
+                "head, which names need; train them with langcell pretrain and model.start_from"
+            )
         if self.text_encoder is not None:
             return self.text_encoder
         if not self._frozen_tower:

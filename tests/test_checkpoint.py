@@ -187,7 +187,7 @@ def test_another_format_is_refused(saved):
 def test_gene_table_of_another_size_is_refused(saved):
     path = saved / "genes.tsv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(ValueError, match=r"vocabulary of 5 tokens, config\.json says 6"):
+    with pytest.raises(ValueError, match=r"has 2 genes, config\.json says 3"):
         LangCell.from_pretrained(saved)
 
 

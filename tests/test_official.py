@@ -261,5 +261,5 @@ def test_a_release_becomes_a_checkpoint_of_ours(golden, tmp_path, inputs, cells,
     assert torch.equal(again.features, cells.features)
     rows = pairs(5, 3)
     assert torch.equal(ours.match(texts, cells, **rows), model.match(texts, cells, **rows))
-    with pytest.raises(ValueError, match="must equal the vocabulary's 60 tokens, got 59"):
+    with pytest.raises(ValueError, match="must fit the vocabulary's 57 genes, got 59"):
         LangCell(replace(model.config, cell=replace(model.config.cell, vocab_size=59)), genes)
