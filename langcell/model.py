@@ -1,5 +1,6 @@
 """The model that puts cells and texts in one space."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from langcell import hub
 from langcell.bert import Attended, inference, init_weights
 from langcell.cell_encoder import CellEncoder
 from langcell.checkpoint import (
@@ -314,11 +316,34 @@ class LangCell(nn.Module):
         )
         self.sha256 = write_checkpoint(Path(folder), checkpoint, dtype=dtype)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str = "",
+        private: bool = False,
+        message: str = "Upload a langcell checkpoint",
+        dtype: torch.dtype = torch.float32,
+    ) -> str:
+        """Upload the model to the Hugging Face hub; see `langcell.hub.upload`.
+
+        Returns
+        -------
+        str
+            Hash of the commit: `from_pretrained(repo_id, revision=...)` loads this and no other.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype=dtype)
+            return hub.upload(
+                Path(folder), repo_id, revision=revision, private=private, message=message
+            )
+
     @classmethod
     def from_pretrained(
         cls,
         name: str | Path,
         *,
+        revision: str = "",
         device: str = "cpu",
         vocabulary: "GeneVocabulary | None" = None,
     ) -> "LangCell":
@@ -329,6 +354,8 @@ class LangCell(nn.Module):
         name
             See `langcell.checkpoint.resolve_checkpoint`. A folder in the layout of the released
             LangCell is read too.
+        revision
+            Commit, tag or branch of a hub id; `owner/name@revision` names it too.
         device
             Where the weights go.
         vocabulary
@@ -343,7 +370,7 @@ class LangCell(nn.Module):
             or there is no such device.
         """
         place = find_device(device)
-        folder = resolve_checkpoint(name)
+        folder = resolve_checkpoint(name, revision=revision)
         if is_official(folder):
             checkpoint = read_official(folder, vocabulary=vocabulary)
         else:

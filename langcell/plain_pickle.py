@@ -79,4 +79,5 @@ def read_plain_pickle(content: bytes) -> Any:
         OverflowError,
         MemoryError,
     ) as error:
-        raise ValueError(f"no pickle of plain values: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"no pickle of plain values: {reason}") from error
