@@ -21,6 +21,7 @@ from zeroshot.backoff import Calls
 from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
 from zeroshot.cell_scorer import CellScorer, Progress, annotate_pending
 from zeroshot.modalities import modality_of
+from zeroshot.official_scoring import FUSED, OFFICIAL
 from zeroshot.partial_results import (
     FolderResults,
     MemoryResults,
@@ -35,6 +36,12 @@ from zeroshot.writers import AnnotationWriter, check_annotation_output, open_wri
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+_SCORES = {
+    FUSED: "probability among all candidates",
+    OFFICIAL: "score of the LangCell paper among all candidates, which sums to one",
+}
+_PARAMETERS = ("allow_normalized", "confidence", "rerank", "rerank_weight", "scoring", "top_k")
 
 
 def annotate(
@@ -92,7 +99,7 @@ def annotate(
             )
             if isinstance(model, str | Path):
                 model_name = str(model)
-                model = load_embedder(model, device=options.device, states=options.rerank > 0)
+                model = load_embedder(model, device=options.device, states=options.needs_states)
             tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
             coverage = tokenizer.coverage(matrix)
             started = time.monotonic()
@@ -229,7 +236,7 @@ def _details(
             if candidates.tissue
             else {}
         ),
-        "scores": "probability among all candidates; the best of each cell are stored",
+        "scores": f"{_SCORES[options.scoring]}; the best of each cell are stored",
         "calibration": {
             "id": scorer.calibration.identifier,
             "fitted_on": ", ".join(scorer.calibration.fitted_on),
@@ -238,10 +245,8 @@ def _details(
         },
         "parameters": {
             "logit_scale": model.scale.item(),
-            **{
-                key: getattr(options, key)
-                for key in ("allow_normalized", "confidence", "rerank", "rerank_weight", "top_k")
-            },
+            **{key: getattr(options, key) for key in _PARAMETERS},
+            **({"alpha": options.similarity_weight} if options.scoring == OFFICIAL else {}),
         },
     }
 
