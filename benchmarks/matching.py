@@ -68,15 +68,16 @@ class Clock:
     @contextmanager
     def measuring(self, name: str) -> Iterator[None]:
         """Add what the block takes."""
-        started = self._now()
+        started = self.now()
         yield
-        self.seconds.setdefault(name, []).append(self._now() - started)
+        self.seconds.setdefault(name, []).append(self.now() - started)
 
     def median(self, name: str) -> float:
         """Return the median over cells."""
         return statistics.median(self.seconds[name])
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return seconds since some moment."""
         if self.is_cpu:
             return time.process_time()
         torch.cuda.synchronize()
@@ -128,7 +129,7 @@ def nearest(texts: Sequence[TextFeatures], cell: CellFeatures, k: int) -> list[i
     return (features @ cell.features[0]).topk(min(k, len(texts))).indices.tolist()
 
 
-def measure(model: LangCell, counts: Sequence[int], *, n_cells: int, seed: int) -> "Clock":
+def measure(model: LangCell, counts: Sequence[int], *, n_cells: int, seed: int) -> Clock:
     """Time every way on each of some cells; stop if they do not agree to 1e-5."""
     clock = Clock(model.device.type)
     generator = torch.Generator().manual_seed(seed)
@@ -141,11 +142,11 @@ def measure(model: LangCell, counts: Sequence[int], *, n_cells: int, seed: int) 
             ids, mask = random_cell(model, generator)
             with clock.measuring("encode"):
                 cell = model.encode_cell(ids, mask)
-            started = clock._now()
+            started = clock.now()
 
             def note(n_done: int, started: float = started) -> None:
                 if n_done in counts:
-                    clock.seconds.setdefault(f"plain {n_done}", []).append(clock._now() - started)
+                    clock.seconds.setdefault(f"plain {n_done}", []).append(clock.now() - started)
 
             wanted = plain_loop(model, texts, cell, note).softmax(-1)
             for n in counts:

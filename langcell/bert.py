@@ -282,7 +282,7 @@ class BertStack(nn.Module):
 
     def project(self, states: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
         """Return `Attended.keys_values` of states (n_sources, t, width) for all blocks."""
-        found = {}
+        found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         for block in self.blocks:
             assert isinstance(block, BertBlock) and block.cross_attention is not None
             found[block.cross_attention] = block.cross_attention.project(states)

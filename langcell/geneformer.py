@@ -108,7 +108,7 @@ def _masked_gene_head(
             f"{where}: {_HEAD}decoder.weight must be the word embeddings, to which our head is tied"
         )
     hidden = config.hidden_size
-    shapes = dict.fromkeys(_RENAMED, (hidden,))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_RENAMED, (hidden,))
     shapes |= {"transform.dense.weight": (hidden, hidden), "bias": (config.vocab_size,)}
     check_tensors(given, shapes, where)
     return {f"{_OURS}{_RENAMED[name]}": tensor.float() for name, tensor in given.items()}

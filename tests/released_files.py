@@ -18,14 +18,16 @@ def write_dictionaries(
     folder: Path, genes: list[str], special: dict[str, int]
 ) -> tuple[dict[str, int], dict[str, np.float64]]:
     """Write token_dictionary.pkl and gene_median_dictionary.pkl as the releases have them."""
-    rng = np.random.default_rng(5)
-    numbers = {name: np.int16(len(special) + i) for i, name in enumerate(genes)}
-    tokens = {**special, **numbers}
-    medians = {name: np.float64(value) for name, value in zip(genes, rng.uniform(0.5, 5, 999))}  # noqa: B905
+    tokens = special | {name: len(special) + i for i, name in enumerate(genes)}
+    values = np.random.default_rng(5).uniform(0.5, 5, len(genes))  # items of it are numpy's
+    medians = dict(zip(genes, values, strict=True))
+    as_released = {
+        name: number if name in special else np.int16(number) for name, number in tokens.items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "token_dictionary.pkl").write_bytes(pickle.dumps(tokens))
+    (folder / "token_dictionary.pkl").write_bytes(pickle.dumps(as_released))
     (folder / "gene_median_dictionary.pkl").write_bytes(pickle.dumps(medians))
-    return {name: int(number) for name, number in tokens.items()}, medians
+    return tokens, medians
 
 
 def symbols_to_ids(symbols: list[str]) -> list[str]:

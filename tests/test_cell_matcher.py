@@ -1,5 +1,7 @@
 """One cell against many texts, beside each pair by itself, padded, as the plain loop has it."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, T
 from langcell.features import CellFeatures, TextFeatures
 from langcell.model import LangCell
 
-SIZES = {"hidden_size": 16, "n_heads": 2, "intermediate_size": 24}
+SIZES: dict[str, Any] = {"hidden_size": 16, "n_heads": 2, "intermediate_size": 24}
 HEADS = {
     "cross_attention": MatchingConfig(kind="cross_attention"),
     "fusion-mean": MatchingConfig(**SIZES, n_layers=2, pooling="mean", interaction=True),
