@@ -124,7 +124,10 @@ def read_checkpoint(
     """
     for name in _REQUIRED:
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a langcell checkpoint: it has no {name}")
+            raise FileNotFoundError(
+                f"{folder} is not a langcell checkpoint: it has no {name}; of released LangCell or "
+                "Geneformer weights langcell convert makes one"
+            )
     config = LangCellConfig.read(folder / "config.json")
     vocabulary = GeneVocabulary.read(folder / "genes.tsv")
     if vocabulary.n_genes != config.cell.n_genes:

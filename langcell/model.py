@@ -121,7 +121,10 @@ class LangCell(nn.Module):
             If the model was made without.
         """
         if self.vocabulary is None:
-            raise ValueError("the model has no gene table; load it with vocabulary=...")
+            raise ValueError(
+                "the model has no gene table; make a checkpoint of its folder with langcell "
+                "convert, or load it with vocabulary=..."
+            )
         return self.vocabulary
 
     @property
@@ -140,7 +143,8 @@ class LangCell(nn.Module):
         if self.config.cells_only:
             raise ValueError(
                 "the model reads cells alone: it has no text encoder, projections or matching "
-                "head, which names need; train them with langcell pretrain and model.start_from"
+                "head to name them with; langcell pretrain trains those, given "
+                "model.start_from=FOLDER"
             )
         if self.text_encoder is not None:
             return self.text_encoder

@@ -1,6 +1,7 @@
 """Released folders to checkpoints: the numbers that come out, and what is refused."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy import sparse
 
-from langcell.config import LangCellConfig
+from langcell.config import CellEncoderConfig, LangCellConfig
 from langcell.convert import convert
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
@@ -86,6 +87,22 @@ def test_a_geneformer_embeds_cells_as_transformers_does(
     assert np.abs(got[0] - got[1]).max() > 1e-2
 
 
+def test_a_cell_without_genes_is_finite(source, tmp_path, make_cells):
+    convert(source, tmp_path / "ours")
+    model = LangCell.from_pretrained(tmp_path / "ours")
+    adata = make_cells(3)
+    counts = adata.X.toarray()
+    counts[1] = 0
+    adata.X = sparse.csr_matrix(counts)
+    with open_counts(adata) as matrix, pytest.warns(UserWarning, match="1 cells express no known"):
+        (block,) = embed_cells(model, matrix, states=True)
+    assert np.isfinite(block.features).all()
+    assert np.linalg.norm(block.features, axis=1) == pytest.approx(1, abs=1e-5)
+    n_special = model.config.cell.n_special
+    assert block.cells is not None and block.cells.attention_mask is not None
+    assert block.cells.attention_mask.sum(1).tolist() == [POSITIONS, max(1, n_special), POSITIONS]
+
+
 def test_its_masked_gene_head_comes_along(source, special, genes, tmp_path):
     reference = write_geneformer(source, len(genes) + len(special), positions=POSITIONS)
     convert(source, tmp_path / "ours")
@@ -147,6 +164,17 @@ def test_cells_alone_name_nothing(source, tmp_path):
     again = tmp_path / "again"
     model.save_pretrained(again)
     assert LangCell.from_pretrained(again).config == model.config
+
+
+def test_parts_that_a_configuration_cannot_have_are_refused():
+    cell = CellEncoderConfig(vocab_size=9, hidden_size=8, n_heads=2, max_positions=7)
+    with pytest.raises(ValueError, match="embedding_dim must be 8, the width of pooled cells"):
+        LangCellConfig(cell=cell, max_genes=4, cells_only=True)
+    eos = replace(cell, special_tokens="cls_eos")
+    with pytest.raises(ValueError, match="max_genes=6 and 2 special tokens need .* >= 8, got 7"):
+        LangCellConfig(cell=eos, max_genes=6)
+    with pytest.raises(ValueError, match="a bag of genes needs cell.special_tokens 'cls'"):
+        replace(eos, kind="bag", bag_size=4)
 
 
 def test_pretraining_starts_from_it(source, special, tmp_path, genes):
