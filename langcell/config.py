@@ -190,10 +190,12 @@ class LangCellConfig:
             If a key is unknown or missing, a value has the wrong type, or the format version is
             another one.
         """
-        if values.get("format_version") != FORMAT_VERSION:
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            hint = "; langcell convert reads released weights" if version is None else ""
             raise ValueError(
                 f"not a langcell checkpoint of format {FORMAT_VERSION}: "
-                f"format_version is {values.get('format_version')!r}"
+                f"format_version is {version!r}{hint}"
             )
         return _build(cls, values, "")
 

@@ -180,7 +180,7 @@ def test_another_format_is_refused(saved):
     with pytest.raises(ValueError, match="format_version is 99"):
         LangCell.from_pretrained(saved)
     (saved / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match="not a langcell checkpoint"):
+    with pytest.raises(ValueError, match="format_version is None; langcell convert reads"):
         LangCell.from_pretrained(saved)
 
 
