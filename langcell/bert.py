@@ -1,8 +1,8 @@
 """Post-LayerNorm BERT blocks with fused projections and optional cross-attention."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from langcell.config import StackConfig
 from langcell.packing import Packing
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "gelu": functional.gelu,
     "gelu_new": lambda states: functional.gelu(states, approximate="tanh"),
     "relu": functional.relu,
@@ -31,13 +31,18 @@ class Attended:
     attention_mask
         Shape (n_sources, t), nonzero where a token is real; None where all are.
     rows
-        Shape (n,), the source that each of the n rows reads; None where row i reads source i.
+        Shape (n,), the source that each of the n rows reads; None where equally many rows follow
+        each other for each source, one at least.
         Keys and values are projected once a source, however many rows read it.
+    keys_values
+        By the cross-attention that reads them, each (n_sources, t, h), where they have been
+        projected ahead (`BertStack.project`).
     """
 
     states: Tensor
     attention_mask: Tensor | None = None
     rows: Tensor | None = None
+    keys_values: Mapping[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def key_mask(attention_mask: Tensor | None) -> Tensor | None:
@@ -138,12 +143,19 @@ class CrossAttention(_Attention):
 
     def forward(self, states: Tensor, attended: Attended) -> Tensor:
         """Attend from `states` (n, t, h) to the sources of `attended`."""
-        key, value = self.key_value(attended.states).chunk(2, dim=-1)
+        key, value = attended.keys_values.get(self) or self.project(attended.states)
         mask = key_mask(attended.attention_mask)
         if attended.rows is not None:
             key, value = key[attended.rows], value[attended.rows]
             mask = None if mask is None else mask[attended.rows]
-        return self._finish(states, self.query(states), key, value, mask)
+        # Rows of one source ask side by side, so that nothing is copied for each of them.
+        queries = states.reshape(len(key), -1, states.shape[-1])  # (n_sources, n_rows * t, h)
+        return self._finish(queries, self.query(queries), key, value, mask).view_as(states)
+
+    def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of states (n_sources, t, width), each (n_sources, t, h)."""
+        key, value = self.key_value(states).chunk(2, dim=-1)
+        return key, value
 
 
 class FeedForward(nn.Module):
@@ -155,7 +167,7 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.activation = _ACTIVATIONS[config.hidden_act]
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, states: Tensor) -> Tensor:
         """Transform each position of `states` (n, t, h) by itself."""
@@ -176,7 +188,10 @@ class BertBlock(nn.Module):
         self, states: Tensor, mask: Tensor | None, attended: Attended | None, first_only: bool
     ) -> Tensor:
         """Return the next layer's states; `mask` is (n, 1, 1, t) bool."""
-        states = self.attention(states, mask, first_only)
+        return self.after_attention(self.attention(states, mask, first_only), attended)
+
+    def after_attention(self, states: Tensor, attended: Attended | None) -> Tensor:
+        """Return the next layer's states from those that self-attention has left."""
         if attended is not None:
             assert self.cross_attention is not None, "block was built without cross-attention"
             states = self.cross_attention(states, attended)
@@ -221,6 +236,7 @@ class BertStack(nn.Module):
         *,
         attended: Attended | None = None,
         first_only: bool = False,
+        begun: bool = False,
     ) -> Tensor:
         """Run all blocks.
 
@@ -234,6 +250,8 @@ class BertStack(nn.Module):
             Given, every block also attends to these states.
         first_only
             Compute only position 0 in the last block, exact and cheaper.
+        begun
+            The states are from `begin`.
 
         Returns
         -------
@@ -241,14 +259,34 @@ class BertStack(nn.Module):
             Shape (n, t, h), or (n, 1, h) with `first_only`.
         """
         # Packed rows have no dropout of attention.
-        may_pack = not (attended or first_only or (self.training and self._drops_attention))
+        drops = self.training and self._drops_attention
+        may_pack = not (attended or first_only or begun or drops)
         if self.pack and attention_mask is not None and may_pack:
             return self._packed(states, Packing.of(attention_mask))
         mask = key_mask(attention_mask)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            states = self._run(block, states, mask, attended, first_only and layer == last)
+            first = first_only and layer == last
+            if begun and layer == 0:
+                assert isinstance(block, BertBlock)
+                states = block.after_attention(states[:, :1] if first else states, attended)
+            else:
+                states = self._run(block, states, mask, attended, first)
         return states
+
+    def begin(self, states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Run what no attended state changes, the first self-attention; to go on with `begun`."""
+        block = self.blocks[0]
+        assert isinstance(block, BertBlock)
+        return block.attention(states, key_mask(attention_mask), False)
+
+    def project(self, states: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+        """Return `Attended.keys_values` of states (n_sources, t, width) for all blocks."""
+        found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        for block in self.blocks:
+            assert isinstance(block, BertBlock) and block.cross_attention is not None
+            found[block.cross_attention] = block.cross_attention.project(states)
+        return found
 
     def _packed(self, states: Tensor, packing: Packing) -> Tensor:
         """Run all blocks without padding, where nothing but states within a row meets."""

@@ -26,6 +26,8 @@ _SIZES = {
     "attention_dropout": "attention_probs_dropout_prob",
     "layer_norm_eps": "layer_norm_eps",
 }
+_COUNTS = tuple(_SIZES)[:6]
+_LARGEST = 1_000_000  # of any size: a foreign file must not make us allocate without end
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -39,13 +41,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"{path} is not a readable weights file: {str(error).splitlines()[0]}"
-        ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is not a readable weights file: {reason}") from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
+        raise ValueError(f"{path} is not a readable weights file: wanted tensors by name alone")
+    return dict(tensors)
 
 
 def read_sizes(folder: Path) -> dict[str, Any]:
@@ -57,14 +63,29 @@ def read_sizes(folder: Path) -> dict[str, Any]:
         If it is not a BERT with absolute positions, or a size is missing.
     """
     path = folder / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     kind = values.get("model_type"), values.get("position_embedding_type", "absolute")
     if kind != ("bert", "absolute"):
         raise ValueError(f"{path} must describe a BERT with absolute positions, got {kind}")
     missing = sorted(set(_SIZES.values()) - set(values))
     if missing:
         raise ValueError(f"{path} has no {missing[0]!r}")
-    return {ours: values[theirs] for ours, theirs in _SIZES.items()}
+    sizes = {ours: values[theirs] for ours, theirs in _SIZES.items()}
+    for name in _COUNTS:
+        if not isinstance(sizes[name], int) or not 0 < sizes[name] <= _LARGEST:
+            raise ValueError(f"{path}: {_SIZES[name]} must be 1 to {_LARGEST}, got {sizes[name]!r}")
+    return sizes
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; errors name the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(values).__name__}")
+    return values
 
 
 def find_weights(folder: Path) -> Path:
@@ -107,6 +128,9 @@ def fuse_bert(
         If tensors are missing, unknown or wrongly shaped.
     """
     given = _plain_names(tensors)
+    n_layers = len({name.split(".")[2] for name in given if name.startswith("encoder.layer.")})
+    if n_layers < config.n_layers:
+        raise ValueError(f"{where} has {n_layers} layers, its config.json says {config.n_layers}")
     type_table = given.get("embeddings.token_type_embeddings.weight")
     n_types = 1 if type_table is None else len(type_table)
     shapes = _bert_shapes(config, n_types if has_token_types else 0, has_cross_attention)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from langcell.bert import BertEmbeddings, BertStack, init_weights, masked_mean
+from langcell.bert import ACTIVATIONS, BertEmbeddings, BertStack, init_weights, masked_mean
 from langcell.config import CellEncoderConfig
 from langcell.gene_bag import BagMix
 
@@ -17,10 +17,11 @@ class MaskedGeneHead(nn.Module):
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, states: Tensor, gene_embeddings: Tensor) -> Tensor:
         """Score every gene, (..., h) and (vocab, h) to (..., vocab)."""
-        states = self.norm(functional.gelu(self.transform(states)))
+        states = self.norm(self.activation(self.transform(states)))
         return functional.linear(states, gene_embeddings, self.bias)
 
 

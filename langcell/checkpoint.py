@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 _CALIBRATION = "calibration.json"
 _BUNDLED = Path(__file__).parent / "models"
-_FILES = ("config.json", WEIGHTS, "genes.tsv", "labels.*", "reference.*", "calibration.*")
+_REQUIRED = ("config.json", WEIGHTS, "genes.tsv")
+_FILES = (*_REQUIRED, "labels.*", "reference.*", "calibration.*")
 
 AnyTensor = TypeVar("AnyTensor")
 
@@ -61,14 +62,16 @@ def list_bundled_models() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in _BUNDLED.glob("*/config.json")))
 
 
-def resolve_checkpoint(name: str | Path, *, download: bool = True) -> Path:
+def resolve_checkpoint(name: str | Path, *, revision: str = "", download: bool = True) -> Path:
     """Return the local folder of a checkpoint.
 
     Parameters
     ----------
     name
-        Bundled name, folder, or Hugging Face hub id; looked for in this order (write `./mini` for
-        a folder that bears a bundled name).
+        Bundled name, folder, or Hugging Face hub id, `owner/name` or `owner/name@revision`; looked
+        for in this order (write `./mini` for a folder that bears a bundled name).
+    revision
+        Commit, tag or branch of a hub id.
     download
         Ask the hub for what is not in its local cache.
 
@@ -76,17 +79,28 @@ def resolve_checkpoint(name: str | Path, *, download: bool = True) -> Path:
     ------
     OSError
         If it is not found; one line that lists the bundled models.
+    ValueError
+        If a revision is given of what is not on the hub, or two of what is.
     """
-    if str(name) in list_bundled_models():
-        return _BUNDLED / str(name)
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
+    if str(name) in list_bundled_models() or folder.is_dir():
+        if revision:
+            raise ValueError(f"revision {revision!r} is of a hub id, and {str(name)!r} is here")
+        return _BUNDLED / str(name) if str(name) in list_bundled_models() else folder
     bundled = f"bundled models: {', '.join(list_bundled_models()) or 'none'}"
-    if isinstance(name, Path) or not hub.is_hub_id(name):
+    repo_id, in_name = hub.split_revision(str(name))
+    if isinstance(name, Path) or not hub.is_hub_id(repo_id):
         raise FileNotFoundError(f"no checkpoint folder {str(name)!r}; {bundled}")
+    if revision and in_name:
+        raise ValueError(f"{name!r} names a revision already, got {revision!r} too")
     try:
-        return hub.download(name, _FILES, only_cached=not download)
+        return hub.download(
+            repo_id,
+            _FILES,
+            revision=revision or in_name,
+            required=_REQUIRED,
+            only_cached=not download,
+        )
     except OSError as error:
         raise OSError(f"no folder {name!r}, and {error}; {bundled}") from error
 
@@ -108,15 +122,18 @@ def read_checkpoint(
     ValueError
         If the folder is of another format or a file in it is damaged.
     """
-    for name in ("config.json", WEIGHTS, "genes.tsv"):
+    for name in _REQUIRED:
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a langcell checkpoint: it has no {name}")
+            raise FileNotFoundError(
+                f"{folder} is not a langcell checkpoint: it has no {name}; of released LangCell or "
+                "Geneformer weights langcell convert makes one"
+            )
     config = LangCellConfig.read(folder / "config.json")
     vocabulary = GeneVocabulary.read(folder / "genes.tsv")
-    if vocabulary.size != config.cell.vocab_size:
+    if vocabulary.n_genes != config.cell.n_genes:
         raise ValueError(
-            f"{folder / 'genes.tsv'} makes a vocabulary of {vocabulary.size} tokens, "
-            f"config.json says {config.cell.vocab_size}"
+            f"{folder / 'genes.tsv'} has {vocabulary.n_genes} genes, config.json says "
+            f"{config.cell.n_genes}"
         )
     has_labels = (folder / "labels.safetensors").is_file()
     has_reference = (folder / reference.FILE).is_file()

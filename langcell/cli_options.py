@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Cells = Annotated[Path, typer.Option(help="Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder.")]
-Model = Annotated[str, typer.Option(help="Bundled name, folder or hub id.")]
+Model = Annotated[str, typer.Option(help="Bundled name, folder, or hub id, @revision or not.")]
 Layer = Annotated[str | None, typer.Option(help="Layer of the raw counts, if not found.")]
 AllowNormalized = Annotated[
     bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")

@@ -12,6 +12,7 @@ Activation = Literal["gelu", "gelu_new", "relu"]
 Pooling = Literal["cls", "mean"]
 CellEncoderKind = Literal["transformer", "bag"]
 MatchingKind = Literal["cross_attention", "fusion"]
+SpecialTokens = Literal["none", "cls", "cls_eos"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,9 @@ class CellEncoderConfig(StackConfig):
     """
 
     kind: CellEncoderKind = "transformer"
-    vocab_size: int  # genes + pad, mask and CLS
-    max_positions: int = 513  # CLS and the genes after it
+    vocab_size: int  # genes + pad, mask and CLS, and EOS where it is read
+    max_positions: int = 513  # genes and the special tokens around them
+    special_tokens: SpecialTokens = "cls"  # Geneformer V1 reads genes alone, V2 an EOS too
     dropout: float = 0.02
     attention_dropout: float = 0.02
     pooling: Pooling = "cls"
@@ -60,6 +62,20 @@ class CellEncoderConfig(StackConfig):
         super().__post_init__()
         if self.kind == "bag" and not self.bag_size:
             raise ValueError("a bag of genes needs cell.bag_size, got 0")
+        if self.bag_size and self.special_tokens != "cls":
+            raise ValueError(
+                f"a bag of genes needs cell.special_tokens 'cls', got {self.special_tokens!r}"
+            )
+
+    @property
+    def n_special(self) -> int:
+        """Count the special tokens that are read with the genes of a cell."""
+        return {"none": 0, "cls": 1, "cls_eos": 2}[self.special_tokens]
+
+    @property
+    def n_genes(self) -> int:
+        """Count the genes of the vocabulary: all tokens but pad, mask, CLS and EOS."""
+        return self.vocab_size - 3 - (self.special_tokens == "cls_eos")
 
     @property
     def pooled_size(self) -> int:
@@ -113,7 +129,8 @@ class LangCellConfig:
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     embedding_dim: int = 256
-    max_genes: int = 512  # genes of a cell that are read; CLS is not counted
+    max_genes: int = 512  # genes of a cell that are read; special tokens are not counted
+    cells_only: bool = False  # no text tower, projections or matching: features are pooled cells
     logit_scale_init: float = math.log(1 / 0.05)  # log of the inverse temperature
     logit_scale_max: float = 100.0  # the scale itself, after exp
     format_version: int = FORMAT_VERSION
@@ -124,10 +141,16 @@ class LangCellConfig:
                 f"format_version must be {FORMAT_VERSION}, got {self.format_version!r}; "
                 "the checkpoint was written by another version of langcell"
             )
-        if self.max_genes + 1 > self.cell.max_positions and not self.cell.bag_size:
+        needed = self.max_genes + self.cell.n_special
+        if needed > self.cell.max_positions and not self.cell.bag_size:
             raise ValueError(
-                f"max_genes={self.max_genes} and CLS need cell.max_positions >= "
-                f"{self.max_genes + 1}, got {self.cell.max_positions}"
+                f"max_genes={self.max_genes} and {self.cell.n_special} special tokens need "
+                f"cell.max_positions >= {needed}, got {self.cell.max_positions}"
+            )
+        if self.cells_only and self.embedding_dim != self.cell.pooled_size:
+            raise ValueError(
+                f"without projections embedding_dim must be {self.cell.pooled_size}, the width of "
+                f"pooled cells, got {self.embedding_dim}"
             )
         if self.text.max_tokens > self.text.max_positions:
             raise ValueError(
@@ -152,7 +175,10 @@ class LangCellConfig:
 
     def to_json(self) -> str:
         """Return the configuration as the text of a config.json."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        values = asdict(self)
+        if self.cells_only:
+            del values["text"], values["matching"]
+        return json.dumps(values, indent=2) + "\n"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LangCellConfig":
@@ -164,10 +190,12 @@ class LangCellConfig:
             If a key is unknown or missing, a value has the wrong type, or the format version is
             another one.
         """
-        if values.get("format_version") != FORMAT_VERSION:
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            hint = "; langcell convert reads released weights" if version is None else ""
             raise ValueError(
                 f"not a langcell checkpoint of format {FORMAT_VERSION}: "
-                f"format_version is {values.get('format_version')!r}"
+                f"format_version is {version!r}{hint}"
             )
         return _build(cls, values, "")
 

@@ -29,19 +29,24 @@ def embed_rows(
         Features, float32, shape (n_rows, embedding_dim); and the same with last states and mask
         where they are wanted.
     """
-    lengths = np.diff(block.offsets)[rows]  # genes of each cell
-    config, device = model.config, model.device
+    config, device, genes = model.config, model.device, model.genes
+    special = config.cell.special_tokens
+    cls_id = None if special == "none" else genes.cls_id
+    eos_id = genes.eos_id if special == "cls_eos" else None
+    # Tokens of each cell; one without any is a padding token.
+    lengths = np.maximum(np.diff(block.offsets)[rows] + config.cell.n_special, 1)
     features = torch.empty(len(rows), config.embedding_dim, device=device)
     pooled = torch.empty(len(rows), config.cell.pooled_size, device=device)
     # As wide as the longest of these cells needs, so that matching reads little padding.
     positions = config.cell.max_positions
-    width = min(int(lengths.max(initial=0)) + 1, positions) if with_states else 0
+    width = min(int(lengths.max(initial=1)), positions) if with_states else 0
     states = torch.zeros(len(rows), width, config.cell.hidden_size, device=device)
-    for places, batch_width, is_full in _batches(lengths, config.max_genes, batch_size):
+    longest = config.max_genes + config.cell.n_special
+    for places, batch_width, is_full in _batches(lengths, longest, batch_size):
         lists = [block.cell(rows[place]) for place in places]
         lists += [block.tokens[:0]] * (batch_size - len(places))
         ids, mask = collate_tokens(
-            lists, cls_id=model.genes.cls_id, pad_id=model.genes.pad_id, width=batch_width
+            lists, cls_id=cls_id, eos_id=eos_id, pad_id=genes.pad_id, width=batch_width
         )
         # Without a mask attention takes a faster path; the rows that fill up are dropped anyway.
         real = None if is_full else torch.from_numpy(mask).to(device)
@@ -54,7 +59,7 @@ def embed_rows(
             states[where, :used] = batch.states[: len(places), :used]
     cells = None
     if with_states:
-        is_real = torch.from_numpy(np.arange(width) <= lengths[:, None]).to(device)
+        is_real = torch.from_numpy(np.arange(width) < lengths[:, None]).to(device)
         cells = CellFeatures(
             states=states, attention_mask=is_real, pooled=pooled, features=features
         )
@@ -62,11 +67,11 @@ def embed_rows(
 
 
 def _batches(
-    lengths: np.ndarray, max_genes: int, batch_size: int
+    lengths: np.ndarray, longest: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
-    """Yield places, width (with CLS) and whether every cell fills it, one batch at a time."""
-    widths = np.minimum(-(-(lengths + 1) // _WIDTH_STEP) * _WIDTH_STEP, max_genes + 1)
-    is_full = lengths == max_genes
+    """Yield places, width and whether every cell fills it, one batch at a time."""
+    widths = np.minimum(-(-lengths // _WIDTH_STEP) * _WIDTH_STEP, longest)
+    is_full = lengths == longest
     for width, full in sorted(set(zip(widths.tolist(), is_full.tolist(), strict=True))):
         places = np.flatnonzero((widths == width) & (is_full == full))
         for first in range(0, len(places), batch_size):

@@ -65,6 +65,11 @@ class GeneVocabulary:
         return self.n_genes + 2
 
     @property
+    def eos_id(self) -> int:
+        """Return the token after the genes of a cell, which few models read; not in `size`."""
+        return self.n_genes + 3
+
+    @property
     def size(self) -> int:
         """Count all tokens: genes, pad, mask and class."""
         return self.n_genes + 3

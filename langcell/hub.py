@@ -1,4 +1,4 @@
-"""Fetch folders from the Hugging Face hub, or from its local cache when there is no network."""
+"""Folders on the Hugging Face hub, or in its local cache when there is no network."""
 
 import logging
 import re
@@ -10,6 +10,12 @@ from urllib.request import getproxies
 
 import huggingface_hub
 from huggingface_hub import constants
+from huggingface_hub.utils import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -23,12 +29,38 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
+def split_revision(name: str) -> tuple[str, str]:
+    """Split `owner/name@revision` into its parts; the revision is '' where none is named.
+
+    >>> split_revision("owner/name@v1.0"), split_revision("owner/name")
+    (('owner/name', 'v1.0'), ('owner/name', ''))
+    """
+    repo_id, _, revision = name.partition("@")
+    return repo_id, revision
+
+
 def download(
-    repo_id: str, patterns: Sequence[str], *, revision: str = "", only_cached: bool = False
+    repo_id: str,
+    patterns: Sequence[str],
+    *,
+    revision: str = "",
+    required: Sequence[str] = (),
+    only_cached: bool = False,
 ) -> Path:
     """Return a local folder with the files of a hub repository that match `patterns`.
 
-    With `only_cached` nothing is fetched.
+    Parameters
+    ----------
+    repo_id
+        `owner/name`.
+    patterns
+        Of the files to fetch.
+    revision
+        Commit, tag or branch; the main branch without.
+    required
+        Files without which the rest is of no use.
+    only_cached
+        Fetch nothing, as without network or with HF_HUB_OFFLINE=1.
 
     Raises
     ------
@@ -38,21 +70,86 @@ def download(
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # its retries would print a line each
+    only_cached = only_cached or not _is_online()
     try:
         folder = huggingface_hub.snapshot_download(
             repo_id,
             revision=revision or None,
             allow_patterns=list(patterns),
-            local_files_only=only_cached or not _is_online(),
+            local_files_only=only_cached,
         )
-    except OSError as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, HFValidationError) as error:
+        reason = _reason(error, revision, only_cached)
         raise OSError(
             f"{repo_id!r} could not be fetched from the Hugging Face hub: {reason}"
-        ) from (error)
+        ) from error
     finally:
         logger.setLevel(level)
+    if missing := [name for name in required if not (Path(folder) / name).is_file()]:
+        where = (
+            f"the copy in the local cache, and {_absence()}" if only_cached else "the repository"
+        )
+        raise OSError(f"{repo_id!r} has no {missing[0]} in {where}")
     return Path(folder)
+
+
+def upload(
+    folder: Path, repo_id: str, *, revision: str = "", private: bool = False, message: str
+) -> str:
+    """Upload the files of a folder in one commit; return its hash, to pin them by.
+
+    Parameters
+    ----------
+    repo_id
+        `owner/name`; made if it is not there.
+    revision
+        Branch; made if it is not there. The main branch without.
+    private
+        Of a repository that is made.
+    message
+        Of the commit.
+
+    Raises
+    ------
+    OSError
+        If the hub cannot be reached or refuses; one line.
+    """
+    if not _is_online():
+        raise OSError(f"{repo_id!r} cannot be uploaded: {_absence()}")
+    api = huggingface_hub.HfApi()
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            folder_path=folder, repo_id=repo_id, revision=revision or None, commit_message=message
+        )
+    except (OSError, HFValidationError) as error:
+        raise OSError(
+            f"{repo_id!r} could not be uploaded to the Hugging Face hub: "
+            f"{_reason(error, revision, False)}"
+        ) from error
+    return commit.oid
+
+
+def _reason(error: Exception, revision: str, only_cached: bool) -> str:
+    """Say why the hub did not serve, in words that name what a user can change."""
+    if isinstance(error, GatedRepoError):
+        return "its owner must grant access first; log in with HF_TOKEN"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such repository, or it is private; log in with HF_TOKEN"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {revision!r}"
+    if only_cached:
+        at = f" at revision {revision!r}" if revision else ""
+        return f"it is not in the local cache{at}, and {_absence()}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _absence() -> str:
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return "there is no network to the hub"
 
 
 def _is_online() -> bool:

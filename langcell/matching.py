@@ -70,11 +70,26 @@ class FusionMatching(nn.Module):
         Tensor
             Logits, shape (n, 2); index 1 is 'match'.
         """
-        first_only = self.config.pooling == "cls"
-        states = self.norm(self.text_in(text_states))  # (n, t, hidden)
-        states = self.stack(states, text_mask, attended=cells, first_only=first_only)
-        pooled = states[:, 0] if first_only else masked_mean(states, text_mask)
-        logits = self.head(pooled)
+        states = self.enter(text_states)
+        states = self.stack(states, text_mask, attended=cells, first_only=self.first_only)
+        return self.decide(states, text_mask, product)
+
+    @property
+    def first_only(self) -> bool:
+        """Tell whether only position 0 of the last states is read."""
+        return self.config.pooling == "cls"
+
+    def enter(self, text_states: Tensor) -> Tensor:
+        """Bring text states (n, t, text_width) to the width of the blocks, (n, t, hidden)."""
+        entered: Tensor = self.norm(self.text_in(text_states))
+        return entered
+
+    def decide(
+        self, states: Tensor, text_mask: Tensor | None, product: Tensor | None = None
+    ) -> Tensor:
+        """Return logits (n, 2) from the last states of the blocks."""
+        pooled = states[:, 0] if self.first_only else masked_mean(states, text_mask)
+        logits: Tensor = self.head(pooled)
         if self.interaction is not None:
             if product is None:
                 raise ValueError("this head reads the product of the features: give product")

@@ -1,5 +1,6 @@
 """The model that puts cells and texts in one space."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from langcell import hub
 from langcell.bert import Attended, inference, init_weights
 from langcell.cell_encoder import CellEncoder
 from langcell.checkpoint import (
@@ -70,10 +72,10 @@ class LangCell(nn.Module):
         text_encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__()
-        if vocabulary is not None and vocabulary.size != config.cell.vocab_size:
+        if vocabulary is not None and vocabulary.n_genes != config.cell.n_genes:
             raise ValueError(
-                f"cell.vocab_size must equal the vocabulary's {vocabulary.size} tokens, "
-                f"got {config.cell.vocab_size}"
+                f"cell.vocab_size must fit the vocabulary's {vocabulary.n_genes} genes, got "
+                f"{config.cell.vocab_size}, which are {config.cell.n_genes}"
             )
         self.config = config
         self.vocabulary = vocabulary
@@ -83,18 +85,26 @@ class LangCell(nn.Module):
         self.calibration = ""  # text of calibration.json, see zeroshot.calibration
         encoder = GeneBag if config.cell.kind == "bag" else CellEncoder
         self.cell_encoder: CellEncoder | GeneBag = encoder(config.cell)
-        self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
-        self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
-        self.matching = _matching_head(config)
-        for projection in (self.cell_projection, self.text_projection):
-            init_weights(projection)
         self.text_encoder: TextEncoder | None = None
-        if not config.text.frozen:
-            self.text_encoder = text_encoder or TextEncoder(config.text)
+        if config.cells_only:
+            self.cell_projection: nn.Module = nn.Identity()
+        else:
+            self._join_texts(text_encoder)
         # In a list, so that the module neither saves, trains nor counts a frozen tower.
         self._frozen_tower: list[TextEncoder] = []
         self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    def _join_texts(self, text_encoder: TextEncoder | None) -> None:
+        """Build what puts texts beside cells."""
+        config = self.config
+        self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
+        self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
+        self.matching = _matching_head(config)
+        for projection in (self.cell_projection, self.text_projection):
+            init_weights(projection)
+        if not config.text.frozen:
+            self.text_encoder = text_encoder or TextEncoder(config.text)
 
     @property
     def device(self) -> torch.device:
@@ -111,7 +121,10 @@ class LangCell(nn.Module):
             If the model was made without.
         """
         if self.vocabulary is None:
-            raise ValueError("the model has no gene table; load it with vocabulary=...")
+            raise ValueError(
+                "the model has no gene table; make a checkpoint of its folder with langcell "
+                "convert, or load it with vocabulary=..."
+            )
         return self.vocabulary
 
     @property
@@ -120,7 +133,19 @@ class LangCell(nn.Module):
         return self.logit_scale.exp().clamp(max=self.config.logit_scale_max)
 
     def text_tower(self) -> TextEncoder:
-        """Return the text encoder, loading a frozen one when it is first asked for."""
+        """Return the text encoder, loading a frozen one when it is first asked for.
+
+        Raises
+        ------
+        ValueError
+            If the model knows cells alone.
+        """
+        if self.config.cells_only:
+            raise ValueError(
+                "the model reads cells alone: it has no text encoder, projections or matching "
+                "head to name them with; langcell pretrain trains those, given "
+                "model.start_from=FOLDER"
+            )
         if self.text_encoder is not None:
             return self.text_encoder
         if not self._frozen_tower:
@@ -295,11 +320,34 @@ class LangCell(nn.Module):
         )
         self.sha256 = write_checkpoint(Path(folder), checkpoint, dtype=dtype)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str = "",
+        private: bool = False,
+        message: str = "Upload a langcell checkpoint",
+        dtype: torch.dtype = torch.float32,
+    ) -> str:
+        """Upload the model to the Hugging Face hub; see `langcell.hub.upload`.
+
+        Returns
+        -------
+        str
+            Hash of the commit: `from_pretrained(repo_id, revision=...)` loads this and no other.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype=dtype)
+            return hub.upload(
+                Path(folder), repo_id, revision=revision, private=private, message=message
+            )
+
     @classmethod
     def from_pretrained(
         cls,
         name: str | Path,
         *,
+        revision: str = "",
         device: str = "cpu",
         vocabulary: "GeneVocabulary | None" = None,
     ) -> "LangCell":
@@ -310,6 +358,8 @@ class LangCell(nn.Module):
         name
             See `langcell.checkpoint.resolve_checkpoint`. A folder in the layout of the released
             LangCell is read too.
+        revision
+            Commit, tag or branch of a hub id; `owner/name@revision` names it too.
         device
             Where the weights go.
         vocabulary
@@ -324,7 +374,7 @@ class LangCell(nn.Module):
             or there is no such device.
         """
         place = find_device(device)
-        folder = resolve_checkpoint(name)
+        folder = resolve_checkpoint(name, revision=revision)
         if is_official(folder):
             checkpoint = read_official(folder, vocabulary=vocabulary)
         else:

@@ -1,22 +1,18 @@
 """Read a checkpoint in the layout of the released LangCell (PharMolix/LangCell, MIT)."""
 
 import hashlib
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from langcell.bert_weights import (
-    find_weights,
-    fuse_bert,
-    read_sizes,
-    read_tensors,
-)
+from langcell.bert_weights import find_weights, fuse_bert, read_json, read_sizes, read_tensors
 from langcell.checkpoint import Checkpoint
 from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
 from langcell.digest import sha256_of
 from langcell.genes import GeneVocabulary
+from langcell.released_tokens import ReleasedTokens
 from langcell.tensor_shapes import check_tensors
 
 # The release names its tokenizer and no text weights: those are in text_bert/.
@@ -68,11 +64,37 @@ def read_official(folder: Path, *, vocabulary: GeneVocabulary | None = None) -> 
     return Checkpoint(config=config, tensors=tensors, vocabulary=vocabulary, sha256=_sha256(folder))
 
 
+def with_tokens(release: Checkpoint[Tensor], tokens: ReleasedTokens) -> Checkpoint[Tensor]:
+    """Return a release that was read without its genes with them, numbered by our tokens.
+
+    Raises
+    ------
+    ValueError
+        If the dictionary is of other weights.
+    """
+    cell, name = release.config.cell, "cell_encoder.embeddings.token.weight"
+    if cell.vocab_size != tokens.n_rows:
+        raise ValueError(
+            f"cell_bert has {cell.vocab_size} tokens, the token dictionary and CLS make "
+            f"{tokens.n_rows}: they do not belong together"
+        )
+    if tokens.special_tokens != "cls":
+        raise ValueError(
+            "LangCell reads <cls> and no <eos>: the token dictionary is another model's"
+        )
+    return replace(
+        release,
+        config=replace(release.config, cell=replace(cell, vocab_size=len(tokens.rows))),
+        tensors=release.tensors | {name: tokens.take(release.tensors[name])},
+        vocabulary=tokens.vocabulary,
+    )
+
+
 def _read_config(folder: Path, *, embedding_dim: int) -> LangCellConfig:
     cell = CellEncoderConfig(**read_sizes(folder / "cell_bert"), masked_gene_head=False)
     sizes = read_sizes(folder / "text_bert")
     path = folder / "text_bert" / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     if not values.get("add_cross_attention") or "encoder_width" not in values:
         raise ValueError(f"{path} must set add_cross_attention and encoder_width")
     text = TextEncoderConfig(

@@ -34,9 +34,9 @@ def pool_texts(model: "LangCell", texts: Sequence[str], *, batch_size: int) -> n
     numpy.ndarray
         float32, shape (n_texts, text hidden size).
     """
+    tower = model.text_tower()
     unique = sorted(set(texts), key=lambda text: (len(text), text))  # little padding in a batch
     pooled = np.empty((len(unique), model.config.text.hidden_size), dtype=np.float32)
-    tower = model.text_tower()
     with inference(tower):
         for start in range(0, len(unique), batch_size):
             ids, mask = tokenize_texts(model, unique[start : start + batch_size])

@@ -262,18 +262,23 @@ def merge_columns(counts: sparse.csr_matrix, genes: ColumnGenes) -> sparse.csr_m
 
 
 def collate_tokens(
-    cells: Sequence[np.ndarray], *, cls_id: int, pad_id: int, width: int | None = None
+    cells: Sequence[np.ndarray],
+    *,
+    cls_id: int | None,
+    eos_id: int | None = None,
+    pad_id: int,
+    width: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put CLS before each cell's tokens and pad to one width.
+    """Put CLS before each cell's tokens, EOS after them, and pad to one width.
 
     Parameters
     ----------
     cells
         Tokens of each cell, highest rank first.
-    cls_id, pad_id
-        Special tokens.
+    cls_id, eos_id, pad_id
+        Special tokens; None leaves CLS or EOS out.
     width
-        Length with CLS; longer cells lose their lowest ranks. None takes the longest cell's.
+        Length with CLS and EOS; longer cells lose their lowest ranks. None takes the longest cell's.
 
     Returns
     -------
@@ -286,15 +291,21 @@ def collate_tokens(
     >>> ids.tolist(), mask.sum()
     ([[9, 5, 4], [9, 0, 0]], np.int64(4))
     """
-    width = width or 1 + max((len(tokens) for tokens in cells), default=0)
+    first, n_after = int(cls_id is not None), int(eos_id is not None)
+    n_special = first + n_after
+    width = width or max(1, n_special + max((len(tokens) for tokens in cells), default=0))
     input_ids = np.full((len(cells), width), pad_id, dtype=np.int64)
     attention_mask = np.zeros((len(cells), width), dtype=bool)
-    input_ids[:, 0] = cls_id
-    attention_mask[:, 0] = True
+    if cls_id is not None:
+        input_ids[:, 0] = cls_id
     for row, tokens in enumerate(cells):
-        kept = tokens[: width - 1]
-        input_ids[row, 1 : len(kept) + 1] = kept
-        attention_mask[row, 1 : len(kept) + 1] = True
+        kept = tokens[: width - n_special]
+        stop = first + len(kept)
+        input_ids[row, first:stop] = kept
+        if eos_id is not None:
+            input_ids[row, stop] = eos_id
+        attention_mask[row, : stop + n_after] = True
+    attention_mask[:, 0] = True  # a cell without a token is its padding, for attention to be finite
     return input_ids, attention_mask
 
 

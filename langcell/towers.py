@@ -14,7 +14,8 @@ from langcell.text_encoder import TextEncoder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_FILES = ("config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json")
+_TOKENIZER_FILES = ("config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json")
+_FILES = (*_TOKENIZER_FILES, "model.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,4 +154,19 @@ def load_tokenizer(name_or_folder: str, revision: str = "") -> "PreTrainedTokeni
     # Imported here: it costs two seconds, and cells alone need no tokenizer.
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(find_tower(name_or_folder, revision))
+    return AutoTokenizer.from_pretrained(_find_tokenizer(name_or_folder, revision))
+
+
+def _find_tokenizer(name: str, revision: str) -> Path:
+    """Return the folder of a tower, or one with a tokenizer alone: its weights may be elsewhere."""
+    folder = Path(name).expanduser()
+    if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
+        return folder
+    if name in _PACKAGED or folder.is_dir() or not hub.is_hub_id(name):
+        return find_tower(name, revision)
+    try:
+        return hub.download(name, _TOKENIZER_FILES, revision=revision)
+    except OSError as error:
+        raise OSError(
+            f"tokenizer {error}; without network convert with --tokenizer FOLDER"
+        ) from error

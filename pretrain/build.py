@@ -138,6 +138,7 @@ def build_model(
             n_layers=sizes.n_layers,
             n_heads=sizes.n_heads,
             intermediate_size=sizes.intermediate_size,
+            hidden_act=sizes.hidden_act,
             bag_size=sizes.bag_size,
             dropout=sizes.dropout,
             attention_dropout=sizes.attention_dropout,

@@ -95,6 +95,7 @@ class Model(Section):
     hidden_size: int = Field(default=256, ge=1)
     n_heads: int = Field(default=4, ge=1)
     intermediate_size: int = Field(default=512, ge=1)  # of a transformer's blocks
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"  # of a transformer's blocks
     bag_size: int = Field(default=0, ge=0)  # hidden layer of a bag, or of one beside a transformer
     max_genes: int = Field(default=256, ge=1)
     attended_genes: int = Field(default=0, ge=0)  # that a transformer reads; 0: all max_genes

@@ -1,42 +1,17 @@
-"""Dictionaries of genes, as Geneformer ships them: Ensembl id to token, Ensembl id to median.
+"""Genes and tokens of datasets that others have tokenised, by the dictionaries behind them."""
 
-A pickle can run any code when it is read. These hold nothing but a dict of strings and numbers,
-so that is all the reader here can make of one.
-"""
-
-import io
-import json
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from langcell.gene_dictionary import read_dictionary
 from langcell.gene_names import human_ensembl_id
 from langcell.gene_table import GeneTable
 from langcell.genes import GeneVocabulary
 
-# What a number of numpy needs to come back from a pickle, under its old name and its new one;
-# neither can run code.
-_SCALAR = np.float64(0).__reduce__()[0]
-_ALLOWED = {
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "scalar"): _SCALAR,
-    ("numpy._core.multiarray", "scalar"): _SCALAR,
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Makes dicts, strings and numbers, and refuses whatever else a pickle asks for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]
-
 
 def read_gene_numbers(path: Path) -> dict[str, float]:
-    """Read a number for each gene from a JSON object, a two-column TSV or a pickled dict.
+    """Read a number for each gene; see `langcell.gene_dictionary.read_dictionary`.
 
     Returns
     -------
@@ -48,23 +23,11 @@ def read_gene_numbers(path: Path) -> dict[str, float]:
     FileNotFoundError, ValueError
         If there is no such file, or it holds something else; the message names it.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no dictionary of genes {path}")
-    content = path.read_bytes()
-    try:
-        values = _parse(content, path.suffix)
-        if not isinstance(values, dict):
-            raise ValueError(f"it holds a {type(values).__name__}")
-        numbers = {
-            ensembl_id: float(value)
-            for key, value in values.items()
-            if (ensembl_id := human_ensembl_id(str(key)))
-        }
-    except (ValueError, TypeError, EOFError, IndexError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{path}: wanted a dictionary of Ensembl id to number, as JSON, a TSV of two columns or"
-            f" a pickle of plain values; {error}"
-        ) from error
+    numbers = {
+        ensembl_id: value
+        for key, value in read_dictionary(path).items()
+        if (ensembl_id := human_ensembl_id(key))
+    }
     if not numbers:
         raise ValueError(f"{path} names no human Ensembl id (ENSG...)")
     return numbers
@@ -110,17 +73,3 @@ def token_map(tokens: dict[str, float], vocabulary: GeneVocabulary) -> np.ndarra
     table = np.full(theirs.max() + 2, -1, dtype=np.int64)
     table[theirs] = np.where(is_first, ours, -1)
     return table
-
-
-def _parse(content: bytes, suffix: str) -> Any:
-    if suffix in (".pkl", ".pickle"):
-        return _PlainUnpickler(io.BytesIO(content)).load()
-    text = content.decode("utf-8")
-    if suffix == ".json":
-        return json.loads(text)
-    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
-    if not rows or any(len(row) != 2 for row in rows):
-        raise ValueError("a line does not have two columns")
-    if not human_ensembl_id(rows[0][0]):
-        del rows[0]  # a header
-    return dict(rows)

@@ -1,7 +1,7 @@
 """Begin with what an earlier model has learnt."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from langcell.cell_encoder import CellEncoder
 from langcell.gene_bag import GeneBag
@@ -48,11 +48,13 @@ def start_from(model: LangCell, name: str) -> None:
 
 @torch.no_grad()
 def _take_over(model: LangCell, earlier: LangCell, name: str) -> None:
-    ours, theirs = model.config.cell.hidden_size, earlier.config.cell.hidden_size
-    if ours != theirs:
-        raise ValueError(
-            f"model.start_from {name}: model.hidden_size must be its {theirs}, got {ours}"
-        )
+    for size in ("hidden_size", "n_heads", "hidden_act"):
+        ours, theirs = getattr(model.config.cell, size), getattr(earlier.config.cell, size)
+        # A bag attends to nothing: it has a width alone.
+        if ours != theirs and (size == "hidden_size" or model.config.cell.kind != "bag"):
+            raise ValueError(
+                f"model.start_from {name}: model.{size} must be its {theirs}, got {ours}"
+            )
     rows = _common_tokens(model.genes, earlier.genes)
     found = earlier.state_dict()
     for key, tensor in model.state_dict().items():
@@ -116,6 +118,8 @@ def start_from_bag(model: LangCell, bag: LangCell, name: str) -> None:
     model.text_projection.load_state_dict(bag.text_projection.state_dict())
     model.logit_scale.copy_(bag.logit_scale)
     width = theirs.pooled_size
-    model.cell_projection.weight[:, :width] = bag.cell_projection.weight
-    model.cell_projection.weight[:, width:] = 0
-    model.cell_projection.bias.copy_(bag.cell_projection.bias)
+    projection, learnt = model.cell_projection, bag.cell_projection
+    assert isinstance(projection, nn.Linear) and isinstance(learnt, nn.Linear)
+    projection.weight[:, :width] = learnt.weight
+    projection.weight[:, width:] = 0
+    projection.bias.copy_(learnt.bias)

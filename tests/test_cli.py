@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from langcell.model import LangCell
+from tests.released_files import V2, symbols_to_ids, write_dictionaries, write_geneformer
 
 HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "faiss", "numba")
 GROUPS = ("", "ontology")
 COMMANDS = (
+    "convert",
     "zeroshot",
     "zeroshot calibrate",
     "search",
@@ -195,3 +197,24 @@ def test_truth_that_names_no_cell_type_stops_before_anything_is_written(work, ti
     assert done.returncode == 1
     assert "no label in obs['leiden'] names one cell type" in done.stderr
     assert not (work / "none.csv").exists()
+
+
+def test_a_converted_geneformer_embeds_cells_and_names_none(work, coding_genes):
+    source = work / "geneformer"
+    write_dictionaries(source, symbols_to_ids(coding_genes), V2)
+    write_geneformer(source, len(coding_genes) + 4, positions=64)
+    done = _langcell("convert", source, "ours", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "layout\tGeneformer (V2: <cls> and <eos>)",
+        "genes\t400; 62 of a cell are read",
+        "cell encoder\t2 layers of 16, pooling cls",
+        "text encoder\tnone: it embeds cells, and names none",
+        "wrote\tours",
+    ]
+    done = _langcell("embed", "--h5ad", "cells.h5ad", "--out", "g.npy", "--model", "ours", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert np.load(work / "g.npy").shape == (45, 16)
+    done = _langcell("zeroshot", "--h5ad", "cells.h5ad", "--model", "ours", cwd=work)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "reads cells alone: it has no text encoder, projections or matching" in done.stderr

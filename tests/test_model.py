@@ -154,9 +154,9 @@ def test_too_many_positions_are_refused(model):
 
 def test_vocabulary_must_fit():
     class Vocabulary:
-        size = 21
+        n_genes = 18
 
-    with pytest.raises(ValueError, match="21 tokens, got 20"):
+    with pytest.raises(ValueError, match="18 genes, got 20"):
         LangCell(small_config(), Vocabulary())
 
 

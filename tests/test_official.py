@@ -4,16 +4,16 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from langcell.bert import Attended
+from langcell.convert import convert
 from langcell.features import CellFeatures, TextFeatures
-from langcell.genes import GeneVocabulary
 from langcell.model import LangCell
+from tests.released_files import V1, V2, write_dictionaries
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
 
@@ -24,8 +24,22 @@ def golden(shared):
 
 
 @pytest.fixture(scope="module")
-def model(golden) -> LangCell:
-    return LangCell.from_pretrained(golden / "mini_ckpt")
+def converted(golden, tmp_path_factory):
+    """The release as a checkpoint of ours, with a dictionary of 57 genes without <cls>."""
+    folder = tmp_path_factory.mktemp("converted")
+    write_dictionaries(folder, [f"ENSG{number:011d}" for number in range(57)], V1)
+    convert(
+        golden / "mini_ckpt",
+        folder / "ours",
+        token_dictionary=folder / "token_dictionary.pkl",
+        gene_medians=folder / "gene_median_dictionary.pkl",
+    )
+    return folder / "ours"
+
+
+@pytest.fixture(scope="module")
+def model(converted) -> LangCell:
+    return LangCell.from_pretrained(converted)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +147,8 @@ def test_matching_and_zero_shot_scores(model, cells, texts, expected):
         torch.testing.assert_close(scores, expected[f"zero_shot_alpha{alpha}"], **TOLERANCE)
 
 
-def test_few_shot_losses_and_gradients(golden, inputs, expected):
-    model = LangCell.from_pretrained(golden / "mini_ckpt")
+def test_few_shot_losses_and_gradients(converted, inputs, expected):
+    model = LangCell.from_pretrained(converted)
     cells = model.encode_cell(inputs["cell_input_ids"], inputs["cell_attention_mask"])
     texts = model.encode_text(inputs["text_input_ids"], inputs["text_attention_mask"])
     similarity = cells.features @ texts.features.T * model.scale
@@ -247,19 +261,59 @@ def test_text_encoder_without_cross_attention_is_refused(copied):
         LangCell.from_pretrained(copied)
 
 
-def test_a_release_becomes_a_checkpoint_of_ours(golden, tmp_path, inputs, cells, texts, model):
-    genes = GeneVocabulary(
-        ensembl_ids=tuple(f"ENSG{number:011d}" for number in range(57)),
-        symbols=("",) * 57,
-        medians=np.ones(57),
-    )
-    release = LangCell.from_pretrained(golden / "mini_ckpt", vocabulary=genes)
-    assert release.genes.cls_id == 59
-    release.save_pretrained(tmp_path / "ours")
-    ours = LangCell.from_pretrained(tmp_path / "ours")
-    again = ours.encode_cell(inputs["cell_input_ids"], inputs["cell_attention_mask"])
+def test_a_release_is_read_without_its_genes(golden, inputs, cells, texts, model):
+    release = LangCell.from_pretrained(golden / "mini_ckpt")
+    again = release.encode_cell(inputs["cell_input_ids"], inputs["cell_attention_mask"])
     assert torch.equal(again.features, cells.features)
     rows = pairs(5, 3)
-    assert torch.equal(ours.match(texts, cells, **rows), model.match(texts, cells, **rows))
-    with pytest.raises(ValueError, match="must equal the vocabulary's 60 tokens, got 59"):
-        LangCell(replace(model.config, cell=replace(model.config.cell, vocab_size=59)), genes)
+    assert torch.equal(release.match(texts, cells, **rows), model.match(texts, cells, **rows))
+    with pytest.raises(ValueError, match="has no gene table"):
+        _ = release.genes
+    with_genes = LangCell.from_pretrained(golden / "mini_ckpt", vocabulary=model.vocabulary)
+    assert with_genes.genes.cls_id == model.genes.cls_id == 59
+    with pytest.raises(ValueError, match="must fit the vocabulary's 57 genes, got 59"):
+        LangCell(replace(model.config, cell=replace(model.config.cell, vocab_size=59)), model.genes)
+
+
+def test_dictionaries_beside_the_weights_are_found(copied, tmp_path, model):
+    genes = [f"ENSG{number:011d}" for number in range(57)]
+    write_dictionaries(copied, genes, V1)
+    done = convert(copied, tmp_path / "ours")
+    assert done.layout == "LangCell"
+    names = sorted(path.name for path in (tmp_path / "ours").iterdir())
+    assert names == ["config.json", "genes.tsv", "model.safetensors"]
+    again = LangCell.from_pretrained(tmp_path / "ours")
+    assert again.genes.ensembl_ids == tuple(genes)
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    for path in copied.glob("*.pkl"):
+        path.unlink()
+    model.genes.write(copied / "genes.tsv")
+    convert(copied, tmp_path / "from-table")
+    assert LangCell.from_pretrained(tmp_path / "from-table").genes.ensembl_ids == tuple(genes)
+
+
+def test_dictionaries_of_another_release_are_refused(copied, tmp_path):
+    for genes, special, said in (
+        (56, V1, "cell_bert has 60 tokens, the token dictionary and CLS make 59"),
+        (56, V2, "LangCell reads <cls> and no <eos>"),
+    ):
+        write_dictionaries(copied, [f"ENSG{number:011d}" for number in range(genes)], special)
+        with pytest.raises(ValueError, match=said):
+            convert(copied, tmp_path / "ours")
+
+
+def test_the_tokenizer_of_the_texts_can_be_named(copied, tmp_path, model):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cell", "type", ":", "b", "."]
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "vocab.txt").write_text("\n".join(words))
+    edit = {"model_type": "bert"}
+    (tmp_path / "words" / "config.json").write_text(json.dumps(edit))
+    model.genes.write(copied / "genes.tsv")
+    convert(copied, tmp_path / "ours", tokenizer=str(tmp_path / "words"))
+    ours = LangCell.from_pretrained(tmp_path / "ours")
+    ids, _ = ours.tokenize_texts(["cell type: B cell."])
+    assert ids.tolist() == [[2, 5, 6, 7, 8, 5, 9, 3]]
+    (tmp_path / "words" / "vocab.txt").write_text("\n".join([*words, *map(str, range(61))]))
+    with pytest.raises(ValueError, match="has 71 words, the text encoder 70"):
+        convert(copied, tmp_path / "other", tokenizer=str(tmp_path / "words"))

@@ -9,10 +9,11 @@ from langcell.bert import inference
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
 from langcell.model import LangCell
-from zeroshot.rerank import PAIRS, Reranker
+from zeroshot.rerank import Reranker
 from zeroshot.scores import Scores
 from zeroshot.text_states import TextStateCache, cache_folder
 
+N_CELLS = 64
 TEXTS = ("cell type: B cell. ", "cell type: T cell. A lymphocyte. ", "cell type: " + "long " * 40)
 
 
@@ -23,16 +24,16 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def cells(make_cells, model):
-    with open_counts(make_cells(PAIRS)) as matrix:
+    with open_counts(make_cells(N_CELLS)) as matrix:
         return next(iter(embed_cells(model, matrix, states=True))).cells
 
 
 def test_pairs_have_the_score_that_the_head_gives_each_alone(model, cells, tmp_path):
     reranker = Reranker(model, TEXTS, k=3, cache=TextStateCache(model, tmp_path))
-    candidates = np.array([[0, 1, 2], [2, 1, 0]] * (PAIRS // 2))
+    candidates = np.array([[0, 1, 2], [2, 1, 0]] * (N_CELLS // 2))
     found = reranker.match(candidates, cells)
     assert found.shape == candidates.shape
-    for cell, rank in ((0, 0), (1, 0), (PAIRS - 1, 1)):
+    for cell, rank in ((0, 0), (1, 0), (N_CELLS - 1, 1)):
         with inference(model):
             text = model.encode_text(*model.tokenize_texts([TEXTS[candidates[cell, rank]]]))
             row = torch.tensor([cell])

@@ -87,6 +87,16 @@ def test_small_vocabularies_take_two_bytes_a_token():
     assert RankTokenizer(make_vocabulary(np.ones(66_000)), max_genes=9).dtype == np.int32
 
 
+def test_special_tokens_stand_around_the_genes():
+    cells = [np.array([7, 6, 5]), np.array([4]), np.array([], dtype=np.int64)]
+    ids, mask = collate_tokens(cells, cls_id=9, eos_id=8, pad_id=0, width=4)
+    assert ids.tolist() == [[9, 7, 6, 8], [9, 4, 8, 0], [9, 8, 0, 0]]
+    assert mask.sum(1).tolist() == [4, 3, 2]
+    ids, mask = collate_tokens(cells, cls_id=None, pad_id=0)
+    assert ids.tolist() == [[7, 6, 5], [4, 0, 0], [0, 0, 0]]
+    assert mask.sum(1).tolist() == [3, 1, 1]  # attention needs one
+
+
 def test_collate_puts_cls_first_and_cuts_the_lowest_ranks():
     ids, mask = collate_tokens([np.array([7, 6, 5]), np.array([4])], cls_id=9, pad_id=0, width=3)
     assert ids.tolist() == [[9, 7, 6], [9, 4, 0]]

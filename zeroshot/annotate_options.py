@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroshot.calibration import Calibration
+from zeroshot.official_scoring import ALPHA, FUSED, OFFICIAL, SCORINGS
 from zeroshot.shot_head import ShotHead
 from zeroshot.tissue import MODES
 
@@ -21,6 +22,8 @@ class AnnotateOptions:
     top_k: int = 10  # candidates a cell whose scores are kept
     rerank: int = 0  # candidates a cell that the matching head looks at; 0 leaves it out
     rerank_weight: float = 1.0  # of the head's opinion beside the similarity
+    scoring: str = FUSED  # or "official", the sum of softmaxes of the paper
+    alpha: float | None = None  # of the similarity in the official scoring; 0.1 by default
     confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
     calibration: Calibration | None = None  # in place of the model's own
     head: ShotHead | None = None  # of labelled cells; its labels are the candidates
@@ -50,12 +53,38 @@ class AnnotateOptions:
             raise ValueError("a head replaces reranking: leave out rerank")
         if self.rerank == 1 or self.rerank < 0:
             raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
+        self._check_scoring()
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
         if self.tissue_mode not in MODES:
             raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}")
         if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
             raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
+
+    def _check_scoring(self) -> None:
+        if self.scoring not in SCORINGS:
+            raise ValueError(f"scoring must be {' or '.join(SCORINGS)}, got {self.scoring!r}")
+        if self.scoring == FUSED:
+            if self.alpha is not None:
+                raise ValueError(f"alpha is of the official scoring: --scoring {OFFICIAL}")
+            return
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha}")
+        if self.rerank or self.head or self.tissue is not None or self.calibration is not None:
+            raise ValueError(
+                "the official scoring matches every label and knows neither tissues nor heads nor "
+                "calibrations: leave out rerank, tissue, head and calibration"
+            )
+
+    @property
+    def similarity_weight(self) -> float:
+        """Return alpha of the official scoring."""
+        return ALPHA if self.alpha is None else self.alpha
+
+    @property
+    def needs_states(self) -> bool:
+        """Tell whether the matching head reads the states of the cells."""
+        return self.rerank > 0 or self.scoring == OFFICIAL
 
     @property
     def is_distributed(self) -> bool:

@@ -14,7 +14,7 @@ from zeroshot.cell_scorer import CellScorer
 
 _OPTIONS = (
     *("layer", "allow_normalized", "batch_size", "top_k"),
-    *("rerank", "rerank_weight", "confidence"),
+    *("rerank", "rerank_weight", "scoring", "alpha", "confidence"),
 )
 
 

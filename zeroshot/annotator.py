@@ -21,6 +21,7 @@ from zeroshot.backoff import Calls, n_probable
 from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
 from zeroshot.cell_scorer import CellScorer, Progress, annotate_pending
 from zeroshot.modalities import modality_of
+from zeroshot.official_scoring import FUSED, OFFICIAL
 from zeroshot.partial_results import (
     FolderResults,
     MemoryResults,
@@ -35,6 +36,12 @@ from zeroshot.writers import AnnotationWriter, check_annotation_output, open_wri
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+_SCORES = {
+    FUSED: "probability among all candidates",
+    OFFICIAL: "score of the LangCell paper among all candidates, which sums to one",
+}
+_PARAMETERS = ("allow_normalized", "confidence", "rerank", "rerank_weight", "scoring", "top_k")
 
 
 def annotate(
@@ -89,7 +96,7 @@ def annotate(
             output.check()
             if isinstance(model, str | Path):
                 model_name = str(model)
-                model = load_embedder(model, device=options.device, states=options.rerank > 0)
+                model = load_embedder(model, device=options.device, states=options.needs_states)
             coverage = RankTokenizer(model.genes, max_genes=model.config.max_genes).coverage(matrix)
             scorer = CellScorer(model, candidates, options)
             details = _details(scorer, model_name, matrix, coverage, ontology)
@@ -272,7 +279,7 @@ def _details(
             else {}
         ),
         **({"head": options.head.notes()} if options.head is not None else {}),
-        "scores": "probability among all candidates; the best of each cell are stored",
+        "scores": f"{_SCORES[options.scoring]}; the best of each cell are stored",
         "terms": "probability of a term with all below it, before calibration; the best of each "
         "depth are stored",
         "calibration": {
@@ -283,10 +290,8 @@ def _details(
         },
         "parameters": {
             "logit_scale": model.scale.item(),
-            **{
-                key: getattr(options, key)
-                for key in ("allow_normalized", "confidence", "rerank", "rerank_weight", "top_k")
-            },
+            **{key: getattr(options, key) for key in _PARAMETERS},
+            **({"alpha": options.similarity_weight} if options.scoring == OFFICIAL else {}),
         },
     }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +13,21 @@ from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotations import AnnotationBlock
 from zeroshot.backoff import TermTree, back_off, make_ladder
-from zeroshot.calibration import Calibration, model_calibration
+from zeroshot.calibration import UNCALIBRATED, Calibration, model_calibration
 from zeroshot.candidates import CandidateSet, candidate_features, candidate_offsets
 from zeroshot.index import LabelIndex
+from zeroshot.official_scoring import (
+    OFFICIAL,
+    TEMPERATURE,
+    label_features,
+    official_scores,
+)
 from zeroshot.ood import OutlierScore
 from zeroshot.partial_results import PartialResults
 from zeroshot.scores import RETRIEVED, Scores, best_scores
+
+if TYPE_CHECKING:
+    from langcell.features import CellFeatures
 
 Progress = Callable[[int, int], None]  # cells done so far, and all cells
 
@@ -25,13 +35,15 @@ Progress = Callable[[int, int], None]  # cells done so far, and all cells
 class CellScorer:
     """Scores embedded cells against candidates and calls them.
 
-    Retrieval first, then reranking where it is wanted, then back-off.
+    Retrieval first, then reranking where it is wanted, then back-off; or the scores of the paper
+    (`zeroshot.official_scoring`), then back-off.
 
     Parameters
     ----------
     model: that embedded the cells
     candidates: the labels to choose from
-    options: `top_k`, `rerank`, `rerank_weight`, `confidence` and `calibration` are read
+    options: `top_k`, `rerank`, `rerank_weight`, `scoring`, `alpha`, `confidence` and `calibration`
+        are read
     """
 
     def __init__(self, model: Embedder, candidates: CandidateSet, options: AnnotateOptions) -> None:
@@ -41,24 +53,33 @@ class CellScorer:
         self._head = options.head
         if options.head is not None:
             options.head.check_fits(model, candidates)
-        self.calibration = options.calibration or self._own_calibration()
+        self._is_official = options.scoring == OFFICIAL
+        self.calibration = self._choose_calibration()
+        if self._is_official:
+            self._index = LabelIndex(label_features(candidates, model), candidates.keys)
+            self._scale = 1 / TEMPERATURE
+        else:
+            features = candidate_features(candidates, model)
+            offsets = candidate_offsets(candidates, features, model)
+            self._index = LabelIndex(features, candidates.keys, offsets)
+            self._scale = model.scale.item()
         self.regime = self.calibration.regime(is_choice=candidates.is_choice)
-        features = candidate_features(candidates, model)
-        offsets = candidate_offsets(candidates, features, model)
-        self._index = LabelIndex(features, candidates.keys, offsets)
-        self._scale = model.scale.item()
         self._top_k = max(options.top_k, options.rerank)
         self._reranker = None
-        if options.rerank:
+        if options.needs_states:
             # With torch, which nothing else here needs.
             from langcell.model import LangCell
             from zeroshot.rerank import Reranker
 
             assert isinstance(model, LangCell), "load_embedder(states=True) brings one"
-            k = min(options.rerank, len(candidates))
+            k = min(options.rerank or len(candidates), len(candidates))
             self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
 
-    def _own_calibration(self) -> Calibration:
+    def _choose_calibration(self) -> Calibration:
+        if self._is_official:  # none was learnt for it
+            return UNCALIBRATED
+        if self.options.calibration is not None:
+            return self.options.calibration
         if self._head is not None:
             return self._head.calibration
         return model_calibration(self.model.calibration, self.model.sha256)
@@ -101,6 +122,8 @@ class CellScorer:
         float32, those of reranked candidates as reranking left them.
         """
         everything = self._index.log_probabilities(cells.features, self._scale)
+        if self._is_official:
+            return self._officially(everything, cells)
         tissue, subtypes = self.candidates.tissue, self.candidates.subtypes
         if tissue is not None:
             everything = tissue.weigh(everything, cells.start)
@@ -115,10 +138,25 @@ class CellScorer:
         )
         if self._reranker is None:
             return scores, everything
-        if cells.cells is None:
-            raise ValueError("reranking needs cell states: embed_cells(..., states=True)")
-        scores = self._reranker.rerank(scores, cells.cells)
+        scores = self._reranker.rerank(scores, _with_states(cells))
         np.put_along_axis(everything, scores.candidates, scores.log_probabilities, axis=1)
+        return scores, everything
+
+    def _officially(
+        self, by_similarity: np.ndarray, cells: CellEmbeddings
+    ) -> tuple[Scores, np.ndarray]:
+        """Score a block as the paper's code does; every candidate is matched with every cell."""
+        assert self._reranker is not None, "made where states are needed"
+        labels = np.tile(np.arange(len(self.candidates)), (len(by_similarity), 1))
+        matched = self._reranker.match(labels, _with_states(cells))  # (n_cells, n_candidates)
+        alpha = self.options.similarity_weight
+        everything = official_scores(by_similarity, matched, alpha=alpha).astype(np.float32)
+        best = np.argsort(-everything, axis=1, kind="stable")[:, : self._top_k]
+        scores = Scores(
+            candidate_ids=self._index.ids,
+            candidates=best.astype(np.int32),
+            log_probabilities=np.take_along_axis(everything, best, axis=1),
+        )
         return scores, everything
 
     def annotate(self, cells: CellEmbeddings) -> AnnotationBlock:
@@ -136,6 +174,12 @@ class CellScorer:
             probable_terms=ladder.probable_terms,
             ood=self._outlier_score(cells.features) if self._outlier_score else ood,
         )
+
+
+def _with_states(cells: CellEmbeddings) -> "CellFeatures":
+    if cells.cells is None:
+        raise ValueError("matching needs cell states: embed_cells(..., states=True)")
+    return cells.cells
 
 
 def annotate_blocks(scorer: CellScorer, matrix: CountMatrix) -> Iterator[AnnotationBlock]:

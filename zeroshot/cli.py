@@ -107,6 +107,17 @@ def zeroshot(
     rerank: Annotated[
         int, typer.Option(help="Let the matching head reorder so many candidates a cell; 0: off.")
     ] = 0,
+    scoring: Annotated[
+        str,
+        typer.Option(
+            help="fused adds log-probabilities, whatever the number of labels; official is the sum "
+            "of softmaxes of the LangCell paper, which matches every label and is not calibrated."
+        ),
+    ] = "fused",
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Of the similarity in the official scoring.", show_default="0.1"),
+    ] = None,
     confidence: Annotated[
         float,
         typer.Option(
@@ -226,6 +237,8 @@ def zeroshot(
         nodes=nodes,
         batch_size=batch_size,
         rerank=rerank,
+        scoring=scoring,
+        alpha=alpha,
         confidence=confidence,
         calibration=None if calibration is None else Calibration.read(calibration),
         head=None if head is None else read_head(head),

@@ -156,6 +156,8 @@ def command(details: Mapping[str, Any], *, label: str) -> str:
         words += ["--allow-normalized"]
     if parameters.get("rerank"):
         words += ["--rerank", str(parameters["rerank"])]
+    if "alpha" in parameters:
+        words += ["--scoring", "official", "--alpha", f"{float(parameters['alpha']):g}"]
     tissue = details.get("tissue", {})
     if tissue:
         words += ["--tissue", str(tissue["given"]), "--tissue-mode", str(tissue["mode"])]

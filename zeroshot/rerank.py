@@ -1,23 +1,19 @@
 """A second opinion on the best candidates: the matching head reads text and cell together."""
 
-from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.nn import functional
 
 from langcell.bert import inference
+from langcell.cell_matcher import BegunText, CellMatcher
 from langcell.features import CellFeatures
 from langcell.model import LangCell
 from zeroshot.scores import Scores, fuse
 from zeroshot.text_states import TextStateCache
 
-# Pairs go through the head in batches of one shape, and a text is padded to the next of these
-# widths: a pair has the same score whichever pairs stand beside it.
-PAIRS = 64
-_WIDTH_STEP = 32
+_IN_MEMORY = 1024  # texts; one of 60 tokens takes 184 kB at the width of a BERT base
 
 
 class Reranker:
@@ -53,6 +49,8 @@ class Reranker:
         self.k = k
         self.weight = weight
         self.cache = cache or TextStateCache(model)
+        self._matcher = CellMatcher(model)
+        self._begun = lru_cache(maxsize=_IN_MEMORY)(self._begin)
 
     def rerank(self, scores: Scores, cells: CellFeatures) -> Scores:
         """Reorder the candidates of a batch of cells.
@@ -67,6 +65,8 @@ class Reranker:
     def match(self, candidates: np.ndarray, cells: CellFeatures) -> np.ndarray:
         """Return the log-probability that each candidate describes its cell.
 
+        What a cell gets depends on its own candidates alone.
+
         Parameters
         ----------
         candidates: rows of the texts, int, shape (n_cells, r)
@@ -76,31 +76,14 @@ class Reranker:
         -------
         float64, shape (n_cells, r)
         """
-        by_width: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for cell, rank in np.ndindex(*candidates.shape):
-            n_tokens = self.cache.n_tokens(self.texts[candidates[cell, rank]])
-            by_width[-(-n_tokens // _WIDTH_STEP) * _WIDTH_STEP].append((cell, rank))
         found = np.empty(candidates.shape, dtype=np.float64)
-        with inference(self.model), inference(self.model.matching):
-            for width, pairs in sorted(by_width.items()):
-                for start in range(0, len(pairs), PAIRS):
-                    rows, ranks = np.array(pairs[start : start + PAIRS]).T
-                    found[rows, ranks] = self._batch(candidates[rows, ranks], rows, cells, width)
+        with inference(self.model):
+            for row, labels in enumerate(candidates.tolist()):
+                texts = [self._begun(self.texts[label]) for label in labels]
+                logits = self._matcher.match(self._matcher.read(cells, row), texts)  # (r, 2)
+                found[row] = functional.log_softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()
         return found
 
-    def _batch(
-        self, labels: np.ndarray, rows: np.ndarray, cells: CellFeatures, width: int
-    ) -> np.ndarray:
-        """Score up to PAIRS pairs of a candidate and a cell, float64, shape (n_pairs,)."""
-        distinct, text_rows = np.unique(labels, return_inverse=True)
-        texts = self.cache.get([self.texts[label] for label in distinct], width=width)
-        logits = self.model.match(
-            texts, cells, text_rows=self._padded(text_rows), cell_rows=self._padded(rows)
-        )  # (PAIRS, 2)
-        log_probabilities = functional.log_softmax(logits.double(), dim=-1)[:, 1]
-        return log_probabilities[: len(labels)].cpu().numpy()
-
-    def _padded(self, rows: np.ndarray) -> Tensor:
-        padded = np.zeros(PAIRS, dtype=np.int64)
-        padded[: len(rows)] = rows
-        return torch.from_numpy(padded).to(self.model.device)
+    def _begin(self, text: str) -> BegunText:
+        states = self.cache.get([text], width=self.cache.n_tokens(text))
+        return self._matcher.begin(states)

@@ -19,6 +19,7 @@ from zeroshot.annotator import annotate
 from zeroshot.candidates import read_labels
 from zeroshot.decode_options import AUTO, DecodeOptions
 from zeroshot.lower_levels import finer_words
+from zeroshot.official_scoring import OFFICIAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,9 @@ def run_annotations(runs: Sequence[AnnotationRun]) -> None:
         run_annotation(runs[0])
         return
     first = runs[0]
-    model = load_embedder(first.model, device=first.options.device, states=first.options.rerank > 0)
+    model = load_embedder(
+        first.model, device=first.options.device, states=first.options.needs_states
+    )
     failed = []
     for number, run in enumerate(runs, 1):
         print(f"\n{run.source} ({number} of {len(runs)})", file=sys.stderr, flush=True)
@@ -214,9 +217,14 @@ def _confidence_words(annotations: Annotations) -> str:
     """Say what the confidence of these calls means."""
     level = annotations.details["parameters"]["confidence"]
     calibration = annotations.details["calibration"]
+    parameters = annotations.details["parameters"]
+    if parameters["scoring"] == OFFICIAL:
+        return (
+            f"uncalibrated: the paper's score among the labels at alpha {parameters['alpha']:g}; a "
+            f"call has at least {level:g} of it, the best label of each cell is the leaf_label"
+        )
     if calibration["id"] == "uncalibrated":
         return f"uncalibrated: probability among the labels; a call has at least {level:g} of it"
-    parameters = annotations.details["parameters"]
     beside = [
         *(["--tissue"] if annotations.candidates.tissue else []),
         *(["--rerank"] if parameters["rerank"] else []),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
@@ -133,7 +134,7 @@ def _fit_linear(shots: Shots) -> ShotHead:
         )
     genes = np.unique(shots.tokens.tokens).astype(np.int32)
     by_features, first = _regress(shots.features.astype(np.float64), shots.labels, _FEATURE_C)
-    by_genes, second = _regress(rank_weights(shots.tokens, genes).toarray(), shots.labels, _GENE_C)
+    by_genes, second = _regress(rank_weights(shots.tokens, genes), shots.labels, _GENE_C)
     empty = _empty(shots, "linear")
     feature_weights, gene_weights = empty.feature_weights, np.zeros((len(n_shots), len(genes)))
     intercepts = np.zeros(len(n_shots))
@@ -151,7 +152,9 @@ def _fit_linear(shots: Shots) -> ShotHead:
     )
 
 
-def _regress(inputs: np.ndarray, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
+def _regress(
+    inputs: np.ndarray | sparse.csr_matrix, labels: np.ndarray, c: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and intercepts of the labels that have cells, in their order."""
     found = LogisticRegression(C=c, max_iter=_STEPS).fit(inputs, labels)
     if len(found.classes_) > 2:
