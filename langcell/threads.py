@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
@@ -101,6 +102,11 @@ def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> 
             tasks = [threads.submit(work, start, min(n_rows, start + size)) for start in starts]
             for task in tasks:
                 task.result()
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Let BLAS work alone for a while: many small products are slower shared, and differ in bits."""
+    return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
 
 @cache

@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from zeroshot.decoding import decode as decode
     from zeroshot.evidence import ExplainOptions as ExplainOptions
     from zeroshot.evidence import explain as explain
+    from zeroshot.few_shot import FewShotOptions as FewShotOptions
+    from zeroshot.few_shot import FittedHead as FittedHead
+    from zeroshot.few_shot import fit_few_shot as fit_few_shot
+    from zeroshot.head_file import read_head as read_head
+    from zeroshot.head_file import write_head as write_head
     from zeroshot.index import LabelIndex as LabelIndex
     from zeroshot.report import ReportOptions as ReportOptions
     from zeroshot.report import write_report as write_report
     from zeroshot.scores import Scores as Scores
+    from zeroshot.shot_head import ShotHead as ShotHead
 
 # Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
 _HOMES = {
@@ -38,11 +44,14 @@ _HOMES = {
     "CellScores": "zeroshot.cell_scores",
     "DecodeOptions": "zeroshot.decode_options",
     "ExplainOptions": "zeroshot.evidence",
+    "FewShotOptions": "zeroshot.few_shot",
+    "FittedHead": "zeroshot.few_shot",
     "LabelIndex": "zeroshot.index",
     "ReportOptions": "zeroshot.report",
     "Scores": "zeroshot.scores",
     "SearchOptions": "zeroshot.cell_search",
     "SearchResult": "zeroshot.cell_search",
+    "ShotHead": "zeroshot.shot_head",
     "all_candidates": "zeroshot.candidates",
     "annotate": "zeroshot.annotator",
     "assign": "zeroshot.decoders",
@@ -50,10 +59,13 @@ _HOMES = {
     "consensus": "zeroshot.decoders",
     "decode": "zeroshot.decoding",
     "explain": "zeroshot.evidence",
+    "fit_few_shot": "zeroshot.few_shot",
     "own_candidates": "zeroshot.candidates",
+    "read_head": "zeroshot.head_file",
     "read_scores": "zeroshot.cell_scores",
     "search": "zeroshot.cell_search",
     "smooth": "zeroshot.decoders",
+    "write_head": "zeroshot.head_file",
     "write_report": "zeroshot.report",
 }
 __all__ = [
@@ -64,11 +76,14 @@ __all__ = [
     "CellScores",
     "DecodeOptions",
     "ExplainOptions",
+    "FewShotOptions",
+    "FittedHead",
     "LabelIndex",
     "ReportOptions",
     "Scores",
     "SearchOptions",
     "SearchResult",
+    "ShotHead",
     "all_candidates",
     "annotate",
     "assign",
@@ -76,10 +91,13 @@ __all__ = [
     "consensus",
     "decode",
     "explain",
+    "fit_few_shot",
     "own_candidates",
+    "read_head",
     "read_scores",
     "search",
     "smooth",
+    "write_head",
     "write_report",
 ]
 

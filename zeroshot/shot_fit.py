@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
+from langcell.threads import one_blas_thread
 from langcell.tokenizer import TokenBlock
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.shot_head import ShotHead, rank_weights
@@ -156,7 +157,8 @@ def _regress(
     inputs: np.ndarray | sparse.csr_matrix, labels: np.ndarray, c: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and intercepts of the labels that have cells, in their order."""
-    found = LogisticRegression(C=c, max_iter=_STEPS).fit(inputs, labels)
+    with one_blas_thread():
+        found = LogisticRegression(C=c, max_iter=_STEPS).fit(inputs, labels)
     if len(found.classes_) > 2:
         return found.coef_, found.intercept_
     # Of two classes the library keeps the difference.
