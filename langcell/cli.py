@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from langcell.cli_options import (
     AllowNormalized,
@@ -26,8 +27,22 @@ from langcell.version import __version__
 
 COMMAND_GROUP = "langcell.commands"
 
+
+class _StoppedError(Exception):
+    """Ctrl-C, with what the command says of it; typer would lose the words."""
+
+
+class _Root(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _StoppedError(str(stop)) from stop
+
+
 app = typer.Typer(
     name="langcell",
+    cls=_Root,
     help="Name, embed and search single cells through the Cell Ontology.",
     no_args_is_help=True,
     add_completion=False,
@@ -173,15 +188,6 @@ def _fail_usage(error: Any) -> NoReturn:
     _fail(error.format_message().strip().rstrip(".") + see, error.exit_code)
 
 
-def _interruption(error: BaseException | None) -> str:
-    """Return what the KeyboardInterrupt behind an exit says, '' if it says nothing."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) and error.args:
-            return str(error)
-        error = error.__cause__ or error.__context__
-    return ""
-
-
 def main() -> None:
     """Run the command line; every failure is one line on stderr and a non-zero status.
 
@@ -200,8 +206,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(app(standalone_mode=False))
-    except (typer.Abort, KeyboardInterrupt) as stop:
-        _fail(_interruption(stop) or "stopped by the user; no unfinished output is left", 130)
+    except (_StoppedError, KeyboardInterrupt) as stop:
+        _fail(str(stop) or "stopped by the user; no unfinished output is left", 130)
     except (ValueError, KeyError, OSError, ImportError) as error:
         _fail(str(error.args[0] if isinstance(error, KeyError) else error), 1)
     except Exception as error:  # noqa: BLE001  the border: a user gets a line, never a traceback
