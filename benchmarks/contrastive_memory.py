@@ -22,7 +22,8 @@ from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.gradient import add_gradients
-from pretrain.objective import Objective, TextTensors
+from pretrain.objective import Objective
+from pretrain.text_tensors import TextTensors
 
 _GENES, _TERMS, _TEXT_WIDTH = 128, 500, 384
 _PART, _TILE = 32, 256

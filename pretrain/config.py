@@ -95,6 +95,7 @@ class Model(Section):
     hidden_size: int = Field(default=256, ge=1)
     n_heads: int = Field(default=4, ge=1)
     intermediate_size: int = Field(default=512, ge=1)  # of a transformer's blocks
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
     bag_size: int = Field(default=0, ge=0)  # hidden layer of a bag, or of one beside a transformer
     max_genes: int = Field(default=256, ge=1)
     attended_genes: int = Field(default=0, ge=0)  # that a transformer reads; 0: all max_genes
@@ -104,7 +105,10 @@ class Model(Section):
     embedding_dim: int = Field(default=256, ge=1)
     temperature: float = Field(default=0.07, gt=0)
     learn_temperature: bool = False  # from `temperature` on
-    matching_layers: int = Field(default=2, ge=1)
+    matching: Literal["fusion", "cross_attention"] = (
+        "fusion"  # the paper's reads cells in the tower
+    )
+    matching_layers: int = Field(default=2, ge=1)  # of a fusion, as the next two are
     matching_hidden_size: int = Field(default=256, ge=1)
     matching_interaction: bool = True  # without it the head needs far more pairs
     init_gene_embeddings: Literal["random", "svd"] = "svd"
@@ -114,9 +118,18 @@ class Model(Section):
 
 
 class Text(Section):
-    """The frozen text tower and the wording of the texts."""
+    """The text tower, what of it is trained, and the wording of the texts.
+
+    A frozen tower (LiT, Zhai et al. 2022, arXiv 2111.07991) encodes each text once, before the
+    first step; a trained one encodes the distinct texts of each step.
+    """
 
     tower: str = "all-MiniLM-L6-v2"
+    train: Literal["frozen", "lora", "full"] = "frozen"
+    lr: float = Field(default=0.1, gt=0)  # share of optimisation.lr, for a tower that is trained
+    lora_rank: int = Field(default=8, ge=1)
+    lora_scale: float = Field(default=2.0, gt=0)  # factor on the product of the two small matrices
+    pooling: Literal["", "cls", "mean"] = ""  # "": the tower's own, of one that is not packaged CLS
     max_tokens: int = Field(default=128, ge=8)
     definition: float = Field(default=0.6, ge=0, le=1)  # chance of the template with definition
     aspect_drop: float = Field(default=0.7, ge=0, le=1)  # chance of leaving out each further aspect
@@ -144,6 +157,11 @@ class Losses(Section):
     masked_positions: int = Field(
         default=256, ge=1
     )  # at most, of a batch, for the masked-gene loss
+
+    @property
+    def read_texts(self) -> bool:
+        """Tell whether any loss with weight reads texts."""
+        return any((self.cell_text, self.matching, self.ontology, self.distillation))
 
 
 class LinearTeacherSettings(Section):
@@ -291,12 +309,32 @@ class Recipe(Section):
             raise ValueError("linear_teacher joins other teachers: set teachers, or its steps to 0")
         if self.model.kind == "bag" and self.losses.masked_gene:
             raise ValueError("a bag of genes cannot learn masked genes: set losses.masked_gene: 0")
+        self._check_text()
         size, n = self.optimisation.batch_size, self.compute.n_processes
         if size % n:
             raise ValueError(f"optimisation.batch_size {size} cannot be shared by {n} processes")
         if self.compute.strategy == "fsdp" and self.optimisation.average:
             raise ValueError("fsdp keeps no averaged weights: set optimisation.average: 0")
         return self
+
+    def _check_text(self) -> None:
+        """Refuse a trained text tower where nothing trains it, and losses that need it otherwise."""
+        is_frozen = self.text.train == "frozen"
+        if not is_frozen and not self.losses.read_texts:
+            raise ValueError(
+                f"text.train {self.text.train} needs a loss that reads texts: give cell_text, "
+                "matching or ontology a weight, or set text.train: frozen"
+            )
+        if not is_frozen and self.losses.distillation:
+            raise ValueError(
+                "teachers read the labels through a frozen text tower: set text.train: frozen, or "
+                "losses.distillation: 0"
+            )
+        if is_frozen and self.model.matching == "cross_attention":
+            raise ValueError(
+                "model.matching cross_attention adds weights to the text tower: set text.train to "
+                "lora or full, or model.matching: fusion"
+            )
 
     @property
     def root(self) -> Path:

@@ -1,7 +1,8 @@
 """The gradient of one step: of the whole batch at once, or part by part in bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -9,8 +10,11 @@ from torch import Tensor
 from langcell.features import CellFeatures
 from pretrain.collate import StepBatch
 from pretrain.objective import Objective
+from pretrain.step_texts import StepTexts, own_share
 
 Backward = Callable[[Tensor], None]
+Rows = TypeVar("Rows", slice, Tensor)
+RandomState = tuple[Tensor, Tensor | None]
 Hold = Callable[[], AbstractContextManager[object]]  # no exchange of gradients within it
 
 
@@ -31,7 +35,7 @@ def add_gradients(
     batch
         Of this process.
     part
-        Cells that go through the encoder at once, with gradient; 0: all of them.
+        Cells, or texts of a trained tower, that are encoded at once, with gradient; 0: all of them.
     backward
         Of a scalar.
     hold
@@ -42,49 +46,82 @@ def add_gradients(
     dict
         Losses by name, unweighted, without gradient.
     """
-    if not part or part >= len(batch.input_ids):
-        cells = _encode(objective, batch, slice(0, len(batch.input_ids)))
-        losses = objective.of_features(batch, cells.features) | objective.of_states(batch, cells)
-        backward(objective.total(losses))
-        return {name: loss.detach() for name, loss in losses.items()}
-    return _in_parts(objective, batch, _parts(batch, part), backward, hold)
+    rows = own_share(objective.text_rows(batch), objective.world)
+    if part and part < max(len(batch.input_ids), len(rows)):
+        return _in_parts(objective, batch, rows, part, backward, hold)
+    cells = _encode_cells(objective, batch, slice(0, len(batch.input_ids)))
+    texts = _all_texts(objective, batch, _encode_texts(objective, rows))
+    losses = objective.of_features(batch, cells.features, texts) | objective.of_states(batch, cells)
+    backward(objective.total(losses))
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 def _in_parts(
-    objective: Objective, batch: StepBatch, parts: list[slice], backward: Backward, hold: Hold
+    objective: Objective,
+    batch: StepBatch,
+    text_rows: Tensor,
+    part: int,
+    backward: Backward,
+    hold: Hold,
 ) -> dict[str, Tensor]:
     """Accumulate over parts what one pass over the batch would give (GradCache, Gao et al. 2021).
 
-    Features of all cells are made without a graph; losses on them give the gradient of each
-    feature; each part is then encoded again and that gradient taken on to the parameters.
+    Features of all cells, and texts of a trained tower, are made without a graph; losses on them
+    give the gradient of each; each part is then encoded again and that gradient taken on to the
+    parameters.
     """
-    features, states = [], []
-    with torch.no_grad():
-        for rows in parts:
-            states.append(_random_state(batch))
-            features.append(_encode(objective, batch, rows).features)
-    leaf = torch.cat(features).requires_grad_(True)
-    losses = objective.of_features(batch, leaf)
-    gradient = torch.zeros_like(leaf)
+    parts = _parts(batch, part)
+    text_parts = text_rows.split(part) if len(text_rows) else ()
+    leaf, states = _first_pass(
+        lambda rows: _encode_cells(objective, batch, rows).features, parts, batch
+    )
+    text_leaf, text_states = _first_pass(
+        lambda rows: _encode_texts(objective, rows), text_parts, batch
+    )
+    texts = _all_texts(objective, batch, text_leaf)
+    losses = objective.of_features(batch, leaf, texts)
+    gradient, text_gradient = torch.zeros_like(leaf), torch.zeros_like(text_leaf)
     if losses:
-        (gradient,) = torch.autograd.grad(objective.total(losses), leaf)
+        gradient, text_gradient = torch.autograd.grad(
+            objective.total(losses), (leaf, text_leaf), allow_unused=True, materialize_grads=True
+        )
     found = {name: loss.detach() for name, loss in losses.items()}
     for rows, state in zip(parts, states, strict=True):
         is_last = rows.stop == len(batch.input_ids)
-        with nullcontext() if is_last else hold():
+        with nullcontext() if is_last and not text_parts else hold():
             _set_random_state(state)  # the dropout of the first pass
-            cells = _encode(objective, batch, rows)
+            cells = _encode_cells(objective, batch, rows)
             total = (cells.features * gradient[rows]).sum()
             own = objective.of_states(batch, cells, rows)
             if own:
                 total = total + objective.total(own)
             if is_last and losses:
-                # What the losses owe to texts and temperature; features stand still here.
-                total = total + objective.total(objective.of_features(batch, leaf.detach()))
+                # What the losses owe to projection and temperature; features stand still here.
+                still = objective.of_features(batch, leaf.detach(), texts.detached())
+                total = total + objective.total(still)
             backward(total)
         for name, loss in own.items():
             found[name] = found.get(name, 0) + loss.detach()
+    shares = zip(text_parts, text_states, text_gradient.split(part), strict=False)
+    for number, (text_part, state, share) in enumerate(shares, start=1):
+        with nullcontext() if number == len(text_parts) else hold():
+            _set_random_state(state)
+            backward((_encode_texts(objective, text_part) * share).sum())
     return found
+
+
+def _first_pass(
+    encode: Callable[[Rows], Tensor], parts: Sequence[Rows], batch: StepBatch
+) -> tuple[Tensor, list[RandomState]]:
+    """Encode parts without a graph; return all features, as a leaf, and the state before each."""
+    if not parts:
+        return torch.empty(0, device=batch.input_ids.device).requires_grad_(True), []
+    states, made = [], []
+    with torch.no_grad():
+        for rows in parts:
+            states.append(_random_state(batch))
+            made.append(encode(rows))
+    return torch.cat(made).requires_grad_(True), states
 
 
 def _parts(batch: StepBatch, part: int) -> list[slice]:
@@ -96,18 +133,32 @@ def _parts(batch: StepBatch, part: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], n_rows], strict=True)]
 
 
-def _encode(objective: Objective, batch: StepBatch, rows: slice) -> CellFeatures:
+def _encode_cells(objective: Objective, batch: StepBatch, rows: slice) -> CellFeatures:
     return objective.model.encode_cell(batch.input_ids[rows], batch.attention_mask[rows])
 
 
-def _random_state(batch: StepBatch) -> tuple[Tensor, Tensor | None]:
+def _encode_texts(objective: Objective, rows: Tensor) -> Tensor:
+    """Return the pooled texts of a trained tower; none of a frozen one."""
+    tokens = objective.texts.tokens
+    if tokens is None or not len(rows):
+        return torch.empty(0, device=rows.device)
+    return tokens.encode(objective.model, rows).pooled
+
+
+def _all_texts(objective: Objective, batch: StepBatch, own: Tensor) -> StepTexts:
+    """Return the texts of the step, of which this process has encoded its own share."""
+    n = len(objective.text_rows(batch))
+    return objective.texts_of(batch, objective.world.gather(own)[:n] if n else own)
+
+
+def _random_state(batch: StepBatch) -> RandomState:
     device = batch.input_ids.device
     return torch.get_rng_state(), (
         torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     )
 
 
-def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+def _set_random_state(state: RandomState) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1])

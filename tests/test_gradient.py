@@ -32,7 +32,8 @@ from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.gather import World
 from pretrain.gradient import add_gradients
-from pretrain.objective import Objective, TextTensors
+from pretrain.objective import Objective
+from pretrain.text_tensors import TextTensors
 
 N_TERMS, N_TEXTS, N_LABELS, HIDDEN, N_CELLS = 4, 6, 5, 32, 8
 
