@@ -64,7 +64,17 @@ def merged(module: Module) -> Module:
     if not any(parametrize.is_parametrized(each) for each in module.modules()):
         return module
     copied = copy.deepcopy(module)
-    for each in list(copied.modules()):
+    for name, each in list(copied.named_modules()):
         if parametrize.is_parametrized(each, "weight"):
-            parametrize.remove_parametrizations(each, "weight", leave_parametrized=True)
+            # Taking the adapter out of a copy would take it out of the class, which is shared.
+            place, _, attribute = name.rpartition(".")
+            setattr(copied.get_submodule(place), attribute, _plain(each))
     return copied
+
+
+def _plain(adapted: nn.Module) -> nn.Linear:
+    assert isinstance(adapted, nn.Linear)
+    plain = nn.Linear(adapted.in_features, adapted.out_features, device=adapted.bias.device)
+    plain.weight = nn.Parameter(adapted.weight.detach())
+    plain.bias = adapted.bias
+    return plain

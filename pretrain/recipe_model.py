@@ -18,6 +18,8 @@ from pretrain.gene_init import svd_gene_embeddings
 from pretrain.lora import add_adapters
 from pretrain.warm_start import start_from
 
+_N_SPECIAL = 3  # tokens: padding, mask and CLS
+
 
 def build_model(
     recipe: Recipe,
@@ -107,9 +109,9 @@ def _text_config(recipe: Recipe) -> TextEncoderConfig:
     return config if config.frozen else replace(config, attention_dropout=0.0)
 
 
-def count_parameters(recipe: Recipe, vocab_size: int) -> dict[str, int]:
-    """Count the weights of each part of a recipe's model, those of a frozen text tower too."""
-    config = model_config(recipe, vocab_size)
+def count_parameters(recipe: Recipe, n_genes: int) -> dict[str, int]:
+    """Count the weights of each part of a recipe's model, those of a text tower by how it trains."""
+    config = model_config(recipe, n_genes + _N_SPECIAL)
     with unset_weights():
         model = LangCell(config)
         parts = dict(model.named_children())
