@@ -97,6 +97,8 @@ def model_config(recipe: Recipe, vocab_size: int) -> LangCellConfig:
 
 def _text_config(recipe: Recipe) -> TextEncoderConfig:
     text, sizes = recipe.text, recipe.model
+    if not recipe.losses.read_texts:
+        return TextEncoderConfig(tower="", sha256="")
     has_cross_attention = sizes.matching == "cross_attention"
     config = text_encoder_config(
         text.tower,

@@ -16,7 +16,8 @@ from langcell.model import LangCell
 from langcell.reference import ReferenceCells
 from langcell.tokenizer import RankTokenizer, collate_tokens
 from ontology.graph import Ontology
-from pretrain.config import Recipe, Scale
+from pretrain.cell_config import Scale
+from pretrain.config import Recipe
 from pretrain.sources import label_rows
 
 RECALL_AT = (1, 5, 10)

@@ -18,8 +18,9 @@ from langcell.model import LangCell
 from langcell.packed_cells import PackedCells
 from langcell.shards import TokenCorpus
 from ontology.graph import Ontology
+from pretrain.cell_config import Augmentation
 from pretrain.collate import StepBatch, StepBuilder
-from pretrain.config import Augmentation, Recipe
+from pretrain.config import Recipe
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 from pretrain.expression import gene_variability
