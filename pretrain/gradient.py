@@ -10,11 +10,11 @@ from torch import Tensor
 from langcell.features import CellFeatures
 from pretrain.collate import StepBatch
 from pretrain.objective import Objective
+from pretrain.random_state import RandomState, random_state, set_random_state
 from pretrain.step_texts import StepTexts, own_share
 
 Backward = Callable[[Tensor], None]
 Rows = TypeVar("Rows", slice, Tensor)
-RandomState = tuple[Tensor, Tensor | None]
 Hold = Callable[[], AbstractContextManager[object]]  # no exchange of gradients within it
 
 
@@ -70,7 +70,7 @@ def _in_parts(
     give the gradient of each; each part is then encoded again and that gradient taken on to the
     parameters.
     """
-    parts = _parts(batch, part)
+    parts, device = _parts(batch, part), batch.input_ids.device
     text_parts = text_rows.split(part) if len(text_rows) else ()
     leaf, states = _first_pass(
         lambda rows: _encode_cells(objective, batch, rows).features, parts, batch
@@ -89,7 +89,7 @@ def _in_parts(
     for rows, state in zip(parts, states, strict=True):
         is_last = rows.stop == len(batch.input_ids)
         with nullcontext() if is_last and not text_parts else hold():
-            _set_random_state(state)  # the dropout of the first pass
+            set_random_state(state, device)  # the dropout of the first pass
             cells = _encode_cells(objective, batch, rows)
             total = (cells.features * gradient[rows]).sum()
             own = objective.of_states(batch, cells, rows)
@@ -105,7 +105,7 @@ def _in_parts(
     shares = zip(text_parts, text_states, text_gradient.split(part), strict=False)
     for number, (text_part, state, share) in enumerate(shares, start=1):
         with nullcontext() if number == len(text_parts) else hold():
-            _set_random_state(state)
+            set_random_state(state, device)
             backward((_encode_texts(objective, text_part) * share).sum())
     return found
 
@@ -119,7 +119,7 @@ def _first_pass(
     states, made = [], []
     with torch.no_grad():
         for rows in parts:
-            states.append(_random_state(batch))
+            states.append(random_state(batch.input_ids.device))
             made.append(encode(rows))
     return torch.cat(made).requires_grad_(True), states
 
@@ -149,16 +149,3 @@ def _all_texts(objective: Objective, batch: StepBatch, own: Tensor) -> StepTexts
     """Return the texts of the step, of which this process has encoded its own share."""
     n = len(objective.text_rows(batch))
     return objective.texts_of(batch, objective.world.gather(own)[:n] if n else own)
-
-
-def _random_state(batch: StepBatch) -> RandomState:
-    device = batch.input_ids.device
-    return torch.get_rng_state(), (
-        torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    )
-
-
-def _set_random_state(state: RandomState) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])

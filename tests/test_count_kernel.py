@@ -23,7 +23,7 @@ from pretrain.value_histogram import N_BINS, ValueHistogram
 )
 def test_what_values_may_be(dtype: type, odd: float, is_linear: bool, is_count: bool) -> None:
     for place in (0, 57, 99):
-        values = np.arange(100, dtype=dtype)
+        values: np.ndarray = np.arange(100, dtype=dtype)
         values[place] = odd
         assert holds_only(values, False) == is_linear
         assert holds_only(values, True) == is_count
