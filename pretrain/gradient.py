@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -70,58 +71,83 @@ def _in_parts(
     give the gradient of each; each part is then encoded again and that gradient taken on to the
     parameters.
     """
-    parts, device = _parts(batch, part), batch.input_ids.device
-    text_parts = text_rows.split(part) if len(text_rows) else ()
-    leaf, states = _first_pass(
-        lambda rows: _encode_cells(objective, batch, rows).features, parts, batch
+    cells = _first_pass(
+        lambda rows: _encode_cells(objective, batch, rows).features, _parts(batch, part), batch
     )
-    text_leaf, text_states = _first_pass(
-        lambda rows: _encode_texts(objective, rows), text_parts, batch
+    own_texts = _first_pass(
+        lambda rows: _encode_texts(objective, rows),
+        text_rows.split(part) if len(text_rows) else (),
+        batch,
     )
-    texts = _all_texts(objective, batch, text_leaf)
-    losses = objective.of_features(batch, leaf, texts)
-    gradient, text_gradient = torch.zeros_like(leaf), torch.zeros_like(text_leaf)
+    texts = _all_texts(objective, batch, own_texts.leaf)
+    losses = objective.of_features(batch, cells.leaf, texts)
+    gradient, text_gradient = torch.zeros_like(cells.leaf), torch.zeros_like(own_texts.leaf)
     if losses:
         gradient, text_gradient = torch.autograd.grad(
-            objective.total(losses), (leaf, text_leaf), allow_unused=True, materialize_grads=True
+            objective.total(losses),
+            (cells.leaf, own_texts.leaf),
+            allow_unused=True,
+            materialize_grads=True,
         )
     found = {name: loss.detach() for name, loss in losses.items()}
-    for rows, state in zip(parts, states, strict=True):
+    for rows, state in zip(cells.parts, cells.states, strict=True):
         is_last = rows.stop == len(batch.input_ids)
-        with nullcontext() if is_last and not text_parts else hold():
-            set_random_state(state, device)  # the dropout of the first pass
-            cells = _encode_cells(objective, batch, rows)
-            total = (cells.features * gradient[rows]).sum()
-            own = objective.of_states(batch, cells, rows)
+        with nullcontext() if is_last and not own_texts.parts else hold():
+            set_random_state(state, cells.leaf.device)  # the dropout of the first pass
+            again = _encode_cells(objective, batch, rows)
+            total = (again.features * gradient[rows]).sum()
+            own = objective.of_states(batch, again, rows)
             if own:
                 total = total + objective.total(own)
             if is_last and losses:
                 # What the losses owe to projection and temperature; features stand still here.
-                still = objective.of_features(batch, leaf.detach(), texts.detached())
+                still = objective.of_features(batch, cells.leaf.detach(), texts.detached())
                 total = total + objective.total(still)
             backward(total)
         for name, loss in own.items():
             found[name] = found.get(name, 0) + loss.detach()
-    shares = zip(text_parts, text_states, text_gradient.split(part), strict=False)
-    for number, (text_part, state, share) in enumerate(shares, start=1):
-        with nullcontext() if number == len(text_parts) else hold():
-            set_random_state(state, device)
-            backward((_encode_texts(objective, text_part) * share).sum())
+    _take_on(objective, own_texts, text_gradient, backward, hold)
     return found
+
+
+def _take_on(
+    objective: Objective,
+    texts: "_FirstPass[Tensor]",
+    gradient: Tensor,
+    backward: Backward,
+    hold: Hold,
+) -> None:
+    """Encode the texts of a trained tower again and take their gradient on to its parameters."""
+    done = 0
+    for rows, state in zip(texts.parts, texts.states, strict=True):
+        share = gradient[done : done + len(rows)]
+        done += len(rows)
+        with nullcontext() if done == len(gradient) else hold():
+            set_random_state(state, gradient.device)
+            backward((_encode_texts(objective, rows) * share).sum())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _FirstPass(Generic[Rows]):
+    """Features of all parts, as a leaf, and where random numbers stood before each part."""
+
+    parts: Sequence[Rows]
+    leaf: Tensor
+    states: list[RandomState]
 
 
 def _first_pass(
     encode: Callable[[Rows], Tensor], parts: Sequence[Rows], batch: StepBatch
-) -> tuple[Tensor, list[RandomState]]:
-    """Encode parts without a graph; return all features, as a leaf, and the state before each."""
-    if not parts:
-        return torch.empty(0, device=batch.input_ids.device).requires_grad_(True), []
+) -> _FirstPass[Rows]:
+    """Encode parts without a graph."""
+    device = batch.input_ids.device
     states, made = [], []
     with torch.no_grad():
         for rows in parts:
-            states.append(random_state(batch.input_ids.device))
+            states.append(random_state(device))
             made.append(encode(rows))
-    return torch.cat(made).requires_grad_(True), states
+    leaf = torch.cat(made) if made else torch.empty(0, device=device)
+    return _FirstPass(parts=parts, leaf=leaf.requires_grad_(True), states=states)
 
 
 def _parts(batch: StepBatch, part: int) -> list[slice]:

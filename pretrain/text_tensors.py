@@ -1,7 +1,7 @@
 """What the losses of every step know of the texts: their relations, and what a tower makes of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,37 +98,52 @@ def build_text_tensors(
         rows = [ontology.index[term_id] for term_id in candidates]
         # Row: label, column: itself or an ancestor. 3,000 x 3,000, not cells x genes.
         below = torch.from_numpy(ontology.closure[rows][:, rows].toarray().astype(np.float32))
+    targets = ancestor_targets(ontology, types.term_ids, candidates, losses.ancestor_decay)
+    comparable = comparable_terms(ontology, types.term_ids, candidates)
     none = torch.empty(0)
-    pooled, labels, tokens = none, none, None
-    templates = TextFeatures(
+    empty = TextFeatures(
         input_ids=none, attention_mask=none, states=none, pooled=none, features=none
     )
-    n_each = f"{len(table.texts)} texts of the corpus, {len(wordings.texts)} of the ontology"
-    if not losses.read_texts:
-        say("no loss reads texts: no text tower is loaded, and none are shipped")
-    elif model.text_encoder is not None:
-        say(f"tokenising {n_each}, which the text tower will encode as it learns")
-        tokens = TextTokens.of(model, table.texts, wordings.texts)
-    else:
-        say(f"encoding {n_each}")
-        pooled, labels = pool_cached(model, table.texts), pool_cached(model, wordings.texts)
-        if losses.matching:  # token states take long, and matching alone reads them
-            described = [table.texts[own[0]] for own in table.bare]
-            templates = encode_templates(model, described)
-    comparable = comparable_terms(ontology, types.term_ids, candidates)
-    return TextTensors(
-        pooled=pooled,
+    found = TextTensors(
+        pooled=none,
         term=torch.from_numpy(table.term),
         aspects=torch.from_numpy(table.aspects),
-        templates=templates,
+        templates=empty,
         template_rows=torch.tensor([own[0] for own in table.bare]),
         comparable=torch.from_numpy(comparable_terms(ontology, types.term_ids, types.term_ids)),
-        labels=labels,
+        labels=none,
         descriptions=torch.from_numpy(wordings.starts[:-1]),
-        targets=torch.from_numpy(
-            ancestor_targets(ontology, types.term_ids, candidates, losses.ancestor_decay)
-        ),
+        targets=torch.from_numpy(targets),
         label_comparable=torch.from_numpy(comparable),
         below=below,
-        tokens=tokens,
     )
+    if not losses.read_texts:
+        say("no loss reads texts: no text tower is loaded, and none are shipped")
+        return found
+    return _with_texts(found, model, table, wordings, say, has_matching=bool(losses.matching))
+
+
+def _with_texts(
+    found: TextTensors,
+    model: LangCell,
+    table: TextTable,
+    wordings: LabelTexts,
+    say: Callable[[str], None],
+    *,
+    has_matching: bool,
+) -> TextTensors:
+    """Add the token ids of all texts for a trained tower, or what a frozen one makes of them."""
+    n_each = f"{len(table.texts)} texts of the corpus, {len(wordings.texts)} of the ontology"
+    if model.text_encoder is not None:
+        say(f"tokenising {n_each}, which the text tower will encode as it learns")
+        return replace(found, tokens=TextTokens.of(model, table.texts, wordings.texts))
+    say(f"encoding {n_each}")
+    found = replace(
+        found,
+        pooled=pool_cached(model, table.texts),
+        labels=pool_cached(model, wordings.texts),
+    )
+    if not has_matching:  # it alone reads token states, which take long
+        return found
+    described = [table.texts[own[0]] for own in table.bare]
+    return replace(found, templates=encode_templates(model, described))
