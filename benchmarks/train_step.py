@@ -5,7 +5,8 @@ layers of 768 for texts), random weights, cells of several lengths. Cells: BERT 
 padded rows, ours on padded rows, ours without padding, and that with activations computed again.
 Texts: one a cell against the distinct ones of the batch, repeated as descriptions of cell types
 are. Each row is a process of its own; memory is what the step adds to it. The peak of a GPU is its
-maker's figure, that of a CPU a product of matrices measured here. The goal on a GPU is 45 % of the
+maker's figure, that of a CPU a product of matrices measured here; on a CPU seconds are those of the
+processors, which other work on the machine does not slow as much. The goal on a GPU is 45 % of the
 peak in bf16 and three times the cells of transformers in a second.
 """
 
@@ -137,26 +138,35 @@ def prepare_product() -> Callable[[], Any]:
 
 
 def device_peak(device: str, threads: int) -> float:
-    """Return the peak of a device in FLOP/s; that of a CPU is measured."""
+    """Return the peak of a device in FLOP/s, of a CPU's core as measured; 0 where unknown."""
     known = peak_flops(torch.device(device))
     if known or device != "cpu":
         return known
-    return 2 * _SIDE**3 / measure(prepare_product, threads=threads, repeats=5).seconds
+    return 2 * _SIDE**3 / measure(prepare_product, threads=threads, repeats=5).cpu_seconds
 
 
-def print_cells(costs: dict[str, Cost], lengths: np.ndarray, peak: float) -> dict[str, float]:
+def spent(cost: Cost, device: str) -> float:
+    """Return the seconds that count: on the clock with a GPU, else of processors."""
+    return cost.cpu_seconds if device == "cpu" else cost.seconds
+
+
+def print_cells(
+    costs: dict[str, Cost], lengths: np.ndarray, device: str, peak: float
+) -> dict[str, float]:
     """Print a row a way of encoding cells; return the share of the peak that each reaches."""
-    n_tokens = int(lengths.sum())
-    shares = {}
+    n_tokens, shares = int(lengths.sum()), {}
     print(f"\ncells: {len(lengths)} of {n_tokens / len(lengths):,.0f} tokens on average")
-    print(f"{'':<22}{'cells/s':>10}{'tokens/s':>12}{'memory':>11}{'of peak':>9}{'times':>8}")
+    unit = "CPU-s" if device == "cpu" else "s"
+    heads = f"{'cells/' + unit:>14}{'tokens/' + unit:>14}"
+    print(f"{'':<22}{heads}{'memory':>11}{'of peak':>9}{'times':>8}")
+    first = spent(costs[_WAYS[0]], device)
     for way, cost in costs.items():
-        done = flops_per_token(CELL, float(lengths.mean())) * n_tokens / cost.seconds
+        seconds = spent(cost, device)
+        done = flops_per_token(CELL, float(lengths.mean())) * n_tokens / seconds
         shares[way] = done / peak if peak else float("nan")
         print(
-            f"{way:<22}{len(lengths) / cost.seconds:>10.2f}{n_tokens / cost.seconds:>12,.0f}"
-            f"{cost.peak_mb:>8,.0f} MB{shares[way]:>9.0%}"
-            f"{costs[_WAYS[0]].seconds / cost.seconds:>8.2f}"
+            f"{way:<22}{len(lengths) / seconds:>14.2f}{n_tokens / seconds:>14,.0f}"
+            f"{cost.peak_mb:>8,.0f} MB{shares[way]:>9.0%}{first / seconds:>8.2f}"
         )
     return shares
 
@@ -192,9 +202,9 @@ def main() -> None:
     }
     lengths = draw_lengths(n_cells, CELL.max_positions - 1, arguments.seed) + 1
     peak = device_peak(arguments.device, arguments.threads)
-    shares = print_cells(cells, lengths, peak)
+    shares = print_cells(cells, lengths, arguments.device, peak)
     print(
-        f"peak {peak / 1e12:,.2f} TFLOP/s; goal on a GPU: {_GOALS['of_peak']:.0%} of it packed, "
+        f"peak {peak / 1e12:,.2f} TFLOP/s{' a core' * (not is_gpu)}; goal on a GPU: {_GOALS['of_peak']:.0%} of it packed, "
         f"{_GOALS['times_transformers']:.0f} times transformers"
     )
     texts = {
@@ -204,7 +214,8 @@ def main() -> None:
     distinct = count_distinct(n_texts, arguments.seed)
     print(f"\ntexts of {n_texts} cells, {distinct} of them distinct, {_TEXT_TOKENS} tokens each")
     for way, cost in texts.items():
-        print(f"{way:<22}{n_texts / cost.seconds:>10.2f} cells/s{cost.peak_mb:>12,.0f} MB")
+        rate = n_texts / spent(cost, arguments.device)
+        print(f"{way:<22}{rate:>14.2f} cells/{'s' if is_gpu else 'CPU-s'}{cost.peak_mb:>11,.0f} MB")
     record = {
         "benchmark": "train_step",
         "machine": where,
