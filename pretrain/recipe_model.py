@@ -112,11 +112,11 @@ def _text_config(recipe: Recipe) -> TextEncoderConfig:
 
 
 def count_parameters(recipe: Recipe, n_genes: int) -> dict[str, int]:
-    """Count the weights of each part of a recipe's model, those of a text tower by how it trains."""
+    """Count the weights of each part of a recipe's model; of a text tower it says how it trains."""
     config = model_config(recipe, n_genes + _N_SPECIAL)
     with unset_weights():
-        model = LangCell(config)
-        parts = dict(model.named_children())
-        if config.text.frozen and recipe.losses.read_texts:
-            parts["text_encoder"] = TextEncoder(config.text)
+        parts = dict(LangCell(config).named_children())
+        tower = parts.pop("text_encoder", None)
+        if recipe.losses.read_texts:
+            parts[f"text_encoder ({recipe.text.train})"] = tower or TextEncoder(config.text)
     return {name: sum(each.numel() for each in part.parameters()) for name, part in parts.items()}
