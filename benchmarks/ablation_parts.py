@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.runs import RECIPE
-from pretrain.config import Source
+from pretrain.cell_config import Source
 from pretrain.recipe_file import find_recipe, read_recipe
 
 SourceFilter = Callable[[Source, str], bool]  # source and the licence of one of its files

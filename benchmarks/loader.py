@@ -14,7 +14,7 @@ import pyarrow as pa
 from benchmarks.corpus_data import write_cells
 from langcell.shards import TokenCorpus
 from langcell.threads import available_threads, thread_count
-from pretrain.config import Balance
+from pretrain.cell_config import Balance
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 from pretrain.shard_batches import BatchRule

@@ -13,9 +13,13 @@ from langcell.threads import set_threads
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Seconds of the fastest repetition, and peak memory in MB beyond that before the first."""
+    """The least seconds of a repetition, on the clock and of processors, and memory.
+
+    `peak_mb` is the peak in MB beyond what was there before the first repetition.
+    """
 
     seconds: float
+    cpu_seconds: float  # of a busy machine the ones to trust
     peak_mb: float
 
 
@@ -42,12 +46,14 @@ def _measure(
 ) -> Cost:
     set_threads(threads)
     run = prepare(*arguments)
-    before, seconds = _resident_mb("VmRSS"), float("inf")
+    before, seconds, cpu_seconds = _resident_mb("VmRSS"), float("inf"), float("inf")
     for _ in range(repeats):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         run()
         seconds = min(seconds, time.perf_counter() - started)
-    return Cost(seconds=seconds, peak_mb=max(0.0, _resident_mb("VmHWM") - before))
+        cpu_seconds = min(cpu_seconds, time.process_time() - used)
+    peak_mb = max(0.0, _resident_mb("VmHWM") - before)
+    return Cost(seconds=seconds, cpu_seconds=cpu_seconds, peak_mb=peak_mb)
 
 
 def _resident_mb(name: str) -> float:

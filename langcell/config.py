@@ -88,7 +88,8 @@ class CellEncoderConfig(StackConfig):
 class TextEncoderConfig(StackConfig):
     """Text encoder: a BERT named by reference. The defaults are those of all-MiniLM-L6-v2."""
 
-    tower: str = "all-MiniLM-L6-v2"  # packaged name, folder or hub id; tokenizer and weights
+    # Packaged name, folder or hub id, of tokenizer and weights; '' where no text was learnt from.
+    tower: str = "all-MiniLM-L6-v2"
     revision: str = ""  # commit of a hub tower
     sha256: str = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     frozen: bool = True  # kept out of the checkpoint, loaded from `tower`

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from langcell.count_choice import Choice, choose_matrix
 from langcell.count_files import open_source
+from langcell.count_kernel import holds_only, row_totals
 from langcell.count_scale import Scale, Transform, make_linear
 from langcell.count_source import CountSource, GeneColumns
 from langcell.genes import GeneResolution, GeneTable
@@ -103,18 +104,18 @@ class CountMatrix:
         self._check(counts, start)
         if self.transform != "none":
             counts.data = make_linear(counts.data, self.transform)
-        totals = counts @ np.ones(counts.shape[1])
+        totals = row_totals(counts.indptr, counts.data)
         return CountBlock(start=start, counts=counts, totals=totals)
 
     def _check(self, counts: sparse.csr_matrix, start: int) -> None:
         values = counts.data
+        if holds_only(values, self._must_be_integer):
+            return
         wrong = ~(values >= 0) | ~np.isfinite(values)
         what = "a negative or missing value"
         if not wrong.any() and self._must_be_integer:
             wrong = values != np.rint(values)
             what = "a non-integer value"
-        if not wrong.any():
-            return
         position = int(np.argmax(wrong))
         cell = start + int(np.searchsorted(counts.indptr, position, side="right")) - 1
         raise ValueError(

@@ -86,6 +86,9 @@ class GeneTable:
     def __len__(self) -> int:
         return len(self.ensembl_ids)
 
+    def __contains__(self, ensembl_id: str) -> bool:
+        return ensembl_id in self._rows_by_id
+
     def symbol(self, ensembl_id: str) -> str:
         """Return the current symbol of a gene, or its id where it has none."""
         row = self._rows_by_id.get(ensembl_id, _UNKNOWN)

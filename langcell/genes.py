@@ -87,7 +87,8 @@ class GeneVocabulary:
         table = GeneTable.bundled()
         for ensembl_id in self.ensembl_ids:
             # A vocabulary made long ago may hold ids that have been replaced since.
-            tokens.setdefault(table.current_id(ensembl_id), tokens[ensembl_id])
+            if ensembl_id not in table:
+                tokens.setdefault(table.current_id(ensembl_id), tokens[ensembl_id])
         return tokens
 
     def token_ids(self, ensembl_ids: Sequence[str] | np.ndarray) -> np.ndarray:

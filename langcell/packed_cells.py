@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -59,20 +60,7 @@ class PackedCells:
         >>> taken.tokens.tolist(), taken.offsets.tolist()
         ([9, 7, 8, 9], [0, 1, 3, 4])
         """
-        starts = self.offsets[rows]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(self.offsets[rows + 1] - starts, out=offsets[1:])
-        tokens = np.empty(offsets[-1], dtype=self.tokens.dtype)
-
-        def some(first: int, last: int) -> None:
-            _copy_cells(self.tokens, starts, offsets, tokens, first, last)
-
-        if len(rows) > _CELLS_PER_TASK:
-            over_slices(some, len(rows), size=_CELLS_PER_TASK)
-        else:
-            some(0, len(rows))
-        columns = {name: column[rows] for name, column in self.columns.items()}
-        return PackedCells(tokens=tokens, offsets=offsets, columns=columns)
+        return PackedCells.gathered([self], rows)
 
     def keep(self, kept: np.ndarray) -> "PackedCells":
         """Return all cells with some of their tokens; `kept` is bool, shape (n_tokens,)."""
@@ -115,6 +103,33 @@ class PackedCells:
         return input_ids, attention_mask
 
     @staticmethod
+    def gathered(parts: Sequence["PackedCells"], rows: np.ndarray) -> "PackedCells":
+        """Return some cells of several parts, numbered through, in the order given.
+
+        That of `joined(parts).take(rows)`, which would copy all tokens twice.
+        """
+        firsts = np.cumsum([0, *(part.n_cells for part in parts)])
+        starts = np.concatenate([part.offsets[:-1] for part in parts])[rows]
+        lengths = np.concatenate([part.lengths for part in parts])[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        tokens = np.empty(offsets[-1], dtype=parts[0].tokens.dtype)
+        for number, part in enumerate(parts):
+            mine = np.flatnonzero((rows >= firsts[number]) & (rows < firsts[number + 1]))
+            copy = partial(
+                _copy_cells, part.tokens, starts[mine], offsets[mine], lengths[mine], tokens
+            )
+            if len(mine) > _CELLS_PER_TASK:
+                over_slices(copy, len(mine), size=_CELLS_PER_TASK)
+            else:
+                copy(0, len(mine))
+        columns = {
+            name: np.concatenate([part.columns[name] for part in parts])[rows]
+            for name in parts[0].columns
+        }
+        return PackedCells(tokens=tokens, offsets=offsets, columns=columns)
+
+    @staticmethod
     def joined(parts: Sequence["PackedCells"]) -> "PackedCells":
         """Put the cells of several parts one after the other; all have the same columns."""
         starts = np.cumsum([0, *(part.offsets[-1] for part in parts)])
@@ -135,17 +150,17 @@ class PackedCells:
 def _copy_cells(
     tokens: np.ndarray,
     starts: np.ndarray,
-    offsets: np.ndarray,
+    targets: np.ndarray,
+    lengths: np.ndarray,
     copied: np.ndarray,
     first: int,
     last: int,
 ) -> None:
     for cell in range(first, last):
-        n_tokens = offsets[cell + 1] - offsets[cell]
         # Views that begin at 0 let the compiler copy many at once: nine times as fast.
-        of = tokens[starts[cell] : starts[cell] + n_tokens]
-        to = copied[offsets[cell] : offsets[cell + 1]]
-        for i in range(n_tokens):
+        of = tokens[starts[cell] : starts[cell] + lengths[cell]]
+        to = copied[targets[cell] : targets[cell] + lengths[cell]]
+        for i in range(lengths[cell]):
             to[i] = of[i]
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from langcell.threads import over_slices
 
-# Bits of positive floats order as the floats do. Keys that share exponent and 8 bits of mantissa
+# Bits of positive floats order as the floats do. Keys that share exponent and 9 bits of mantissa
 # share a bucket; within one they are sorted by their whole value, so that the number of buckets
 # changes the speed and never the order.
-_SHIFT = 52 - 8
-_N_BUCKETS = 8192
+_SHIFT = 52 - 9
+_N_BUCKETS = 16384
 # Beyond this many genes in one bucket, insertion costs more than a heap.
 _LARGEST_INSERTION = 48
 _CELLS_PER_TASK = 256
@@ -115,26 +115,38 @@ def _sort_highest(
         bucket = min(top - (bits[i] >> _SHIFT), _N_BUCKETS - 1)
         ends[bucket] += 1
         n_used = max(n_used, bucket + 1)
-    start = 0
+    start, largest = 0, 0
     for bucket in range(n_used):
         size = ends[bucket]
         ends[bucket] = start
         start += size
+        largest = max(largest, size)
     # `ends` is now where a bucket begins, and becomes where it ends as it is filled.
     for i in range(len(keys)):
         bucket = min(top - (bits[i] >> _SHIFT), _N_BUCKETS - 1)
         place = ends[bucket]
         ends[bucket] = place + 1
         sorted_keys[place], sorted_tokens[place] = keys[i], tokens[i]
+    if largest <= _LARGEST_INSERTION:
+        # One insertion over all: buckets stand in order, so nothing moves out of its own.
+        last = sorted_keys[n_wanted - 1 : n_wanted].view(np.int64)[0]
+        stop = ends[min(top - (last >> _SHIFT), _N_BUCKETS - 1)]
+        _sort_by_insertion(sorted_keys, sorted_tokens, 0, stop)
+    else:
+        _sort_buckets(sorted_keys, sorted_tokens, n_wanted, ends[:n_used])
+    ends[:n_used] = 0
+
+
+@compiled
+def _sort_buckets(keys: np.ndarray, tokens: np.ndarray, n_wanted: int, ends: np.ndarray) -> None:
+    """Sort each bucket by itself, some of which hold many genes, until enough are in order."""
     start = 0
-    for bucket in range(n_used):
-        stop = ends[bucket]
+    for stop in ends:
         if start < n_wanted and stop - start > _LARGEST_INSERTION:
-            _sort_by_heap(sorted_keys, sorted_tokens, start, stop)
+            _sort_by_heap(keys, tokens, start, stop)
         elif start < n_wanted:
-            _sort_by_insertion(sorted_keys, sorted_tokens, start, stop)
+            _sort_by_insertion(keys, tokens, start, stop)
         start = stop
-        ends[bucket] = 0
 
 
 @compiled

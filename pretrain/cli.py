@@ -19,6 +19,9 @@ KEY=VALUE words replace values of the recipe. The output folder gets best/ and l
 """
 
 
+_FLAGS = ("--dry-run",)  # options that take no value
+
+
 class _Overrides(TyperGroup):
     """Lets `key=value` words stand anywhere, for `--set key=value`."""
 
@@ -29,19 +32,23 @@ class _Overrides(TyperGroup):
 def _name_overrides(words: Sequence[str]) -> Iterator[str]:
     """Put `--set` before each word that is an override.
 
-    >>> list(_name_overrides(["--config", "mini", "seed=1", "slurm", "seed=2"]))
-    ['--config', 'mini', '--set', 'seed=1', 'slurm', '--set', 'seed=2']
+    >>> list(_name_overrides(["--config", "mini", "seed=1", "slurm", "--dry-run", "seed=2"]))
+    ['--config', 'mini', '--set', 'seed=1', 'slurm', '--dry-run', '--set', 'seed=2']
     """
     before = ""
     for word in words:
-        if "=" in word and not word.startswith("-") and not before.startswith("-"):
+        is_value = before.startswith("-") and before not in _FLAGS
+        if "=" in word and not word.startswith("-") and not is_value:
             yield "--set"
         yield word
         before = word
 
 
 CONFIG_OPTION = typer.Option(
-    "--config", "-c", help="Recipe (YAML), or the name of one in the package: mini, tiny."
+    "--config",
+    "-c",
+    help="Recipe (YAML), or the name of one in the package: mini, tiny, geneformer-6L, "
+    "geneformer-12L, 104M, paper-stage1, paper-stage2.",
 )
 Overrides = Annotated[
     list[str] | None,
@@ -69,7 +76,8 @@ def pretrain(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check every path, column and ontology id, print counts, stop."
+            "--dry-run",
+            help="Check every path, column and ontology id, print counts, of weights too; stop.",
         ),
     ] = False,
     resume: Annotated[
@@ -170,6 +178,16 @@ def _print_plan(plan: "Plan", *, is_long: bool) -> None:
     )
     for line in plan.held_out if is_long else ():
         typer.echo(line)
+    if is_long:
+        parts = ", ".join(
+            f"{name.replace('_', ' ')} {n:,}" for name, n in plan.n_parameters.items()
+        )
+        typer.echo(
+            f"model of {sum(plan.n_parameters.values()):,} parameters over at most "
+            f"{plan.n_genes:,} genes: {parts}"
+        )
+        if plan.not_measured:
+            typer.echo(plan.not_measured)
     if plan.validation_only:
         typer.echo(
             f"validation types without training data: {', '.join(plan.validation_only)}",

@@ -1,7 +1,6 @@
 """From the cells of one training step to its tensors."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -70,15 +69,6 @@ class StepBatch:
     def n_cells(self) -> int:
         """Count the cells, second views left out."""
         return len(self.terms)
-
-    def to(self, device: torch.device) -> "StepBatch":
-        """Return the batch on another device."""
-        moved: dict[str, Any] = {
-            item.name: value.to(device) if isinstance(value, Tensor) else value
-            for item in fields(self)
-            for value in [getattr(self, item.name)]
-        }
-        return StepBatch(**moved)
 
 
 class StepBuilder:

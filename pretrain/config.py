@@ -3,88 +3,22 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Scale = Literal["counts", "linear", "log1p", "log2", "ranks"]
-
+from pretrain.cell_config import (
+    Augmentation,
+    Balance,
+    Columns,
+    Holdout,
+    Section,
+    Shards,
+    Source,
+    Validation,
+    Vocabulary,
+)
 
 # Augmentation that draws counts.
 _NEED_COUNTS = ("thin", "overdispersion")
-
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Columns(Section):
-    """Names of the obs columns. A file may lack any but `term_id`."""
-
-    term_id: str = "cell_type_ontology_term_id"
-    study: str = "study"
-    tissue: str = "tissue_ontology_term_id"
-    disease: str = "disease_ontology_term_id"
-    stage: str = "stage"
-
-
-class Source(Section):
-    """Files of one kind and one scale (architecture decision: the scale is declared, not guessed)."""
-
-    files: tuple[str, ...] = Field(min_length=1)  # paths or globs below corpus_root
-    kind: Literal["cells", "profiles"] = "cells"  # a profile is the mean or sum of a cell type
-    scale: Scale = "counts"
-
-
-class Shards(Section):
-    """A corpus of ranked tokens (`langcell corpus build`), in the place of `sources`."""
-
-    folder: str = ""  # relative to where the command is started
-    verify: bool = True  # compare the checksum of every shard before the first step
-    block_cells: int = Field(default=64, ge=1)  # read side by side
-    pool_cells: int = Field(default=16384, ge=1)  # shuffled with each other in memory
-    bucket_cells: int = Field(default=2048, ge=0)  # sorted by length before they are cut; 0: none
-    max_tokens: int = Field(default=0, ge=0)  # of a batch, padding counted; 0: no limit
-    max_repeats: int = Field(default=8, ge=1)  # of a cell in an epoch, however rare its type
-    workers: int = Field(default=0, ge=0)  # processes that gather batches ahead; 0: none
-
-
-class ValidationFile(Section):
-    """One labelled file; files with one study name are averaged first."""
-
-    path: str
-    study: str
-    scale: Scale = "counts"
-
-
-class Validation(Section):
-    """Labelled studies on which the best checkpoint is chosen."""
-
-    files: tuple[ValidationFile, ...] = ()
-    every: int = Field(default=500, ge=1)  # steps
-    max_cells: int = Field(default=1000, ge=1)  # of each file, evenly spaced, at each validation
-    min_cells: int = Field(default=10, ge=1)  # of a class that counts in macro-F1
-    batch_size: int = Field(default=64, ge=1)
-
-
-class Holdout(Section):
-    """Training types that the run never sees, to measure how well it names unseen ones.
-
-    Their texts stay among the labels, as those of all other types without data do. Teachers must
-    have been trained with the same holdout.
-    """
-
-    share: float = Field(default=0.0, ge=0, lt=1)  # of the training types, descendants counted
-    seed: int = Field(default=0, ge=0)  # of the hash that chooses them
-
-
-class Vocabulary(Section):
-    """Which genes become tokens, and how their medians are estimated."""
-
-    min_sources: int = Field(default=3, ge=1)  # files that measure the gene
-    n_draws: int = Field(default=20000, ge=1)  # simulated cells behind the medians
-    min_observations: int = Field(default=10, ge=1)  # nonzero draws that a median needs
-    seed: int = Field(default=0, ge=0)  # of the draws; apart from that of the run
 
 
 class Model(Section):
@@ -95,7 +29,7 @@ class Model(Section):
     hidden_size: int = Field(default=256, ge=1)
     n_heads: int = Field(default=4, ge=1)
     intermediate_size: int = Field(default=512, ge=1)  # of a transformer's blocks
-    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"  # of a transformer's blocks
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
     bag_size: int = Field(default=0, ge=0)  # hidden layer of a bag, or of one beside a transformer
     max_genes: int = Field(default=256, ge=1)
     attended_genes: int = Field(default=0, ge=0)  # that a transformer reads; 0: all max_genes
@@ -105,7 +39,10 @@ class Model(Section):
     embedding_dim: int = Field(default=256, ge=1)
     temperature: float = Field(default=0.07, gt=0)
     learn_temperature: bool = False  # from `temperature` on
-    matching_layers: int = Field(default=2, ge=1)
+    matching: Literal["fusion", "cross_attention"] = (
+        "fusion"  # the paper's reads cells in the tower
+    )
+    matching_layers: int = Field(default=2, ge=1)  # of a fusion, as the next two are
     matching_hidden_size: int = Field(default=256, ge=1)
     matching_interaction: bool = True  # without it the head needs far more pairs
     init_gene_embeddings: Literal["random", "svd"] = "svd"
@@ -115,9 +52,18 @@ class Model(Section):
 
 
 class Text(Section):
-    """The frozen text tower and the wording of the texts."""
+    """The text tower, what of it is trained, and the wording of the texts.
+
+    A frozen tower (LiT, Zhai et al. 2022, arXiv 2111.07991) encodes each text once, before the
+    first step; a trained one encodes the distinct texts of each step.
+    """
 
     tower: str = "all-MiniLM-L6-v2"
+    train: Literal["frozen", "lora", "full"] = "frozen"
+    lr: float = Field(default=0.1, gt=0)  # share of optimisation.lr, for a tower that is trained
+    lora_rank: int = Field(default=8, ge=1)
+    lora_scale: float = Field(default=2.0, gt=0)  # factor on the product of the two small matrices
+    pooling: Literal["", "cls", "mean"] = ""  # "": the tower's own, of one that is not packaged CLS
     max_tokens: int = Field(default=128, ge=8)
     definition: float = Field(default=0.6, ge=0, le=1)  # chance of the template with definition
     aspect_drop: float = Field(default=0.7, ge=0, le=1)  # chance of leaving out each further aspect
@@ -146,6 +92,11 @@ class Losses(Section):
         default=256, ge=1
     )  # at most, of a batch, for the masked-gene loss
 
+    @property
+    def read_texts(self) -> bool:
+        """Tell whether any loss with weight reads texts."""
+        return any((self.cell_text, self.matching, self.ontology, self.distillation))
+
 
 class LinearTeacherSettings(Section):
     """A logistic regression on log counts that joins the teachers (`pretrain.linear_teacher`)."""
@@ -155,46 +106,6 @@ class LinearTeacherSettings(Section):
     lr: float = Field(default=3e-3, gt=0)
     penalty: float = Field(default=1e-3, ge=0)  # on the sum of squared weights
     weight: float = Field(default=0.2, gt=0)  # of its logits beside the mean of the others'
-
-
-class Augmentation(Section):
-    """Ranges of what is done to an example before it is ranked."""
-
-    depth: tuple[float, float] = (400, 20000)  # counts of a cell drawn from a profile, log-uniform
-    overdispersion: float = Field(
-        default=0.5, ge=0
-    )  # squared coefficient of variation of gene rates
-    gene_dropout: float = Field(
-        default=0.2, ge=0, lt=1
-    )  # at most this share of genes is lost, uniform
-    thin: float = Field(default=0.5, ge=0, le=1)  # chance of thinning a cell of counts
-    thin_to: tuple[float, float] = (0.2, 1.0)  # share of counts kept, uniform
-    subset: float = Field(default=0.6, ge=0, le=1)  # chance that only a subset of genes is measured
-    subset_genes: tuple[float, float] = (1000, 8000)  # its size, log-uniform
-    subset_bank: int = Field(default=256, ge=1)  # distinct subsets
-    mask: float = Field(default=0.15, ge=0, lt=1)  # share of tokens masked
-    keep_tokens: float = Field(default=1.0, gt=0, le=1)  # at least this share of tokens is read
-    second_draw: bool = True  # the views of a cell are two draws, else two dropouts of one
-
-    @model_validator(mode="after")
-    def _ranges_ascend(self) -> "Augmentation":
-        for name in ("depth", "thin_to", "subset_genes"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} must be [low, high] with 0 < low <= high")
-        return self
-
-
-class Balance(Section):
-    """How often each cell type, and each study in it, is drawn."""
-
-    by_type: bool = True  # else each row is as likely as any other, but for the cap
-    type_power: float = Field(
-        default=0.5, ge=0, le=1
-    )  # weight of a type ~ its number of studies ** power
-    study_share: float = Field(
-        default=0.2, gt=0, le=1
-    )  # no study gives more than this share of draws
 
 
 class Optimisation(Section):
@@ -292,12 +203,32 @@ class Recipe(Section):
             raise ValueError("linear_teacher joins other teachers: set teachers, or its steps to 0")
         if self.model.kind == "bag" and self.losses.masked_gene:
             raise ValueError("a bag of genes cannot learn masked genes: set losses.masked_gene: 0")
+        self._check_text()
         size, n = self.optimisation.batch_size, self.compute.n_processes
         if size % n:
             raise ValueError(f"optimisation.batch_size {size} cannot be shared by {n} processes")
         if self.compute.strategy == "fsdp" and self.optimisation.average:
             raise ValueError("fsdp keeps no averaged weights: set optimisation.average: 0")
         return self
+
+    def _check_text(self) -> None:
+        """Refuse a trained text tower where nothing trains it, and losses that need it otherwise."""
+        is_frozen = self.text.train == "frozen"
+        if not is_frozen and not self.losses.read_texts:
+            raise ValueError(
+                f"text.train {self.text.train} needs a loss that reads texts: give cell_text, "
+                "matching or ontology a weight, or set text.train: frozen"
+            )
+        if not is_frozen and self.losses.distillation:
+            raise ValueError(
+                "teachers read the labels through a frozen text tower: set text.train: frozen, or "
+                "losses.distillation: 0"
+            )
+        if is_frozen and self.model.matching == "cross_attention":
+            raise ValueError(
+                "model.matching cross_attention adds weights to the text tower: set text.train to "
+                "lora or full, or model.matching: fusion"
+            )
 
     @property
     def root(self) -> Path:

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from langcell.counts import open_counts
 from ontology.graph import Ontology
-from pretrain.config import Columns
+from pretrain.cell_config import Columns
 from pretrain.sources import LabelledRows, SourceFile, label_rows
 from pretrain.token_genes import token_genes
 from pretrain.trained_types import TrainedTypes

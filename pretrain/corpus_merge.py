@@ -113,7 +113,7 @@ def make_shard(folder: Path, number: int) -> int:
             cells, inside = cells.take(kept), inside[kept]
         parts.append(cells)
         keys.append(inside)
-    cells = PackedCells.joined(parts).take(np.argsort(np.concatenate(keys), kind="stable"))
+    cells = PackedCells.gathered(parts, np.argsort(np.concatenate(keys), kind="stable"))
     path = plan.shard(number)
     write_shard(path, cells)
     pairs = np.stack([cells.columns["term"], cells.columns["study"]], axis=1)

@@ -158,10 +158,10 @@ def _write_run(
         columns = {"place": part.places, "content": part.content}
         cells = PackedCells(tokens=part.tokens, offsets=part.offsets, columns=columns)
         packed.append(cells if len(kept) == len(fate) else cells.take(kept))
-    cells = PackedCells.joined(packed)
-    keys = shuffle_keys(plan.options.seed, source, survey.rows[cells.columns["place"]])
+    found = np.concatenate([part.columns["place"] for part in packed])
+    keys = shuffle_keys(plan.options.seed, source, survey.rows[found])
     order = np.argsort(keys, kind="stable")
-    cells = cells.take(order)
+    cells = PackedCells.gathered(packed, order)
     places = cells.columns["place"]
     columns = catalog.recoded({name: each.take(places) for name, each in survey.columns.items()})
     columns["file"] = np.full(len(places), source, dtype=np.int32)

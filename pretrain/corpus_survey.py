@@ -171,10 +171,8 @@ def _sampled(survey: Survey, matrix: CountMatrix, sample_cells: int) -> Survey:
     histogram = ValueHistogram(len(token_genes()))
     for sample in _sample(np.flatnonzero(survey.fate == Fate.KEPT), sample_cells):
         for block in read_rows(matrix, sample):
-            counts = block.counts.tocoo()
-            genes = columns[counts.col]
-            used = (genes >= 0) & (counts.data > 0)
-            histogram.add(genes[used], (counts.data / block.totals[counts.row] * 1e4)[used])
+            counts = block.counts
+            histogram.add(counts.indptr, counts.indices, counts.data, block.totals, columns)
     places, times = histogram.packed()
     return replace(
         survey,

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
+from langcell.device import moved
 from pretrain.collate import StepBatch, StepBuilder
 from pretrain.gather import World
 from pretrain.step_cells import CellSource
@@ -71,7 +72,7 @@ class PretrainData(LightningDataModule):
         self, batch: StepBatch, device: torch.device, dataloader_idx: int
     ) -> StepBatch:
         """Move a batch; Lightning itself cannot rebuild a frozen dataclass."""
-        return batch.to(device)
+        return moved(batch, device)
 
     def _first_step(self) -> int:
         return self.trainer.global_step if self.trainer else 0

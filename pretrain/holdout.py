@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontology.graph import Ontology
-from pretrain.config import Holdout, Recipe
+from pretrain.cell_config import Holdout
+from pretrain.config import Recipe
 from pretrain.sources import SourceFile, label_rows
 
 FILE = "holdout.tsv"

@@ -17,6 +17,7 @@ from pretrain.config import Recipe
 from pretrain.flops import flops_per_token, peak_flops
 from pretrain.gather import World
 from pretrain.module import PretrainModule
+from pretrain.random_state import RandomState, random_state, set_random_state
 from pretrain.validation import RECALL_AT, StudyScore
 
 LAST = "last.ckpt"
@@ -53,7 +54,8 @@ class Keeper(Callback):
         self.best = -1.0
         self.best_step = 0
         self.is_stopped = False
-        self._rng: list[torch.Tensor] = []
+        self._rng: list[RandomState] = []
+        self._device = torch.device("cpu")
         self._handlers: dict[signal.Signals, Any] = {}
         self.last_scores: list[StudyScore] = []
         self._started = (0, 0.0)
@@ -61,7 +63,7 @@ class Keeper(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know; saved in the checkpoint."""
-        rng = World.here().gather_objects(torch.get_rng_state())
+        rng = World.here().gather_objects(random_state(self._device))
         return {"best": self.best, "best_step": self.best_step, "rng": rng}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -72,12 +74,13 @@ class Keeper(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over SIGINT and SIGTERM: a step in progress is finished, then the state saved."""
         self._started = (trainer.global_step, time.monotonic())
+        self._device = pl_module.device
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._stop)
         # Last of all that may have drawn random numbers since the state was loaded.
         world = World.here()
         if len(self._rng) == world.size:
-            torch.set_rng_state(self._rng[world.rank])
+            set_random_state(self._rng[world.rank], self._device)
 
     def on_train_batch_end(
         self,

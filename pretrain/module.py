@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 
+from langcell.device import moved
 from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Optimisation, Recipe
@@ -27,7 +28,7 @@ class PretrainModule(LightningModule):
     Parameters
     ----------
     model
-        What to train; its text tower is frozen.
+        What to train; those of its weights that need gradients.
     recipe
         Weights of the losses, optimiser.
     texts
@@ -57,6 +58,12 @@ class PretrainModule(LightningModule):
         self.average: LangCell | None = None
         if recipe.optimisation.average:
             self.average = copy.deepcopy(model).requires_grad_(False)
+
+    def on_fit_start(self) -> None:
+        """Put what losses read beside the model on its device."""
+        self.texts = moved(self.texts, self.device)
+        if teachers := self._teachers[0]:
+            self._teachers = [moved(teachers, self.device)]
 
     @property
     def best_model(self) -> LangCell:
@@ -127,14 +134,15 @@ class PretrainModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW without decay on biases and norms, and a warmed-up cosine schedule."""
-        settings = self.recipe.optimisation
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        settings, tower = self.recipe.optimisation, self.model.text_encoder
+        known = [] if tower is None else [each for each in tower.parameters() if each.requires_grad]
+        inside = {id(each) for each in known}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
         groups = [
-            {
-                "params": [p for p in parameters if p.ndim > 1],
-                "weight_decay": settings.weight_decay,
-            },
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in some if (p.ndim > 1) == decays], "weight_decay": decay, "lr": lr}
+            for some, lr in ((others, settings.lr), (known, settings.lr * self.recipe.text.lr))
+            for decays, decay in ((True, settings.weight_decay), (False, 0.0))
+            if some
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(

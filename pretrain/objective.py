@@ -24,52 +24,11 @@ from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.gather import World
 from pretrain.negatives import text_pairs
+from pretrain.step_texts import StepTexts
 from pretrain.teachers import Teachers
+from pretrain.text_tensors import TextTensors
 
 _SPECIAL_BEFORE, _SPECIAL_AFTER = 2, 1  # pad and mask stand before the genes, CLS after
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TextTensors:
-    """What the frozen tower makes of every text, computed once.
-
-    Attributes
-    ----------
-    pooled
-        Texts of the text table before the projection, shape (n_texts, hidden).
-    term, aspects
-        Type and aspect codes of each text, shapes (n_texts,) and (n_texts, 3).
-    templates
-        Token states of the template of each type; row i belongs to type i.
-    template_rows
-        Row of `pooled` that holds the template of each type, shape (n_terms,).
-    comparable
-        Types that are equal or ancestor and descendant, shape (n_terms, n_terms).
-    labels
-        Pooled wordings of every label of the ontology, shape (n_wordings, hidden); see
-        `LabelTexts`.
-    descriptions
-        Row of `labels` that holds the description of each label, shape (n_labels,).
-    targets
-        How true each label is of each type, shape (n_terms, n_labels); see `ancestor_targets`.
-    label_comparable
-        Labels that are equal, ancestor or descendant of each type, shape (n_terms, n_labels).
-    below
-        1 where the row's label is the column's or a descendant, shape (n_labels, n_labels); None
-        where no loss reads it.
-    """
-
-    pooled: Tensor
-    term: Tensor
-    aspects: Tensor
-    templates: TextFeatures
-    template_rows: Tensor
-    comparable: Tensor
-    labels: Tensor
-    descriptions: Tensor
-    targets: Tensor
-    label_comparable: Tensor
-    below: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +64,38 @@ class Objective:
     bias: Tensor | None = None
     seed: int = 0
 
-    def of_features(self, batch: StepBatch, features: Tensor) -> dict[str, Tensor]:
+    def text_rows(self, batch: StepBatch) -> Tensor:
+        """Return the rows of `TextTokens` that a trained tower must encode; none for a frozen one."""
+        if self.texts.tokens is None:
+            return batch.texts[:0]
+        return self.texts.tokens.rows_of(
+            batch,
+            with_texts=bool(self.weights.cell_text),
+            with_labels=bool(self.weights.ontology),
+        )
+
+    def texts_of(self, batch: StepBatch, encoded: Tensor) -> StepTexts:
+        """Return the texts that `of_features` reads.
+
+        Parameters
+        ----------
+        batch
+            The step's.
+        encoded
+            What the trained tower makes of `text_rows`, (n_rows, hidden); empty for a frozen one.
+        """
+        texts, weights = self.texts, self.weights
+        if texts.tokens is not None:
+            n = len(batch.texts) if weights.cell_text else 0
+            return StepTexts(pooled=encoded[:n], labels=encoded[n:])
+        return StepTexts(
+            pooled=texts.pooled[batch.texts] if weights.cell_text else texts.pooled[:0],
+            labels=texts.labels[batch.labels] if weights.ontology else texts.labels[:0],
+        )
+
+    def of_features(
+        self, batch: StepBatch, features: Tensor, texts: StepTexts
+    ) -> dict[str, Tensor]:
         """Return the losses that read nothing of a cell but its features, unweighted, by name.
 
         Parameters
@@ -114,18 +104,16 @@ class Objective:
             The step's.
         features
             Of its cells and their second views, shape (n_cells + n_second, d).
+        texts
+            From `texts_of`.
         """
         ways = {
-            "cell_cell": self._cell_cell,
-            "cell_text": self._cell_text,
-            "ontology": self._ontology,
-            "distillation": self._distillation,
+            "cell_cell": lambda: self._cell_cell(batch, features),
+            "cell_text": lambda: self._cell_text(batch, features, texts.pooled),
+            "ontology": lambda: self._ontology(batch, features, texts.labels),
+            "distillation": lambda: self._distillation(batch, features),
         }
-        return {
-            name: loss(batch, features)
-            for name, loss in ways.items()
-            if getattr(self.weights, name)
-        }
+        return {name: loss() for name, loss in ways.items() if getattr(self.weights, name)}
 
     def of_states(
         self, batch: StepBatch, cells: CellFeatures, rows: slice = slice(None)
@@ -179,11 +167,11 @@ class Objective:
         # All of it in every process: its gradient, summed over processes, is divided again.
         return cell_cell_loss(first, second, comparable, self.model.scale)
 
-    def _cell_text(self, batch: StepBatch, features: Tensor) -> Tensor:
+    def _cell_text(self, batch: StepBatch, features: Tensor, pooled: Tensor) -> Tensor:
         n_second = len(features) - batch.n_cells
         terms = torch.cat([batch.terms, batch.terms[:n_second]])
         aspects = torch.cat([batch.aspects, batch.aspects[:n_second]])
-        texts = self.model.project_text(self.texts.pooled[batch.texts])
+        texts = self.model.project_text(pooled)
         scale, tile = self.model.scale, self.weights.tile
         positives, ignore = self._pairs(terms, aspects, batch.texts)
         if self.weights.contrast == "sigmoid":
@@ -214,10 +202,10 @@ class Objective:
         texts = self.texts
         return text_pairs(terms, aspects, texts.term[rows], texts.aspects[rows], texts.comparable)
 
-    def _ontology(self, batch: StepBatch, features: Tensor) -> Tensor:
+    def _ontology(self, batch: StepBatch, features: Tensor, pooled: Tensor) -> Tensor:
         texts, scale = self.texts, self.model.scale
         terms = torch.cat([batch.terms, batch.terms[: len(features) - batch.n_cells]])
-        labels = self.model.project_text(texts.labels[batch.labels])  # (n_labels, d)
+        labels = self.model.project_text(pooled)  # (n_labels, d)
         targets = texts.targets[terms]  # (n_cells + n_second, n_labels)
         if texts.below is not None:
             return subtree_loss(features, labels, targets, texts.below, scale)
@@ -255,20 +243,45 @@ class Objective:
         own_row = start - batch.n_cells if start >= batch.n_cells else start
         first = start - offset
         features, terms = cells.features[first : first + n], batch.terms[own_row : own_row + n]
-        templates = model.project_text(texts.pooled[texts.template_rows])  # (n_terms, d)
-        similarity = model.scale * features @ templates.T  # (n, n_terms)
-        wrong_text = sample_hard_negatives(similarity, ~texts.comparable[terms], generator)
-        own = similarity[:, terms].T  # row: template of cell i, column: cell j
-        wrong_cell = sample_hard_negatives(own, ~texts.comparable[terms][:, terms], generator)
+        candidates, templates = self._templates(batch)  # (n_candidates,), (n_candidates, d)
+        place = torch.searchsorted(candidates, terms)
+        comparable = texts.comparable[terms]  # (n, n_terms)
+        similarity = model.scale * features @ templates.T  # (n, n_candidates)
+        wrong_text = sample_hard_negatives(similarity, ~comparable[:, candidates], generator)
+        own = similarity[:, place].T  # row: template of cell i, column: cell j
+        wrong_cell = sample_hard_negatives(own, ~comparable[:, terms], generator)
         rows = torch.arange(n, device=terms.device)
         has_text, has_cell = wrong_text >= 0, wrong_cell >= 0
-        text_rows = torch.cat([terms, wrong_text[has_text], terms[has_cell]])
+        paired = torch.cat([place, wrong_text[has_text], place[has_cell]])
         cell_rows = torch.cat([rows, rows[has_text], wrong_cell[has_cell]]) + first
-        labels = torch.zeros(len(text_rows), dtype=torch.int64, device=terms.device)
+        labels = torch.zeros(len(paired), dtype=torch.int64, device=terms.device)
         labels[:n] = 1
-        pairs = _take_texts(texts.templates, text_rows, templates[text_rows])
-        logits = model.match(pairs, cells, cell_rows=cell_rows)
+        used, text_rows = paired.unique(return_inverse=True)
+        pairs = self._paired_texts(candidates[used], templates[used])
+        logits = model.match(pairs, cells, text_rows=text_rows, cell_rows=cell_rows)
         return matching_loss(logits, labels)
+
+    def _templates(self, batch: StepBatch) -> tuple[Tensor, Tensor]:
+        """Return types whose templates may be paired, ascending, and the features of those.
+
+        All types where the tower is frozen; a trained one encodes those of the batch, as BLIP's
+        negatives are of the batch (arXiv 2201.12086). They only decide what is paired.
+        """
+        texts = self.texts
+        if texts.tokens is None:
+            candidates = torch.arange(len(texts.template_rows), device=batch.terms.device)
+            return candidates, self.model.project_text(texts.pooled[texts.template_rows])
+        candidates = batch.terms.unique()
+        with torch.no_grad():
+            encoded = texts.tokens.encode(self.model, texts.template_rows[candidates])
+        return candidates, encoded.features
+
+    def _paired_texts(self, terms: Tensor, features: Tensor) -> TextFeatures:
+        """Return the templates of some types for the matching head."""
+        texts = self.texts
+        if texts.tokens is None:
+            return _take_texts(texts.templates, terms, features)
+        return texts.tokens.encode(self.model, texts.template_rows[terms])
 
 
 def _take_texts(templates: TextFeatures, rows: Tensor, features: Tensor) -> TextFeatures:

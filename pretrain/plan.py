@@ -1,20 +1,21 @@
 """The dry run: look at everything that a run needs, before its first step."""
 
 import os
+from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from langcell.checkpoint import resolve_checkpoint
 from langcell.counts import open_counts
 from langcell.towers import find_tower
 from ontology.graph import Ontology
-from pretrain.build import open_ontology
+from pretrain.build import NOT_MEASURED, open_ontology
 from pretrain.config import Recipe
 from pretrain.holdout import HeldOut, hold_out
+from pretrain.recipe_model import count_parameters
 from pretrain.shard_types import shard_types
-from pretrain.sources import SourceFile, find_sources, label_rows
+from pretrain.sources import LabelledRows, SourceFile, find_sources, label_rows
 from pretrain.training_data import open_corpus, shard_holdout
 
 
@@ -32,7 +33,15 @@ class PlannedFile:
     unknown: tuple[str, ...]
 
 
-_Looked = tuple[list[PlannedFile], HeldOut, set[str], set[str]]  # terms and studies last
+@dataclass(frozen=True, kw_only=True)
+class _Looked:
+    """What the training files or shards of a recipe hold."""
+
+    files: list[PlannedFile]
+    held_out: HeldOut
+    terms: set[str]
+    studies: set[str]
+    n_genes: int  # that may become tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,9 @@ class Plan:
     n_studies: int
     held_out: tuple[str, ...]  # lines that say which types, and how many rows
     validation_only: tuple[str, ...]  # validation types that no training file has
+    n_genes: int  # tokens; of files at most, as medians need cells that are not read yet
+    n_parameters: dict[str, int]  # by part of the model, with as many genes
+    not_measured: str  # what validation cannot tell, and why; '' where it can
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -56,45 +68,52 @@ def plan(recipe: Recipe) -> Plan:
         For the first thing that a run would fail on; one line that names it.
     """
     ontology = open_ontology(recipe)
-    find_tower(recipe.text.tower)
+    if recipe.losses.read_texts:
+        find_tower(recipe.text.tower)
+    for name in filter(None, (recipe.model.start_from, *recipe.teachers)):
+        resolve_checkpoint(name)
     _check_output(Path(recipe.output).expanduser())
-    if recipe.shards.folder:
-        files, held_out, terms, studies = _look_at_shards(recipe, ontology)
-    else:
-        files, held_out, terms, studies = _look_at_files(recipe, ontology)
-    if not terms:
-        raise ValueError(f"no row of the {len(files)} files has a term of {ontology.title}")
+    look = _look_at_shards if recipe.shards.folder else _look_at_files
+    found = look(recipe, ontology)
+    if not found.terms:
+        raise ValueError(f"no row of the {len(found.files)} files has a term of {ontology.title}")
     validated: set[str] = set()
     for each in recipe.validation.files:
         path = recipe.root / each.path
         if not path.is_file():
             raise FileNotFoundError(f"no validation file {path}")
         source = SourceFile(path=path, is_profile=False, scale=each.scale)
-        planned, own_terms, _ = _look(source, recipe, ontology, "validation")
-        files.append(planned)
-        validated |= own_terms
+        planned, labels, _ = _look(source, recipe, ontology, "validation")
+        found.files.append(planned)
+        validated |= set(labels.term_ids)
     return Plan(
-        files=tuple(files),
+        files=tuple(found.files),
         ontology=ontology.title,
-        n_terms=len(terms),
-        n_studies=len(studies),
-        held_out=tuple(held_out.lines(ontology)),
-        validation_only=tuple(sorted(validated - terms)),
+        n_terms=len(found.terms),
+        n_studies=len(found.studies),
+        held_out=tuple(found.held_out.lines(ontology)),
+        validation_only=tuple(sorted(validated - found.terms)),
+        n_genes=found.n_genes,
+        n_parameters=count_parameters(recipe, found.n_genes),
+        not_measured="" if recipe.losses.read_texts or not validated else NOT_MEASURED,
     )
 
 
 def _look_at_files(recipe: Recipe, ontology: Ontology) -> _Looked:
     sources = find_sources(recipe)
     held_out = hold_out(recipe, sources, ontology)
-    files, terms, studies = [], set(), set()
+    files: list[PlannedFile] = []
+    terms: set[str] = set()
+    studies: set[str] = set()
+    measured: Counter[str] = Counter()
     for file in sources:
-        planned, own_terms, own_studies = _look(
-            file, recipe, ontology, None, without=held_out.term_ids
-        )
+        planned, labels, genes = _look(file, recipe, ontology, None, without=held_out.term_ids)
         files.append(planned)
-        terms |= own_terms
-        studies |= own_studies
-    return files, held_out, terms, studies
+        terms |= set(labels.term_ids)
+        studies |= set(labels.studies)
+        measured.update(genes)
+    n_genes = sum(n >= recipe.vocabulary.min_sources for n in measured.values())
+    return _Looked(files=files, held_out=held_out, terms=terms, studies=studies, n_genes=n_genes)
 
 
 def _look_at_shards(recipe: Recipe, ontology: Ontology) -> _Looked:
@@ -114,7 +133,13 @@ def _look_at_shards(recipe: Recipe, ontology: Ontology) -> _Looked:
     )
     names = corpus.manifest.categories["study"]
     studies = {names[study] for term, study, _ in pairs if term >= 0 <= study}
-    return [planned], held_out, set(types.types.term_ids), studies
+    return _Looked(
+        files=[planned],
+        held_out=held_out,
+        terms=set(types.types.term_ids),
+        studies=studies,
+        n_genes=corpus.vocabulary.n_genes,
+    )
 
 
 def _look(
@@ -124,11 +149,12 @@ def _look(
     role: str | None,
     *,
     without: Set[str] = frozenset(),
-) -> tuple[PlannedFile, set[str], set[str]]:
+) -> tuple[PlannedFile, LabelledRows, set[str]]:
+    """Return what is planned, the labelled rows and the Ensembl ids of the genes of a file."""
     rows = label_rows(file.path, recipe.columns, ontology, without=without)
     with open_counts(file.path, scale=file.scale) as matrix:
-        n_genes = int(np.count_nonzero(matrix.resolution.ensembl_ids != ""))
-    if not n_genes:
+        genes = set(matrix.resolution.ensembl_ids) - {""}
+    if not genes:
         raise ValueError(f"{file.path}: none of its gene names is known")
     planned = PlannedFile(
         name=file.name,
@@ -137,10 +163,10 @@ def _look(
         n_rows=rows.n_rows,
         n_kept=len(rows.rows),
         n_terms=len(set(rows.term_ids)),
-        n_genes=n_genes,
+        n_genes=len(genes),
         unknown=rows.unknown,
     )
-    return planned, set(rows.term_ids), set(rows.studies)
+    return planned, rows, genes
 
 
 def _check_output(output: Path) -> None:

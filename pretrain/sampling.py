@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from pretrain.config import Augmentation, Balance
+from pretrain.cell_config import Augmentation, Balance
 from pretrain.corpus import Corpus
 from pretrain.draw_kernel import AS_IS, DETECT, POISSON, THIN, draw_cell
 from pretrain.expression import gene_variability, type_means

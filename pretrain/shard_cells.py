@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from langcell.packed_cells import PackedCells
-from pretrain.config import Augmentation, Recipe
+from pretrain.cell_config import Augmentation
+from pretrain.config import Recipe
 from pretrain.gather import World
 from pretrain.sampling import MIN_GENES, gene_subsets
 from pretrain.shard_batches import BatchRule

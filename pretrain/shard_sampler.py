@@ -5,8 +5,8 @@ from collections.abc import Set
 import numpy as np
 
 from langcell.shards import TokenCorpus
+from pretrain.cell_config import Balance
 from pretrain.cell_keys import uniforms
-from pretrain.config import Balance
 from pretrain.sampling import pair_weights
 
 # Second number of the seed sequence of the order of blocks.

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ontology.graph import Ontology
-from pretrain.config import Columns, Recipe, Scale
+from pretrain.cell_config import Columns, Scale
+from pretrain.config import Recipe
 
 ASPECT_COLUMNS = ("tissue", "disease", "stage")
 

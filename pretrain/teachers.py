@@ -91,7 +91,7 @@ def load_teachers(
     Raises
     ------
     ValueError
-        If a teacher reads other genes than the student.
+        If a teacher reads other genes than the student, or texts through another tower.
     """
     models = tuple(LangCell.from_pretrained(name).requires_grad_(False).eval() for name in names)
     for name, model in zip(names, models, strict=True):
@@ -100,6 +100,11 @@ def load_teachers(
                 f"teacher {name} reads {model.genes.n_genes} genes, the student "
                 f"{vocabulary.n_genes} or others; train both on the same sources with the same "
                 "vocabulary section"
+            )
+        if model.text_encoder is not None:
+            raise ValueError(
+                f"teacher {name} has a text tower of its own, and labels are encoded by that of the "
+                "student: name a teacher that was trained with text.train: frozen"
             )
     with torch.no_grad():
         labels = tuple(model.project_text(descriptions) for model in models)

@@ -14,9 +14,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from langcell.cell_encoder import CellEncoder
-from langcell.gene_bag import GeneBag
 from langcell.genes import GeneVocabulary
+from langcell.model import LangCell
 from langcell.processes import is_first_process, process_number
+from langcell.text_encoder import TextEncoder
 from langcell.threads import set_threads, thread_count
 from pretrain.build import Parts, build_parts
 from pretrain.cluster import find_compute, trainer_arguments
@@ -24,6 +25,7 @@ from pretrain.config import Compute, Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT
 from pretrain.keeper import LAST, Keeper
+from pretrain.lora import merged
 from pretrain.module import PretrainModule
 from pretrain.run_card import run_card, write_run_card
 from pretrain.validation import StudyScore, reference_features, score_studies
@@ -78,7 +80,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         parts.model.vocabulary.write(genes)
     if is_first and parts.held_out.roots:
         parts.held_out.write(output / HOLDOUT, parts.ontology)
-    _tune_encoder(parts.model.cell_encoder, recipe, compute)
+    _tune_stacks(parts.model, recipe, compute)
     # Dropout; the keeper restores its state on resumption.
     torch.manual_seed(recipe.seed + process_number())
     module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
@@ -100,14 +102,15 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     return output / "best"
 
 
-def _tune_encoder(encoder: CellEncoder | GeneBag, recipe: Recipe, compute: Compute) -> None:
-    """Set what changes the speed and memory of the encoder and none of its numbers."""
-    if isinstance(encoder, CellEncoder):
-        encoder.stack.pack = True
-        encoder.stack.recompute = recipe.model.recompute
-        if compute.compile:
-            for block in encoder.stack.blocks:
-                block.compile()
+def _tune_stacks(model: LangCell, recipe: Recipe, compute: Compute) -> None:
+    """Set what changes the speed and memory of the encoders and none of their numbers."""
+    for encoder in (model.cell_encoder, model.text_encoder):
+        if isinstance(encoder, CellEncoder | TextEncoder):
+            encoder.stack.pack = True
+            encoder.stack.recompute = recipe.model.recompute
+    if isinstance(model.cell_encoder, CellEncoder) and compute.compile:
+        for block in model.cell_encoder.stack.blocks:
+            block.compile()
 
 
 def _fit(
@@ -156,10 +159,13 @@ def _loggers(recipe: Recipe, output: Path) -> list[Logger]:
 
 
 def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudyScore]:
+    if not parts.validation or parts.labels is None:
+        return []
+    model = module.best_model
     return score_studies(
-        module.best_model,
+        model,
         parts.validation,
-        parts.texts.labels[parts.texts.descriptions],
+        parts.labels.pool(model),
         parts.reference,
         batch_size=recipe.validation.batch_size,
         min_cells=recipe.validation.min_cells,
@@ -167,8 +173,9 @@ def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudySc
 
 
 def _export(module: PretrainModule, parts: Parts, recipe: Recipe, folder: Path) -> None:
-    model = module.best_model
-    model.label_embeddings = parts.labels
+    model = merged(module.best_model)
+    if parts.labels is not None:
+        model.label_embeddings = parts.labels.embeddings(model)
     model.reference = reference_features(
         model, parts.reference, batch_size=recipe.validation.batch_size
     )

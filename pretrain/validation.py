@@ -16,7 +16,8 @@ from langcell.model import LangCell
 from langcell.reference import ReferenceCells
 from langcell.tokenizer import RankTokenizer, collate_tokens
 from ontology.graph import Ontology
-from pretrain.config import Recipe, Scale
+from pretrain.cell_config import Scale
+from pretrain.config import Recipe
 from pretrain.sources import label_rows
 
 RECALL_AT = (1, 5, 10)
@@ -133,7 +134,7 @@ def score_studies(
     """
     by_study: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     with inference(model):
-        texts = model.project_text(candidates)
+        texts = model.project_text(candidates.to(model.device))
         cells = reference_features(model, reference, batch_size=batch_size)
         offsets = cells.label_offsets(texts.cpu().numpy(), model.scale.item())
         for file in files:
@@ -162,7 +163,8 @@ def reference_features(
 
 def _recall(similarities: torch.Tensor, truth: np.ndarray) -> list[float]:
     """Return the share of cells whose own text is among the k nearest, (n_cells, n_texts) given."""
-    own = similarities[torch.arange(len(truth)), torch.from_numpy(truth)]
+    rows = torch.arange(len(truth), device=similarities.device)
+    own = similarities[rows, torch.from_numpy(truth).to(rows.device)]
     rank = (similarities > own[:, None]).sum(dim=1)
     return [float((rank < k).float().mean()) for k in RECALL_AT]
 

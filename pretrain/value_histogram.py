@@ -32,9 +32,26 @@ class ValueHistogram:
     def __init__(self, n_genes: int) -> None:
         self.counts = np.zeros((n_genes, N_BINS), dtype=np.int32)
 
-    def add(self, genes: np.ndarray, values: np.ndarray) -> None:
-        """Count values; both of shape (n,), values positive."""
-        _count(genes, values.astype(np.float32).view(np.int32), self.counts)
+    def add(
+        self,
+        indptr: np.ndarray,
+        columns: np.ndarray,
+        values: np.ndarray,
+        totals: np.ndarray,
+        genes: np.ndarray,
+    ) -> None:
+        """Count the positive values of cells, per 10,000 of the cell's total.
+
+        Parameters
+        ----------
+        indptr, columns, values
+            The cells as the arrays of a CSR matrix.
+        totals
+            Of each cell, shape (n_cells,).
+        genes
+            Gene of each column, -1 for one that does not count, shape (n_columns,).
+        """
+        _count(indptr, columns, values, totals, genes, self.counts)
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the places that are not 0 and what stands there: most do not."""
@@ -57,11 +74,9 @@ class ValueHistogram:
         the bin.
         """
         totals = self.n_values()
-        below = np.cumsum(self.counts, axis=1, dtype=np.int32)  # (n_genes, N_BINS)
-        bins = (below < totals[:, None] / 2).sum(axis=1).clip(max=N_BINS - 1)
-        genes = np.arange(len(totals))
-        inside = self.counts[genes, bins]
-        before = below[genes, bins] - inside
+        bins, before = np.zeros(len(totals), np.int64), np.zeros(len(totals), np.int64)
+        _find_middles(self.counts, totals, bins, before)
+        inside = self.counts[np.arange(len(totals)), bins]
         share = (totals / 2 - before) / np.maximum(inside, 1)
         edges = ((np.arange(N_BINS + 1) + _LOWEST) << _SHIFT).astype(np.int32).view(np.float32)
         low, high = edges[bins].astype(np.float64), edges[bins + 1].astype(np.float64)
@@ -69,7 +84,35 @@ class ValueHistogram:
 
 
 @compiled
-def _count(genes: np.ndarray, bits: np.ndarray, counts: np.ndarray) -> None:
-    for place in range(len(genes)):
-        column = (bits[place] >> _SHIFT) - _LOWEST
-        counts[genes[place], min(max(column, 0), N_BINS - 1)] += 1
+def _find_middles(
+    counts: np.ndarray, totals: np.ndarray, bins: np.ndarray, before: np.ndarray
+) -> None:
+    """Find the bin that holds the middle value of each gene, and how many values lie before it."""
+    for gene in range(len(totals)):
+        below = 0
+        for column in range(N_BINS):
+            if below + counts[gene, column] >= totals[gene] / 2:
+                bins[gene] = column
+                break
+            below += counts[gene, column]
+        before[gene] = below
+
+
+@compiled
+def _count(
+    indptr: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    totals: np.ndarray,
+    genes: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    share = np.empty(1, np.float32)
+    bits = share.view(np.int32)
+    for cell in range(len(totals)):
+        for place in range(indptr[cell], indptr[cell + 1]):
+            gene = genes[columns[place]]
+            if gene >= 0 and values[place] > 0:
+                share[0] = values[place] / totals[cell] * 1e4
+                column = (bits[0] >> _SHIFT) - _LOWEST
+                counts[gene, min(max(column, 0), N_BINS - 1)] += 1

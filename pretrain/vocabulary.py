@@ -5,7 +5,7 @@ from scipy import sparse
 
 from langcell.gene_table import GeneTable
 from langcell.genes import GeneVocabulary
-from pretrain.config import Augmentation, Balance, Vocabulary
+from pretrain.cell_config import Augmentation, Balance, Vocabulary
 from pretrain.corpus import Corpus
 from pretrain.sampling import CellSampler
 

@@ -15,7 +15,7 @@ from benchmarks.runs import RECIPE, Run
 from langcell.model import LangCell
 from langcell.reference import ReferenceCells
 from ontology.graph import Ontology
-from pretrain.config import Source
+from pretrain.cell_config import Source
 from pretrain.recipe_file import find_recipe, read_recipe
 from zeroshot.candidates import (
     all_candidates,

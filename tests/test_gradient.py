@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,15 @@ from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.gather import World
 from pretrain.gradient import add_gradients
-from pretrain.objective import Objective, TextTensors
+from pretrain.objective import Objective
+from pretrain.step_texts import TextTokens
+from pretrain.text_tensors import TextTensors
 
 N_TERMS, N_TEXTS, N_LABELS, HIDDEN, N_CELLS = 4, 6, 5, 32, 8
 
 
-def make_texts():
+def make_texts(trained=False):
+    # Tables of a frozen tower, or tokens for one that is trained.
     generator = torch.Generator().manual_seed(0)
     comparable = torch.eye(N_TERMS).bool()
     comparable[0, 1] = comparable[1, 0] = True
@@ -62,7 +66,16 @@ def make_texts():
         targets=torch.nn.functional.pad(targets, (0, N_LABELS - N_TERMS)),
         label_comparable=torch.nn.functional.pad(comparable, (0, N_LABELS - N_TERMS)),
         below=None,
+        tokens=make_tokens() if trained else None,
     )
+
+
+def make_tokens():
+    n = N_TEXTS + N_LABELS
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.arange(9)[None, :] < torch.randint(3, 10, (n, 1), generator=generator)
+    ids = torch.randint(5, 900, (n, 9), generator=generator)
+    return TextTokens(input_ids=ids, attention_mask=mask.long(), n_texts=N_TEXTS)
 
 
 def make_batch(model, world):
@@ -89,11 +102,11 @@ def make_batch(model, world):
     )
 
 
-def step(folder, weights, world, part=0, bias=-3.0):
+def step(folder, weights, world, part=0, bias=-3.0, trained=False):
     model = LangCell.from_pretrained(folder).eval()
     bias = torch.nn.Parameter(torch.tensor(bias))
     objective = Objective(
-        model=model, texts=make_texts(), weights=weights, world=world, bias=bias
+        model=model, texts=make_texts(trained), weights=weights, world=world, bias=bias
     )
     add_gradients(objective, make_batch(model, world), part=part)
     found = {"bias": bias.grad}
@@ -108,6 +121,7 @@ def step(folder, weights, world, part=0, bias=-3.0):
 namespace: dict = {}
 exec(compile(STEP, "step", "exec"), namespace)  # the same words run in the other processes
 step, make_batch, make_texts = (namespace[name] for name in ("step", "make_batch", "make_texts"))
+N_TEXTS, N_LABELS = namespace["N_TEXTS"], namespace["N_LABELS"]
 World = namespace["World"]
 
 FEATURES = {"masked_gene": 1.0, "cell_cell": 1.0, "cell_text": 1.0, "ontology": 1.0, "matching": 0}
@@ -117,6 +131,8 @@ PARTS: tuple[dict, ...] = (
     {"tile": 3},
     {"contrast": "sigmoid", "tile": 3},
 )
+# With a frozen text tower, and with one that is trained.
+WAYS = (*((each, False) for each in PARTS), (PARTS[0], True), (PARTS[3], True))
 
 
 def random_pairs(n_cells=50, n_texts=20):
@@ -170,15 +186,43 @@ def test_the_sigmoid_form_pair_by_pair():
     assert found.item() == pytest.approx(total / 6, rel=1e-5)
 
 
-@pytest.mark.parametrize("options", PARTS, ids=str)
+@pytest.mark.parametrize(("options", "trained"), WAYS, ids=str)
 @pytest.mark.parametrize("part", [1, 3, 8])
-def test_parts_add_up_to_the_batch(tiny_model, options, part):
+def test_parts_add_up_to_the_batch(tiny_model, options, trained, part):
     weights = Losses(**FEATURES, **options)
-    whole = step(tiny_model, weights, World())
-    parts = step(tiny_model, weights, World(), part=part)
+    whole = step(tiny_model, weights, World(), trained=trained)
+    parts = step(tiny_model, weights, World(), part=part, trained=trained)
+    assert any(name.startswith("text_encoder") for name in whole) == trained
     assert whole.keys() == parts.keys()
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_trained_tower_has_the_losses_of_a_frozen_one_with_its_weights(tiny_model):
+    """All texts encoded beforehand, against those of the step encoded in it."""
+    model = LangCell.from_pretrained(tiny_model).eval()
+    live = make_texts(trained=True)
+    with torch.no_grad():
+        encoded = live.tokens.encode(model, torch.arange(N_TEXTS + N_LABELS))
+        templates = live.tokens.encode(model, live.template_rows)
+    table = replace(
+        live,
+        tokens=None,
+        pooled=encoded.pooled[:N_TEXTS],
+        labels=encoded.pooled[N_TEXTS:],
+        templates=templates,
+    )
+    batch, weights = make_batch(model, World()), Losses(**{**FEATURES, "matching": 1})
+    assert len(batch.terms.unique()) == len(live.template_rows)  # the same negatives to draw from
+    found = []
+    for texts in (table, live):
+        model.zero_grad()
+        found.append(add_gradients(Objective(model=model, texts=texts, weights=weights), batch))
+        own = model.text_encoder.stack.blocks[0].attention.output.weight.grad
+        assert (own is not None and bool(own.abs().max() > 0)) == (texts is live)
+    assert found[0].keys() == found[1].keys() == FEATURES.keys()
+    for name, loss in found[0].items():
+        assert found[1][name].item() == pytest.approx(loss.item(), rel=1e-5), name
 
 
 def test_parts_see_the_same_dropout_and_report_the_same_losses(tiny_model):
@@ -202,10 +246,12 @@ def test_parts_see_the_same_dropout_and_report_the_same_losses(tiny_model):
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
-def test_matching_in_parts_reads_the_second_views(tiny_model):
+@pytest.mark.parametrize("trained", [False, True])
+def test_matching_in_parts_reads_the_second_views(tiny_model, trained):
     weights = Losses(masked_gene=0, cell_cell=0, cell_text=0, ontology=0, matching=1)
-    whole = step(tiny_model, weights, World())
-    parts = step(tiny_model, weights, World(), part=4)
+    whole = step(tiny_model, weights, World(), trained=trained)
+    parts = step(tiny_model, weights, World(), part=4, trained=trained)
+    assert any(name.startswith("text_encoder") for name in whole) == trained
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=1e-5, msg=name)
 
@@ -248,9 +294,10 @@ def test_processes_together_have_the_gradient_of_one(tiny_model, tmp_path, n):
 distributed.init_process_group("gloo")
 world = World.here()
 assert world.size == {n}
-for number, options in enumerate({PARTS!r}):
+for number, (options, trained) in enumerate({WAYS!r}):
+    weights = Losses(**{FEATURES!r}, **options)
     for part in (0, 1):
-        found = step({str(tiny_model)!r}, Losses(**{FEATURES!r}, **options), world, part=part)
+        found = step({str(tiny_model)!r}, weights, world, part=part, trained=trained)
         if world.rank == 0:
             torch.save(found, f"{{number}}-{{part}}.pt")
 distributed.barrier()
@@ -258,8 +305,8 @@ distributed.destroy_process_group()
 """
     )
     run_processes(script, n, tmp_path)
-    for number, options in enumerate(PARTS):
-        wanted = step(tiny_model, Losses(**FEATURES, **options), World())
+    for number, (options, trained) in enumerate(WAYS):
+        wanted = step(tiny_model, Losses(**FEATURES, **options), World(), trained=trained)
         for part in (0, 1):
             found = torch.load(tmp_path / f"{number}-{part}.pt", weights_only=True)
             assert found.keys() == wanted.keys()

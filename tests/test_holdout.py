@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ontology.graph import Ontology
-from pretrain.config import Columns, Holdout, Recipe
+from pretrain.cell_config import Columns, Holdout
+from pretrain.config import Recipe
 from pretrain.corpus import read_corpus
 from pretrain.holdout import choose_held_out, hold_out
 from pretrain.plan import plan

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from langcell.gene_table import GeneTable
 from langcell.model import LangCell
-from pretrain.config import Augmentation, Balance, LinearTeacherSettings
+from pretrain.cell_config import Augmentation, Balance
+from pretrain.config import LinearTeacherSettings
 from pretrain.corpus import Corpus
 from pretrain.linear_teacher import LinearTeacher, fit_linear_teacher, log_counts
 from pretrain.recipe_file import read_recipe

@@ -217,6 +217,8 @@ def test_a_dry_run_counts_and_writes_nothing(recipe: Path, tmp_path: Path) -> No
     result = CliRunner().invoke(app, ["--config", str(recipe), "--dry-run"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "106 rows of 4 types from 3 studies in 3 files" in result.stdout
+    assert "over at most 400 genes: cell encoder " in result.stdout
+    assert "text encoder (frozen) 22,564,608" in result.stdout
     assert not (tmp_path / "run").exists()
 
 
@@ -233,6 +235,7 @@ def test_a_dry_run_counts_and_writes_nothing(recipe: Path, tmp_path: Path) -> No
         (["ontology=/nowhere.obo"], "nowhere.obo"),
         (["output=/dev/null/run"], "cannot be written"),
         (["text.tower=./no_tower"], "no_tower"),
+        (["model.start_from=/nowhere/model"], "no checkpoint folder '/nowhere/model'"),
     ],
 )
 def test_a_dry_run_names_what_a_run_would_fail_on(

@@ -12,7 +12,8 @@ from scipy import sparse
 from langcell.gene_table import GeneTable
 from langcell.genes import GeneVocabulary
 from ontology.graph import Ontology
-from pretrain.config import Columns, Scale, Text
+from pretrain.cell_config import Columns, Scale
+from pretrain.config import Text
 from pretrain.corpus import Corpus, read_corpus
 from pretrain.expression import type_means
 from pretrain.gene_init import svd_gene_embeddings

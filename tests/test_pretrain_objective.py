@@ -12,7 +12,8 @@ from langcell.losses import subtree_loss
 from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
-from pretrain.objective import Objective, TextTensors
+from pretrain.objective import Objective
+from pretrain.text_tensors import TextTensors
 from pretrain.validation import LabelledTokens, score_studies
 
 N_TERMS, N_TEXTS, N_LABELS, HIDDEN = 4, 6, 5, 32
@@ -81,7 +82,8 @@ def training_losses(
 ) -> dict[str, torch.Tensor]:
     objective = Objective(model=model, texts=texts, weights=weights)
     cells = model.encode_cell(batch.input_ids, batch.attention_mask)
-    return objective.of_features(batch, cells.features) | objective.of_states(batch, cells)
+    read = objective.texts_of(batch, torch.empty(0))
+    return objective.of_features(batch, cells.features, read) | objective.of_states(batch, cells)
 
 
 def test_losses_without_a_weight_are_left_out(model: LangCell) -> None:

@@ -62,6 +62,16 @@ def test_bundled_recipes_are_valid(name: str) -> None:
     assert isinstance(read_recipe(find_recipe(Path(name))), Recipe)
 
 
+@pytest.mark.parametrize(
+    "name", ["geneformer-6L", "geneformer-12L", "104M", "paper-stage1", "paper-stage2"]
+)
+def test_recipes_of_a_size_take_the_cells_from_the_command_line(name: str) -> None:
+    for cells in ("shards.folder=x", "sources=[{files: [x.h5ad]}]"):
+        assert isinstance(read_recipe(find_recipe(Path(name)), [cells]), Recipe)
+    with pytest.raises(ValueError, match="either sources .* or shards.folder"):
+        read_recipe(find_recipe(Path(name)))
+
+
 def test_the_mini_recipe_names_every_training_file_once(shared: Path) -> None:
     read = read_recipe(find_recipe(Path("mini")), [f"corpus_root={shared / 'corpus'}"])
     named = {source.path for source in find_sources(read)}

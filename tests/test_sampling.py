@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 from langcell.gene_table import GeneTable
-from pretrain.config import Augmentation, Balance, Vocabulary
+from pretrain.cell_config import Augmentation, Balance, Vocabulary
 from pretrain.corpus import Corpus, spread_ranks
 from pretrain.sampling import CellSampler, example_weights, gene_subsets
 from pretrain.sources import SourceFile

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from langcell.packed_cells import PackedCells
 from langcell.shards import TokenCorpus
-from pretrain.config import Balance
+from pretrain.cell_config import Balance
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 from pretrain.shard_batches import BatchRule, cut_batches

@@ -18,8 +18,9 @@ from langcell.model import LangCell
 from langcell.packed_cells import PackedCells
 from langcell.shards import TokenCorpus
 from ontology.graph import Ontology
+from pretrain.cell_config import Augmentation
 from pretrain.collate import StepBatch, StepBuilder
-from pretrain.config import Augmentation, Recipe
+from pretrain.config import Recipe
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 from pretrain.expression import gene_variability
@@ -142,6 +143,29 @@ def test_two_processes_read_their_own_shards_and_go_on(recipe: Path, tmp_path: P
         )
         assert again.returncode == 0, again.stderr
     assert logged_losses(stopped) == logged_losses(tmp_path / "whole")
+
+
+def test_a_killed_run_loses_the_steps_since_its_checkpoint_alone(
+    recipe: Path, tmp_path: Path
+) -> None:
+    """With SIGKILL, which no handler sees."""
+    words = ["--config", str(recipe), "compute.accelerator=cpu", "checkpoint_every=3"]
+    command = [sys.executable, "-m", "langcell", "pretrain", *words]
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    with subprocess.Popen(
+        [*command, f"output={killed}"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 5/8"):
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    train(read_recipe(recipe, ["checkpoint_every=3", f"output={straight}"]))
+    train(read_recipe(recipe, ["checkpoint_every=3", f"output={killed}"]), resume=True)
+    assert logged_losses(killed) == logged_losses(straight)
+    one, other = (load_file(run / "last/model.safetensors") for run in (straight, killed))
+    assert all((one[key] == other[key]).all() for key in one)
 
 
 def test_cells_of_steps_go_on_where_they_stood(recipe: Path, shards: TokenCorpus) -> None:

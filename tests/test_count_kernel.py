@@ -1,0 +1,77 @@
+"""Compiled passes over counts, and over packed cells, against numpy."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from langcell.count_kernel import holds_only, row_totals
+from langcell.packed_cells import PackedCells
+from pretrain.value_histogram import N_BINS, ValueHistogram
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("odd", "is_linear", "is_count"),
+    [
+        (3.0, True, True),
+        (0.0, True, True),
+        (0.5, True, False),
+        (-1.0, False, False),
+        (np.nan, False, False),
+        (np.inf, False, False),
+    ],
+)
+def test_what_values_may_be(dtype: type, odd: float, is_linear: bool, is_count: bool) -> None:
+    for place in (0, 57, 99):
+        values: np.ndarray = np.arange(100, dtype=dtype)
+        values[place] = odd
+        assert holds_only(values, False) == is_linear
+        assert holds_only(values, True) == is_count
+    assert holds_only(np.empty(0, dtype), True)
+
+
+def test_totals_are_those_of_scipy_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    counts = sparse.random(60, 300, 0.3, format="csr", rng=rng, dtype=np.float32)
+    counts.data *= np.float32(1e3)
+    counts.data[counts.indptr[7] : counts.indptr[8]] = 0
+    np.testing.assert_array_equal(
+        row_totals(counts.indptr, counts.data), counts @ np.ones(counts.shape[1])
+    )
+
+
+def test_a_histogram_counts_what_numpy_counts_and_finds_the_middle() -> None:
+    rng = np.random.default_rng(1)
+    counts = sparse.random(400, 12, 0.6, format="csr", rng=rng)
+    counts.data = rng.integers(0, 40, len(counts.data)).astype(np.float64)
+    totals = counts @ np.ones(12) + 1
+    genes = np.array([0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, 9])
+    histogram = ValueHistogram(11)
+    histogram.add(counts.indptr, counts.indices, counts.data, totals, genes)
+    medians = histogram.medians()
+    shares = sparse.coo_matrix(counts)
+    for column, gene in enumerate(genes):
+        mine = (shares.col == column) & (shares.data > 0)
+        values = shares.data[mine] / totals[shares.row[mine]] * 1e4
+        if gene >= 0:
+            assert histogram.n_values()[gene] == len(values)
+            assert medians[gene] == pytest.approx(np.median(values), rel=0.05)
+    assert np.isnan(medians[10]) and histogram.counts.shape == (11, N_BINS)
+
+
+def test_cells_gathered_from_parts_are_those_of_the_parts_joined() -> None:
+    rng = np.random.default_rng(2)
+    parts = []
+    for n_cells in (5, 0, 3):
+        offsets = np.append(0, np.cumsum(rng.integers(0, 9, n_cells)))
+        tokens = rng.integers(2, 900, offsets[-1]).astype(np.uint16)
+        parts.append(
+            PackedCells(
+                tokens=tokens, offsets=offsets, columns={"row": rng.integers(0, 99, n_cells)}
+            )
+        )
+    rows = np.array([7, 0, 3, 3, 5, 1])
+    wanted, found = PackedCells.joined(parts), PackedCells.gathered(parts, rows)
+    for place, row in enumerate(rows):
+        np.testing.assert_array_equal(found.cell(place), wanted.cell(row))
+    np.testing.assert_array_equal(found.columns["row"], wanted.columns["row"][rows])
