@@ -1,10 +1,11 @@
-"""Which of the processes that work together this one is; takes as long to import as Lightning."""
-
-from lightning.pytorch.utilities import rank_zero_only
+"""Which of the processes that work together this one is."""
 
 
 def process_number() -> int:
     """Return the rank that torchrun, SLURM or Lightning gave this process; 0 for one alone."""
+    # Takes seconds to import, and none but runs of several processes ask.
+    from lightning.pytorch.utilities import rank_zero_only
+
     return int(getattr(rank_zero_only, "rank", 0) or 0)  # None where nothing says so
 
 

@@ -123,6 +123,25 @@ def test_what_an_earlier_run_left_is_not_replaced_unasked(written, model, tmp_pa
     assert "decoding" not in again.uns["langcell"]
 
 
+def test_new_scores_of_an_anndata_take_second_calls_with_them(named, model):
+    zeroshot.consensus(named, "leiden")
+    annotate(named, model=model, labels=OWN, options=AnnotateOptions(overwrite=True))
+    assert not [name for name in named.obs if "cluster" in name]
+    assert "decoding" not in named.uns["langcell"]
+
+
+def test_a_second_choice_is_as_sure_as_its_probability(make_cells, model):
+    adata = make_cells(30)
+    annotate(adata, model=model, labels=OWN)
+    adata.obs["donor"] = [str(row // 3) for row in range(30)]
+    zeroshot.assign(adata, "donor", worth=None)
+    candidates = list(adata.uns["langcell"]["candidate_names"])
+    places = [candidates.index(name) for name in adata.obs["langcell_assigned_label"]]
+    own = np.asarray(adata.obsm["langcell_scores"].tocsr()[np.arange(30), places]).ravel()
+    confidence = adata.obs["langcell_assigned_confidence"].to_numpy()
+    assert (own > 0).all() and (confidence >= own - 2e-5).all(), "of a model without a calibration"
+
+
 def test_the_graph_of_the_file_is_preferred(named):
     alone = named.copy()
     alone.obsp["connectivities"] = np.zeros((60, 60))

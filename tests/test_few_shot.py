@@ -137,12 +137,12 @@ def test_no_cell_is_judged_by_a_head_that_saw_it_or_its_group():
 
 def test_which_cells_are_drawn_depends_on_the_label_and_seed_alone():
     codes = np.array([0] * 20 + [1] * 20 + [-1] * 5)
-    drawn = draw_shots(codes, 3, seed=1)
+    drawn = draw_shots(codes, ("a", "b"), 3, seed=1)
     assert np.bincount(codes[drawn]).tolist() == [3, 3]
-    fewer = draw_shots(np.where(codes == 1, -1, codes), 3, seed=1)
-    assert fewer.tolist() == drawn[:3].tolist()
-    assert draw_shots(codes, 3, seed=2).tolist() != drawn.tolist()
-    assert len(draw_shots(codes, None, seed=0)) == 40
+    shifted = draw_shots(np.where(codes == 1, 2, -1), ("x", "a", "b"), 3, seed=1)
+    assert shifted.tolist() == drawn[3:].tolist()
+    assert draw_shots(codes, ("a", "b"), 3, seed=2).tolist() != drawn.tolist()
+    assert len(draw_shots(codes, ("a", "b"), None, seed=0)) == 40
 
 
 def test_a_head_learns_labels_of_the_ontology_and_of_ones_own(labelled, model, tmp_path):
@@ -161,7 +161,7 @@ def test_a_head_learns_labels_of_the_ontology_and_of_ones_own(labelled, model, t
     assert (annotations.names[has_label] == wanted[has_label]).mean() > 0.95
     notes = labelled.uns["langcell"]
     assert notes["head"] == {"id": fitted.head.identifier, "kind": "linear", "n_cells": 75}
-    assert notes["calibration"]["fitted_on"] == "labelled cells, held out in turns"
+    assert notes["calibration"]["fitted_on"] == "cells held out from the head"
 
 
 def test_a_head_that_is_written_gives_the_same_calls(labelled, model, tmp_path):
@@ -283,3 +283,29 @@ def test_command(labelled, tiny_bag, tmp_path):
     assert done.returncode == 0, done.stderr
     named = anndata.read_h5ad(tmp_path / "named.h5ad")
     assert set(named.obs["langcell_leaf_label"]) == {"B cell", "T cell", WORDS}
+
+
+def test_words_that_are_called_a_term_lower_its_confidence(make_cells, model):
+    """The two labels cannot be told apart, and one of them is no term."""
+    adata = make_cells(160)
+    adata.obs["mine"] = ["B cell", "my tumour"] * 80
+    fitted = fit_few_shot(adata, "mine", model=model)
+    annotate(adata, model=model, options=AnnotateOptions(head=fitted.head))
+    tumour = adata.obs["mine"] == "my tumour"
+    wrong = adata.obs["langcell_label"][tumour] == "B cell"
+    assert wrong.mean() < 0.2
+
+
+def test_a_group_of_one_value_is_none(labelled, model):
+    labelled.obs["donor"] = "d1"
+    with pytest.warns(UserWarning, match="has one value alone: cells are held out instead"):
+        fitted = fit_few_shot(
+            labelled, "mine", model=model, options=FewShotOptions(group_key="donor")
+        )
+    assert "(cells held out)" in fitted.held_out
+
+
+def test_a_model_that_was_never_saved_has_no_head(labelled, model):
+    unsaved = LangCell(model.config, model.vocabulary)
+    with pytest.raises(ValueError, match="the model was never saved"):
+        fit_few_shot(labelled, "mine", model=unsaved)

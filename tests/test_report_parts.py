@@ -28,7 +28,7 @@ from zeroshot.report_cells import (
     group_by_call,
     group_by_column,
 )
-from zeroshot.report_facts import tissues
+from zeroshot.report_facts import command, facts, names_study, tissues
 from zeroshot.report_groups import Group, RunnerUp, summarise_groups, with_runners_up
 from zeroshot.report_tree import CallTree, call_trees
 from zeroshot.report_trust import judge, rate, rate_all
@@ -353,3 +353,40 @@ def test_a_tissue_is_told_with_all_that_it_demotes(ontology):
     assert said == "lung (UBERON:1): 2 of 3 labels demoted" and names == ["B cell", "T cell"]
     assert unknown.startswith("7 cells whose tissue is not known") and values == ["here"]
     assert tissues({}, ontology) == []
+
+
+def test_calls_in_words_are_compared_with_no_label(ontology):
+    cells = _cells(ontology, [B, "", ""], [B, B, B])
+    cells = replace(cells, labels=np.array(["B cell", "my tumour", "unknown"], dtype=object))
+    truth = resolve_truth(np.array(["B cell"] * 3), ontology)
+    agreement = compare_labels("x", truth, cells, ontology, was_found=False)
+    assert agreement.n_cells == 2 and agreement.share_different == 0
+    grouping = group_by_call(cells.labels)
+    assert all(each.share == 0 for each in contradictions(truth, cells, grouping, ontology))
+    words = replace(cells, labels=np.array(["my tumour"] * 3, dtype=object))
+    words = replace(words, term_ids=np.array([""] * 3, dtype=object))
+    assert compare_labels("x", truth, words, ontology, was_found=False) is None
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "names", "is_it"),
+    [
+        ("Baron 2016, Kang 2018", ["kang2018_pbmc.h5ad"], True),
+        ("Kang 2018", ["mine.h5ad", "Kang et al. 2018"], True),
+        ("Kang 2018", ["kang.h5ad", "2018"], False),
+        ("a, b", ["pbmc.h5ad"], False),
+        ("a, b", ["b.h5ad"], True),
+        ("cells held out from the head", ["cells.h5ad"], False),
+        ("", ["kang2018.h5ad"], False),
+    ],
+)
+def test_a_study_is_known_by_its_words(fitted_on, names, is_it):
+    assert names_study(fitted_on, names) is is_it
+
+
+def test_a_head_is_named_and_asked_for_again():
+    details = {"head": {"id": "ab12", "kind": "linear", "n_cells": 75}, "candidates": "given"}
+    rows = dict(facts(details, n_cells=3, label="x.h5ad"))
+    assert rows["head"] == "linear, fitted to 75 labelled cells (id ab12)"
+    words = command(details, label="x.h5ad")
+    assert "--head FOLDER_OF_ab12" in words and "--labels" not in words

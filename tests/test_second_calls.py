@@ -15,7 +15,7 @@ from zeroshot.backoff import UNKNOWN, TermTree, make_ladder, term_probabilities
 from zeroshot.backoff_kernel import PROBABLE
 from zeroshot.calibration import Calibration, Regime
 from zeroshot.candidates import own_candidates
-from zeroshot.cell_scores import CellScores, read_scores, read_slot
+from zeroshot.cell_scores import read_scores, read_slot
 from zeroshot.decode_options import DecodeOptions
 from zeroshot.decoding import decode
 from zeroshot.second_calls import Beliefs, CallRule, read_terms
@@ -64,8 +64,8 @@ def test_a_cluster_of_one_cell_gets_the_call_of_the_cell(named):
 
 def test_a_pooled_term_has_the_mean_of_its_cells(named):
     rule, cells = _rule(named)
-    consensus, terms = cells.pooled(named.obs["pair"].to_numpy(str), "mean")
-    calls = rule(terms, consensus.clusters.best)
+    consensus, pooled = cells.pooled(named.obs["pair"].to_numpy(str), "mean")
+    calls = rule(pooled)
     table = cells.terms.probabilities.toarray().reshape(30, 2, -1).mean(axis=1)
     order = np.argsort(np.argsort([int(call.cluster) for call in consensus.calls]))
     assert order.tolist() == list(range(30)), "in the order of their numbers"
@@ -97,12 +97,13 @@ def test_cells_of_no_cluster_and_without_a_label_keep_what_is_true_of_them(named
 
 def test_a_row_without_any_term_is_unknown(named):
     rule, cells = _rule(named)
-    nothing = CellScores(
-        probabilities=sparse.csr_matrix((1, len(rule.tree.ids)), dtype=np.float32),
-        candidate_ids=cells.terms.candidate_ids,
-        candidate_names=cells.terms.candidate_names,
+    nothing = Beliefs(
+        *(
+            each.with_probabilities(sparse.csr_matrix((1, each.probabilities.shape[1])))
+            for each in (cells.scores, cells.terms)
+        )
     )
-    calls = rule(nothing, np.array([-1]))
+    calls = rule(nothing)
     assert rule.labels(calls)[0].tolist() == [UNKNOWN] and rule.labels(calls)[1].tolist() == [""]
     assert np.isnan(calls.leaf_confidence).all()
 
@@ -129,6 +130,11 @@ def test_terms_that_are_missing_or_of_another_release_are_refused(named, tmp_pat
     adata.uns["langcell"]["term_ids"] = adata.uns["langcell"]["term_ids"][:-1]
     with pytest.raises(ValueError, match="with another release of the Cell Ontology"):
         decode(adata, DecodeOptions(smooth=1.0))
+    gone = named.copy()
+    gone.uns["langcell"]["candidate_ids"] = gone.uns["langcell"]["candidate_ids"].copy()
+    gone.uns["langcell"]["candidate_ids"][0] = "CL:9999999"
+    with pytest.raises(ValueError, match="with another release of the Cell Ontology"):
+        decode(gone, DecodeOptions(smooth=1.0))
     del adata.obsm["langcell_terms"]
     adata.write_h5ad(tmp_path / "old.h5ad")
     for source in (adata, tmp_path / "old.h5ad"):

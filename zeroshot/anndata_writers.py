@@ -6,7 +6,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from langcell.h5ad_writer import H5adWriter
-from zeroshot.annotations import AnnotationBlock, Annotations, Slots
+from zeroshot.annotations import DECODERS, AnnotationBlock, Annotations, Slots
 
 
 class H5adAnnotations:
@@ -48,6 +48,10 @@ class MemoryAnnotations:
         """Write into the AnnData."""
         if self._adata is None:
             return
+        for path in self._slots.decoded_paths(DECODERS):
+            part, name = path.split("/", 1)
+            if part == "obs" and name in self._adata.obs:  # second calls rested on the old scores
+                del self._adata.obs[name]
         table = annotations.table()
         for name in table.columns:
             self._adata.obs[name] = table[name].array

@@ -14,7 +14,8 @@ import numpy as np
 from langcell.version import __version__
 from ontology.candidates import NEVER_CALLED
 from ontology.graph import Ontology
-from zeroshot.written_calls import UNKNOWN, WrittenCalls
+from zeroshot.backoff import UNKNOWN
+from zeroshot.written_calls import WrittenCalls
 
 SCHEMA_VERSION = "1.1.0"
 NOT_AVAILABLE = "NA"  # what the schema writes where there is nothing to say

@@ -4,7 +4,7 @@ import numpy as np
 
 from ontology.candidates import NEVER_CALLED, ROOT
 from ontology.graph import Ontology
-from zeroshot.written_calls import UNKNOWN
+from zeroshot.backoff import UNKNOWN
 
 # obs.columns.cell_type_ontology_term_id of the schema 7.1.0, as schema_definition.yaml in the
 # package cellxgene-schema 7.1.2 has it. Its terms of other ontologies are for other organisms.

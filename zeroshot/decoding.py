@@ -1,7 +1,7 @@
 """Second calls from the scores of an annotated file: smoothed, by cluster, assigned jointly.
 
 These calls depend on which cells are in the file, unlike those of `zeroshot.annotate`, which are
-kept beside them. All scores of the file are in memory, ten candidates a cell, but no counts.
+kept beside them. All scores and terms of the file are in memory, some fifty numbers a cell, but no counts.
 """
 
 from collections.abc import Iterator
@@ -114,13 +114,13 @@ def _decode(
         graph, described = _graph(source, slots)
         cells = cells.smoothed(graph, strength=options.smooth)
         report: dict[str, Any] = {"lambda": options.smooth, "graph": described}
-        columns = _columns(rule, rule(cells.terms, cells.scores.best), cells.scores)
+        columns = _columns(rule, rule(cells), cells.scores)
         yield _decoded("smooth", cells.scores, columns, before, slots, report)
     clusters = None
     if options.cluster_key is not None:
         clusters = _clusters(source, options, slots)
-        consensus, terms = cells.pooled(clusters, options.pooling)
-        calls = rule(terms, consensus.clusters.best)
+        consensus, pooled = cells.pooled(clusters, options.pooling)
+        calls = rule(pooled)
         report = {
             "clusters": options.cluster_key,
             "pooling": options.pooling,
@@ -183,14 +183,14 @@ def _assign(
     """
     if clusters is None:
         assigned = assign_labels(cells.scores, groups, worth=options.worth)
-        return assigned, rule(cells.terms, assigned.best).leaf_confidence
+        return assigned, rule(cells, assigned.best).leaf_confidence
     inside = (groups != "") & (clusters != "")
     pairs = pd.MultiIndex.from_arrays([groups, clusters]).factorize()[0]
-    parts, terms = cells.pooled(np.where(inside, pairs.astype(str), ""), options.pooling)
+    parts, pooled = cells.pooled(np.where(inside, pairs.astype(str), ""), options.pooling)
     members = np.flatnonzero(parts.codes >= 0)
     first = members[np.unique(parts.codes[members], return_index=True)[1]]  # a cell of each part
     assigned = assign_labels(parts.clusters, groups[first], worth=options.worth)
-    calls = _spread(rule(terms, assigned.best), parts, cells, rule)
+    calls = _spread(rule(pooled, assigned.best), parts, cells, rule)
     spread = spread_rows(assigned, parts.codes, cells.scores.best_only(1))
     return spread, calls.leaf_confidence
 
@@ -200,7 +200,7 @@ def _spread(calls: Calls, consensus: Consensus, cells: Beliefs, rule: CallRule) 
     outside = np.flatnonzero(consensus.codes < 0)
     rows = consensus.codes.copy()
     rows[outside] = len(calls) + np.arange(len(outside))
-    own = rule(cells.terms.part(outside), cells.scores.best[outside])
+    own = rule(cells.part(outside))
     return Calls.joined([calls, own]).take(rows)
 
 

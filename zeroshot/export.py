@@ -18,11 +18,12 @@ from zeroshot import cellxgene
 from zeroshot.agreement import obs_columns, read_obs_column
 from zeroshot.annotated import open_annotated
 from zeroshot.annotations import Slots
+from zeroshot.backoff import UNKNOWN
 from zeroshot.candidates import candidate_key
 from zeroshot.cap import cap_columns, cap_notes, column_names
 from zeroshot.cas import Publication, annotation_set
 from zeroshot.report_cells import group_by_call
-from zeroshot.written_calls import UNKNOWN, WrittenCalls, read_calls
+from zeroshot.written_calls import WrittenCalls, read_calls
 
 SUFFIXES = {"cellxgene": ".h5ad", "cap": ".h5ad", "cas": ".json"}
 BEFORE = "_before"  # what the name of a column ends with that gave way to ours

@@ -1,6 +1,7 @@
 """From a file of labelled cells to a head: `zeroshot.fit_few_shot`."""
 
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,17 +21,20 @@ from zeroshot.agreement import read_obs_column
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.backoff import make_ladder
 from zeroshot.calibration import UNCALIBRATED, Calibration, model_calibration
-from zeroshot.calibration_fit import fit_regime, label_rungs
+from zeroshot.calibration_fit import LabelledRungs, fit_regime
 from zeroshot.candidates import FREE_TEXT, CandidateSet, candidate_features, own_candidates
 from zeroshot.cell_scorer import CellScorer, Progress
+from zeroshot.modalities import modality_of
 from zeroshot.shot_fit import KINDS, Kind, Shots, choose_kind, fit_head, held_out
 from zeroshot.shot_head import ShotHead
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 NO_LABELS = ("", "unknown", "unassigned", "unlabeled", "unlabelled", "nan", "na", "n/a", "none")
 _LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
+_LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +87,11 @@ class FittedHead:
 
 
 def fit_few_shot(
-    source: "AnnData | str | Path",
+    source: "AnnData | MuData | str | Path",
     label_key: str,
     *,
     model: "Embedder | str | Path" = "mini-fast",
+    modality: str | None = None,
     options: FewShotOptions | None = None,
     progress: Progress | None = None,
 ) -> FittedHead:
@@ -100,6 +105,7 @@ def fit_few_shot(
     label_key: column of obs with labels: names, synonyms or ids of the Cell Ontology, or any words.
         Empty values and those of `NO_LABELS` are no labels
     model: the model, or its name, folder or hub id
+    modality: of a MuData, the one with counts of RNA
     options: how to fit
     progress: called with the number of cells read and of all cells
 
@@ -109,13 +115,19 @@ def fit_few_shot(
         With one line that says what is wrong with the input, the labels or the model.
     """
     options, ontology = options or FewShotOptions(), Ontology.bundled()
+    source = modality_of(source, modality)
     given = read_obs_column(source, label_key)
-    groups = read_obs_column(source, options.group_key) if options.group_key else None
+    groups = _groups(source, options.group_key)
     named = _NamedLabels.of(given, label_key, options.labels, ontology)
-    rows = draw_shots(named.codes, options.shots, seed=options.seed)
+    rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
     name = str(model) if isinstance(model, str | Path) else "in memory"
     if isinstance(model, str | Path):
         model = load_embedder(model, device=options.device)
+    if not model.sha256:
+        raise ValueError(
+            "the model was never saved, so that nothing tells it from another: save_pretrained it "
+            "and fit the head on the saved one"
+        )
     cells = _embed(source, rows, model, options, progress)
     scorer = CellScorer(model, named.candidates, AnnotateOptions(calibration=UNCALIBRATED))
     shots = Shots(
@@ -138,12 +150,15 @@ def fit_few_shot(
     return _judge(fitted, shots, scorer, options)
 
 
-def draw_shots(codes: np.ndarray, shots: int | None, *, seed: int) -> np.ndarray:
+def draw_shots(
+    codes: np.ndarray, keys: Sequence[str], shots: int | None, *, seed: int
+) -> np.ndarray:
     """Draw cells of each label.
 
     Parameters
     ----------
-    codes: label of each cell, -1 for none, shape (n_cells,)
+    codes: label of each cell, a row of `keys`, -1 for none, shape (n_cells,)
+    keys: of the labels
     shots: of each label at most; None for all
     seed: of the draw; which cells of a label are drawn does not depend on the other labels
 
@@ -155,9 +170,21 @@ def draw_shots(codes: np.ndarray, shots: int | None, *, seed: int) -> np.ndarray
     for code in np.unique(codes[codes >= 0]):
         members = np.flatnonzero(codes == code)
         if shots is not None and len(members) > shots:
-            members = np.random.default_rng([seed, int(code)]).permutation(members)[:shots]
+            rng = np.random.default_rng([seed, zlib.crc32(keys[code].encode())])
+            members = rng.permutation(members)[:shots]
         drawn.append(members)
     return np.sort(np.concatenate(drawn))
+
+
+def _groups(source: "AnnData | str | Path", key: str | None) -> np.ndarray | None:
+    """Return a column of groups, None where it tells none apart."""
+    if key is None:
+        return None
+    groups = read_obs_column(source, key)
+    if len(set(groups)) > 1:
+        return groups
+    warnings.warn(f"obs[{key!r}] has one value alone: cells are held out instead", stacklevel=3)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -262,20 +289,25 @@ def _judge(
 def _calibrate(
     shots: Shots, log_probabilities: np.ndarray, judged: np.ndarray, scorer: CellScorer
 ) -> Calibration | None:
-    """Learn what the head's probabilities are worth from cells of cell types that it did not see."""
-    ids = np.array(scorer.candidates.ids, dtype=object)[shots.labels]
-    rows = np.flatnonzero(judged & (ids != ""))
-    if len(rows) < _LEAST_FOR_CALIBRATION:
+    """Learn what the head's probabilities are worth from cells that it did not see."""
+    if judged.sum() < _LEAST_FOR_CALIBRATION:
         return None
-    logs = log_probabilities[rows]
-    ladder = make_ladder(logs, scorer.tree, logs.argmax(axis=1), temperature=1.0)
-    part = label_rungs(ladder, ids[rows], Ontology.bundled(), study="labelled cells")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # heads that are always right have no curve to fit
-        regime = fit_regime([part], temperature=1.0)
+    logs, tree = log_probabilities[judged], scorer.tree
+    ladder = make_ladder(logs, tree, logs.argmax(axis=1), temperature=1.0)
+    # What is true of a label, words included: the terms at or above it in the tree.
+    is_true = tree.above[shots.labels[judged]].toarray() > 0  # (n_cells, n_terms)
+    is_right = np.take_along_axis(is_true, np.maximum(ladder.terms, 0), axis=1)
+    part = LabelledRungs(
+        study="labelled cells",
+        probabilities=ladder.probabilities,
+        is_right=is_right & (ladder.terms >= 0),
+    )
+    regime = fit_regime([part], temperature=1.0)
+    if regime.slope < _LEAST_SLOPE:
+        return None
     return Calibration(
         all_types=regime,
         given=regime,
         model_sha256=scorer.model.sha256,
-        fitted_on=("labelled cells, held out in turns",),
+        fitted_on=("cells held out from the head",),
     )

@@ -8,7 +8,6 @@ import typer
 from langcell.cli_options import (
     AllowNormalized,
     BatchSize,
-    Cells,
     Device,
     Layer,
     Model,
@@ -28,7 +27,7 @@ app = typer.Typer(
 
 @app.command()
 def fit(
-    h5ad: Cells,
+    h5ad: Annotated[Path, typer.Option(help="Labelled cells: .h5ad or .zarr.")],
     label_key: Annotated[
         str,
         typer.Option(

@@ -1,6 +1,7 @@
 """A head as a folder: weights, what they are for, and a card for readers."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def check_head_output(folder: Path, *, overwrite: bool) -> None:
     """
     if not folder.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot write {folder}: there is no folder {folder.parent}")
+    if not os.access(folder.absolute().parent, os.W_OK):
+        raise PermissionError(f"cannot write {folder}: no permission to write in {folder.parent}")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / DESCRIPTION).is_file():

@@ -261,6 +261,8 @@ def _add_evidence(
     """Add the genes behind the calls, or return the groups as they are and why there are none."""
     if means is None:
         return groups, "the file has no scores"
+    if "head" in cells.details:
+        return groups, "the calls were made with a head, and genes are found for the model alone"
     members = np.array(grouping.names, dtype=object)[grouping.members]
     try:
         calls = group_calls(groups, means, cells, Ontology.bundled())

@@ -9,7 +9,8 @@ import pandas as pd
 from ontology.graph import Ontology
 from zeroshot.agreement import Truth, confusion, is_true_call, named_truth, resolve_truth
 from zeroshot.annotated import AnnotatedSource
-from zeroshot.report_cells import UNKNOWN, CalledCells, Grouping, most_common, text_column
+from zeroshot.backoff import UNKNOWN
+from zeroshot.report_cells import CalledCells, Grouping, most_common, text_column
 
 # Names that cell types go by, the likeliest to hold them first; letters and digits alone are
 # compared. Columns of ontology ids (`..._ontology_term_id`) come before the others.
@@ -123,15 +124,20 @@ def _usual_columns(columns: Sequence[str], key: str) -> list[str]:
 
 def compare_labels(
     key: str, truth: Truth, cells: CalledCells, ontology: Ontology, *, was_found: bool
-) -> LabelAgreement:
-    """Say what became of the cells of each label."""
-    scored = truth.term_ids != ""
+) -> LabelAgreement | None:
+    """Say what became of the cells of each label; None where no call can be compared with one.
+
+    Calls in words of the user's own are no terms, and are left out.
+    """
+    scored = (truth.term_ids != "") & ((cells.term_ids != "") | (cells.labels == UNKNOWN))
+    if not scored.any():
+        return None
     true, called = truth.term_ids[scored], cells.term_ids[scored]
     has_call = np.array([each in ontology.index for each in called], dtype=bool)
     same = (true == called) & has_call
     broader = is_true_call(true, called, ontology) & ~same
     finer = is_true_call(called, true, ontology) & ~same
-    different = ~(same | broader | finer) & (cells.labels[scored] != "unknown")
+    different = ~(same | broader | finer) & (cells.labels[scored] != UNKNOWN)
     unknown = ~(same | broader | finer | different)
     shares = (
         ("called the very type of the label", "same", same),
@@ -157,7 +163,7 @@ def contradictions(
     labelled = truth.term_ids != ""
     agrees = is_true_call(truth.term_ids, cells.term_ids, ontology)
     agrees |= is_true_call(cells.term_ids, truth.term_ids, ontology)
-    against = labelled & ~agrees & (cells.labels != UNKNOWN)
+    against = labelled & ~agrees & (cells.term_ids != "")  # words contradict no term
     found: list[Contradiction | None] = []
     for group in range(len(grouping.names)):
         inside = grouping.members == group

@@ -9,8 +9,9 @@ import pandas as pd
 
 from zeroshot.annotated import AnnotatedSource
 from zeroshot.annotations import Slots
+from zeroshot.backoff import UNKNOWN
 
-UNKNOWN = "unknown"
+NO_CLUSTER = "(empty)"  # name of the group of cells whose column is empty
 UNCALIBRATED = "uncalibrated"  # id of a calibration that leaves probabilities as they are
 DEFAULT_LEVEL = 0.9
 FEW_CELLS = 10  # a type called in fewer may be chance
@@ -197,7 +198,7 @@ def group_by_column(values: np.ndarray, key: str) -> Grouping:
     place[order] = np.arange(len(names))
     return Grouping(
         key=key,
-        names=tuple(names[row] or "(empty)" for row in order),
+        names=tuple(names[row] or NO_CLUSTER for row in order),
         members=place[members],
     )
 

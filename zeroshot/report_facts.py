@@ -1,6 +1,6 @@
 """What a report says of the run: what was read, with what, and how to do it again."""
 
-import hashlib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from langcell.digest import sha256_of
 from langcell.version import __version__
 from ontology.graph import Ontology
 
-_READ_BYTES = 1 << 20
 _CANDIDATES_SHOWN = 40
 
 
@@ -38,6 +38,13 @@ def facts(details: Mapping[str, Any], *, n_cells: int, label: str) -> list[tuple
                 f"{coverage['median_known_genes']:,.0f} known genes expressed in the median cell",
             ),
         ]
+    if head := details.get("head"):
+        rows.append(
+            (
+                "head",
+                f"{head['kind']}, fitted to {int(head['n_cells']):,} labelled cells (id {head['id']})",
+            )
+        )
     candidates = list(map(str, details.get("candidate_names", ())))
     named = ""
     if details.get("candidates") != "all cell types" and candidates:
@@ -65,9 +72,23 @@ def names_study(fitted_on: str, known_as: Sequence[str]) -> bool:
     fitted_on: names of studies, separated by commas
     known_as: names of the data set and its studies
     """
-    squashed = "".join(filter(str.isalnum, " ".join(known_as).lower()))
-    studies = [each.lower().split() for each in fitted_on.split(",") if each.strip()]
-    return any(all(word in squashed for word in words) for words in studies)
+    studies = [_words(each) for each in fitted_on.split(",") if each.strip()]
+    names = [_words(each) for each in known_as]
+    # One word alone, such as "a", may stand in any name: then the name must be that word.
+    return any(
+        study == name or (len(study) > 1 and set(study) <= set(name))
+        for study in studies
+        for name in names
+    )
+
+
+def _words(name: str) -> list[str]:
+    """Split a name at whatever is no letter or digit, and between these.
+
+    >>> _words("kang2018_pbmc.h5ad")
+    ['kang', '2018', 'pbmc']
+    """
+    return re.findall(r"[a-z]+|\d+", name.lower().removesuffix(".h5ad"))
 
 
 def tissues(details: Mapping[str, Any], ontology: Ontology) -> list[tuple[str, list[str]]]:
@@ -98,7 +119,7 @@ def provenance(details: Mapping[str, Any], *, source: Path | None) -> list[tuple
         ("Cell Ontology release", str(details.get("ontology_release", "not recorded"))),
     ]
     if source is not None:
-        rows += [("annotated file", str(source)), ("annotated file sha256", sha256(source))]
+        rows += [("annotated file", str(source)), ("annotated file sha256", sha256_of(source))]
     for part, word in (("calibration", "calibration"), ("parameters", "parameter")):
         notes = details.get(part, {})
         if isinstance(notes, Mapping):
@@ -125,15 +146,6 @@ def flattened(notes: Mapping[str, Any], before: str = "") -> list[tuple[str, str
     return rows
 
 
-def sha256(path: Path) -> str:
-    """Return the checksum of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def command(details: Mapping[str, Any], *, label: str) -> str:
     """Return the command line that gave the calls, or one that gives the same.
 
@@ -147,7 +159,9 @@ def command(details: Mapping[str, Any], *, label: str) -> str:
     parameters = details.get("parameters", {})
     words = ["langcell", "zeroshot", "--h5ad", str(details.get("source", "INPUT.h5ad"))]
     words += ["--model", str(details.get("model", "mini-fast"))]
-    if details.get("candidates") == "given":
+    if "head" in details:
+        words += ["--head", f"FOLDER_OF_{details['head']['id']}"]
+    elif details.get("candidates") == "given":
         words += ["--labels", "; ".join(map(str, details["candidate_ids"]))]
     counts = str(details.get("counts_source", "")).removeprefix("layers/")
     if counts and counts not in ("raw.X", "X", "counts"):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from zeroshot.annotated import AnnotatedSource, read_rows
 from zeroshot.annotations import Slots
+from zeroshot.backoff import UNKNOWN
 from zeroshot.drawing import (
     INK,
     PALETTE,
@@ -26,7 +27,7 @@ from zeroshot.drawing import (
     new_figure,
 )
 from zeroshot.reliability import Reliability
-from zeroshot.report_cells import ABSTAINED, BACKED_OFF, CONFIDENT, UNKNOWN, CalledCells
+from zeroshot.report_cells import ABSTAINED, BACKED_OFF, CONFIDENT, CalledCells
 
 _STORED_CELLS = 20_000  # drawn of a map that the file has
 _COMPUTED_CELLS = 5_000  # of which a map is made

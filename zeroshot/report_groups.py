@@ -8,13 +8,14 @@ from scipy import sparse
 
 from ontology.graph import Ontology
 from zeroshot.annotated import AnnotatedSource
+from zeroshot.backoff import UNKNOWN
 from zeroshot.candidates import candidate_key
 from zeroshot.group_evidence import GroupCall, GroupEvidence, candidate_keys, candidates_below
 from zeroshot.report_agreement import Contradiction
 from zeroshot.report_cells import (
     ABSTAINED,
     FEW_CELLS,
-    UNKNOWN,
+    NO_CLUSTER,
     CalledCells,
     Grouping,
     most_common,
@@ -235,7 +236,10 @@ def with_consensus(
     """Add what each cluster was called as a whole; both arrays hold it for each cell."""
     first = np.unique(grouping.members, return_index=True)[1]
     return [
-        replace(group, consensus=str(called[row]), consensus_confidence=float(confidence[row]))
+        # Cells of no cluster were called alone.
+        group
+        if group.name == NO_CLUSTER
+        else replace(group, consensus=str(called[row]), consensus_confidence=float(confidence[row]))
         for group, row in zip(groups, first, strict=True)
     ]
 

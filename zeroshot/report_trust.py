@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from zeroshot.backoff import UNKNOWN
 from zeroshot.report_cells import (
     ABSTAINED,
     BACKED_OFF,
     CONFIDENT,
     FEW_CELLS,
-    UNKNOWN,
     CalledCells,
 )
 from zeroshot.report_groups import Group

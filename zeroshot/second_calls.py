@@ -50,9 +50,11 @@ class CallRule:
         notes: what annotating wrote; without a calibration probabilities stay as they are
         ontology: release that holds the candidates
         """
+        if any(key not in ontology.index for key in scores.candidate_ids if not is_words(key)):
+            raise ValueError(_other_release(notes))
         described = str(notes.get("candidates", ""))
         candidates = CandidateSet(
-            ids=tuple("" if key.startswith(FREE_TEXT) else key for key in scores.candidate_ids),
+            ids=tuple("" if is_words(key) else key for key in scores.candidate_ids),
             names=scores.candidate_names,
             texts=scores.candidate_names,
             described=described,
@@ -67,16 +69,18 @@ class CallRule:
             level=float(level),
         )
 
-    def __call__(self, terms: CellScores, best: np.ndarray) -> Calls:
+    def __call__(self, beliefs: "Beliefs", best: np.ndarray | None = None) -> Calls:
         """Call rows the deepest term that is sure enough.
 
         Parameters
         ----------
-        terms: probabilities of the terms of the tree, its columns, a row a cell or cluster
-        best: candidate of each row that `leaf_confidence` is of, -1 for none
+        beliefs: a row a cell or cluster
+        best: candidate of each row that `leaf_confidence` is of, -1 for none; the best of the scores
+            by default
         """
-        starts = range(0, max(1, len(terms)), _BLOCK_ROWS)
-        return Calls.joined([self._call_block(terms, best, start) for start in starts])
+        best = beliefs.scores.best if best is None else best
+        starts = range(0, max(1, len(best)), _BLOCK_ROWS)
+        return Calls.joined([self._call_block(beliefs, best, start) for start in starts])
 
     def labels(self, calls: Calls) -> tuple[np.ndarray, np.ndarray]:
         """Return name and Cell Ontology id of each call, "unknown" and '' where it is none."""
@@ -84,20 +88,24 @@ class CallRule:
         ids = np.array([*self.tree.ids, ""], dtype=object)
         return names[calls.terms], ids[calls.terms]
 
-    def _call_block(self, terms: CellScores, best: np.ndarray, start: int) -> Calls:
+    def _call_block(self, beliefs: "Beliefs", best: np.ndarray, start: int) -> Calls:
         rows = slice(start, start + _BLOCK_ROWS)
-        probabilities = terms.probabilities[rows].toarray().astype(np.float64)
+        probabilities = beliefs.terms.probabilities[rows].toarray().astype(np.float64)
         most_probable, highest = self._climb(probabilities)
-        leaf_terms = self.tree.candidate_terms[best[rows]]
+        candidates = best[rows]
+        leaf_terms, cells = self.tree.candidate_terms[candidates], np.arange(len(candidates))
+        # A label that is not the best may be too improbable to be among the terms that are kept.
+        own = np.asarray(beliefs.scores.probabilities[rows][cells, candidates]).ravel()
+        stored = probabilities[cells, leaf_terms]
         ladder = Ladder(
             tree=self.tree,
             terms=most_probable,
             probabilities=highest,
             leaf_terms=leaf_terms,
-            leaf_probabilities=probabilities[np.arange(len(leaf_terms)), leaf_terms],
+            leaf_probabilities=np.where(stored > 0, stored, own),
         )
         calls = back_off(ladder, self.regime, level=self.level)
-        leaf = np.where(best[rows] >= 0, calls.leaf_confidence, np.nan).astype(np.float32)
+        leaf = np.where(candidates >= 0, calls.leaf_confidence, np.nan).astype(np.float32)
         return Calls(terms=calls.terms, confidence=calls.confidence, leaf_confidence=leaf)
 
     def _climb(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,10 +142,32 @@ class Beliefs:
             smooth_scores(self.terms, graph, strength=strength),
         )
 
-    def pooled(self, clusters: np.ndarray, pooling: Pooling) -> tuple[Consensus, CellScores]:
-        """Pool both over clusters (`cluster_consensus`); terms, which sum candidates, by the mean."""
+    def pooled(self, clusters: np.ndarray, pooling: Pooling) -> tuple[Consensus, "Beliefs"]:
+        """Pool both over clusters (`cluster_consensus`); terms, which sum candidates, by the mean.
+
+        Returns
+        -------
+        Consensus of the scores, and what is known of each cluster, in its order.
+        """
+        consensus = cluster_consensus(self.scores, clusters, pooling=pooling)
         terms = cluster_consensus(self.terms, clusters).clusters
-        return cluster_consensus(self.scores, clusters, pooling=pooling), terms
+        return consensus, Beliefs(consensus.clusters, terms)
+
+    def part(self, rows: np.ndarray) -> "Beliefs":
+        """Return what is known of some cells, in the order of their rows."""
+        return Beliefs(self.scores.part(rows), self.terms.part(rows))
+
+
+def is_words(key: str) -> bool:
+    """Tell whether the identifier of a candidate is of words, and not of a term."""
+    return key.startswith(FREE_TEXT)
+
+
+def _other_release(notes: Mapping[str, Any]) -> str:
+    release = notes.get("ontology_release", "not noted")
+    return (
+        f"calls were made with another release of the Cell Ontology ({release}): name cells again"
+    )
 
 
 def read_terms(source: "AnnData | str | Path", tree: TermTree, *, key: str) -> CellScores:
@@ -155,10 +185,7 @@ def read_terms(source: "AnnData | str | Path", tree: TermTree, *, key: str) -> C
     if probabilities is None:
         raise ValueError(f"{where} has no obsm[{slots.terms!r}]: name its cells again")
     if tuple(map(str, notes.get("term_ids", ()))) != tree.keys:
-        raise ValueError(
-            f"{where} was annotated with another release of the Cell Ontology "
-            f"({notes.get('ontology_release', 'not noted')}): name its cells again"
-        )
+        raise ValueError(f"{where}: {_other_release(notes)}")
     return CellScores(
         probabilities=sparse.csr_matrix(probabilities),
         candidate_ids=tree.keys,

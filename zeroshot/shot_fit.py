@@ -74,7 +74,7 @@ class Shots:
 
 
 def choose_kind(shots: Shots) -> Kind:
-    """Choose how to fit: regressions are never worse, but they need two labels with cells."""
+    """Choose how to fit: by regressions, which need two labels with cells, or by prototypes."""
     return "linear" if np.count_nonzero(shots.n_shots) > 1 else "prototype"
 
 
@@ -180,7 +180,8 @@ def held_out(shots: Shots, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]
         folds = StratifiedKFold(min(_MOST_FOLDS, int(counts.min())), shuffle=True, random_state=0)
     else:
         return
-    for seen, unseen in folds.split(shots.features, shots.labels, shots.groups):
+    groups = shots.groups if n_groups > 1 else None
+    for seen, unseen in folds.split(shots.features, shots.labels, groups):
         rest, left = shots.part(seen), shots.part(unseen)
         fold_kind: Kind = kind if np.count_nonzero(rest.n_shots) > 1 else "prototype"
         head = fit_head(rest, fold_kind, model="", model_sha256="")

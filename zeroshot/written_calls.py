@@ -12,12 +12,11 @@ from anndata.io import read_elem
 from ontology.graph import Ontology
 from zeroshot.agreement import obs_columns, read_obs_column
 from zeroshot.annotations import Slots
+from zeroshot.backoff import UNKNOWN
 from zeroshot.cell_scores import UNASSIGNED
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
