@@ -84,6 +84,7 @@ def test_good_input_passes(run, cells, written, tmp_path):
 
 def test_missing_file(refused):
     assert "nowhere.h5ad: no such file" in refused("--h5ad", "nowhere.h5ad")
+    assert "nowhere.h5ad: no such file" in refused("--h5ad", "nowhere.h5ad", "--truth", "x")
 
 
 def test_not_an_h5ad(refused, tmp_path):

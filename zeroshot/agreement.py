@@ -105,12 +105,16 @@ def read_obs_column(source: "AnnData | str | Path", key: str) -> np.ndarray:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
         If the source has no obs (10x files) or no such column.
     """
     if not isinstance(source, str | Path):
         return _as_text(_column(source.obs, list(source.obs.columns), key, "the AnnData"))
     path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
     if not path.is_dir():
         if not h5py.is_hdf5(path):
             raise ValueError(f"{path}: not an HDF5 file, so it has no column {key!r} in obs")

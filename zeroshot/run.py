@@ -160,8 +160,6 @@ def _read_truth(run: AnnotationRun) -> "Truth | None":
         return None
     from zeroshot.agreement import named_truth, read_obs_column
 
-    if not run.source.exists():
-        raise FileNotFoundError(f"{run.source}: no such file or folder")
     return named_truth(read_obs_column(run.source, run.truth), run.truth, Ontology.bundled())
 
 
