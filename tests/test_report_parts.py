@@ -30,6 +30,7 @@ from zeroshot.report_cells import (
 )
 from zeroshot.report_facts import command, facts, names_study, tissues
 from zeroshot.report_groups import Group, RunnerUp, summarise_groups, with_runners_up
+from zeroshot.report_map import number_places
 from zeroshot.report_tree import CallTree, call_trees
 from zeroshot.report_trust import judge, rate, rate_all
 
@@ -390,3 +391,27 @@ def test_a_head_is_named_and_asked_for_again():
     assert rows["head"] == "linear, fitted to 75 labelled cells (id ab12)"
     words = command(details, label="x.h5ad")
     assert "--head FOLDER_OF_ab12" in words and "--labels" not in words
+
+
+def test_numbers_on_a_map_keep_apart():
+    rng = np.random.default_rng(0)
+    places = np.concatenate([rng.normal(0, 1, (200, 2)), rng.normal(0, 1, (200, 2)), [[9, 9]]])
+    values = np.array(["T cell"] * 200 + ["B cell"] * 200 + ["mast cell"])
+    spots = number_places(places, values, ("T cell", "B cell", "mast cell", "absent"))
+    assert list(spots) == ["T cell", "B cell", "mast cell"]
+    extent = np.ptp(places, axis=0)
+    gaps = [
+        np.linalg.norm((spots[one] - spots[other]) / extent)
+        for one, other in (("T cell", "B cell"), ("T cell", "mast cell"), ("B cell", "mast cell"))
+    ]
+    assert min(gaps) >= 0.05
+    # The first is undisturbed: the cell nearest to the middle of its type.
+    middle = np.median(places[:200], axis=0)
+    nearest = places[np.argmin((((places[:200] - middle) / extent) ** 2).sum(axis=1))]
+    np.testing.assert_array_equal(spots["T cell"], nearest)
+
+
+def test_a_type_without_room_gets_its_number_all_the_same():
+    places = np.array([[0.0, 0.0], [0.001, 0.0], [1.0, 1.0]])
+    spots = number_places(places, np.array(["a", "b", "c"]), ("a", "b", "c"))
+    assert spots["b"].tolist() == [0.001, 0.0]

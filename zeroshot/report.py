@@ -16,6 +16,7 @@ from zeroshot.annotated import AnnotatedSource, open_annotated
 from zeroshot.annotations import Slots
 from zeroshot.group_evidence import GroupEvidence, explain_groups
 from zeroshot.modalities import modality_of
+from zeroshot.picture import Picture
 from zeroshot.reliability import Reliability
 from zeroshot.report_agreement import (
     LabelAgreement,
@@ -31,14 +32,7 @@ from zeroshot.report_cells import (
     text_column,
 )
 from zeroshot.report_facts import command, facts, names_study, provenance, tissues
-from zeroshot.report_figures import (
-    Picture,
-    histogram,
-    map_cells,
-    map_pictures,
-    reliability_picture,
-    risk_picture,
-)
+from zeroshot.report_figures import histogram, reliability_picture, risk_picture
 from zeroshot.report_groups import (
     Group,
     group_calls,
@@ -50,6 +44,7 @@ from zeroshot.report_groups import (
     with_evidence,
     with_runners_up,
 )
+from zeroshot.report_map import map_cells, map_pictures
 from zeroshot.report_notes import Note, notes
 from zeroshot.report_second import SecondCalls, second_calls
 from zeroshot.report_tree import CallTree, call_trees
