@@ -160,7 +160,12 @@ def test_a_head_learns_labels_of_the_ontology_and_of_ones_own(labelled, model, t
     wanted = labelled.obs["mine"].astype(str).replace({"T cells": "T cell"}).to_numpy()
     assert (annotations.names[has_label] == wanted[has_label]).mean() > 0.95
     notes = labelled.uns["langcell"]
-    assert notes["head"] == {"id": fitted.head.identifier, "kind": "linear", "n_cells": 75}
+    assert notes["head"] == {
+        "id": fitted.head.identifier,
+        "kind": "linear",
+        "target": "type",
+        "n_cells": 75,
+    }
     assert notes["calibration"]["fitted_on"] == "cells held out from the head"
 
 
@@ -248,7 +253,7 @@ def test_damaged_heads_are_refused(head, tmp_path):
         read_head(head)
     described = json.loads((head / "head.json").read_text())
     (head / "head.json").write_text(json.dumps({**described, "format_version": 9}))
-    with pytest.raises(ValueError, match="it has format 9, this version reads 1; fit it again"):
+    with pytest.raises(ValueError, match="it has format 9, this version reads 2; fit it again"):
         read_head(head)
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from zeroshot.calibration import Calibration
 from zeroshot.official_scoring import ALPHA, FUSED, OFFICIAL, SCORINGS
-from zeroshot.shot_head import ShotHead
+from zeroshot.shot_head import DONOR, STATE, ShotHead
 from zeroshot.tissue import MODES
+
+DEFAULT_KEY = "langcell"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class AnnotateOptions:
     confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
     calibration: Calibration | None = None  # in place of the model's own
     head: ShotHead | None = None  # of labelled cells; its labels are the candidates
-    key_added: str = "langcell"  # what the names of all results begin with
+    key_added: str = DEFAULT_KEY  # what the names of all results begin with
     overwrite: bool = False  # replace an output or results that are there already
     inplace: bool = False  # add the results to the input h5ad itself
     command: str = ""  # that does the same, to be written down with the results
@@ -49,8 +51,8 @@ class AnnotateOptions:
                 f"several devices must all be cpu or cuda, got device {self.device!r}; leave out the "
                 "number of one"
             )
-        if self.head is not None and self.rerank:
-            raise ValueError("a head replaces reranking: leave out rerank")
+        if self.head is not None:
+            self._check_head(self.head)
         if self.rerank == 1 or self.rerank < 0:
             raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
         self._check_scoring()
@@ -60,6 +62,17 @@ class AnnotateOptions:
             raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}")
         if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
             raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
+
+    def _check_head(self, head: ShotHead) -> None:
+        if self.rerank:
+            raise ValueError("a head replaces reranking: leave out rerank")
+        if head.target == DONOR:
+            raise ValueError("the head calls donors, not cells: langcell fewshot donors")
+        if head.target == STATE and self.key_added == DEFAULT_KEY:
+            raise ValueError(
+                f"the head calls states, and names that begin with {DEFAULT_KEY} are of cell types: "
+                f"give key_added, such as {DEFAULT_KEY}_state"
+            )
 
     def _check_scoring(self) -> None:
         if self.scoring not in SCORINGS:

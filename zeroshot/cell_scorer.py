@@ -59,7 +59,7 @@ class CellScorer:
             self._index = LabelIndex(label_features(candidates, model), candidates.keys)
             self._scale = 1 / TEMPERATURE
         else:
-            features = candidate_features(candidates, model)
+            features = self._candidate_features()
             offsets = candidate_offsets(candidates, features, model)
             self._index = LabelIndex(features, candidates.keys, offsets)
             self._scale = model.scale.item()
@@ -74,6 +74,13 @@ class CellScorer:
             assert isinstance(model, LangCell), "load_embedder(states=True) brings one"
             k = min(options.rerank or len(candidates), len(candidates))
             self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
+
+    def _candidate_features(self) -> np.ndarray:
+        """Embed the candidates, unless a head gives what their texts say no weight."""
+        if self._head is not None and not self._head.text_weight:
+            shape = (len(self.candidates), self.model.config.embedding_dim)
+            return np.zeros(shape, dtype=np.float32)
+        return candidate_features(self.candidates, self.model)
 
     def _choose_calibration(self) -> Calibration:
         if self._is_official:  # none was learnt for it

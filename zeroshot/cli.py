@@ -199,9 +199,13 @@ def zeroshot(
     ] = 1,
     threads: Threads = None,
     batch_size: BatchSize = None,
-    key_added: Annotated[str, typer.Option(help="What the names of results begin with.")] = (
-        "langcell"
-    ),
+    key_added: Annotated[
+        str | None,
+        typer.Option(
+            help="What the names of results begin with.",
+            show_default="langcell, and langcell_state with a head of states",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     inplace: Annotated[
         bool,
@@ -221,14 +225,19 @@ def zeroshot(
     import sys
 
     from langcell.threads import set_threads
-    from zeroshot.annotate_options import AnnotateOptions
+    from zeroshot.annotate_options import DEFAULT_KEY, AnnotateOptions
     from zeroshot.calibration import Calibration
     from zeroshot.decode_options import DecodeOptions, read_strength
     from zeroshot.head_file import read_head
     from zeroshot.run import AnnotationRun, run_annotations
     from zeroshot.run_plan import plan_runs
+    from zeroshot.shot_head import STATE
 
     set_threads(threads)
+    fitted = None if head is None else read_head(head)
+    if key_added is None:
+        is_state = fitted is not None and fitted.target == STATE
+        key_added = f"{DEFAULT_KEY}_state" if is_state else DEFAULT_KEY
     options = AnnotateOptions(
         layer=layer,
         allow_normalized=allow_normalized,
@@ -241,7 +250,7 @@ def zeroshot(
         alpha=alpha,
         confidence=confidence,
         calibration=None if calibration is None else Calibration.read(calibration),
-        head=None if head is None else read_head(head),
+        head=fitted,
         tissue=tissue,
         tissue_mode=tissue_mode,
         tissue_obo=tissue_obo,

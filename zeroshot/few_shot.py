@@ -14,25 +14,25 @@ from langcell.counts import open_counts
 from langcell.embed import CellEmbeddings, embed_cells
 from langcell.embedder import Embedder, load_embedder
 from langcell.tokenizer import TokenBlock
-from ontology.candidates import NEVER_CALLED
 from ontology.graph import Ontology
-from ontology.labels import LabelResolver
 from zeroshot.agreement import read_obs_column
 from zeroshot.annotate_options import AnnotateOptions
-from zeroshot.backoff import make_ladder
+from zeroshot.backoff import TermTree, make_ladder
 from zeroshot.calibration import UNCALIBRATED, Calibration, model_calibration
 from zeroshot.calibration_fit import LabelledRungs, fit_regime
-from zeroshot.candidates import FREE_TEXT, CandidateSet, candidate_features, own_candidates
+from zeroshot.candidates import candidate_features
 from zeroshot.cell_scorer import CellScorer, Progress
+from zeroshot.donor_fit import donor_means, donors_held_out, fit_donor_head
+from zeroshot.donor_split import check_donor_split, check_donors_of_labels, is_constant_within
 from zeroshot.modalities import modality_of
+from zeroshot.named_labels import NamedLabels
 from zeroshot.shot_fit import KINDS, Kind, Shots, choose_kind, fit_head, held_out
-from zeroshot.shot_head import ShotHead
+from zeroshot.shot_head import DONOR, STATE, TARGETS, TYPE, ShotHead
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-NO_LABELS = ("", "unknown", "unassigned", "unlabeled", "unlabelled", "nan", "na", "n/a", "none")
 _LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
 _LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probability
 
@@ -41,10 +41,12 @@ _LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probabil
 class FewShotOptions:
     """How to fit a head."""
 
+    target: str = TYPE  # what labels say, one of `zeroshot.shot_head.TARGETS`
     kind: str = "auto"  # or one of `zeroshot.shot_fit.KINDS`
     shots: int | None = None  # cells of each label, drawn; all by default
     labels: tuple[str, ...] = ()  # further ones, that no cell has and the head shall know by text
     group_key: str | None = None  # column of obs that folds do not divide, such as the donor
+    type_key: str | None = None  # of the cell types, each of which counts the same in a donor
     seed: int = 0  # of the drawn cells
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False
@@ -56,6 +58,12 @@ class FewShotOptions:
             raise ValueError(f"head must be auto, {' or '.join(KINDS)}, got {self.kind!r}")
         if self.shots is not None and self.shots < 1:
             raise ValueError(f"shots must be at least 1, got {self.shots}")
+        if self.target not in TARGETS:
+            raise ValueError(f"target must be {' or '.join(TARGETS)}, got {self.target!r}")
+        if self.target != TYPE and self.labels:
+            raise ValueError(f"a {self.target} is learnt from cells alone: leave out labels")
+        if self.target != DONOR and self.type_key is not None:
+            raise ValueError("type_key says how the cells of a donor count: --target donor")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +78,8 @@ class FittedHead:
     n_without: cells of the file without a label
     held_out: what `accuracy` and `macro_f1` were measured on; '' where there were too few cells
     accuracy, macro_f1: of the best label
-    zero_shot_accuracy, zero_shot_macro_f1: the same without any labelled cells
+    majority_accuracy: of always the most frequent label, on the same cells
+    zero_shot_accuracy, zero_shot_macro_f1: the same without any labelled cells; of cell types alone
     is_calibrated: False where the model's own calibration stands in
     """
 
@@ -81,6 +90,7 @@ class FittedHead:
     held_out: str = ""
     accuracy: float = float("nan")
     macro_f1: float = float("nan")
+    majority_accuracy: float = float("nan")
     zero_shot_accuracy: float = float("nan")
     zero_shot_macro_f1: float = float("nan")
     is_calibrated: bool = False
@@ -102,8 +112,9 @@ def fit_few_shot(
     Parameters
     ----------
     source: .h5ad, .zarr or AnnData with counts
-    label_key: column of obs with labels: names, synonyms or ids of the Cell Ontology, or any words.
-        Empty values and those of `NO_LABELS` are no labels
+    label_key: column of obs with labels: names, synonyms or ids of the Cell Ontology, or any words;
+        states of cells or donors where `options.target` says so. Empty values and those of
+        `zeroshot.named_labels.NO_LABELS` are no labels
     model: the model, or its name, folder or hub id
     modality: of a MuData, the one with counts of RNA
     options: how to fit
@@ -118,8 +129,13 @@ def fit_few_shot(
     source = modality_of(source, modality)
     given = read_obs_column(source, label_key)
     groups = _groups(source, options.group_key)
-    named = _NamedLabels.of(given, label_key, options.labels, ontology)
-    rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
+    is_type = options.target == TYPE
+    named = NamedLabels.of(given, label_key, options.labels, ontology, are_types=is_type)
+    if options.target == DONOR:
+        _check_donors(named, groups, label_key, options)
+    elif options.target == STATE:
+        group_key = None if groups is None else options.group_key
+        check_donor_split(source, named.codes, label_key=label_key, group_key=group_key)
     name = str(model) if isinstance(model, str | Path) else "in memory"
     if isinstance(model, str | Path):
         model = load_embedder(model, device=options.device)
@@ -128,13 +144,19 @@ def fit_few_shot(
             "the model was never saved, so that nothing tells it from another: save_pretrained it "
             "and fit the head on the saved one"
         )
+    if options.target == DONOR:
+        assert groups is not None, "was checked"
+        found = _fit_donors(source, named, groups, model, options, progress)
+        head = replace(found.head, model=name, model_sha256=model.sha256)
+        return replace(found, head=head)
+    rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
     cells = _embed(source, rows, model, options, progress)
-    scorer = CellScorer(model, named.candidates, AnnotateOptions(calibration=UNCALIBRATED))
+    texts, label_features = _texts(named, cells, model, options)
     shots = Shots(
         labels=named.codes[rows],
         keys=named.candidates.keys,
-        label_features=candidate_features(named.candidates, model),
-        texts=scorer.score_all(cells)[1],
+        label_features=label_features,
+        texts=texts,
         features=cells.features,
         tokens=_tokens(cells),
         groups=None if groups is None else groups[rows],
@@ -142,12 +164,17 @@ def fit_few_shot(
     kind: Kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
     head = fit_head(shots, kind, model=name, model_sha256=model.sha256)
     fitted = FittedHead(
-        head=replace(head, calibration=model_calibration(model.calibration, model.sha256)),
+        head=replace(
+            head,
+            target=options.target,
+            text_weight=head.text_weight if is_type else 0.0,
+            calibration=model_calibration(model.calibration, model.sha256),
+        ),
         names=named.candidates.names,
-        as_text=named.as_text,
+        as_text=named.as_text if is_type else (),
         n_without=int(np.sum(named.codes < 0)),
     )
-    return _judge(fitted, shots, scorer, options)
+    return _judge(fitted, shots, TermTree.of(named.candidates, ontology), options)
 
 
 def draw_shots(
@@ -187,40 +214,74 @@ def _groups(source: "AnnData | str | Path", key: str | None) -> np.ndarray | Non
     return None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _NamedLabels:
-    """Labels of a column as candidates, and the candidate of each cell, -1 for none."""
-
-    candidates: CandidateSet
-    codes: np.ndarray
-    as_text: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, given: np.ndarray, key: str, further: Sequence[str], ontology: Ontology
-    ) -> "_NamedLabels":
-        distinct, place = np.unique(given.astype(str), return_inverse=True)
-        is_label = np.array([each.strip().lower() not in NO_LABELS for each in distinct])
-        if not is_label.any():
-            raise ValueError(f"no cell has a label in obs[{key!r}]: all are empty or unknown")
-        keys, as_text = [], []
-        found = LabelResolver(ontology).resolve([each.strip() for each in distinct])
-        for label, resolved in zip(distinct, found, strict=True):
-            if resolved.term_id is not None and resolved.term_id not in NEVER_CALLED:
-                keys.append(str(resolved.term_id))
-            else:
-                keys.append(f"{FREE_TEXT} {label.strip()}")
-                as_text.append(str(label))
-        known = [each for each, is_one in zip(keys, is_label, strict=True) if is_one]
-        candidates = own_candidates([*known, *further], ontology)
-        row = {each: number for number, each in enumerate(candidates.keys)}
-        codes = np.array([row.get(each, -1) for each in keys])
-        codes[~is_label] = -1
-        return cls(
-            candidates=candidates,
-            codes=codes[place],
-            as_text=tuple(each for each in as_text if each.strip().lower() not in NO_LABELS),
+def _check_donors(
+    named: NamedLabels, groups: np.ndarray | None, label_key: str, options: FewShotOptions
+) -> None:
+    """Refuse a label of donors that is none, or that nothing tells from the donors."""
+    if groups is None:
+        raise ValueError("a donor's label needs a column of two donors or more: give --group-key")
+    if options.kind not in ("auto", "linear"):
+        raise ValueError(f"donors are told apart by a linear head, got {options.kind!r}")
+    is_labelled = named.codes >= 0
+    labels, donors = named.codes[is_labelled], groups[is_labelled]
+    if not is_constant_within(labels, donors):
+        raise ValueError(
+            f"cells of one donor (obs[{options.group_key!r}]) differ in obs[{label_key!r}]: that is "
+            "a state of cells, --target state"
         )
+    check_donors_of_labels(labels, donors, label_key=label_key, donor_key=str(options.group_key))
+
+
+def _fit_donors(
+    source: "AnnData | str | Path",
+    named: NamedLabels,
+    groups: np.ndarray,
+    model: Embedder,
+    options: FewShotOptions,
+    progress: Progress | None,
+) -> FittedHead:
+    """Fit a head to the means of donors, and judge it on donors that it did not see."""
+    keys = named.candidates.keys
+    names, first = np.unique(np.where(named.codes < 0, "", groups).astype(str), return_index=True)
+    codes = np.where(names == "", -1, named.codes[first])
+    drawn = names[draw_shots(codes, keys, options.shots, seed=options.seed)]
+    rows = np.flatnonzero((named.codes >= 0) & np.isin(groups.astype(str), drawn))
+    types = None if options.type_key is None else read_obs_column(source, options.type_key)[rows]
+    donors = donor_means(_embed(source, rows, model, options, progress), groups[rows], types)
+    labels = codes[np.searchsorted(names, donors.names)]
+    fitted = FittedHead(
+        head=fit_donor_head(donors, labels, keys, by_types=types is not None),
+        names=named.candidates.names,
+        as_text=(),
+        n_without=int(np.sum(named.codes < 0)),
+    )
+    if np.bincount(labels).min() < 2:
+        return fitted
+    called = np.empty_like(labels)
+    for some, log_probabilities in donors_held_out(donors, labels, keys):
+        called[some] = log_probabilities.argmax(axis=1)
+    return replace(
+        fitted,
+        held_out=f"{len(donors)} donors in turns",
+        accuracy=float(np.mean(called == labels)),
+        macro_f1=metrics.macro_f1(labels, called, min_cells=1),
+        majority_accuracy=metrics.majority_accuracy(labels),
+    )
+
+
+def _texts(
+    named: NamedLabels, cells: CellEmbeddings, model: Embedder, options: FewShotOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the texts of the labels say of the cells, and their features; of states nothing.
+
+    The model was trained on descriptions of cell types, and calls control cells stimulated by words.
+    """
+    candidates = named.candidates
+    if options.target != TYPE:
+        shape = (len(cells.features), len(candidates))
+        return np.zeros(shape, np.float32), np.zeros((len(candidates), cells.features.shape[1]))
+    scorer = CellScorer(model, candidates, AnnotateOptions(calibration=UNCALIBRATED))
+    return scorer.score_all(cells)[1], candidate_features(candidates, model)
 
 
 def _kind(name: str) -> Kind:
@@ -257,9 +318,7 @@ def _tokens(cells: CellEmbeddings) -> TokenBlock:
     return cells.tokens
 
 
-def _judge(
-    fitted: FittedHead, shots: Shots, scorer: CellScorer, options: FewShotOptions
-) -> FittedHead:
+def _judge(fitted: FittedHead, shots: Shots, tree: TermTree, options: FewShotOptions) -> FittedHead:
     """Measure a head on cells held out, and calibrate it on them where they are enough."""
     log_probabilities = np.zeros_like(shots.texts)
     judged = np.zeros(len(shots), dtype=bool)
@@ -276,10 +335,15 @@ def _judge(
         held_out=f"{judged.sum():,} cells in turns ({by} held out)",
         accuracy=float(np.mean(called == truth)),
         macro_f1=metrics.macro_f1(truth, called, min_cells=1),
-        zero_shot_accuracy=float(np.mean(texts == truth)),
-        zero_shot_macro_f1=metrics.macro_f1(truth, texts, min_cells=1),
+        majority_accuracy=metrics.majority_accuracy(truth),
     )
-    calibration = _calibrate(shots, log_probabilities, judged, scorer)
+    if options.target == TYPE:
+        measured = replace(
+            measured,
+            zero_shot_accuracy=float(np.mean(texts == truth)),
+            zero_shot_macro_f1=metrics.macro_f1(truth, texts, min_cells=1),
+        )
+    calibration = _calibrate(shots, log_probabilities, judged, tree, fitted.head.model_sha256)
     if calibration is None:
         return measured
     head = replace(measured.head, calibration=calibration)
@@ -287,12 +351,16 @@ def _judge(
 
 
 def _calibrate(
-    shots: Shots, log_probabilities: np.ndarray, judged: np.ndarray, scorer: CellScorer
+    shots: Shots,
+    log_probabilities: np.ndarray,
+    judged: np.ndarray,
+    tree: TermTree,
+    model_sha256: str,
 ) -> Calibration | None:
     """Learn what the head's probabilities are worth from cells that it did not see."""
     if judged.sum() < _LEAST_FOR_CALIBRATION:
         return None
-    logs, tree = log_probabilities[judged], scorer.tree
+    logs = log_probabilities[judged]
     ladder = make_ladder(logs, tree, logs.argmax(axis=1), temperature=1.0)
     # What is true of a label, words included: the terms at or above it in the tree.
     is_true = tree.above[shots.labels[judged]].toarray() > 0  # (n_cells, n_terms)
@@ -308,6 +376,6 @@ def _calibrate(
     return Calibration(
         all_types=regime,
         given=regime,
-        model_sha256=scorer.model.sha256,
+        model_sha256=model_sha256,
         fitted_on=("cells held out from the head",),
     )

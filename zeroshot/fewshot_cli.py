@@ -8,6 +8,7 @@ import typer
 from langcell.cli_options import (
     AllowNormalized,
     BatchSize,
+    Cells,
     Device,
     Layer,
     Model,
@@ -36,8 +37,15 @@ def fit(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the head.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            help="What labels say: type (of a cell), state (of a cell: disease, treatment; its words "
+            "are no cell types), or donor (one label a donor, from the mean of its cells)."
+        ),
+    ] = "type",
     shots: Annotated[
-        int | None, typer.Option(help="Cells of each label, drawn. Default: all.")
+        int | None, typer.Option(help="Cells, or donors, of each label, drawn. Default: all.")
     ] = None,
     head: Annotated[str, typer.Option(help="auto, linear or prototype.")] = "auto",
     labels: Annotated[
@@ -50,7 +58,15 @@ def fit(
     group_key: Annotated[
         str | None,
         typer.Option(
-            help="Column of obs, such as donor: the head is judged on values it did not see."
+            help="Column of obs, such as donor: the head is judged on values it did not see. With "
+            "--target donor, the donors."
+        ),
+    ] = None,
+    type_key: Annotated[
+        str | None,
+        typer.Option(
+            help="With --target donor: column of cell types, each of which counts the same in a "
+            "donor. Default: each cell counts the same."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the drawn cells.")] = 0,
@@ -83,10 +99,12 @@ def fit(
     set_threads(threads)
     check_head_output(out, overwrite=overwrite)
     options = FewShotOptions(
+        target=target,
         kind=head,
         shots=shots,
         labels=tuple(read_labels(labels)) if labels is not None else (),
         group_key=group_key,
+        type_key=type_key,
         seed=seed,
         layer=layer,
         allow_normalized=allow_normalized,
@@ -99,4 +117,56 @@ def fit(
         print(line)
     command = shlex.join(["langcell", *sys.argv[1:]])
     write_head(fitted.head, out, card=head_card(fitted, command=command), overwrite=overwrite)
+    print(f"wrote\t{out}")
+
+
+@app.command()
+def donors(
+    h5ad: Cells,
+    head: Annotated[
+        Path, typer.Option(help="Folder of a head (langcell fewshot fit --target donor).")
+    ],
+    donor_key: Annotated[str, typer.Option(help="Column of obs that tells donors apart.")],
+    out: Annotated[Path, typer.Option(help="A row for each donor: .csv or .tsv.")],
+    type_key: Annotated[
+        str | None,
+        typer.Option(help="Column of cell types, where the head was fitted with --type-key."),
+    ] = None,
+    model: Model = "mini-fast",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Call donors by the means of their cells.
+
+    Example: langcell fewshot donors --h5ad new.h5ad --head my-head --donor-key donor --out d.csv
+    """
+    from langcell.output_file import check_output, replaced_file
+    from langcell.progress import cell_progress
+    from langcell.threads import set_threads
+    from zeroshot.annotate_options import AnnotateOptions
+    from zeroshot.donor_calls import call_donors
+    from zeroshot.head_file import read_head
+
+    set_threads(threads)
+    check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
+    options = AnnotateOptions(
+        layer=layer, allow_normalized=allow_normalized, device=device, batch_size=batch_size
+    )
+    with cell_progress("reading cells") as progress:
+        table = call_donors(
+            h5ad,
+            read_head(head),
+            donor_key,
+            type_key=type_key,
+            model=model,
+            options=options,
+            progress=progress,
+        )
+    print(table.to_string(float_format="{:.3f}".format))
+    with replaced_file(out) as temporary:
+        table.to_csv(temporary, sep="\t" if out.suffix == ".tsv" else ",")
     print(f"wrote\t{out}")

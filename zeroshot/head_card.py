@@ -4,26 +4,45 @@ from collections.abc import Iterator
 
 from langcell.version import __version__
 from zeroshot.few_shot import FittedHead
+from zeroshot.shot_head import DONOR, STATE, TYPE
+
+_LABELS = {TYPE: "labels", STATE: "states of cells", DONOR: "labels of donors"}
+_USES = {
+    TYPE: "langcell zeroshot --head FOLDER",
+    STATE: "langcell zeroshot --head FOLDER",
+    DONOR: "langcell fewshot donors --head FOLDER --donor-key COLUMN",
+}
 
 
 def head_lines(fitted: FittedHead) -> Iterator[str]:
     """Yield what was fitted to what, and how good it is, tab-separated."""
     head = fitted.head
-    yield f"head\t{head.kind}, {len(head.keys)} labels, {int(head.n_shots.sum()):,} cells"
-    for name, n_cells in zip(fitted.names, head.n_shots, strict=True):
-        yield f"label\t{int(n_cells):,} cells\t{name}"
+    unit, n_shots = ("donors" if head.target == DONOR else "cells"), head.n_shots
+    yield f"head\t{head.kind}, {len(head.keys)} {_LABELS[head.target]}, {n_shots.sum():,} {unit}"
+    for name, n_of_label in zip(fitted.names, n_shots, strict=True):
+        yield f"label\t{n_of_label:,} {unit}\t{name}"
     if fitted.as_text:
         yield f"as text\t{'; '.join(fitted.as_text)}: no one Cell Ontology term, read as words"
     if fitted.n_without:
         yield f"without\t{fitted.n_without:,} cells have no label"
-    if fitted.held_out:
-        yield f"held out\t{fitted.held_out}"
-        yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.zero_shot_accuracy:.4f} without labels"
-        yield f"macro_f1\t{fitted.macro_f1:.4f}\t{fitted.zero_shot_macro_f1:.4f} without labels"
-    else:
-        yield "held out\tnone: a label has one cell, so nothing was left to judge the head by"
-    if not fitted.is_calibrated:
+    yield from _held_out_lines(fitted)
+    if head.target == DONOR:
+        yield "confidence\tnot calibrated: probabilities of the regression, from few donors"
+    elif not fitted.is_calibrated:
         yield "confidence\tcalibrated as the model without a head: too few labelled cells for more"
+
+
+def _held_out_lines(fitted: FittedHead) -> Iterator[str]:
+    if not fitted.held_out:
+        yield "held out\tnone: a label has one cell, so nothing was left to judge the head by"
+        return
+    yield f"held out\t{fitted.held_out}"
+    if fitted.head.target != TYPE:
+        yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.majority_accuracy:.4f} the largest label"
+        yield f"macro_f1\t{fitted.macro_f1:.4f}"
+        return
+    yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.zero_shot_accuracy:.4f} without labels"
+    yield f"macro_f1\t{fitted.macro_f1:.4f}\t{fitted.zero_shot_macro_f1:.4f} without labels"
 
 
 def head_card(fitted: FittedHead, *, command: str) -> str:
@@ -39,6 +58,6 @@ def head_card(fitted: FittedHead, *, command: str) -> str:
     return (
         f"# Few-shot head for langcell\n\n"
         f"A {head.kind} head on the model {head.model} (sha256 {head.model_sha256}), fitted with "
-        f"langcell {__version__}. Use it with `langcell zeroshot --head FOLDER`.\n\n"
+        f"langcell {__version__}. Use it with `{_USES[head.target]}`.\n\n"
         f"{rows}\n\nMade by\n\n    {command}\n"
     )

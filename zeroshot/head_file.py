@@ -19,9 +19,9 @@ from zeroshot.shot_head import ShotHead
 WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
     *("head.safetensors", "head.json", "calibration.json", "README.md"),
 )
-_FORMAT = 1
+_FORMAT = 2
 _ARRAYS = ("n_shots", "feature_weights", "gene_tokens", "gene_weights", "intercepts")
-_VALUES = ("kind", "text_weight", "model", "model_sha256")
+_VALUES = ("kind", "target", "by_types", "text_weight", "model", "model_sha256")
 
 
 def check_head_output(folder: Path, *, overwrite: bool) -> None:
@@ -97,6 +97,8 @@ def read_head(folder: Path) -> ShotHead:
             keys=tuple(map(str, described["keys"])),
             calibration=Calibration.read(folder / CALIBRATION),
             kind=str(described["kind"]),
+            target=str(described["target"]),
+            by_types=bool(described["by_types"]),
             text_weight=float(described["text_weight"]),
             model=str(described["model"]),
             model_sha256=str(described["model_sha256"]),

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from langcell.threads import one_blas_thread
 from langcell.tokenizer import TokenBlock
 from zeroshot.calibration import UNCALIBRATED
+from zeroshot.donor_split import is_constant_within
 from zeroshot.shot_head import ShotHead, rank_weights
 
 if TYPE_CHECKING:
@@ -174,7 +175,11 @@ def held_out(shots: Shots, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]
     counts = shots.n_shots[shots.n_shots > 0]
     n_groups = 0 if shots.groups is None else len(np.unique(shots.groups))
     folds: BaseCrossValidator
-    if n_groups > 1:
+    if n_groups > 1 and is_constant_within(shots.labels, np.asarray(shots.groups)):
+        # A fold must not take all groups of a label.
+        n_folds = min(_MOST_FOLDS, n_groups, int(counts.min()))
+        folds = StratifiedGroupKFold(n_folds) if n_folds > 1 else GroupKFold(2)
+    elif n_groups > 1:
         folds = GroupKFold(min(_MOST_FOLDS, n_groups))
     elif counts.min() > 1:
         folds = StratifiedKFold(min(_MOST_FOLDS, int(counts.min())), shuffle=True, random_state=0)

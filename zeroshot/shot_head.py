@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from langcell.embedder import Embedder
     from zeroshot.candidates import CandidateSet
 
+# What labels may say: what type a cell is, what state it is in, or what is true of a donor.
+TYPE, STATE, DONOR = "type", "state", "donor"
+TARGETS = (TYPE, STATE, DONOR)
 _HALF_RANK = 16  # rank at which a gene weighs 1 / sqrt(2)
 
 
@@ -41,6 +44,8 @@ class ShotHead:
     intercepts: float32, shape (n_labels,)
     model, model_sha256: whose features and tokens these are
     calibration: how its probabilities become confidences
+    target: what its labels say, one of `TARGETS`; of a donor, cells count by the mean of their log-odds
+    by_types: the mean over the cell types of a donor of that of their cells, not over cells
     """
 
     kind: str
@@ -54,6 +59,8 @@ class ShotHead:
     model: str
     model_sha256: str
     calibration: Calibration
+    target: str = TYPE
+    by_types: bool = False
 
     @property
     def identifier(self) -> str:
@@ -94,19 +101,33 @@ class ShotHead:
         features: of the same cells, float32, shape (n_cells, embedding_dim)
         tokens: ranked genes of the same cells
         """
-        logits = self.text_weight * texts.astype(np.float64) + self.intercepts
-        logits += features.astype(np.float64) @ self.feature_weights.T
-        logits += rank_weights(tokens, self.gene_tokens) @ self.gene_weights.T.astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+        logits = self.text_weight * texts.astype(np.float64) + self.log_odds(features, tokens)
+        return normalised(logits).astype(np.float32)
+
+    def log_odds(self, features: np.ndarray, tokens: TokenBlock) -> np.ndarray:
+        """Return what labelled cells say of the labels, texts apart: float64, (n_cells, n_labels)."""
+        logits = self.intercepts + features.astype(np.float64) @ self.feature_weights.T
+        genes = rank_weights(tokens, self.gene_tokens)
+        return logits + genes @ self.gene_weights.T.astype(np.float64)
 
     def notes(self) -> dict[str, str | int]:
         """Return what a reader of the calls must know of it."""
-        return {"id": self.identifier, "kind": self.kind, "n_cells": int(self.n_shots.sum())}
+        return {
+            "id": self.identifier,
+            "kind": self.kind,
+            "target": self.target,
+            "n_cells": int(self.n_shots.sum()),
+        }
 
     def names(self, ontology: Ontology) -> list[str]:
         """Return the labels as readers know them."""
         return [ontology.terms[key].name if key in ontology.index else key for key in self.keys]
+
+
+def normalised(logits: np.ndarray) -> np.ndarray:
+    """Turn log-odds of labels into log-probabilities, shape (n_cells, n_labels)."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
