@@ -111,6 +111,7 @@ def neighbours(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.nda
 
 METHODS: dict[str, Method] = {
     "langcell, auto": with_head(None),
+    "langcell, hierarchical": with_head("hierarchical"),
     "langcell, prototype": with_head("prototype"),
     "langcell, no labels": without_labels,
     "logistic, log counts": regressed("log_counts"),

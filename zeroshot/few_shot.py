@@ -55,7 +55,7 @@ class FewShotOptions:
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
-            raise ValueError(f"head must be auto, {' or '.join(KINDS)}, got {self.kind!r}")
+            raise ValueError(f"head must be one of auto, {', '.join(KINDS)}, got {self.kind!r}")
         if self.shots is not None and self.shots < 1:
             raise ValueError(f"shots must be at least 1, got {self.shots}")
         if self.target not in TARGETS:

@@ -47,7 +47,13 @@ def fit(
     shots: Annotated[
         int | None, typer.Option(help="Cells, or donors, of each label, drawn. Default: all.")
     ] = None,
-    head: Annotated[str, typer.Option(help="auto, linear or prototype.")] = "auto",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="auto; linear; hierarchical, where cells of a label may be of any label below it; "
+            "or prototype."
+        ),
+    ] = "auto",
     labels: Annotated[
         str | None,
         typer.Option(

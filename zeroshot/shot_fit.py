@@ -1,8 +1,8 @@
 """Fit a head to labelled cells: logistic regressions, or prototypes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 from scipy import sparse
@@ -14,12 +14,16 @@ from langcell.tokenizer import TokenBlock
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.donor_split import is_constant_within
 from zeroshot.shot_head import ShotHead, rank_weights
+from zeroshot.subtree_fit import Subtrees, regress_subtrees
 
 if TYPE_CHECKING:
     from sklearn.model_selection import BaseCrossValidator
 
-Kind = Literal["linear", "prototype"]
+Kind = Literal["linear", "hierarchical", "prototype"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Inputs: TypeAlias = np.ndarray | sparse.csr_matrix
+# From inputs and labels of cells, and an inverse penalty, to weights and intercepts of labels.
+Regress = Callable[[Inputs, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 # Chosen on the validation studies (`benchmarks.fewshot`): inverse penalties of the regressions on
 # features and on genes, and what a prototype's text counts for, in cells.
 _FEATURE_C, _GENE_C = 30.0, 3.0
@@ -93,9 +97,13 @@ def fit_head(shots: Shots, kind: Kind, *, model: str, model_sha256: str) -> Shot
     Raises
     ------
     ValueError
-        If a linear head has cells of one label alone.
+        If a linear or hierarchical head has cells of one label alone.
     """
-    fit = {"linear": _fit_linear, "prototype": _fit_prototypes}[kind]
+    fit = {
+        "linear": _fit_linear,
+        "hierarchical": _fit_hierarchical,
+        "prototype": _fit_prototypes,
+    }[kind]
     return replace(
         fit(shots), keys=shots.keys, n_shots=shots.n_shots, model=model, model_sha256=model_sha256
     )
@@ -127,26 +135,42 @@ def _fit_prototypes(shots: Shots) -> ShotHead:
 
 
 def _fit_linear(shots: Shots) -> ShotHead:
+    return _add_regressions(shots, "linear", np.flatnonzero(shots.n_shots), _regress)
+
+
+def _fit_hierarchical(shots: Shots) -> ShotHead:
+    subtrees = Subtrees.of(shots.keys)
+    learnt = subtrees.at_or_below(np.flatnonzero(shots.n_shots))
+    place = np.zeros(len(shots.keys), dtype=np.int64)
+    place[learnt] = np.arange(len(learnt))
+
+    def regress(inputs: Inputs, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
+        return regress_subtrees(inputs, place[labels], subtrees.part(learnt), c)
+
+    return _add_regressions(shots, "hierarchical", learnt, regress)
+
+
+def _add_regressions(shots: Shots, kind: Kind, learnt: np.ndarray, regress: Regress) -> ShotHead:
+    """Add up regressions on features and on genes, of the labels that they learn, and the texts."""
     n_shots = shots.n_shots
-    has_cells = n_shots > 0
-    if has_cells.sum() < 2:
+    if np.count_nonzero(n_shots) < 2:
         raise ValueError(
-            "a linear head tells labels apart, and there are cells of one alone; label some of "
+            f"a {kind} head tells labels apart, and there are cells of one alone; label some of "
             "another, or take --head prototype"
         )
     genes = np.unique(shots.tokens.tokens).astype(np.int32)
-    by_features, first = _regress(shots.features.astype(np.float64), shots.labels, _FEATURE_C)
-    by_genes, second = _regress(rank_weights(shots.tokens, genes), shots.labels, _GENE_C)
-    empty = _empty(shots, "linear")
+    by_features, first = regress(shots.features.astype(np.float64), shots.labels, _FEATURE_C)
+    by_genes, second = regress(rank_weights(shots.tokens, genes), shots.labels, _GENE_C)
+    empty = _empty(shots, kind)
     feature_weights, gene_weights = empty.feature_weights, np.zeros((len(n_shots), len(genes)))
     intercepts = np.zeros(len(n_shots))
-    # A label without cells stands where those with cells are on average: neither for nor against.
-    feature_weights[has_cells] = by_features - by_features.mean(axis=0)
-    gene_weights[has_cells] = by_genes - by_genes.mean(axis=0)
-    intercepts[has_cells] = first + second - (first + second).mean()
+    # Other labels stand where those learnt are on average: neither for nor against.
+    feature_weights[learnt] = by_features - by_features.mean(axis=0)
+    gene_weights[learnt] = by_genes - by_genes.mean(axis=0)
+    intercepts[learnt] = first + second - (first + second).mean()
     return replace(
         empty,
-        text_weight=float(1 / np.sqrt(np.median(n_shots[has_cells]))),
+        text_weight=float(1 / np.sqrt(np.median(n_shots[n_shots > 0]))),
         feature_weights=feature_weights,
         gene_tokens=genes,
         gene_weights=gene_weights.astype(np.float32),
@@ -154,9 +178,7 @@ def _fit_linear(shots: Shots) -> ShotHead:
     )
 
 
-def _regress(
-    inputs: np.ndarray | sparse.csr_matrix, labels: np.ndarray, c: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _regress(inputs: Inputs, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and intercepts of the labels that have cells, in their order."""
     with one_blas_thread():
         found = LogisticRegression(C=c, max_iter=_STEPS).fit(inputs, labels)
