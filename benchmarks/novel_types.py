@@ -50,75 +50,59 @@ class Opinion:
     novelty: np.ndarray
 
 
-Method = Callable[[StudyCells, Shots, np.ndarray, np.ndarray], Opinion]  # rows of reference, others
+Opinions = dict[str, Opinion]  # by method
+# From rows of the reference and rows of cells to call.
+Judge = Callable[[StudyCells, Shots, np.ndarray, np.ndarray], Opinions]
 
 
-def by_head(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinion:
-    """Fit a head; its own score."""
+def by_head(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
+    """Fit a head: its own score, and one less its best probability."""
     some, rest = shots.part(train), shots.part(test)
     head = fit_head(some, choose_kind(some), model="", model_sha256="")
-    called = head.log_probabilities(rest.texts, rest.features, rest.tokens)
-    return Opinion(called=called.argmax(axis=1), novelty=head.novelty(rest.features))
+    found = head.log_probabilities(rest.texts, rest.features, rest.tokens)
+    called, best = found.argmax(axis=1), np.exp(found.max(axis=1))
+    return {
+        "langcell, head": Opinion(called=called, novelty=head.novelty(rest.features)),
+        "langcell, head 1 - max p": Opinion(called=called, novelty=1 - best),
+    }
 
 
-def by_head_softmax(
-    cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray
-) -> Opinion:
-    """Fit a head; one less its best probability."""
-    some, rest = shots.part(train), shots.part(test)
-    head = fit_head(some, choose_kind(some), model="", model_sha256="")
-    called = head.log_probabilities(rest.texts, rest.features, rest.tokens)
-    return Opinion(called=called.argmax(axis=1), novelty=1 - np.exp(called.max(axis=1)))
+def by_text(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
+    """Learn from no cell: distance to the nearest text of a labelled type, and probability."""
+    nearest = (shots.features[test] @ shots.label_features.T).max(axis=1)
+    called, best = shots.texts[test].argmax(axis=1), np.exp(shots.texts[test].max(axis=1))
+    return {
+        "langcell, text": Opinion(called=called, novelty=-nearest),
+        "langcell, text 1 - max p": Opinion(called=called, novelty=1 - best),
+    }
 
 
-def by_text(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinion:
-    """Take the similarity with the nearest text of a labelled type; no cell is learnt from."""
-    similarity = shots.features[test] @ shots.label_features.T
-    return Opinion(called=shots.texts[test].argmax(axis=1), novelty=-similarity.max(axis=1))
-
-
-def by_text_softmax(
-    cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray
-) -> Opinion:
-    """Take one less the best probability among the texts of labelled types."""
-    called = shots.texts[test]
-    return Opinion(called=called.argmax(axis=1), novelty=1 - np.exp(called.max(axis=1)))
-
-
-def by_logistic(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinion:
+def by_logistic(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
     """Fit a logistic regression on principal components; one less its best probability."""
     found = LogisticRegression(max_iter=300).fit(cells.components[train], shots.labels[train])
     probabilities = found.predict_proba(cells.components[test])
     called = found.classes_[probabilities.argmax(axis=1)]
-    return Opinion(called=called, novelty=1 - probabilities.max(axis=1))
+    opinion = Opinion(called=called, novelty=1 - probabilities.max(axis=1))
+    return {"logistic PCA, 1 - max p": opinion}
 
 
-def by_neighbour(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinion:
+def by_neighbour(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
     """Ask the nearest cell among principal components, and how far it is."""
     known, asked = cells.components[train], cells.components[test]
     squares = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * asked @ known.T
-    return Opinion(called=shots.labels[train][squares.argmin(axis=1)], novelty=squares.min(axis=1))
+    called = shots.labels[train][squares.argmin(axis=1)]
+    return {"kNN PCA, distance": Opinion(called=called, novelty=squares.min(axis=1))}
 
 
-METHODS: dict[str, Method] = {
-    "langcell, head": by_head,
-    "langcell, head 1 - max p": by_head_softmax,
-    "langcell, text": by_text,
-    "langcell, text 1 - max p": by_text_softmax,
-    "logistic PCA, 1 - max p": by_logistic,
-    "kNN PCA, distance": by_neighbour,
-}
+JUDGES: tuple[Judge, ...] = (by_head, by_text, by_logistic, by_neighbour)
 
 
-def score(
-    method: Method, cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray
-) -> dict[str, float]:
-    """Score a method; cells of held-out types have label -1."""
-    truth = shots.labels[test]
-    found = method(cells, shots, train, test)
-    level = np.percentile(folded_novelty(method, cells, shots, train), _PERCENTILE)
-    is_flagged = found.novelty > level
-    is_novel = truth < 0
+def score(found: Opinion, truth: np.ndarray, level: float) -> dict[str, float]:
+    """Score what a method says of cells; those of held-out types have truth -1.
+
+    Cells whose novelty is above the level are called novel.
+    """
+    is_flagged, is_novel = found.novelty > level, truth < 0
     seen = float(np.mean((found.called == truth)[~is_novel] & ~is_flagged[~is_novel]))
     return {
         "auroc": auroc(found.novelty[~is_novel], found.novelty[is_novel]),
@@ -127,18 +111,18 @@ def score(
     }
 
 
-def folded_novelty(
-    method: Method, cells: StudyCells, shots: Shots, train: np.ndarray
-) -> np.ndarray:
-    """Return how novel cells of the reference look to a method that was fitted to the others."""
+def levels(judge: Judge, cells: StudyCells, shots: Shots, train: np.ndarray) -> dict[str, float]:
+    """Return the level of each method: of cells of the reference that it was not fitted to."""
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # types of one or two cells are in one fold or two
-        parts = [
-            method(cells, shots, train[seen], train[unseen]).novelty
-            for seen, unseen in folds.split(train, shots.labels[train])
-        ]
-    return np.concatenate(parts)
+    parts: dict[str, list[np.ndarray]] = {}
+    for seen, unseen in folds.split(train, shots.labels[train]):
+        if len(np.unique(shots.labels[train[seen]])) > 1:
+            for name, found in judge(cells, shots, train[seen], train[unseen]).items():
+                parts.setdefault(name, []).append(found.novelty)
+    return {
+        name: float(np.percentile(np.concatenate(each), _PERCENTILE))
+        for name, each in parts.items()
+    }
 
 
 def draws(
@@ -187,10 +171,12 @@ def measure(cells: StudyCells, shots: int, n_draws: int) -> Iterator[dict[str, o
     """Yield figures of every method, share and draw of a file."""
     for share in SHARES:
         for number, (known, train, test) in enumerate(draws(cells, share, shots, n_draws)):
-            for name, method in METHODS.items():
-                figures = score(method, cells, known, train, test)
-                keys = {"method": name, "study": cells.file.study, "share": share, "draw": number}
-                yield {**keys, **figures}
+            place = {"study": cells.file.study, "share": share, "draw": number}
+            for judge in JUDGES:
+                level = levels(judge, cells, known, train)
+                for name, found in judge(cells, known, train, test).items():
+                    figures = score(found, known.labels[test], level[name])
+                    yield {"method": name, **place, **figures}
 
 
 def print_table(table: pd.DataFrame) -> None:
@@ -204,7 +190,7 @@ def print_table(table: pd.DataFrame) -> None:
             f"{'':<26}{'AUROC':>14}{'FPR@95':>8}{'H':>7} | "
             + " ".join(f"{x[:9]:>9}" for x in names)
         )
-        for name in METHODS:
+        for name in part["method"].unique():
             means = studies.loc[name].mean()
             shown = f"{means.auroc:.3f} sd {spread[name]:.3f}"
             each = " ".join(f"{studies.auroc[name, x]:>9.3f}" for x in names)
@@ -216,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="mini-fast")
     parser.add_argument("--shots", type=int, default=10, help="labelled cells a type")
-    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
     given = parser.parse_args()
