@@ -282,6 +282,10 @@ def _details(
         "scores": f"{_SCORES[options.scoring]}; the best of each cell are stored",
         "terms": "probability of a term with all below it, before calibration; the best of each "
         "depth are stored",
+        "ood": "distance to the nearest training cell: 0 as the median one, 1 as the loneliest hundredth"
+        if options.head is None
+        else "distance to the nearest label of the head: 0 as its median cell, 1 as the loneliest "
+        "hundredth",
         "calibration": {
             "id": scorer.calibration.identifier,
             "fitted_on": ", ".join(scorer.calibration.fitted_on),

@@ -16,6 +16,7 @@ from zeroshot.backoff import TermTree, back_off, make_ladder
 from zeroshot.calibration import UNCALIBRATED, Calibration, model_calibration
 from zeroshot.candidates import CandidateSet, candidate_features, candidate_offsets
 from zeroshot.index import LabelIndex
+from zeroshot.novelty import Novelty
 from zeroshot.official_scoring import (
     OFFICIAL,
     TEMPERATURE,
@@ -97,7 +98,9 @@ class CellScorer:
         return TermTree.of(self.candidates, Ontology.bundled())
 
     @cached_property
-    def _outlier_score(self) -> OutlierScore | None:
+    def _outlier_score(self) -> OutlierScore | Novelty | None:
+        if self._head is not None:  # its labels are the question, not what the model was trained on
+            return self._head.novelty
         return OutlierScore(self.model.reference) if self.model.reference is not None else None
 
     @property

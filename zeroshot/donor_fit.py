@@ -12,6 +12,7 @@ from sklearn.model_selection import LeaveOneOut, StratifiedKFold
 from langcell.embed import CellEmbeddings
 from langcell.threads import one_blas_thread
 from zeroshot.calibration import UNCALIBRATED
+from zeroshot.novelty import Novelty
 from zeroshot.shot_head import DONOR, ShotHead, normalised, rank_weights
 
 _MOST_LEFT_OUT = 20  # donors that are left out one by one; more go in ten folds
@@ -119,6 +120,7 @@ def fit_donor_head(
         model="",
         model_sha256="",
         calibration=UNCALIBRATED,
+        novelty=Novelty(prototypes=np.zeros_like(by_features, dtype=np.float32)),
         target=DONOR,
         by_types=by_types,
     )

@@ -329,10 +329,13 @@ def _judge(fitted: FittedHead, shots: Shots, tree: TermTree, options: FewShotOpt
         return fitted
     truth, texts = shots.labels[judged], shots.texts[judged].argmax(axis=1)
     called = log_probabilities[judged].argmax(axis=1)
-    by = f"values of {options.group_key}" if shots.groups is not None else "cells"
+    by = f"values of {options.group_key} held out"
+    if shots.groups is None:
+        by = "cells held out"
+        by += "" if options.target == TYPE else "; those of one donor may stand on both sides"
     measured = replace(
         fitted,
-        held_out=f"{judged.sum():,} cells in turns ({by} held out)",
+        held_out=f"{judged.sum():,} cells in turns ({by})",
         accuracy=float(np.mean(called == truth)),
         macro_f1=metrics.macro_f1(truth, called, min_cells=1),
         majority_accuracy=metrics.majority_accuracy(truth),

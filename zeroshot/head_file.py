@@ -14,6 +14,7 @@ from langcell.version import __version__
 from ontology.graph import Ontology
 from zeroshot.calibration import Calibration
 from zeroshot.candidates import own_candidates
+from zeroshot.novelty import Novelty
 from zeroshot.shot_head import ShotHead
 
 WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
@@ -21,6 +22,7 @@ WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
 )
 _FORMAT = 2
 _ARRAYS = ("n_shots", "feature_weights", "gene_tokens", "gene_weights", "intercepts")
+_PROTOTYPES = "prototypes"
 _VALUES = ("kind", "target", "by_types", "text_weight", "model", "model_sha256")
 
 
@@ -65,9 +67,12 @@ def write_head(head: ShotHead, folder: Path, *, card: str, overwrite: bool = Fal
         "langcell": __version__,
         "keys": list(head.keys),
         **{name: getattr(head, name) for name in _VALUES},
+        "typical_similarity": head.novelty.typical,
+        "far_similarity": head.novelty.far,
     }
     with replaced_folder(folder) as temporary:
-        write_tensors(temporary / WEIGHTS, {name: getattr(head, name) for name in _ARRAYS})
+        tensors = {name: getattr(head, name) for name in _ARRAYS}
+        write_tensors(temporary / WEIGHTS, {**tensors, _PROTOTYPES: head.novelty.prototypes})
         (temporary / CALIBRATION).write_text(head.calibration.to_json(), encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
         text = json.dumps(described, indent=1, ensure_ascii=False)
@@ -96,6 +101,11 @@ def read_head(folder: Path) -> ShotHead:
         head = ShotHead(
             keys=tuple(map(str, described["keys"])),
             calibration=Calibration.read(folder / CALIBRATION),
+            novelty=Novelty(
+                prototypes=arrays[_PROTOTYPES],
+                typical=float(described["typical_similarity"]),
+                far=float(described["far_similarity"]),
+            ),
             kind=str(described["kind"]),
             target=str(described["target"]),
             by_types=bool(described["by_types"]),
@@ -122,8 +132,11 @@ def _check(head: ShotHead) -> None:
         "gene_weights": (n_labels, n_genes),
         "intercepts": (n_labels,),
     }
+    found_of = {name: getattr(head, name) for name in shapes}
+    shapes[_PROTOTYPES] = (n_labels, head.feature_weights.shape[-1])
+    found_of[_PROTOTYPES] = head.novelty.prototypes
     for name, shape in shapes.items():
-        found = getattr(head, name)
+        found = found_of[name]
         if found.shape != shape:
             raise ValueError(f"{name} has shape {found.shape}, wanted {shape}")
         if not np.isfinite(found).all():

@@ -48,6 +48,11 @@ class CalledCells:
     level: float
     details: dict[str, Any]
 
+    @property
+    def reference(self) -> str:
+        """What the out-of-distribution score holds cells against."""
+        return "the labelled cells" if "head" in self.details else "the training data"
+
     def __len__(self) -> int:
         return len(self.labels)
 

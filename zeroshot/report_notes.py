@@ -154,9 +154,10 @@ def _of_calls(
     if share_unusual > _MANY_UNUSUAL:
         found.append(
             Note(
-                title="Many cells are unlike the training data",
+                title=f"Many cells are unlike {cells.reference}",
                 text=f"{share_unusual:.0%} of the cells have a high out-of-distribution score: "
-                "empty droplets, or a tissue that the model never saw. It hardly finds doublets.",
+                f"empty droplets, or cells of a kind that {cells.reference} lack. It hardly finds "
+                "doublets.",
             )
         )
     return found

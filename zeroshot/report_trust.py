@@ -102,7 +102,7 @@ def rate(group: Group, *, n_called: int, has_confidence: bool, level: float) -> 
         )
     if group.share_unusual > 0.5:
         doubts.append(
-            f"{_percent(group.share_unusual)} of its cells are unlike what the model was trained on"
+            f"{_percent(group.share_unusual)} of its cells are unlike what the calls were learnt from"
         )
     if group.runner_up is not None and group.runner_up.lead < _CLOSE_LEAD:
         doubts.append(f"{group.runner_up.name} is as likely")

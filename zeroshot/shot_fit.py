@@ -13,6 +13,7 @@ from langcell.threads import one_blas_thread
 from langcell.tokenizer import TokenBlock
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.donor_split import is_constant_within
+from zeroshot.novelty import Novelty
 from zeroshot.shot_head import ShotHead, rank_weights
 from zeroshot.subtree_fit import Subtrees, regress_subtrees
 
@@ -105,7 +106,12 @@ def fit_head(shots: Shots, kind: Kind, *, model: str, model_sha256: str) -> Shot
         "prototype": _fit_prototypes,
     }[kind]
     return replace(
-        fit(shots), keys=shots.keys, n_shots=shots.n_shots, model=model, model_sha256=model_sha256
+        fit(shots),
+        keys=shots.keys,
+        n_shots=shots.n_shots,
+        novelty=Novelty.of(shots.features, shots.labels, shots.label_features),
+        model=model,
+        model_sha256=model_sha256,
     )
 
 
@@ -123,6 +129,7 @@ def _empty(shots: Shots, kind: Kind) -> ShotHead:
         model="",
         model_sha256="",
         calibration=UNCALIBRATED,
+        novelty=Novelty(prototypes=np.zeros((n_labels, width), np.float32)),
     )
 
 

@@ -10,6 +10,7 @@ from scipy import sparse
 from langcell.tokenizer import TokenBlock
 from ontology.graph import Ontology
 from zeroshot.calibration import Calibration
+from zeroshot.novelty import Novelty
 
 if TYPE_CHECKING:
     from langcell.embedder import Embedder
@@ -44,6 +45,7 @@ class ShotHead:
     intercepts: float32, shape (n_labels,)
     model, model_sha256: whose features and tokens these are
     calibration: how its probabilities become confidences
+    novelty: how unlike its labelled cells a cell is
     target: what its labels say, one of `TARGETS`; of a donor, cells count by the mean of their log-odds
     by_types: the mean over the cell types of a donor of that of their cells, not over cells
     """
@@ -59,6 +61,7 @@ class ShotHead:
     model: str
     model_sha256: str
     calibration: Calibration
+    novelty: Novelty
     target: str = TYPE
     by_types: bool = False
 
