@@ -18,6 +18,7 @@ from zeroshot.candidates import (
     part_of_ontology,
 )
 from zeroshot.cell_scorer import CellScorer
+from zeroshot.puzzle_files import Genes, embed_gene_lists
 
 _CHOICE = 100  # so many candidates are a choice, as `--labels` makes it; more are an ontology's
 
@@ -65,13 +66,30 @@ class LangCellAnnotator:
 
     def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
         """Score cells as `langcell zeroshot` does; see `Annotator.scores`."""
-        if len(candidates) <= _CHOICE:
-            chosen = own_candidates(candidates, self._ontology)
-        else:
-            chosen = part_of_ontology(candidates, self._ontology, described="terms")
+        chosen = self._chosen(candidates)
         if self._options.rerank:
             return self._reranked(file, chosen)
         return candidate_scores(self._model, self._features(file), chosen)
+
+    def list_scores(self, genes: Sequence[Genes], candidates: Sequence[str]) -> np.ndarray:
+        """Score lists of marker genes, each read as a cell that is known by its ranks alone.
+
+        Parameters
+        ----------
+        genes: of each list, the best marker first
+        candidates: term ids
+
+        Returns
+        -------
+        float32, shape (n_lists, n_candidates); higher is likelier
+        """
+        features = embed_gene_lists(self._model, genes, in_order=True)
+        return candidate_scores(self._model, features, self._chosen(candidates))
+
+    def _chosen(self, candidates: Sequence[str]) -> CandidateSet:
+        if len(candidates) <= _CHOICE:
+            return own_candidates(candidates, self._ontology)
+        return part_of_ontology(candidates, self._ontology, described="terms")
 
     def _features(self, file: LabelledFile) -> np.ndarray:
         """Features of the labelled cells; those of the last file are kept for its next space."""
