@@ -136,4 +136,3 @@ def _answers(table: pd.DataFrame, system: str, ontology: Ontology) -> tuple[Answ
         else None
         for row in range(n)
     )
-
