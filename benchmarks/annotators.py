@@ -13,6 +13,7 @@ from langcell.model import LangCell
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.candidates import (
+    FREE_TEXT,
     CandidateSet,
     own_candidates,
     part_of_ontology,
@@ -85,6 +86,18 @@ class LangCellAnnotator:
         """
         features = embed_gene_lists(self._model, genes, in_order=True)
         return candidate_scores(self._model, features, self._chosen(candidates))
+
+    def word_scores(self, file: LabelledFile, texts: Sequence[str]) -> np.ndarray:
+        """Score cells against words, as `--labels 'text: ...'` does.
+
+        Returns
+        -------
+        float32, shape (n_cells, n_texts); higher is likelier
+        """
+        keys = [f"{FREE_TEXT} {text}" for text in texts]
+        chosen = own_candidates(keys, self._ontology)
+        scores = candidate_scores(self._model, self._features(file), chosen)
+        return scores[:, [chosen.keys.index(key) for key in keys]]
 
     def _chosen(self, candidates: Sequence[str]) -> CandidateSet:
         if len(candidates) <= _CHOICE:

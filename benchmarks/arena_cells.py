@@ -1,7 +1,8 @@
 """Labelled files of the arena and the tasks that read scores of their cells."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ import anndata
 import numpy as np
 from scipy.special import softmax
 
-from benchmarks.arena_results import Unit, average, rounded
+from benchmarks.arena_results import Contestant, Unit, average, rounded
 from benchmarks.baselines import digest_of
 from benchmarks.leaks import CellLeaks
 from benchmarks.scoring import FIGURES, score_space
@@ -35,6 +36,26 @@ class CellScorer(Protocol):
         ...
 
 
+class KeptScores:
+    """Scores of the last contestant, for the other tasks that ask for them."""
+
+    def __init__(self) -> None:
+        self._of: Contestant | None = None
+        self._kept: dict[tuple[Path, tuple[str, ...]], np.ndarray] = {}
+
+    def get(
+        self, contestant: Contestant, file: LabelledFile, candidates: Sequence[str]
+    ) -> np.ndarray:
+        """Return its scores; see `CellScorer.scores`."""
+        if contestant is not self._of:
+            self._of, self._kept = contestant, {}
+        key = file.path, tuple(candidates)
+        if key not in self._kept:
+            assert isinstance(contestant.annotator, CellScorer)
+            self._kept[key] = np.asarray(contestant.annotator.scores(file, candidates))
+        return self._kept[key]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellFiles:
     """Labelled files, what each cell may be called, and what is drawn again in a bootstrap.
@@ -51,6 +72,7 @@ class CellFiles:
     donors: Mapping[str, np.ndarray]
     described: str
     ontology: Ontology
+    kept: KeptScores = field(default_factory=KeptScores)
 
     @classmethod
     def of(cls, files: Sequence[LabelledFile], ontology: Ontology, *, by_donor: str | None = None) -> "CellFiles":  # fmt: skip
@@ -75,7 +97,13 @@ class CellFiles:
             ontology=ontology,
         )
 
-    @property
+    def scores(
+        self, contestant: Contestant, file: LabelledFile, candidates: Sequence[str]
+    ) -> np.ndarray:
+        """Return a contestant's scores of the labelled cells, computed once."""
+        return self.kept.get(contestant, file, candidates)
+
+    @cached_property
     def digest(self) -> str:
         """The files and the release."""
         return " ".join([self.ontology.title, *(digest_of(file.path) for file in self.files)])
@@ -86,21 +114,6 @@ class CellFiles:
             return [(file.study, np.arange(file.n_cells))]
         names = self.donors[file.name]
         return [(str(name), np.flatnonzero(names == name)) for name in dict.fromkeys(names)]
-
-
-class KeptScores:
-    """An annotator whose scores are kept for the other tasks that ask for them."""
-
-    def __init__(self, annotator: CellScorer) -> None:
-        self.annotator = annotator
-        self._kept: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
-
-    def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
-        """Return the annotator's scores; see `CellScorer.scores`."""
-        key = str(file.path), tuple(candidates)
-        if key not in self._kept:
-            self._kept[key] = np.asarray(self.annotator.scores(file, candidates))
-        return self._kept[key]
 
 
 class CellTask:
@@ -135,20 +148,19 @@ class CellTask:
         """Take what scores cells."""
         return isinstance(annotator, CellScorer)
 
-    def units(self, annotator: object) -> tuple[list[Unit], list[str]]:
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
         """Score every file; the files of a study are averaged."""
-        assert isinstance(annotator, CellScorer)
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         for file in self._cells.files:
             scores = {
-                space: annotator.scores(file, candidates)
+                space: self._cells.scores(contestant, file, candidates)
                 for space, candidates in self._cells.spaces[file.name].items()
             }
             for unit, rows in self._cells.parts(file):
                 figures = self._figures(file, rows, scores)
                 parts.setdefault(unit, []).append((len(rows), figures))
-                leaks[unit] = leaks.get(unit) or self._leaks.of(annotator, file)
+                leaks[unit] = leaks.get(unit) or self._leaks.of(contestant.trained_on, file)
         return unite(parts, leaks), []
 
     def _figures(

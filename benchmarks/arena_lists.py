@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from benchmarks.arena_results import Unit, rounded
+from benchmarks.arena_results import Contestant, Unit, rounded
 from benchmarks.baselines import digest_of
 from benchmarks.leaks import ListLeaks
 from benchmarks.marker_agreement import Answer, agreement
@@ -76,8 +76,9 @@ class MarkerListTask:
         """Take what answers or scores lists."""
         return isinstance(annotator, ListAnswerer | ListScorer)
 
-    def units(self, annotator: object) -> tuple[list[Unit], list[str]]:
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
         """Return the figures of each source, its leaking and other lists apart."""
+        annotator = contestant.annotator
         own: Sequence[Answer | None] | None = None
         top: np.ndarray | None = None
         if isinstance(annotator, ListAnswerer):
@@ -86,7 +87,7 @@ class MarkerListTask:
             assert isinstance(annotator, ListScorer)
             answers, top = self._best(annotator, all_cell_types(self._ontology))
             own, _ = self._best(annotator, self._lists.candidates(self._ontology))
-        leaks = self._leaks.of(annotator, self._lists)
+        leaks = self._leaks.of(contestant.trained_on, self._lists)
         asked = np.array([each is not None for each in answers])
         units = []
         for source, leak in dict.fromkeys(zip(self._lists.datasets, leaks, strict=True)):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.arena_cells import CellFiles, CellScorer, unite
-from benchmarks.arena_results import Unit
+from benchmarks.arena_results import Contestant, Unit
 from benchmarks.assignment import SOLVERS, draw_puzzles, solve, top_genes
 from benchmarks.baselines import digest_of
 from benchmarks.leaks import CellLeaks
@@ -65,8 +65,9 @@ class PuzzleTask:
         """Take what scores cells or answers puzzles."""
         return isinstance(annotator, CellScorer | PuzzleAnswerer)
 
-    def units(self, annotator: object) -> tuple[list[Unit], list[str]]:
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
         """Solve the puzzles of every file that has enough types."""
+        annotator = contestant.annotator
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         terms = self._cells.ontology.terms
@@ -77,20 +78,21 @@ class PuzzleTask:
                 genes = top_genes(file, _GENES)
                 found = [_answered(annotator, each[:_ANSWERED], genes) for each in sets]
             else:
-                assert isinstance(annotator, CellScorer)
-                table = self._similarities(annotator, file)
+                table = self._similarities(contestant, file)
                 found = [_solved(each, table) for each in sets]
             if found:
                 mean = pd.DataFrame(found).mean()
                 figures = {str(name): float(value) for name, value in mean.items()}
                 n = sum(len(each) for each in sets)
                 parts.setdefault(file.study, []).append((n, figures))
-                leaks[file.study] = leaks.get(file.study) or self._leaks.of(annotator, file)
+                leaks[file.study] = leaks.get(file.study) or self._leaks.of(
+                    contestant.trained_on, file
+                )
         return unite(parts, leaks), list(getattr(annotator, "notes", ()))
 
-    def _similarities(self, annotator: CellScorer, file: LabelledFile) -> pd.DataFrame:
+    def _similarities(self, contestant: Contestant, file: LabelledFile) -> pd.DataFrame:
         own = self._cells.spaces[file.name]["own"]
-        scores = annotator.scores(file, own)
+        scores = self._cells.scores(contestant, file, own)
         # A label that an annotator cannot call still has to go to some cell.
         lowest = np.where(np.isfinite(scores), scores, np.inf).min()
         floor = lowest - 1 if np.isfinite(lowest) else 0.0
@@ -115,8 +117,9 @@ class PuzzleFileTask:
         """Take what answers puzzles."""
         return isinstance(annotator, PuzzleAnswerer)
 
-    def units(self, annotator: object) -> tuple[list[Unit], list[str]]:
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
         """Return the figures of each size."""
+        annotator = contestant.annotator
         assert isinstance(annotator, PuzzleAnswerer)
         by_size: dict[str, list[Puzzle]] = {}
         for puzzle in self._given.puzzles:

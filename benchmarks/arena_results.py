@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.leaks import TrainedOn
 from benchmarks.scoring import mean_and_interval
 
 
@@ -99,6 +100,26 @@ class Result:
         return cls(**{**record, "units": units, "notes": tuple(record["notes"])})
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contestant:
+    """Who is measured.
+
+    Attributes
+    ----------
+    name: for tables and file names
+    kind: model, few-shot, baseline, recorded or language model
+    annotator: what tasks ask; each says what it takes
+    identity: digest of all that its answers depend on
+    trained_on: what it learnt from; None where that is nothing or not known
+    """
+
+    name: str
+    kind: str
+    annotator: object
+    identity: str
+    trained_on: TrainedOn | None = None
+
+
 class Task(Protocol):
     """Something that contestants are measured in.
 
@@ -126,8 +147,8 @@ class Task(Protocol):
         """Tell whether an annotator can be asked."""
         ...
 
-    def units(self, annotator: object) -> tuple[list[Unit], list[str]]:
-        """Ask an annotator; return figures of each unit, and notes."""
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+        """Ask a contestant that is taken; return figures of each unit, and notes."""
         ...
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 
 from benchmarks.arena_cells import CellFiles, CellScorer, unite
-from benchmarks.arena_results import Unit
+from benchmarks.arena_results import Contestant, Unit
 from benchmarks.leaks import CellLeaks
 from benchmarks.retrieval import K, Retrieval, retrieve
 from benchmarks.studies import LabelledFile
@@ -37,22 +37,21 @@ class RetrievalTask:
         """Take what scores cells."""
         return isinstance(annotator, CellScorer)
 
-    def units(self, annotator: object) -> tuple[list[Unit], list[str]]:
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
         """Score every file; the files of a study are averaged."""
-        assert isinstance(annotator, CellScorer)
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         for file in self._cells.files:
-            figures = self._figures(file, annotator)
+            figures = self._figures(file, contestant)
             parts.setdefault(file.study, []).append((file.n_cells, figures))
-            leaks[file.study] = leaks.get(file.study) or self._leaks.of(annotator, file)
+            leaks[file.study] = leaks.get(file.study) or self._leaks.of(contestant.trained_on, file)
         return unite(parts, leaks), []
 
-    def _figures(self, file: LabelledFile, annotator: CellScorer) -> dict[str, float]:
+    def _figures(self, file: LabelledFile, contestant: Contestant) -> dict[str, float]:
         candidates = self._cells.spaces[file.name]["all"]
         place = {term_id: column for column, term_id in enumerate(candidates)}
         is_candidate = np.array([term_id in place for term_id in file.truth_ids])
-        scores = annotator.scores(file, candidates)[is_candidate]
+        scores = self._cells.scores(contestant, file, candidates)[is_candidate]
         labels = np.array([place[term_id] for term_id in file.truth_ids[is_candidate]])
         own = labels[:, None] == np.arange(len(candidates))
         present = np.unique(labels)

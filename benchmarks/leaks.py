@@ -88,9 +88,8 @@ class CellLeaks:
         self._found: dict[tuple[Path, tuple[str, ...]], str] = {}
         self._training: dict[Path, _TopGenes] = {}
 
-    def of(self, annotator: object, file: LabelledFile) -> str:
-        """Return how a file leaks, '' where nothing says so."""
-        known: TrainedOn | None = getattr(annotator, "trained_on", None)
+    def of(self, known: TrainedOn | None, file: LabelledFile) -> str:
+        """Return how a file leaks to who learnt from something, '' where nothing says so."""
         if known is None:
             return ""
         key = file.path, known.sources
@@ -115,10 +114,9 @@ class CellLeaks:
 class ListLeaks:
     """Tells of lists of markers whether an annotator learnt from the atlas that they are of."""
 
-    def of(self, annotator: object, lists: MarkerLists) -> np.ndarray:
+    def of(self, known: TrainedOn | None, lists: MarkerLists) -> np.ndarray:
         """Return how each list leaks, '' where nothing says so, object, shape (n_lists,)."""
         found = np.full(len(lists), "", dtype=object)
-        known: TrainedOn | None = getattr(annotator, "trained_on", None)
         if known is None:
             return found
         for (source, tissue), words in _ATLASES.items():
