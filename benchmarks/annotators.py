@@ -9,7 +9,7 @@ from benchmarks.model_scores import candidate_scores
 from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
-from langcell.model import LangCell
+from langcell.embedder import Embedder
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.candidates import (
@@ -57,7 +57,7 @@ class LangCellAnnotator:
     """
 
     def __init__(
-        self, name: str, model: LangCell, ontology: Ontology, options: AnnotateOptions
+        self, name: str, model: Embedder, ontology: Ontology, options: AnnotateOptions
     ) -> None:
         self.name = name
         self._model = model

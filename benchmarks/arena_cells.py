@@ -25,6 +25,12 @@ from zeroshot.agreement import named_truth, obs_columns, read_obs_column
 _BINS = 10
 _GROUPS = ("donor", "donor_id", "condition")
 _TISSUE = "tissue_ontology_term_id"
+_ALL = tuple(f"{space} {figure}" for space in SPACES for figure in (*FIGURES, "aurc", "ece"))
+# What a table shows, the main figure first.
+_SHOWN = (
+    *("own macro_f1_all", "own accuracy", "own aurc", "own ece", "tissue descendant"),
+    *("all descendant", "all top5", "all hierarchical_f1", "all distance"),
+)
 
 
 @runtime_checkable
@@ -127,15 +133,7 @@ class CellTask:
 
     name = "cells"
     title = "what labelled cells are called: macro-F1 among the study's own types"
-    figures = (
-        "own macro_f1_all",
-        *(
-            f"{space} {figure}"
-            for space in SPACES
-            for figure in (*FIGURES, "aurc", "ece")
-            if (space, figure) != ("own", "macro_f1_all")
-        ),
-    )
+    figures: tuple[str, ...] = (*_SHOWN, *(each for each in _ALL if each not in _SHOWN))
     by_row = False
 
     def __init__(self, cells: CellFiles, leaks: CellLeaks) -> None:
@@ -231,10 +229,11 @@ def sample_file(file: LabelledFile, n_cells: int, folder: Path, *, seed: int = 0
         rank[members] = np.arange(len(members))
     first = rank[order] < 3
     chosen = np.sort(np.concatenate([order[first], order[~first]])[:n_cells])
-    path = folder / f"{file.name}-{n_cells}.h5ad"
-    folder.mkdir(parents=True, exist_ok=True)
-    with replaced_file(path) as temporary:
-        anndata.read_h5ad(file.path)[rows[chosen]].write_h5ad(temporary)
+    path = folder / f"{file.name}-{n_cells}-{digest_of(file.path)[:8]}.h5ad"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replaced_file(path) as temporary:
+            anndata.read_h5ad(file.path)[rows[chosen]].write_h5ad(temporary)
     return replace(
         file,
         path=path,

@@ -57,7 +57,7 @@ class MarkerListTask:
     name = "marker-lists"
     title = "what ten marker genes are called, among all cell types"
     own = "agreement among table's terms"
-    figures = ("agreement", "full", "partial", own, *_TERM_FIGURES, *_TEXT_FIGURES)
+    figures: tuple[str, ...] = ("agreement", "full", "partial", own, *_TERM_FIGURES, *_TEXT_FIGURES)
     by_row = True
 
     def __init__(self, lists: MarkerLists, ontology: Ontology, leaks: ListLeaks) -> None:

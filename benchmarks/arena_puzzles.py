@@ -48,7 +48,7 @@ class PuzzleTask:
 
     name = "puzzles"
     title = "CellPuzzles: N cells of a donor, N labels; share of puzzles right in every cell"
-    figures = (
+    figures: tuple[str, ...] = (
         *("batch_accuracy", "cell_accuracy", "reward", "uniqueness", "format_validity"),
         *("argmax batch_accuracy", "argmax cell_accuracy", "argmax uniqueness"),
     )
@@ -105,7 +105,13 @@ class PuzzleFileTask:
 
     name = "puzzle-file"
     title = "CellPuzzles from a file; share of puzzles right in every cell"
-    figures = ("batch_accuracy", "cell_accuracy", "reward", "uniqueness", "format_validity")
+    figures: tuple[str, ...] = (
+        "batch_accuracy",
+        "cell_accuracy",
+        "reward",
+        "uniqueness",
+        "format_validity",
+    )
     by_row = True
 
     def __init__(self, path: Path) -> None:

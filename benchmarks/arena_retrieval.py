@@ -21,7 +21,7 @@ class RetrievalTask:
 
     name = "retrieval"
     title = "cells to texts and texts to cells: mean reciprocal rank of the right cell type"
-    figures = (
+    figures: tuple[str, ...] = (
         *("cell mrr", *(f"cell R@{k}" for k in K), "cell chance mrr"),
         *("text mrr", *(f"text R@{k}" for k in K), "text chance mrr"),
     )

@@ -39,7 +39,7 @@ class RobustnessTask:
     title = (
         "macro-F1 of own labels under changes of counts, genes and words, as a share of the plain"
     )
-    figures = ("kept", *COSTLY, *_WORDINGS)
+    figures: tuple[str, ...] = ("kept", *COSTLY, *_WORDINGS)
     by_row = False
 
     def __init__(self, cells: CellFiles, leaks: CellLeaks, *, seed: int = 0) -> None:

@@ -22,7 +22,7 @@ class UnseenTask:
 
     name = "unseen"
     title = "cell types without training cells, among all: share of cells called them or a subtype"
-    figures = (
+    figures: tuple[str, ...] = (
         *("descendant", "top5", "accuracy", "chance_top5"),
         *(f"{kind} {figure}" for kind in ("seen", "h") for figure in ("descendant", "top5")),
     )
