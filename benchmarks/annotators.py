@@ -9,15 +9,17 @@ from benchmarks.model_scores import candidate_scores
 from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
-from langcell.model import LangCell
+from langcell.embedder import Embedder
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.candidates import (
+    FREE_TEXT,
     CandidateSet,
     own_candidates,
     part_of_ontology,
 )
 from zeroshot.cell_scorer import CellScorer
+from zeroshot.puzzle_files import Genes, embed_gene_lists
 
 _CHOICE = 100  # so many candidates are a choice, as `--labels` makes it; more are an ontology's
 
@@ -55,7 +57,7 @@ class LangCellAnnotator:
     """
 
     def __init__(
-        self, name: str, model: LangCell, ontology: Ontology, options: AnnotateOptions
+        self, name: str, model: Embedder, ontology: Ontology, options: AnnotateOptions
     ) -> None:
         self.name = name
         self._model = model
@@ -65,13 +67,42 @@ class LangCellAnnotator:
 
     def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
         """Score cells as `langcell zeroshot` does; see `Annotator.scores`."""
-        if len(candidates) <= _CHOICE:
-            chosen = own_candidates(candidates, self._ontology)
-        else:
-            chosen = part_of_ontology(candidates, self._ontology, described="terms")
+        chosen = self._chosen(candidates)
         if self._options.rerank:
             return self._reranked(file, chosen)
         return candidate_scores(self._model, self._features(file), chosen)
+
+    def list_scores(self, genes: Sequence[Genes], candidates: Sequence[str]) -> np.ndarray:
+        """Score lists of marker genes, each read as a cell that is known by its ranks alone.
+
+        Parameters
+        ----------
+        genes: of each list, the best marker first
+        candidates: term ids
+
+        Returns
+        -------
+        float32, shape (n_lists, n_candidates); higher is likelier
+        """
+        features = embed_gene_lists(self._model, genes, in_order=True)
+        return candidate_scores(self._model, features, self._chosen(candidates))
+
+    def word_scores(self, file: LabelledFile, texts: Sequence[str]) -> np.ndarray:
+        """Score cells against words, as `--labels 'text: ...'` does.
+
+        Returns
+        -------
+        float32, shape (n_cells, n_texts); higher is likelier
+        """
+        keys = [f"{FREE_TEXT} {text}" for text in texts]
+        chosen = own_candidates(keys, self._ontology)
+        scores = candidate_scores(self._model, self._features(file), chosen)
+        return scores[:, [chosen.keys.index(key) for key in keys]]
+
+    def _chosen(self, candidates: Sequence[str]) -> CandidateSet:
+        if len(candidates) <= _CHOICE:
+            return own_candidates(candidates, self._ontology)
+        return part_of_ontology(candidates, self._ontology, described="terms")
 
     def _features(self, file: LabelledFile) -> np.ndarray:
         """Features of the labelled cells; those of the last file are kept for its next space."""

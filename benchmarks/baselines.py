@@ -57,11 +57,13 @@ class TrainingSplit:
     ----------
     recipe: whose sources, augmentation and balance are used
     ontology: a Cell Ontology release
+    n_rows: cells that are drawn from it
     """
 
-    def __init__(self, recipe: Recipe, ontology: Ontology) -> None:
+    def __init__(self, recipe: Recipe, ontology: Ontology, *, n_rows: int = _N_ROWS) -> None:
         self.recipe = recipe
         self.ontology = ontology
+        self._n_rows = n_rows
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -86,7 +88,7 @@ class TrainingSplit:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of all that the rows depend on."""
-        parts = [self.ontology.title, __version__, str(_N_ROWS)]
+        parts = [self.ontology.title, __version__, str(self._n_rows)]
         parts += [self.recipe.augmentation.model_dump_json(), self.recipe.balance.model_dump_json()]
         for source in find_sources(self.recipe):
             parts += [source.name, str(source.is_profile), source.scale, digest_of(source.path)]
@@ -98,8 +100,8 @@ class TrainingSplit:
 
     @cached_property
     def _rows(self) -> training_cells.TrainingRows:
-        _say(f"drawing {_N_ROWS:,} cells from it")
-        return drawn_rows(self.corpus, self.recipe, _N_ROWS)
+        _say(f"drawing {self._n_rows:,} cells from it")
+        return drawn_rows(self.corpus, self.recipe, self._n_rows)
 
 
 class Baseline:

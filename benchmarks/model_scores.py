@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from langcell.embed import CellEmbeddings, embed_cells
-from langcell.model import LangCell
+from langcell.embedder import Embedder
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.candidates import CandidateSet
@@ -16,7 +16,7 @@ from zeroshot.cell_scorer import CellScorer
 _BATCH = 256  # cells; a bag of genes is fastest with many
 
 
-def file_features(model: LangCell, file: LabelledFile) -> np.ndarray:
+def file_features(model: Embedder, file: LabelledFile) -> np.ndarray:
     """Embed the labelled cells of a file, float32, shape (n_cells, embedding_dim)."""
     with open_counts(file.path, scale=file.scale) as matrix:
         blocks = embed_cells(model, matrix, batch_size=_BATCH)
@@ -25,7 +25,7 @@ def file_features(model: LangCell, file: LabelledFile) -> np.ndarray:
 
 
 def candidate_scores(
-    model: LangCell, features: np.ndarray, candidates: CandidateSet, *, even: bool = True
+    model: Embedder, features: np.ndarray, candidates: CandidateSet, *, even: bool = True
 ) -> np.ndarray:
     """Return the log-probability of each candidate, float32, shape (n_cells, n_candidates).
 

@@ -81,14 +81,19 @@ def by_study(files: Mapping[str, Sequence[SpaceScore]]) -> pd.DataFrame:
     ).T
 
 
-def mean_and_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
+def mean_and_interval(
+    values: np.ndarray, *, weights: np.ndarray | None = None, seed: int = 0
+) -> tuple[float, float, float]:
     """Return the mean over studies and its 95 % bootstrap interval.
 
     Parameters
     ----------
     values: one a study, shape (n_studies,)
+    weights: of the studies, such as their number of rows; equal by default
     """
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(values), (2000, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
+    means = (values * weights)[draws].sum(axis=1) / weights[draws].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.average(values, weights=weights)), float(low), float(high)

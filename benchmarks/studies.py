@@ -16,7 +16,7 @@ from zeroshot.agreement import read_obs_column
 
 SPACES = ("own", "tissue", "all")
 # The corpus calls linear values by their unit.
-_SCALES = {"TPM/CPM": "linear", "other": "ranks"}
+SCALES = {"TPM/CPM": "linear", "other": "ranks"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ def read_validation_files(corpus: Path) -> list[LabelledFile]:
         read_labelled_file(
             corpus / "validation" / "cells" / f"{row.name}.h5ad",
             study=str(row.study),
-            scale=cast(Scale, _SCALES.get(str(row.scale), str(row.scale))),
+            scale=cast(Scale, SCALES.get(str(row.scale), str(row.scale))),
         )
         for row in rows.itertuples(index=False, name="Row")
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from scipy import sparse
@@ -16,6 +16,20 @@ TRANSFORMS: dict[str, Transform] = {
     "log2": "exp2m1",
     "ranks": "none",
 }
+
+
+def checked_scale(name: str) -> Scale:
+    """Return the scale of that name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in TRANSFORMS:
+        raise ValueError(f"no scale {name!r}; values are {', '.join(TRANSFORMS)}")
+    return cast(Scale, name)
+
 
 # log2 of a million is 19.9: no logarithm of counts, CPM or TPM goes beyond, linear values do.
 _LARGEST_LOGARITHM = 20.0

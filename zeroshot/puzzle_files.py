@@ -20,10 +20,11 @@ from scipy import sparse
 
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
+from langcell.gene_table import GeneTable
 from zeroshot.puzzles import SEPARATOR, Puzzle, split_labels
 
 if TYPE_CHECKING:
-    from langcell.model import LangCell
+    from langcell.embedder import Embedder
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 _CELL = re.compile(r"^Cell (\d+): *(.*)$", re.MULTILINE)
@@ -146,7 +147,9 @@ def _parse(record: Any) -> tuple[str, list[Genes], tuple[str, ...], tuple[str, .
     return context, genes, candidates, split_labels(answer)
 
 
-def embed_gene_lists(model: "LangCell", genes: Sequence[Genes]) -> np.ndarray:
+def embed_gene_lists(
+    model: "Embedder", genes: Sequence[Genes], *, in_order: bool = False
+) -> np.ndarray:
     """Embed cells that are known by the order of their top genes alone.
 
     The model ranks genes by expression relative to the corpus, so that what every cell has much of
@@ -158,6 +161,8 @@ def embed_gene_lists(model: "LangCell", genes: Sequence[Genes]) -> np.ndarray:
     ----------
     model: any checkpoint
     genes: of each cell, highest expression first; symbols or Ensembl ids
+    in_order: the lists are ranked relative to other cells already, as markers are: the model reads
+        them in their own order
 
     Returns
     -------
@@ -168,6 +173,8 @@ def embed_gene_lists(model: "LangCell", genes: Sequence[Genes]) -> np.ndarray:
     columns = [place[name] for each in genes for name in dict.fromkeys(each)]
     sizes = [len(dict.fromkeys(each)) for each in genes]
     values = np.concatenate([1000 / np.arange(1, size + 1) for size in sizes])
+    if in_order:
+        values *= _medians(model, names)[columns]  # which ranking divides by
     counts = sparse.csr_matrix(
         (values.astype(np.float32), columns, np.append(0, np.cumsum(sizes))),
         shape=(len(genes), len(names)),
@@ -178,3 +185,9 @@ def embed_gene_lists(model: "LangCell", genes: Sequence[Genes]) -> np.ndarray:
         # Lists are short: no judgement on how many genes were measured.
         blocks = embed_cells(model, matrix, check_coverage=False)
         return np.concatenate([block.features for block in blocks])
+
+
+def _medians(model: "Embedder", names: Sequence[str]) -> np.ndarray:
+    """Median of each gene in the model's corpus, 1 where it does not know the gene."""
+    tokens = model.genes.token_ids(GeneTable.bundled().resolve(np.array(names)).ensembl_ids)
+    return np.where(tokens >= 0, model.genes.token_medians[tokens], 1.0)
