@@ -1,7 +1,7 @@
 """Whether gene embeddings know gene sets: `python -m benchmarks.gene_sets`.
 
 Of each set a few genes are given, and every method ranks all other genes: AUROC of the rest of the set
-against genes outside it, over five draws, split by gene. Sets are families that share a stem of their
+against genes outside it, over three draws, split by gene. Sets are families that share a stem of their
 symbols, which no method reads, and the marker genes that published lists name for a cell type (of types
 with 20 or more that the model knows). The embeddings are those of the model, which was trained on cells
 and their types; baselines: the same classifier on principal components of log CPM over the 62 cell types
@@ -29,7 +29,7 @@ from langcell.threads import set_threads
 from zeroshot.gene_sets import fit_set, gene_vectors
 
 GIVEN = (3, 5, 10)
-_DRAWS, _FEWEST, _COMPONENTS = 5, 20, 50
+_DRAWS, _FEWEST, _COMPONENTS = 3, 20, 50
 _FAMILIES = {
     "ribosomal": r"RP[LS]\d+[AXYL]?\d*",
     "mitochondrial ribosomal": r"MRP[LS]\d+",
