@@ -61,9 +61,16 @@ def test_genes_like_the_given_come_first(model):
 def test_families_and_markers(tmp_path):
     symbols = np.array([f"RPL{n}" for n in range(20)] + ["RPLP", "MRPL3", "ZNF1", "RPS6KA1"])
     assert families(symbols)["ribosomal"].tolist() == list(range(20))
-    table = pd.DataFrame({"manual_CLname": ["B cell"] * 2, "marker": ["CD19, CD79A", "CD79A"]})
+    table = pd.DataFrame(
+        {
+            "manual_CLname": ["B cell", "B cell", "B cell", "T cell"],
+            "marker": ["CD19, CD79A", "CD79A, C9orf16", "Cd19, Ms4a1", "CD3E"],
+        }
+    )
     table.to_csv(tmp_path / "m.csv")
-    assert marker_sets(tmp_path / "m.csv", np.array(["ENSG00000177455"])) == {}
+    ids = np.array(["ENSG00000177455", "ENSG00000156738", "ENSG00000105369"])  # CD19 MS4A1 CD79A
+    assert marker_sets(tmp_path / "m.csv", ids, fewest=3) == {}
+    assert marker_sets(tmp_path / "m.csv", ids, fewest=2)["B cell"].tolist() == [0, 2]
 
 
 def test_methods_rank_genes_that_were_not_given():
