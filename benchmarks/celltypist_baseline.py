@@ -65,6 +65,43 @@ def celltypist_scores(problem: Problem, *, seed: int = 0) -> np.ndarray:
     return found.probability_matrix[list(problem.classes)].to_numpy(dtype=np.float32)
 
 
+def celltypist_labels(values: np.ndarray, labels: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Train the package's own model with its own settings on a few cells, and call others.
+
+    Parameters
+    ----------
+    values: log1p of counts per 10,000, shape (n_train, n_genes)
+    labels: of the same cells, int, shape (n_train,)
+    cells: values of the cells to call, shape (n_cells, n_genes)
+
+    Returns
+    -------
+    int, shape (n_cells,)
+    """
+    genes = [f"gene{number}" for number in range(values.shape[1])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import celltypist
+
+        celltypist.logger.set_level(logging.ERROR)
+        model = celltypist.train(
+            values,
+            labels=labels.astype(str),
+            genes=np.array(genes),
+            check_expression=False,
+            use_SGD=True,
+            n_jobs=thread_count(),
+            random_state=0,
+        )
+        adata = anndata.AnnData(
+            cells,
+            obs=pd.DataFrame(index=[str(row) for row in range(len(cells))]),
+            var=pd.DataFrame(index=genes),
+        )
+        found = celltypist.annotate(adata, model=model)
+    return found.predicted_labels["predicted_labels"].astype(int).to_numpy()
+
+
 METHOD = Method(
     name="celltypist",
     score=celltypist_scores,

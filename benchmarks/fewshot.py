@@ -5,7 +5,8 @@ calls the rest; macro-F1 counts all types. Where a file names two donors or more
 Kang its two conditions), the cells are drawn from all but one of them and the one held out is called, in
 turns; other files are `within`, the study's own cells on both sides, and averaged apart. Labels with fewer
 than 2 k cells give half of theirs. Baselines see the same cells: logistic regression on log counts of the
-most variable genes and on 50 principal components, nearest neighbours there, and the model without any
+most variable genes and on 50 principal components, nearest neighbours there, CellTypist on the log counts (extra
+`celltypist`; its stochastic gradient descent with the settings of the package), and the model without any
 label. Components and variable genes are those of the whole file, which favours the baselines.
 
 The files of one study are averaged first. The validation studies chose the penalties of the head.
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import anndata
@@ -28,6 +30,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from benchmarks.celltypist_baseline import celltypist_labels
 from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
 from langcell import metrics
 from langcell.counts import open_counts
@@ -109,6 +112,12 @@ def neighbours(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.nda
     return found.predict(cells.components[test])
 
 
+def by_celltypist(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Train CellTypist."""
+    values = cells.log_counts
+    return celltypist_labels(values[train], cells.shots.labels[train], values[test])
+
+
 METHODS: dict[str, Method] = {
     "langcell, auto": with_head(None),
     "langcell, hierarchical": with_head("hierarchical"),
@@ -118,6 +127,8 @@ METHODS: dict[str, Method] = {
     "logistic, PCA": regressed("components"),
     "kNN, PCA": neighbours,
 }
+if find_spec("celltypist"):
+    METHODS["CellTypist, log counts"] = by_celltypist
 
 
 def read_cells(file: LabelledFile, model: Embedder, ontology: Ontology) -> StudyCells:

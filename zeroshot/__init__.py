@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from zeroshot.decoders import consensus as consensus
     from zeroshot.decoders import smooth as smooth
     from zeroshot.decoding import decode as decode
+    from zeroshot.donor_calls import call_donors as call_donors
     from zeroshot.evidence import ExplainOptions as ExplainOptions
     from zeroshot.evidence import explain as explain
     from zeroshot.few_shot import FewShotOptions as FewShotOptions
     from zeroshot.few_shot import FittedHead as FittedHead
     from zeroshot.few_shot import fit_few_shot as fit_few_shot
+    from zeroshot.gene_sets import rank_genes as rank_genes
     from zeroshot.head_file import read_head as read_head
     from zeroshot.head_file import write_head as write_head
+    from zeroshot.head_hub import load_head as load_head
+    from zeroshot.head_hub import push_head as push_head
     from zeroshot.index import LabelIndex as LabelIndex
     from zeroshot.report import ReportOptions as ReportOptions
     from zeroshot.report import write_report as write_report
@@ -56,11 +60,15 @@ _HOMES = {
     "annotate": "zeroshot.annotator",
     "assign": "zeroshot.decoders",
     "calibrate": "zeroshot.calibration_fit",
+    "call_donors": "zeroshot.donor_calls",
     "consensus": "zeroshot.decoders",
     "decode": "zeroshot.decoding",
     "explain": "zeroshot.evidence",
     "fit_few_shot": "zeroshot.few_shot",
+    "load_head": "zeroshot.head_hub",
     "own_candidates": "zeroshot.candidates",
+    "push_head": "zeroshot.head_hub",
+    "rank_genes": "zeroshot.gene_sets",
     "read_head": "zeroshot.head_file",
     "read_scores": "zeroshot.cell_scores",
     "search": "zeroshot.cell_search",
@@ -88,11 +96,15 @@ __all__ = [
     "annotate",
     "assign",
     "calibrate",
+    "call_donors",
     "consensus",
     "decode",
     "explain",
     "fit_few_shot",
+    "load_head",
     "own_candidates",
+    "push_head",
+    "rank_genes",
     "read_head",
     "read_scores",
     "search",

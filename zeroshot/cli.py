@@ -130,10 +130,10 @@ def zeroshot(
         typer.Option(help="Use this calibration (langcell zeroshot calibrate), not the model's."),
     ] = None,
     head: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder of a head (langcell fewshot fit): its labels are the candidates, and what "
-            "it learnt from labelled cells counts beside their texts."
+            help="A head (langcell fewshot fit): its folder, or hub id, @revision or not. Its labels "
+            "are the candidates, and what it learnt from labelled cells counts beside their texts."
         ),
     ] = None,
     tissue: Annotated[
@@ -228,13 +228,13 @@ def zeroshot(
     from zeroshot.annotate_options import DEFAULT_KEY, AnnotateOptions
     from zeroshot.calibration import Calibration
     from zeroshot.decode_options import DecodeOptions, read_strength
-    from zeroshot.head_file import read_head
+    from zeroshot.head_hub import load_head
     from zeroshot.run import AnnotationRun, run_annotations
     from zeroshot.run_plan import plan_runs
     from zeroshot.shot_head import STATE
 
     set_threads(threads)
-    fitted = None if head is None else read_head(head)
+    fitted = None if head is None else load_head(head)
     if key_added is None:
         is_state = fitted is not None and fitted.target == STATE
         key_added = f"{DEFAULT_KEY}_state" if is_state else DEFAULT_KEY

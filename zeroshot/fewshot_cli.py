@@ -130,7 +130,7 @@ def fit(
 def donors(
     h5ad: Cells,
     head: Annotated[
-        Path, typer.Option(help="Folder of a head (langcell fewshot fit --target donor).")
+        str, typer.Option(help="A head of langcell fewshot fit --target donor: folder or hub id.")
     ],
     donor_key: Annotated[str, typer.Option(help="Column of obs that tells donors apart.")],
     out: Annotated[Path, typer.Option(help="A row for each donor: .csv or .tsv.")],
@@ -155,7 +155,7 @@ def donors(
     from langcell.threads import set_threads
     from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.donor_calls import call_donors
-    from zeroshot.head_file import read_head
+    from zeroshot.head_hub import load_head
 
     set_threads(threads)
     check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
@@ -165,7 +165,7 @@ def donors(
     with cell_progress("reading cells") as progress:
         table = call_donors(
             h5ad,
-            read_head(head),
+            load_head(head),
             donor_key,
             type_key=type_key,
             model=model,
@@ -175,4 +175,59 @@ def donors(
     print(table.to_string(float_format="{:.3f}".format))
     with replaced_file(out) as temporary:
         table.to_csv(temporary, sep="\t" if out.suffix == ".tsv" else ",")
+    print(f"wrote\t{out}")
+
+
+@app.command()
+def push(
+    head: Annotated[Path, typer.Option(help="Folder of the head.")],
+    repo: Annotated[str, typer.Option(help="owner/name on the Hugging Face hub.")],
+    revision: Annotated[str, typer.Option(help="Branch. Default: the main one.")] = "",
+    private: Annotated[
+        bool, typer.Option("--private", help="Of a repository that is made.")
+    ] = False,
+) -> None:
+    """Upload a head to the Hugging Face hub.
+
+    Others use it as --head owner/name. Its card shows the command that made it, with names of files.
+    """
+    from zeroshot.head_hub import push_head
+
+    print(f"wrote\t{repo}@{push_head(head, repo, revision=revision, private=private)}")
+
+
+@app.command()
+def genes(
+    gene_set: Annotated[
+        Path, typer.Option("--set", help="Genes of the set: a symbol or Ensembl id a line.")
+    ],
+    out: Annotated[Path, typer.Option(help="All genes, likeliest first: .csv or .tsv.")],
+    model: Model = "mini-fast",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Rank all genes by how much they look like those of a set.
+
+    Example: langcell fewshot genes --set my_genes.txt --out ranked.csv
+
+    By the gene embeddings of the model; no cells are read.
+    """
+    from langcell.output_file import check_output, replaced_file
+    from langcell.threads import set_threads
+    from zeroshot.candidates import read_labels
+    from zeroshot.gene_sets import rank_genes
+
+    set_threads(threads)
+    check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
+    if not gene_set.is_file():
+        raise FileNotFoundError(f"no file of genes {gene_set}")
+    ranked = rank_genes(read_labels(str(gene_set)), model=model)
+    print(f"genes\t{int(ranked.table['is_given'].sum())} of the set, {len(ranked.table):,} ranked")
+    if ranked.unknown:
+        print(f"unknown\t{len(ranked.unknown)}: {', '.join(ranked.unknown[:10])}")
+    print(f"auroc\t{ranked.auroc:.4f}\tof genes of the set, held out in turn, among all genes")
+    first = ranked.table[~ranked.table["is_given"]].head(10)
+    print(f"likeliest\t{', '.join(first['gene'].where(first['gene'] != '', first['ensembl_id']))}")
+    with replaced_file(out) as temporary:
+        ranked.table.to_csv(temporary, sep="\t" if out.suffix == ".tsv" else ",", index=False)
     print(f"wrote\t{out}")
