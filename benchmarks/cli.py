@@ -49,6 +49,27 @@ def run(
     puzzles: Annotated[
         Path | None, typer.Option(help="Puzzles in the form of CellPuzzles, for language models.")
     ] = None,
+    llm: Annotated[
+        list[str] | None,
+        typer.Option(help="Language model behind an OpenAI-compatible endpoint; may be repeated."),
+    ] = None,
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            envvar="OPENAI_BASE_URL",
+            help="Of --llm, such as http://localhost:8000/v1; the key is read from OPENAI_API_KEY.",
+        ),
+    ] = "",
+    llm_price: Annotated[
+        str, typer.Option(help="Dollars for a million tokens asked and written, as 2.5,10.")
+    ] = "0,0",
+    hf_model: Annotated[
+        list[str] | None,
+        typer.Option(help="Language model of Hugging Face, folder or hub id, on --device."),
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(help="Of language models for marker lists: zero-shot or cot, as SOAR.")
+    ] = "zero-shot",
     shared: Annotated[
         Path | None,
         typer.Option(help="Folder with corpus/. Default: LANGCELL_SHARED or ../shared."),
@@ -67,6 +88,7 @@ def run(
     from benchmarks.arena_report import measure_and_write
     from benchmarks.studies import shared_folder
     from benchmarks.suites import Inputs, own_files
+    from benchmarks.talkers import LanguageModels, language_models
     from langcell.count_scale import checked_scale
     from langcell.threads import set_threads
     from ontology.graph import Ontology
@@ -83,6 +105,17 @@ def run(
         lists=lists,
         puzzles=puzzles,
         device=device,
+        others=language_models(
+            LanguageModels(
+                served=tuple(llm or ()),
+                endpoint=endpoint,
+                local=tuple(hf_model or ()),
+                device=device,
+                prompt=prompt,
+                price=llm_price,
+            ),
+            ontology,
+        ),
     )
     print(measure_and_write(suite, inputs, ontology, say=lambda line: print(line, file=sys.stderr)))
 

@@ -97,7 +97,7 @@ def write_puzzles(path: str | Path, puzzles: Sequence[Puzzle], genes: Sequence[G
     records = [
         {
             "system_msg": _SYSTEM,
-            "user_msg": _question(puzzle, genes),
+            "user_msg": question(puzzle, genes),
             "assistant_msg": SEPARATOR.join(puzzle.labels),
         }
         for puzzle in puzzles
@@ -106,7 +106,8 @@ def write_puzzles(path: str | Path, puzzles: Sequence[Puzzle], genes: Sequence[G
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def _question(puzzle: Puzzle, genes: Sequence[Genes]) -> str:
+def question(puzzle: Puzzle, genes: Sequence[Genes]) -> str:
+    """Return what is asked of a puzzle: its context, cells and candidates."""
     cells = [f"Cell {i}: {', '.join(genes[row])}" for i, row in enumerate(puzzle.cells, start=1)]
     offered = [_OFFER, *puzzle.candidates]
     return "\n\n".join([f"Context: {puzzle.context}", "\n".join(cells), "\n".join(offered)])

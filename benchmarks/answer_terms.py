@@ -1,0 +1,57 @@
+"""Answers of language models in words to Cell Ontology terms."""
+
+import re
+from collections.abc import Iterator
+
+from benchmarks.marker_agreement import Answer, BroadTypes
+from ontology.graph import Ontology
+from ontology.labels import LabelResolver
+
+_BOLD = re.compile(r"\*\*(.+?)\*\*")
+_SAID = re.compile(r"\b(?:cell type|answer)\b[^.\n:]*?(?:\bis\b|:)\s*(.+)", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:likely |probably )?(?:an? |the )", re.IGNORECASE)
+_BRACKETS = re.compile(r"\s*\([^)]*\)")
+_LONGEST = 80  # letters of a name; what is longer is prose
+_EDGES = " \t\n.,;:*_`'\"“”"
+
+
+class AnswerTerms:
+    """Maps answers to terms, without guessing: what no name or synonym says stays words.
+
+    Parameters
+    ----------
+    ontology: a Cell Ontology release
+    broad_types: of the terms, for GPTCelltype's agreement
+    """
+
+    def __init__(self, ontology: Ontology, broad_types: BroadTypes) -> None:
+        self._resolver = LabelResolver(ontology)
+        self._broad_types = broad_types
+
+    def answer(self, text: str | None) -> Answer:
+        """Return what a reply calls the cells; an `Answer` without label where it says nothing."""
+        names = list(_names(text or ""))
+        for found in self._resolver.resolve(names):
+            if found.term_id is not None:
+                broad = self._broad_types.of(found.term_id)
+                return Answer(label=names[0], terms=frozenset({found.term_id}), broad=broad)
+        return Answer(label=names[0] if names else "")
+
+
+def _names(text: str) -> Iterator[str]:
+    """Yield wordings of the name that a reply gives, the fullest first.
+
+    >>> list(_names("The most likely cell type is **naive B cells (IgD+)**."))
+    ['naive B cells (IgD+)', 'naive B cells']
+    """
+    lines = [line for line in text.splitlines() if line.strip(_EDGES)]
+    if not lines:
+        return
+    # After reasoning the conclusion stands last; without, there is one line.
+    found = _BOLD.findall(lines[-1]) or _SAID.findall(lines[-1]) or [lines[-1]]
+    name = _ARTICLE.sub("", found[-1].strip(_EDGES))
+    if not name or len(name) > _LONGEST:
+        return
+    plain = _BRACKETS.sub("", name).strip(_EDGES)
+    first = re.split(r"\s+or\s+|\s*/\s*|,\s*(?:specifically|likely)\s+", plain)[0].strip(_EDGES)
+    yield from dict.fromkeys(each for each in (name, plain, first) if each)
