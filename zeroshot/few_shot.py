@@ -2,7 +2,7 @@
 
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +25,16 @@ from zeroshot.calibration_fit import LabelledRungs, fit_regime
 from zeroshot.candidates import FREE_TEXT, CandidateSet, candidate_features, own_candidates
 from zeroshot.cell_scorer import CellScorer, Progress
 from zeroshot.modalities import modality_of
-from zeroshot.shot_fit import KINDS, Kind, Shots, choose_kind, fit_head, held_out
+from zeroshot.shot_fit import KINDS as FITTED
+from zeroshot.shot_fit import Kind, Shots, choose_kind, fit_head, held_out
 from zeroshot.shot_head import ShotHead
+from zeroshot.tuning_recipes import RECIPES
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+KINDS = (*FITTED, *RECIPES)  # heads that are fitted to the model, and those that tune it too
 NO_LABELS = ("", "unknown", "unassigned", "unlabeled", "unlabelled", "nan", "na", "n/a", "none")
 _LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
 _LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probability
@@ -41,11 +44,11 @@ _LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probabil
 class FewShotOptions:
     """How to fit a head."""
 
-    kind: str = "auto"  # or one of `zeroshot.shot_fit.KINDS`
+    kind: str = "auto"  # or one of `KINDS`
     shots: int | None = None  # cells of each label, drawn; all by default
     labels: tuple[str, ...] = ()  # further ones, that no cell has and the head shall know by text
     group_key: str | None = None  # column of obs that folds do not divide, such as the donor
-    seed: int = 0  # of the drawn cells
+    seed: int = 0  # of the drawn cells, and of tuning
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False
     device: str = "cpu"  # of a model that is given by name
@@ -107,7 +110,8 @@ def fit_few_shot(
     model: the model, or its name, folder or hub id
     modality: of a MuData, the one with counts of RNA
     options: how to fit
-    progress: called with the number of cells read and of all cells
+    progress: called with the number of cells read and of all cells; then, by a head that tunes the
+        model, with the number learnt from, each many times, and how many that may become
 
     Raises
     ------
@@ -122,7 +126,8 @@ def fit_few_shot(
     rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
     name = str(model) if isinstance(model, str | Path) else "in memory"
     if isinstance(model, str | Path):
-        model = load_embedder(model, device=options.device)
+        # What tunes a model needs torch, which a bag of genes is else read without.
+        model = load_embedder(model, device=options.device, states=options.kind in RECIPES)
     if not model.sha256:
         raise ValueError(
             "the model was never saved, so that nothing tells it from another: save_pretrained it "
@@ -139,15 +144,51 @@ def fit_few_shot(
         tokens=_tokens(cells),
         groups=None if groups is None else groups[rows],
     )
-    kind: Kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
-    head = fit_head(shots, kind, model=name, model_sha256=model.sha256)
+    head, folds = _fit(shots, scorer, options, progress)
     fitted = FittedHead(
-        head=replace(head, calibration=model_calibration(model.calibration, model.sha256)),
+        head=replace(
+            head,
+            model=name,
+            model_sha256=model.sha256,
+            calibration=model_calibration(model.calibration, model.sha256),
+        ),
         names=named.candidates.names,
         as_text=named.as_text,
         n_without=int(np.sum(named.codes < 0)),
     )
-    return _judge(fitted, shots, scorer, options)
+    return _judge(fitted, shots, folds, scorer, options)
+
+
+Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of cells, and what others say of them
+
+
+def _fit(
+    shots: Shots, scorer: CellScorer, options: FewShotOptions, progress: Progress | None
+) -> tuple[ShotHead, Folds]:
+    """Fit a head, and more of its kind to the cells that each of some folds leaves."""
+    if options.kind not in RECIPES:
+        kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
+        return fit_head(shots, kind, model="", model_sha256=""), held_out(shots, kind)
+    # With Lightning, which takes seconds to import.
+    from langcell.model import LangCell
+    from zeroshot.finetune import tune_head
+    from zeroshot.tuned_model import LabelTexts
+
+    if not isinstance(scorer.model, LangCell):
+        raise ValueError(
+            f"head {options.kind} tunes the model, and a FrozenBag cannot learn: give the model by "
+            "its name, or as a LangCell"
+        )
+    labels = LabelTexts.of(scorer.candidates, shots.label_features, scorer.model)
+    tuned = tune_head(
+        shots,
+        options.kind,
+        model=scorer.model,
+        labels=labels,
+        seed=options.seed,
+        progress=progress,
+    )
+    return tuned.head, tuned.held_out
 
 
 def draw_shots(
@@ -224,7 +265,7 @@ class _NamedLabels:
 
 
 def _kind(name: str) -> Kind:
-    return next(each for each in KINDS if each == name)
+    return next(each for each in FITTED if each == name)
 
 
 def _embed(
@@ -258,13 +299,12 @@ def _tokens(cells: CellEmbeddings) -> TokenBlock:
 
 
 def _judge(
-    fitted: FittedHead, shots: Shots, scorer: CellScorer, options: FewShotOptions
+    fitted: FittedHead, shots: Shots, folds: Folds, scorer: CellScorer, options: FewShotOptions
 ) -> FittedHead:
     """Measure a head on cells held out, and calibrate it on them where they are enough."""
     log_probabilities = np.zeros_like(shots.texts)
     judged = np.zeros(len(shots), dtype=bool)
-    kind = _kind(fitted.head.kind)
-    for rows, found in held_out(shots, kind):
+    for rows, found in folds:
         log_probabilities[rows], judged[rows] = found, True
     if not judged.any():
         return fitted
