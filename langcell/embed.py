@@ -97,6 +97,13 @@ def embed_cells(
                 progress(len(embedded.features))
 
 
+def embed_tokens(
+    model: "Embedder", block: TokenBlock, *, batch_size: int | None = None, states: bool = False
+) -> Iterator[CellEmbeddings]:
+    """Embed tokenised cells, as `embed_cells` does those of a file; with states part by part."""
+    return _block_embedder(model, batch_size, states)(block)
+
+
 def _block_embedder(
     model: "Embedder", batch_size: int | None, states: bool
 ) -> Callable[[TokenBlock], Iterator[CellEmbeddings]]:

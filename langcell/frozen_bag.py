@@ -1,5 +1,6 @@
 """A bag of genes that infers without torch, which takes longer to import than a small file."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from langcell.checkpoint import Checkpoint, read_checkpoint, read_weights
 from langcell.config import LangCellConfig
 from langcell.tensor_shapes import check_tensors
 from langcell.threads import over_slices
+from langcell.weight_changes import WeightChanges, changed_sha256, changed_weights
 
 if TYPE_CHECKING:
     from langcell.genes import GeneVocabulary
@@ -94,6 +96,19 @@ class FrozenBag:
         """Factor on cosine similarities (inverse temperature), clipped from above."""
         scale = np.exp(self._weights["logit_scale"])
         return np.float32(min(scale, self.config.logit_scale_max))
+
+    def changed(self, changes: WeightChanges) -> "FrozenBag":
+        """Return the model with some weights changed; all else is shared.
+
+        Raises
+        ------
+        ValueError
+            If the changes do not fit.
+        """
+        other = copy.copy(self)
+        other._weights = self._weights | changed_weights(self._weights, changes)
+        other.sha256 = changed_sha256(self.sha256, changes)
+        return other
 
     def encode_tokens(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Embed tokenised cells.

@@ -35,6 +35,7 @@ from langcell.text_encoder import TextEncoder
 from langcell.texts import pool_texts, tokenize_texts
 from langcell.towers import load_tokenizer, load_tower
 from langcell.unset_weights import unset_weights
+from langcell.weight_changes import WeightChanges, changed_sha256, changed_weights
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -307,6 +308,38 @@ class LangCell(nn.Module):
         """Map pooled texts, float32, to features as `encode_texts` returns them."""
         with inference(self):
             return self.project_text(torch.from_numpy(pooled).to(self.device)).cpu().numpy()
+
+    def changed(self, changes: WeightChanges) -> "LangCell":
+        """Return the model with some weights changed; all else is shared.
+
+        Where the text encoder changes, stored label embeddings and reference cells stay behind: they
+        are of the space that was.
+
+        Raises
+        ------
+        ValueError
+            If the changes do not fit.
+        """
+        tensors = self.state_dict()
+        new = changed_weights({name: each.cpu().numpy() for name, each in tensors.items()}, changes)
+        reads_anew = any(name.startswith("text_encoder.") for name in new)
+        other = LangCell.from_checkpoint(
+            Checkpoint(
+                config=self.config,
+                tensors={
+                    name: torch.from_numpy(new[name]).to(self.device) if name in new else tensor
+                    for name, tensor in tensors.items()
+                },
+                vocabulary=self.vocabulary,
+                labels=None if reads_anew else self.label_embeddings,
+                reference=None if reads_anew else self.reference,
+                calibration=self.calibration,
+                sha256=changed_sha256(self.sha256, changes),
+            ),
+            "the changed model",
+        )
+        other._frozen_tower, other._tokenizer = self._frozen_tower, self._tokenizer
+        return other
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write the model to a folder; see `langcell.checkpoint.write_checkpoint`."""

@@ -40,7 +40,8 @@ def cell_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
 
     Yields
     ------
-    A function to call with the number of cells done so far and the number of all cells.
+    A function to call with the number of cells done so far and the number of all cells. Fewer done
+    than before begin another pass over cells, whose rate is its own.
     """
     if not sys.stderr.isatty():
         yield _plain_lines(doing)
@@ -54,18 +55,25 @@ def cell_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(doing, total=None)
-        yield lambda done, n_cells: progress.update(task, completed=done, total=n_cells)
+
+        def show(done: int, n_cells: int) -> None:
+            if done < progress.tasks[0].completed:
+                progress.reset(task)
+            progress.update(task, completed=done, total=n_cells)
+
+        yield show
 
 
 def _plain_lines(doing: str) -> Callable[[int, int], None]:
     begun: tuple[float, int] | None = None  # when, and what an interrupted run had done
-    shown = 0.0
+    shown, before = 0.0, 0
 
     def show(done: int, n_cells: int) -> None:
-        nonlocal begun, shown
+        nonlocal begun, shown, before
         now = time.monotonic()
-        if begun is None:
+        if begun is None or done < before:
             begun, shown = (now, done), now
+        before = done
         if now - shown < _SECONDS_BETWEEN_LINES or done == begun[1]:
             return
         shown = now

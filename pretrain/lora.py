@@ -1,45 +1,8 @@
-"""Low-rank adapters: a trained tower of which a small part is learnt (LoRA, Hu et al. 2022).
-
-They are parametrisations of torch: whatever reads a weight, a slice of it too, reads the adapted
-one, and what is written holds the sums, so that inference knows nothing of them.
-"""
-
-import copy
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+"""Which weights of a pretrained text tower learn by low-rank adapters."""
 
 from langcell.bert import BertBlock
+from langcell.low_rank import adapt_linears
 from langcell.text_encoder import TextEncoder
-
-Module = TypeVar("Module", bound=nn.Module)
-
-
-class LowRank(nn.Module):
-    """Adds `scale` times the product of two small matrices to a weight (arXiv 2106.09685, eq. 3).
-
-    Parameters
-    ----------
-    weight
-        Shape (n_outputs, n_inputs); the sum is the weight itself at first.
-    rank
-        Rows of the one matrix and columns of the other.
-    scale
-        What the paper calls alpha / r.
-    """
-
-    def __init__(self, weight: Tensor, *, rank: int, scale: float) -> None:
-        super().__init__()
-        n_outputs, n_inputs = weight.shape
-        self.scale = scale
-        self.down = nn.Parameter(torch.randn(rank, n_inputs) / n_inputs**0.5)
-        self.up = nn.Parameter(torch.zeros(n_outputs, rank))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the adapted weight."""
-        return weight + self.scale * self.up @ self.down
 
 
 def add_adapters(tower: TextEncoder, *, rank: int, scale: float) -> None:
@@ -53,28 +16,4 @@ def add_adapters(tower: TextEncoder, *, rank: int, scale: float) -> None:
         if block.cross_attention is not None:
             block.cross_attention.requires_grad_(True)
         for part in (block.attention, block.feed_forward):
-            for module in list(part.modules()):
-                if isinstance(module, nn.Linear):
-                    adapter = LowRank(module.weight, rank=rank, scale=scale)
-                    parametrize.register_parametrization(module, "weight", adapter)
-
-
-def merged(module: Module) -> Module:
-    """Return a module whose adapters are in its weights: itself if it has none, else a copy."""
-    if not any(parametrize.is_parametrized(each) for each in module.modules()):
-        return module
-    copied = copy.deepcopy(module)
-    for name, each in list(copied.named_modules()):
-        if parametrize.is_parametrized(each, "weight"):
-            # Taking the adapter out of a copy would take it out of the class, which is shared.
-            place, _, attribute = name.rpartition(".")
-            setattr(copied.get_submodule(place), attribute, _plain(each))
-    return copied
-
-
-def _plain(adapted: nn.Module) -> nn.Linear:
-    assert isinstance(adapted, nn.Linear)
-    plain = nn.Linear(adapted.in_features, adapted.out_features, device=adapted.bias.device)
-    plain.weight = nn.Parameter(adapted.weight.detach())
-    plain.bias = adapted.bias
-    return plain
+            adapt_linears(part, rank=rank, scale=scale)

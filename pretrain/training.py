@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from langcell.cell_encoder import CellEncoder
 from langcell.genes import GeneVocabulary
+from langcell.low_rank import merged
 from langcell.model import LangCell
 from langcell.processes import is_first_process, process_number
 from langcell.text_encoder import TextEncoder
@@ -25,7 +26,6 @@ from pretrain.config import Compute, Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT
 from pretrain.keeper import LAST, Keeper
-from pretrain.lora import merged
 from pretrain.module import PretrainModule
 from pretrain.run_card import run_card, write_run_card
 from pretrain.validation import StudyScore, reference_features, score_studies

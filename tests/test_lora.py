@@ -8,8 +8,9 @@ import torch
 
 from langcell.bert import Attended
 from langcell.config import TextEncoderConfig
+from langcell.low_rank import LowRank, merged
 from langcell.text_encoder import TextEncoder
-from pretrain.lora import LowRank, add_adapters, merged
+from pretrain.lora import add_adapters
 
 IDS = torch.randint(0, 50, (3, 7), generator=torch.Generator().manual_seed(0))
 CELLS = Attended(states=torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1)))

@@ -97,7 +97,8 @@ class AnnotateOptions:
     @property
     def needs_states(self) -> bool:
         """Tell whether the matching head reads the states of the cells."""
-        return self.rerank > 0 or self.scoring == OFFICIAL
+        matches = self.head is not None and self.head.matches
+        return self.rerank > 0 or self.scoring == OFFICIAL or matches
 
     @property
     def is_distributed(self) -> bool:

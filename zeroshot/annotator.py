@@ -260,7 +260,7 @@ def _details(
         "source": matrix.label,
         **({"command": options.command} if options.command else {}),
         "model": name,
-        "model_sha256": model.sha256,
+        "model_sha256": scorer.model_sha256,
         "ontology_release": ontology.release,
         "candidates": candidates.described,
         "candidate_ids": np.array(candidates.keys, dtype=object),

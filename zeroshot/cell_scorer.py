@@ -48,12 +48,14 @@ class CellScorer:
     """
 
     def __init__(self, model: Embedder, candidates: CandidateSet, options: AnnotateOptions) -> None:
+        self.model_sha256 = model.sha256  # of the weights on disk, which a head may change
+        if options.head is not None:
+            options.head.check_fits(model, candidates)
+            model = options.head.adapt(model)
         self.model = model
         self.candidates = candidates
         self.options = options
         self._head = options.head
-        if options.head is not None:
-            options.head.check_fits(model, candidates)
         self._is_official = options.scoring == OFFICIAL
         self.calibration = self._choose_calibration()
         if self._is_official:
@@ -100,7 +102,8 @@ class CellScorer:
     @cached_property
     def _outlier_score(self) -> OutlierScore | Novelty | None:
         if self._head is not None:  # its labels are the question, not what the model was trained on
-            return self._head.novelty
+            # Features of a model that a head changes are in another space than its prototypes.
+            return None if self._head.changes else self._head.novelty
         return OutlierScore(self.model.reference) if self.model.reference is not None else None
 
     @property
@@ -142,11 +145,13 @@ class CellScorer:
         if self._head is not None:
             if cells.tokens is None:
                 raise ValueError("a head reads ranked genes: embed the cells with embed_cells")
+            if self._head.matches:
+                everything = everything + self._match_all(cells)
             everything = self._head.log_probabilities(everything, cells.features, cells.tokens)
         scores = best_scores(
             cells.features, self._index, everything, top_k=self._top_k, retrieved=self._retrieved
         )
-        if self._reranker is None:
+        if self._reranker is None or self._head is not None:
             return scores, everything
         scores = self._reranker.rerank(scores, _with_states(cells))
         np.put_along_axis(everything, scores.candidates, scores.log_probabilities, axis=1)
@@ -156,9 +161,7 @@ class CellScorer:
         self, by_similarity: np.ndarray, cells: CellEmbeddings
     ) -> tuple[Scores, np.ndarray]:
         """Score a block as the paper's code does; every candidate is matched with every cell."""
-        assert self._reranker is not None, "made where states are needed"
-        labels = np.tile(np.arange(len(self.candidates)), (len(by_similarity), 1))
-        matched = self._reranker.match(labels, _with_states(cells))  # (n_cells, n_candidates)
+        matched = self._match_all(cells)
         alpha = self.options.similarity_weight
         everything = official_scores(by_similarity, matched, alpha=alpha).astype(np.float32)
         best = np.argsort(-everything, axis=1, kind="stable")[:, : self._top_k]
@@ -168,6 +171,12 @@ class CellScorer:
             log_probabilities=np.take_along_axis(everything, best, axis=1),
         )
         return scores, everything
+
+    def _match_all(self, cells: CellEmbeddings) -> np.ndarray:
+        """Return the log-probability that each candidate describes each cell."""
+        assert self._reranker is not None, "made where states are needed"
+        labels = np.tile(np.arange(len(self.candidates)), (len(cells.features), 1))
+        return self._reranker.match(labels, _with_states(cells))  # (n_cells, n_candidates)
 
     def annotate(self, cells: CellEmbeddings) -> AnnotationBlock:
         """Score and call a block of cells."""

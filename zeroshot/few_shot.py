@@ -2,7 +2,7 @@
 
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,19 +20,22 @@ from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.backoff import TermTree, make_ladder
 from zeroshot.calibration import UNCALIBRATED, Calibration, model_calibration
 from zeroshot.calibration_fit import LabelledRungs, fit_regime
-from zeroshot.candidates import candidate_features
+from zeroshot.candidates import CandidateSet, candidate_features
 from zeroshot.cell_scorer import CellScorer, Progress
 from zeroshot.donor_fit import donor_means, donors_held_out, fit_donor_head
 from zeroshot.donor_split import check_donor_split, check_donors_of_labels, is_constant_within
 from zeroshot.modalities import modality_of
 from zeroshot.named_labels import NamedLabels
-from zeroshot.shot_fit import KINDS, Kind, Shots, choose_kind, fit_head, held_out
+from zeroshot.shot_fit import KINDS as FITTED
+from zeroshot.shot_fit import Kind, Shots, choose_kind, fit_head, held_out
 from zeroshot.shot_head import DONOR, STATE, TARGETS, TYPE, ShotHead
+from zeroshot.tuning_recipes import RECIPES
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+KINDS = (*FITTED, *RECIPES)  # heads that are fitted to the model, and those that tune it too
 _LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
 _LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probability
 
@@ -42,12 +45,12 @@ class FewShotOptions:
     """How to fit a head."""
 
     target: str = TYPE  # what labels say, one of `zeroshot.shot_head.TARGETS`
-    kind: str = "auto"  # or one of `zeroshot.shot_fit.KINDS`
+    kind: str = "auto"  # or one of `KINDS`
     shots: int | None = None  # cells of each label, drawn; all by default
     labels: tuple[str, ...] = ()  # further ones, that no cell has and the head shall know by text
     group_key: str | None = None  # column of obs that folds do not divide, such as the donor
     type_key: str | None = None  # of the cell types, each of which counts the same in a donor
-    seed: int = 0  # of the drawn cells
+    seed: int = 0  # of the drawn cells, and of tuning
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False
     device: str = "cpu"  # of a model that is given by name
@@ -62,6 +65,12 @@ class FewShotOptions:
             raise ValueError(f"target must be {' or '.join(TARGETS)}, got {self.target!r}")
         if self.target != TYPE and self.labels:
             raise ValueError(f"a {self.target} is learnt from cells alone: leave out labels")
+        if self.target == STATE and self.kind in RECIPES and RECIPES[self.kind].reads_texts:
+            cells_alone = [name for name, each in RECIPES.items() if not each.reads_texts]
+            raise ValueError(
+                f"a state is learnt from cells alone, and head {self.kind} reads texts: take linear, "
+                f"{' or '.join(cells_alone)}"
+            )
         if self.target != DONOR and self.type_key is not None:
             raise ValueError("type_key says how the cells of a donor count: --target donor")
 
@@ -118,7 +127,8 @@ def fit_few_shot(
     model: the model, or its name, folder or hub id
     modality: of a MuData, the one with counts of RNA
     options: how to fit
-    progress: called with the number of cells read and of all cells
+    progress: called with the number of cells read and of all cells; then, by a head that tunes the
+        model, with the number learnt from, each many times, and how many that may become
 
     Raises
     ------
@@ -138,7 +148,8 @@ def fit_few_shot(
         check_donor_split(source, named.codes, label_key=label_key, group_key=group_key)
     name = str(model) if isinstance(model, str | Path) else "in memory"
     if isinstance(model, str | Path):
-        model = load_embedder(model, device=options.device)
+        # What tunes a model needs torch, which a bag of genes is else read without.
+        model = load_embedder(model, device=options.device, states=options.kind in RECIPES)
     if not model.sha256:
         raise ValueError(
             "the model was never saved, so that nothing tells it from another: save_pretrained it "
@@ -161,20 +172,57 @@ def fit_few_shot(
         tokens=_tokens(cells),
         groups=None if groups is None else groups[rows],
     )
-    kind: Kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
-    head = fit_head(shots, kind, model=name, model_sha256=model.sha256)
+    head, folds = _fit(shots, named.candidates, model, options, progress)
     fitted = FittedHead(
         head=replace(
             head,
             target=options.target,
             text_weight=head.text_weight if is_type else 0.0,
+            model=name,
+            model_sha256=model.sha256,
             calibration=model_calibration(model.calibration, model.sha256),
         ),
         names=named.candidates.names,
         as_text=named.as_text if is_type else (),
         n_without=int(np.sum(named.codes < 0)),
     )
-    return _judge(fitted, shots, TermTree.of(named.candidates, ontology), options)
+    return _judge(fitted, shots, folds, TermTree.of(named.candidates, ontology), options)
+
+
+Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of cells, and what others say of them
+
+
+def _fit(
+    shots: Shots,
+    candidates: CandidateSet,
+    model: Embedder,
+    options: FewShotOptions,
+    progress: Progress | None,
+) -> tuple[ShotHead, Folds]:
+    """Fit a head, and more of its kind to the cells that each of some folds leaves."""
+    if options.kind not in RECIPES:
+        kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
+        return fit_head(shots, kind, model="", model_sha256=""), held_out(shots, kind)
+    # With Lightning, which takes seconds to import.
+    from langcell.model import LangCell
+    from zeroshot.finetune import tune_head
+    from zeroshot.tuned_model import LabelTexts
+
+    if not isinstance(model, LangCell):
+        raise ValueError(
+            f"head {options.kind} tunes the model, and a FrozenBag cannot learn: give the model by "
+            "its name, or as a LangCell"
+        )
+    labels = LabelTexts.of(candidates, shots.label_features, model)
+    tuned = tune_head(
+        shots,
+        options.kind,
+        model=model,
+        labels=labels,
+        seed=options.seed,
+        progress=progress,
+    )
+    return tuned.head, tuned.held_out
 
 
 def draw_shots(
@@ -285,7 +333,7 @@ def _texts(
 
 
 def _kind(name: str) -> Kind:
-    return next(each for each in KINDS if each == name)
+    return next(each for each in FITTED if each == name)
 
 
 def _embed(
@@ -318,12 +366,13 @@ def _tokens(cells: CellEmbeddings) -> TokenBlock:
     return cells.tokens
 
 
-def _judge(fitted: FittedHead, shots: Shots, tree: TermTree, options: FewShotOptions) -> FittedHead:
+def _judge(
+    fitted: FittedHead, shots: Shots, folds: Folds, tree: TermTree, options: FewShotOptions
+) -> FittedHead:
     """Measure a head on cells held out, and calibrate it on them where they are enough."""
     log_probabilities = np.zeros_like(shots.texts)
     judged = np.zeros(len(shots), dtype=bool)
-    kind = _kind(fitted.head.kind)
-    for rows, found in held_out(shots, kind):
+    for rows, found in folds:
         log_probabilities[rows], judged[rows] = found, True
     if not judged.any():
         return fitted

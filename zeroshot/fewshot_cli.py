@@ -51,7 +51,8 @@ def fit(
         str,
         typer.Option(
             help="auto; linear; hierarchical, where cells of a label may be of any label below it; "
-            "or prototype."
+            "prototype; lora or full, which tune the model's cell encoder too; langcell, "
+            "langcell-ce or langcell-ce-frozen, the recipes of the LangCell paper."
         ),
     ] = "auto",
     labels: Annotated[
@@ -117,7 +118,7 @@ def fit(
         device=device,
         batch_size=batch_size,
     )
-    with cell_progress("reading labelled cells") as progress:
+    with cell_progress("learning from labelled cells") as progress:
         fitted = fit_few_shot(h5ad, label_key, model=model, options=options, progress=progress)
     for line in head_lines(fitted):
         print(line)

@@ -20,10 +20,11 @@ from zeroshot.shot_head import ShotHead
 WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
     *("head.safetensors", "head.json", "calibration.json", "README.md"),
 )
+CHANGES = "model_changes.safetensors"  # of a head that was tuned with the model
 _FORMAT = 2
 _ARRAYS = ("n_shots", "feature_weights", "gene_tokens", "gene_weights", "intercepts")
 _PROTOTYPES = "prototypes"
-_VALUES = ("kind", "target", "by_types", "text_weight", "model", "model_sha256")
+_VALUES = ("kind", "target", "by_types", "text_weight", "model", "model_sha256", "matches")
 
 
 def check_head_output(folder: Path, *, overwrite: bool) -> None:
@@ -66,6 +67,7 @@ def write_head(head: ShotHead, folder: Path, *, card: str, overwrite: bool = Fal
         "format_version": _FORMAT,
         "langcell": __version__,
         "keys": list(head.keys),
+        "changes": sorted(head.changes),
         **{name: getattr(head, name) for name in _VALUES},
         "typical_similarity": head.novelty.typical,
         "far_similarity": head.novelty.far,
@@ -73,6 +75,8 @@ def write_head(head: ShotHead, folder: Path, *, card: str, overwrite: bool = Fal
     with replaced_folder(folder) as temporary:
         tensors = {name: getattr(head, name) for name in _ARRAYS}
         write_tensors(temporary / WEIGHTS, {**tensors, _PROTOTYPES: head.novelty.prototypes})
+        if head.changes:
+            write_tensors(temporary / CHANGES, head.changes)
         (temporary / CALIBRATION).write_text(head.calibration.to_json(), encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
         text = json.dumps(described, indent=1, ensure_ascii=False)
@@ -117,11 +121,24 @@ def read_head(folder: Path) -> ShotHead:
             gene_tokens=arrays["gene_tokens"],
             gene_weights=arrays["gene_weights"],
             intercepts=arrays["intercepts"],
+            changes=_read_changes(folder, described["changes"]),
+            matches=bool(described["matches"]),
         )
         _check(head)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no head that can be read: {error}") from error
     return head
+
+
+def _read_changes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+    if not names:
+        return {}
+    if not (folder / CHANGES).is_file():
+        raise ValueError(f"it has no {CHANGES}, without which the model is another")
+    changes: dict[str, np.ndarray] = load_file(folder / CHANGES)
+    if sorted(changes) != names:
+        raise ValueError(f"{CHANGES} is of another head")
+    return changes
 
 
 def _check(head: ShotHead) -> None:
@@ -141,4 +158,7 @@ def _check(head: ShotHead) -> None:
             raise ValueError(f"{name} has shape {found.shape}, wanted {shape}")
         if not np.isfinite(found).all():
             raise ValueError(f"{name} holds values that are not finite")
+    for name, change in head.changes.items():
+        if not np.isfinite(change).all():
+            raise ValueError(f"{CHANGES}: {name} holds values that are not finite")
     own_candidates(head.keys, Ontology.bundled())  # every label is still one

@@ -115,7 +115,8 @@ def fit_head(shots: Shots, kind: Kind, *, model: str, model_sha256: str) -> Shot
     )
 
 
-def _empty(shots: Shots, kind: Kind) -> ShotHead:
+def empty_head(shots: Shots, kind: str) -> ShotHead:
+    """Return a head that knows no more than the labels."""
     n_labels, width = shots.label_features.shape
     return ShotHead(
         kind=kind,
@@ -138,7 +139,7 @@ def _fit_prototypes(shots: Shots) -> ShotHead:
     np.add.at(sums, shots.labels, shots.features)
     means = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     weights = (_PROTOTYPE_SCALE * means).astype(np.float32)
-    return replace(_empty(shots, "prototype"), feature_weights=weights)
+    return replace(empty_head(shots, "prototype"), feature_weights=weights)
 
 
 def _fit_linear(shots: Shots) -> ShotHead:
@@ -168,7 +169,7 @@ def _add_regressions(shots: Shots, kind: Kind, learnt: np.ndarray, regress: Regr
     genes = np.unique(shots.tokens.tokens).astype(np.int32)
     by_features, first = regress(shots.features.astype(np.float64), shots.labels, _FEATURE_C)
     by_genes, second = regress(rank_weights(shots.tokens, genes), shots.labels, _GENE_C)
-    empty = _empty(shots, kind)
+    empty = empty_head(shots, kind)
     feature_weights, gene_weights = empty.feature_weights, np.zeros((len(n_shots), len(genes)))
     intercepts = np.zeros(len(n_shots))
     # Other labels stand where those learnt are on average: neither for nor against.
@@ -196,26 +197,32 @@ def _regress(inputs: Inputs, labels: np.ndarray, c: float) -> tuple[np.ndarray, 
     return halves * found.coef_, halves[:, 0] * found.intercept_
 
 
-def held_out(shots: Shots, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows of cells, and their log-probabilities by a head that did not see them.
+def folds(shots: Shots, *, most: int = _MOST_FOLDS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows of cells to learn from and rows held out, each cell held out once.
 
-    Folds keep groups together where there are two or more, else they share out each label.
+    Folds keep groups together where there are two or more, else they share out each label; where a
+    label has one cell there are none.
     """
     counts = shots.n_shots[shots.n_shots > 0]
     n_groups = 0 if shots.groups is None else len(np.unique(shots.groups))
-    folds: BaseCrossValidator
+    splitter: BaseCrossValidator
     if n_groups > 1 and is_constant_within(shots.labels, np.asarray(shots.groups)):
         # A fold must not take all groups of a label.
-        n_folds = min(_MOST_FOLDS, n_groups, int(counts.min()))
-        folds = StratifiedGroupKFold(n_folds) if n_folds > 1 else GroupKFold(2)
+        n_folds = min(most, n_groups, int(counts.min()))
+        splitter = StratifiedGroupKFold(n_folds) if n_folds > 1 else GroupKFold(2)
     elif n_groups > 1:
-        folds = GroupKFold(min(_MOST_FOLDS, n_groups))
+        splitter = GroupKFold(min(most, n_groups))
     elif counts.min() > 1:
-        folds = StratifiedKFold(min(_MOST_FOLDS, int(counts.min())), shuffle=True, random_state=0)
+        splitter = StratifiedKFold(min(most, int(counts.min())), shuffle=True, random_state=0)
     else:
         return
     groups = shots.groups if n_groups > 1 else None
-    for seen, unseen in folds.split(shots.features, shots.labels, groups):
+    yield from splitter.split(shots.features, shots.labels, groups)
+
+
+def held_out(shots: Shots, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows of cells, and their log-probabilities by a head that did not see them."""
+    for seen, unseen in folds(shots):
         rest, left = shots.part(seen), shots.part(unseen)
         fold_kind: Kind = kind if np.count_nonzero(rest.n_shots) > 1 else "prototype"
         head = fit_head(rest, fold_kind, model="", model_sha256="")

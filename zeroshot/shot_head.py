@@ -1,13 +1,14 @@
 """A few labelled cells as a head on the model: it weighs features, ranked genes and label texts."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from langcell.tokenizer import TokenBlock
+from langcell.weight_changes import WeightChanges, digest_of
 from ontology.graph import Ontology
 from zeroshot.calibration import Calibration
 from zeroshot.novelty import Novelty
@@ -31,11 +32,12 @@ class ShotHead:
         text_weight * log p(i) + feature_weights[i] @ f + gene_weights[i] @ g + intercepts[i]
 
     with p the probabilities among the labels that the model gives without labelled cells, f the
-    features of the cell and g its `rank_weights`.
+    features of the cell and g its `rank_weights`. A head that was tuned with the model reads cells
+    by the model as it `changes` it.
 
     Attributes
     ----------
-    kind: how it was fitted, one of `zeroshot.shot_fit.KINDS`
+    kind: how it was fitted, one of `zeroshot.few_shot.KINDS`
     keys: of the labels: Cell Ontology ids, or "text: " and words
     n_shots: labelled cells of each, 0 for one that its text alone speaks for, shape (n_labels,)
     text_weight: of what the texts say
@@ -48,6 +50,9 @@ class ShotHead:
     novelty: how unlike its labelled cells a cell is
     target: what its labels say, one of `TARGETS`; of a donor, cells count by the mean of their log-odds
     by_types: the mean over the cell types of a donor of that of their cells, not over cells
+    changes: of the model's weights
+    matches: the matching head of the model reads every label with the cell, and its log-probability
+        of a match is added to log p, among the labels
     """
 
     kind: str
@@ -64,6 +69,8 @@ class ShotHead:
     novelty: Novelty
     target: str = TYPE
     by_types: bool = False
+    changes: WeightChanges = field(default_factory=dict)
+    matches: bool = False
 
     @property
     def identifier(self) -> str:
@@ -72,6 +79,7 @@ class ShotHead:
         for each in (self.feature_weights, self.gene_tokens, self.gene_weights, self.intercepts):
             digest.update(np.ascontiguousarray(each).tobytes())
         digest.update(np.float64(self.text_weight).tobytes())
+        digest.update(digest_of(self.changes).encode())
         return digest.hexdigest()[:12]
 
     def check_fits(self, model: "Embedder", candidates: "CandidateSet") -> None:
@@ -92,6 +100,16 @@ class ShotHead:
                 f"the head knows {len(self.keys)} labels, and other candidates were given: leave out "
                 "--labels; give labels without cells to langcell fewshot fit --labels"
             )
+
+    def adapt(self, model: "Embedder") -> "Embedder":
+        """Return the model as the head reads cells by it: itself, where it changes nothing.
+
+        Raises
+        ------
+        ValueError
+            If the changes do not fit the model.
+        """
+        return model.changed(self.changes) if self.changes else model
 
     def log_probabilities(
         self, texts: np.ndarray, features: np.ndarray, tokens: TokenBlock
