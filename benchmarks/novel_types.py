@@ -211,7 +211,8 @@ def main() -> None:
         files = read_validation_files(given.shared / "corpus")
     except FileNotFoundError as error:
         sys.exit(str(error))
-    model, ontology, rows = load_embedder(given.model), Ontology.bundled(), []
+    model, ontology = load_embedder(given.model), Ontology.bundled()
+    rows: list[dict[str, object]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small panels, and what scanpy says of tiny files
         for file in files:
