@@ -6,7 +6,7 @@ symbols, which no method reads, and the marker genes that published lists name f
 with 20 or more that the model knows; human lists alone). The embeddings are those of the model, which was trained on cells
 and their types; baselines: the same classifier on principal components of log CPM over the 62 cell types
 of a training panel (Tabula Sapiens), among whose genes all methods are compared, mean expression there,
-the number of types that express a gene, and chance. Nothing was tuned.
+the number of types that express a gene (10 CPM), and chance. Nothing was tuned.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from zeroshot.gene_sets import fit_set, gene_vectors
 
 GIVEN = (3, 5, 10)
 _DRAWS, _FEWEST, _COMPONENTS = 3, 20, 50
+_EXPRESSED = np.log1p(10)  # log CPM
 _FAMILIES = {
     "ribosomal": r"RP[LS]\d+[AXYL]?\d*",
     "mitochondrial ribosomal": r"MRP[LS]\d+",
@@ -99,7 +100,7 @@ def scorers(vectors: np.ndarray, expression: np.ndarray) -> dict[str, Scorer]:
         "gene embeddings": learnt(vectors),
         "co-expression PCA": learnt(components),
         "mean expression": lambda given: expression.mean(axis=1),
-        "types that express it": lambda given: (expression > 0).sum(axis=1).astype(float),
+        "types that express it": lambda given: (expression > _EXPRESSED).sum(axis=1).astype(float),
         "chance": lambda given: np.random.default_rng(len(given)).random(len(expression)),
     }
 

@@ -17,10 +17,11 @@ _USES = {
 def head_lines(fitted: FittedHead) -> Iterator[str]:
     """Yield what was fitted to what, and how good it is, tab-separated."""
     head = fitted.head
-    unit, n_shots = ("donors" if head.target == DONOR else "cells"), head.n_shots
-    yield f"head\t{head.kind}, {len(head.keys)} {_LABELS[head.target]}, {n_shots.sum():,} {unit}"
-    for name, n_of_label in zip(fitted.names, n_shots, strict=True):
-        yield f"label\t{n_of_label:,} {unit}\t{name}"
+    unit = "donor" if head.target == DONOR else "cell"
+    n_all = head.n_shots.sum()
+    yield f"head\t{head.kind}, {len(head.keys)} {_LABELS[head.target]}, {n_all:,} {unit}s"
+    for name, n_of_label in zip(fitted.names, head.n_shots, strict=True):
+        yield f"label\t{n_of_label:,} {unit}{'' if n_of_label == 1 else 's'}\t{name}"
     if fitted.as_text:
         yield f"as text\t{'; '.join(fitted.as_text)}: no one Cell Ontology term, read as words"
     if fitted.n_without:
@@ -34,7 +35,8 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
 
 def _held_out_lines(fitted: FittedHead) -> Iterator[str]:
     if not fitted.held_out:
-        yield "held out\tnone: a label has one cell, so nothing was left to judge the head by"
+        unit = "donor" if fitted.head.target == DONOR else "cell"
+        yield f"held out\tnone: a label has one {unit}, so nothing was left to judge the head by"
         return
     yield f"held out\t{fitted.held_out}"
     if fitted.head.target != TYPE:
