@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from langcell.version import __version__
+from langcell.weight_changes import DOWN, UP, WeightChanges
 from zeroshot.few_shot import FittedHead
 
 
@@ -12,6 +13,11 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
     yield f"head\t{head.kind}, {len(head.keys)} labels, {int(head.n_shots.sum()):,} cells"
     for name, n_cells in zip(fitted.names, head.n_shots, strict=True):
         yield f"label\t{int(n_cells):,} cells\t{name}"
+    if head.changes:
+        n_bytes = sum(each.nbytes for each in head.changes.values())
+        whole = any(not name.endswith((UP, DOWN)) for name in head.changes)
+        what = "whole weights" if whole else "low-rank adapters"
+        yield f"model\t{what} of {_parts(head.changes)}, {n_bytes / 1e6:,.1f} MB"
     if fitted.as_text:
         yield f"as text\t{'; '.join(fitted.as_text)}: no one Cell Ontology term, read as words"
     if fitted.n_without:
@@ -24,6 +30,11 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
         yield "held out\tnone: a label has one cell, so nothing was left to judge the head by"
     if not fitted.is_calibrated:
         yield "confidence\tcalibrated as the model without a head: too few labelled cells for more"
+
+
+def _parts(changes: WeightChanges) -> str:
+    """Name what of the model was tuned."""
+    return " and ".join(sorted({name.partition(".")[0].replace("_", " ") for name in changes}))
 
 
 def head_card(fitted: FittedHead, *, command: str) -> str:
@@ -39,6 +50,7 @@ def head_card(fitted: FittedHead, *, command: str) -> str:
     return (
         f"# Few-shot head for langcell\n\n"
         f"A {head.kind} head on the model {head.model} (sha256 {head.model_sha256}), fitted with "
-        f"langcell {__version__}. Use it with `langcell zeroshot --head FOLDER`.\n\n"
+        f"langcell {__version__}. Use it with `langcell fewshot predict --head FOLDER`, or `langcell "
+        f"zeroshot --head FOLDER`.\n\n"
         f"{rows}\n\nMade by\n\n    {command}\n"
     )
