@@ -9,6 +9,9 @@ most variable genes and on 50 principal components, nearest neighbours there, Ce
 `celltypist`; its stochastic gradient descent with the settings of the package), and the model without any
 label. Components and variable genes are those of the whole file, which favours the baselines.
 
+With --tune, heads that tune the model stand in the table too; they take minutes each on a CPU, so give
+few --seeds and --shots.
+
 The files of one study are averaged first. The validation studies chose the penalties of the head.
 """
 
@@ -16,8 +19,8 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +37,7 @@ from benchmarks.celltypist_baseline import celltypist_labels
 from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
 from langcell import metrics
 from langcell.counts import open_counts
-from langcell.embed import CellEmbeddings, embed_cells
+from langcell.embed import CellEmbeddings, embed_cells, embed_tokens
 from langcell.embedder import Embedder, load_embedder
 from langcell.threads import set_threads
 from langcell.tokenizer import TokenBlock
@@ -42,9 +45,10 @@ from ontology.graph import Ontology
 from zeroshot.agreement import obs_columns, read_obs_column
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.calibration import UNCALIBRATED
-from zeroshot.candidates import candidate_features, own_candidates
+from zeroshot.candidates import CandidateSet, candidate_features, own_candidates
 from zeroshot.cell_scorer import CellScorer
 from zeroshot.shot_fit import Kind, Shots, choose_kind, fit_head
+from zeroshot.tuning_recipes import RECIPES
 
 SHOTS = (1, 3, 5, 9)
 GROUP_COLUMNS = ("donor", "condition")
@@ -58,6 +62,8 @@ class StudyCells:
     file: LabelledFile
     shots: Shots
     counts: sparse.csr_matrix
+    candidates: CandidateSet
+    model: Embedder
 
     @cached_property
     def log_counts(self) -> np.ndarray:
@@ -85,6 +91,28 @@ def with_head(kind: Kind | None) -> Method:
         shots, rest = cells.shots.part(train), cells.shots.part(test)
         head = fit_head(shots, kind or choose_kind(shots), model="", model_sha256="")
         return head.log_probabilities(rest.texts, rest.features, rest.tokens).argmax(axis=1)
+
+    return call
+
+
+def with_tuned(kind: str) -> Method:
+    """Tune the model and a head of a kind."""
+
+    def call(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        from langcell.model import LangCell
+        from zeroshot.finetune import tune_head
+        from zeroshot.tuned_model import LabelTexts
+
+        shots, model = cells.shots.part(train), cells.model
+        assert isinstance(model, LangCell), "loaded so where something is tuned"
+        labels = LabelTexts.of(cells.candidates, shots.label_features, model)
+        head = tune_head(shots, kind, model=model, labels=labels, seed=0).head
+        head = replace(head, model_sha256=model.sha256)
+        options = AnnotateOptions(calibration=UNCALIBRATED, head=head)
+        scorer = CellScorer(model, cells.candidates, options)
+        tokens = cells.shots.part(test).tokens
+        blocks = embed_tokens(scorer.model, tokens, states=scorer.needs_states)
+        return np.concatenate([scorer.score_all(block)[1].argmax(axis=1) for block in blocks])
 
     return call
 
@@ -164,7 +192,13 @@ def read_cells(file: LabelledFile, model: Embedder, ontology: Ontology) -> Study
     )
     rows = np.flatnonzero(file.is_labelled)
     stacked = sparse.vstack(counts, format="csr")[rows]
-    return StudyCells(file=file, shots=everything.part(rows), counts=stacked)
+    return StudyCells(
+        file=file,
+        shots=everything.part(rows),
+        counts=stacked,
+        candidates=candidates,
+        model=model,
+    )
 
 
 def find_groups(file: LabelledFile) -> np.ndarray | None:
@@ -199,7 +233,13 @@ def _draw(labels: np.ndarray, rows: np.ndarray, k: int, rng: np.random.Generator
 
 
 def measure(
-    files: Sequence[LabelledFile], model: Embedder, ontology: Ontology, *, n_seeds: int
+    files: Sequence[LabelledFile],
+    model: Embedder,
+    ontology: Ontology,
+    methods: Mapping[str, Method],
+    *,
+    n_seeds: int,
+    shots: Sequence[int] = SHOTS,
 ) -> pd.DataFrame:
     """Score every method: a row a method, study, k and seed, files averaged."""
     rows = []
@@ -207,11 +247,11 @@ def measure(
         print(f"{file.name}: {file.n_cells} cells", file=sys.stderr, flush=True)
         cells = read_cells(file, model, ontology)
         protocol = "within" if cells.shots.groups is None else "held out"
-        for k in SHOTS:
+        for k in shots:
             for seed in range(n_seeds):
                 for train, test in splits(cells, k, seed):
                     truth = cells.shots.labels[test]
-                    for name, method in METHODS.items():
+                    for name, method in methods.items():
                         called = method(cells, train, test)
                         rows.append(
                             {
@@ -227,18 +267,18 @@ def measure(
     return by_file.groupby(["method", "protocol", "study", "k", "seed"]).mean().reset_index()
 
 
-def print_table(scored: pd.DataFrame) -> None:
+def print_table(scored: pd.DataFrame, methods: Mapping[str, Method]) -> None:
     """Print mean macro-F1 over studies, and the deviation over seeds of that mean."""
     for protocol, part in scored.groupby("protocol"):
-        studies = ", ".join(sorted(set(part.study)))
+        studies, shots = ", ".join(sorted(set(part.study))), sorted(set(part.k))
         print(f"\n{protocol}: {studies}")
         print(
-            f"{'macro-F1':<24}" + "".join(f"{f'{k} shots':>16}" for k in SHOTS) + f"{'1 to 5':>10}"
+            f"{'macro-F1':<24}" + "".join(f"{f'{k} shots':>16}" for k in shots) + f"{'1 to 5':>10}"
         )
-        for name in METHODS:
+        for name in methods:
             by_seed = part[part.method == name].groupby(["k", "seed"]).macro_f1.mean()
-            cells = [f"{by_seed[k].mean():.3f} sd {by_seed[k].std():.3f}" for k in SHOTS]
-            few = np.mean([by_seed[k].mean() for k in SHOTS if k <= 5])
+            cells = [f"{by_seed[k].mean():.3f} sd {by_seed[k].std():.3f}" for k in shots]
+            few = np.mean([by_seed[k].mean() for k in shots if k <= 5])
             print(f"{name:<24}" + "".join(f"{each:>16}" for each in cells) + f"{few:>10.3f}")
 
 
@@ -247,6 +287,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="mini-fast")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
+    parser.add_argument("--tune", nargs="+", default=[], choices=tuple(RECIPES), metavar="HEAD")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
     given = parser.parse_args()
@@ -257,9 +299,13 @@ def main() -> None:
         sys.exit(str(error))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small panels, and what scanpy says of tiny files
-        scored = measure(files, load_embedder(given.model), Ontology.bundled(), n_seeds=given.seeds)
+        model = load_embedder(given.model, states=bool(given.tune))
+        methods = METHODS | {f"langcell, {kind}": with_tuned(kind) for kind in given.tune}
+        scored = measure(
+            files, model, Ontology.bundled(), methods, n_seeds=given.seeds, shots=given.shots
+        )
     print(f"{given.model}, own labels, {len(files)} files, {given.seeds} seeds")
-    print_table(scored)
+    print_table(scored, methods)
     means = scored.groupby(["protocol", "method", "k"]).macro_f1.mean().round(4)
     figures = means.reset_index().to_dict("records")
     print(json.dumps({"benchmark": "fewshot", "model": given.model, "figures": figures}))

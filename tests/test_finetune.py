@@ -70,6 +70,13 @@ def test_adapters_are_small_and_a_whole_encoder_is_whole(labelled, bag):  # noqa
     assert set(whole) == {name for name in names if name.startswith("cell_")}
 
 
+def test_the_card_says_what_of_the_model_is_in_the_folder(labelled, bag):  # noqa: F811
+    fitted = fit(labelled, bag, "lora", shots=2)
+    n_bytes = sum(each.nbytes for each in fitted.head.changes.values())
+    line = f"low-rank adapters of cell encoder and cell projection, {n_bytes / 1e6:.1f} MB"
+    assert line in head_card(fitted, command="langcell x")
+
+
 def test_a_frozen_bag_reads_as_the_model_that_learnt(labelled, tiny_bag, bag):  # noqa: F811
     """The head on a bag without torch, and on the same as a module of torch."""
     head = fit(labelled, tiny_bag, "lora", shots=5).head

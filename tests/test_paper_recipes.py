@@ -23,6 +23,8 @@ from zeroshot.tuning_recipes import RECIPES
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] [MASK] cell type : b t . a that glows lymphocyte of lineage".split()
 )
+# The golden model knows 57 genes, of which the tokenizer rightly says that they are few.
+pytestmark = pytest.mark.filterwarnings("ignore:low gene coverage")
 GENES = np.r_[0:19, 40:59, 80:99]  # of the 400 of the tests, the 57 that the release knows
 
 

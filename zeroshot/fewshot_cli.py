@@ -89,7 +89,7 @@ def fit(
 
     Example: langcell fewshot fit --h5ad labelled.h5ad --label-key cell_type --out my-head
 
-    Then: langcell zeroshot --h5ad new.h5ad --head my-head
+    Then: langcell fewshot predict --h5ad new.h5ad --head my-head
 
     The folder holds weights, a calibration and a card; the model itself is not in it.
     """
@@ -125,6 +125,70 @@ def fit(
     command = shlex.join(["langcell", *sys.argv[1:]])
     write_head(fitted.head, out, card=head_card(fitted, command=command), overwrite=overwrite)
     print(f"wrote\t{out}")
+
+
+@app.command()
+def predict(
+    h5ad: Annotated[
+        list[Path], typer.Option(help="Cells to name; again for each further file or folder.")
+    ],
+    head: Annotated[
+        str, typer.Option(help="Of langcell fewshot fit: folder, or hub id owner/name[@revision].")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Output, as of langcell zeroshot. Default: named by input.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model of the head, where it has moved. Default: as fitted."),
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="Column of obs with cell types to score the calls against.")
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Least confidence of a call, as of langcell zeroshot.")
+    ] = 0.9,
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Name cells by a head: langcell zeroshot --head, with the model that the head was fitted on.
+
+    Example: langcell fewshot predict --h5ad new.h5ad --head my-head --out named.h5ad
+
+    What it writes is what langcell zeroshot writes, which has more options.
+    """
+    import shlex
+    import sys
+
+    from langcell.threads import set_threads
+    from zeroshot.annotate_options import AnnotateOptions
+    from zeroshot.head_hub import load_head
+    from zeroshot.run import AnnotationRun, run_annotations
+    from zeroshot.run_plan import plan_runs
+
+    set_threads(threads)
+    fitted = load_head(head)
+    wanted = AnnotationRun(
+        source=h5ad[0],
+        out=out,
+        model=model or fitted.model,
+        truth=truth,
+        options=AnnotateOptions(
+            layer=layer,
+            allow_normalized=allow_normalized,
+            device=device,
+            batch_size=batch_size,
+            confidence=confidence,
+            head=fitted,
+            overwrite=overwrite,
+            command=shlex.join(["langcell", *sys.argv[1:]]),
+        ),
+    )
+    run_annotations(plan_runs(wanted, h5ad))
 
 
 @app.command()

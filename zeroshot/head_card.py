@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from langcell.version import __version__
+from langcell.weight_changes import DOWN, UP, WeightChanges
 from zeroshot.few_shot import FittedHead
 from zeroshot.shot_head import DONOR, STATE, TYPE
 
 _LABELS = {TYPE: "labels", STATE: "states of cells", DONOR: "labels of donors"}
 _USES = {
-    TYPE: "langcell zeroshot --head FOLDER",
-    STATE: "langcell zeroshot --head FOLDER",
+    TYPE: "langcell fewshot predict --head FOLDER",
+    STATE: "langcell fewshot predict --head FOLDER",
     DONOR: "langcell fewshot donors --head FOLDER --donor-key COLUMN",
 }
 
@@ -22,6 +23,11 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
     yield f"head\t{head.kind}, {len(head.keys)} {_LABELS[head.target]}, {n_all:,} {unit}s"
     for name, n_of_label in zip(fitted.names, head.n_shots, strict=True):
         yield f"label\t{n_of_label:,} {unit}{'' if n_of_label == 1 else 's'}\t{name}"
+    if head.changes:
+        n_bytes = sum(each.nbytes for each in head.changes.values())
+        whole = any(not name.endswith((UP, DOWN)) for name in head.changes)
+        what = "whole weights" if whole else "low-rank adapters"
+        yield f"model\t{what} of {_parts(head.changes)}, {n_bytes / 1e6:,.1f} MB"
     if fitted.as_text:
         yield f"as text\t{'; '.join(fitted.as_text)}: no one Cell Ontology term, read as words"
     if fitted.n_without:
@@ -45,6 +51,11 @@ def _held_out_lines(fitted: FittedHead) -> Iterator[str]:
         return
     yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.zero_shot_accuracy:.4f} without labels"
     yield f"macro_f1\t{fitted.macro_f1:.4f}\t{fitted.zero_shot_macro_f1:.4f} without labels"
+
+
+def _parts(changes: WeightChanges) -> str:
+    """Name what of the model was tuned."""
+    return " and ".join(sorted({name.partition(".")[0].replace("_", " ") for name in changes}))
 
 
 def head_card(fitted: FittedHead, *, command: str) -> str:
