@@ -24,7 +24,7 @@ Example: langcell zeroshot --h5ad pbmc.h5ad --out named.h5ad
 Writes to obs: langcell_label, langcell_ontology_term_id and langcell_confidence, the deepest term
 that is sure enough, or "unknown"; langcell_leaf_label, langcell_leaf_ontology_term_id,
 langcell_leaf_confidence and langcell_margin, the best single term; langcell_ood, how unlike the
-training cells a cell is. X_langcell, langcell_scores and langcell_terms go to obsm, and how it was
+training cells, or the labels of a head, a cell is. X_langcell, langcell_scores and langcell_terms go to obsm, and how it was
 done to uns["langcell"]. Nothing else changes.
 
 Give several files, or a folder, to --h5ad, and each gets an output of its own. A run that is
@@ -33,6 +33,8 @@ interrupted goes on where it stopped when the same command is given again.
 With --smooth, --cluster-key or --assign-within, second calls that look at other cells too stand
 beside these: langcell_smooth_label, langcell_cluster_label and langcell_assigned_label, each with
 its id and confidence.
+
+With a --head of states (langcell fewshot fit --target state) all names begin with langcell_state.
 """
 
 

@@ -76,7 +76,8 @@ class ShotHead:
     def identifier(self) -> str:
         """Short hash of what it does, for notes."""
         digest = hashlib.sha256("\n".join((*self.keys, self.model_sha256)).encode())
-        for each in (self.feature_weights, self.gene_tokens, self.gene_weights, self.intercepts):
+        arrays = (self.feature_weights, self.gene_tokens, self.gene_weights, self.intercepts)
+        for each in (*arrays, self.novelty.prototypes):
             digest.update(np.ascontiguousarray(each).tobytes())
         digest.update(np.float64(self.text_weight).tobytes())
         digest.update(digest_of(self.changes).encode())
