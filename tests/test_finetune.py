@@ -1,5 +1,7 @@
 """Heads that tune the model: what learns, that it is judged fairly, written and used."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -159,3 +161,17 @@ def test_one_cell_a_label_is_tuned_without_a_judge(labelled, bag):  # noqa: F811
     fitted = fit(labelled, bag, "lora", shots=1)
     assert fitted.held_out == "" and fitted.head.n_shots.tolist() == [1, 1, 1]
     assert fitted.head.changes and fitted.head.feature_weights.any()
+
+
+def test_ctrl_c_ends_it(labelled, bag):  # noqa: F811
+    handler = signal.getsignal(signal.SIGINT)
+    options = FewShotOptions(kind="lora", shots=3)
+
+    def interrupt(done, n_cells):
+        if n_cells > 90:  # cells are learnt from many times
+            assert 0 < done <= n_cells
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="stopped while tuning; nothing was written"):
+        fit_few_shot(labelled, "mine", model=bag, options=options, progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) is handler

@@ -1,6 +1,8 @@
 """One training of a model on labelled cells, by Lightning."""
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,7 +69,7 @@ class TuningRun(LightningModule):
             )
             self._n_epochs = n_epochs
             self.train()  # with dropout; models come ready to infer
-            trainer.fit(self)
+            _fit_interruptibly(trainer, self)
 
     def train_dataloader(self) -> DataLoader:
         """Return the rows of each batch of the epoch."""
@@ -134,6 +136,20 @@ class TuningRun(LightningModule):
                 batch = collate_rows(self._held_out, rows, self.tuned.model)
                 found.append(self.tuned.log_probabilities(batch).cpu().numpy())
         self.log_probabilities.append(np.concatenate(found))
+
+
+def _fit_interruptibly(trainer: Trainer, run: TuningRun) -> None:
+    """Fit, and pass on Ctrl-C, of which Lightning makes an exit without a word."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(run)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt("stopped while tuning; nothing was written") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)  # which Lightning leaves switched off
 
 
 def _as_is(rows: np.ndarray) -> np.ndarray:
