@@ -188,7 +188,7 @@ def _list_tasks(inputs: Inputs, ontology: Ontology, contestants: list[Contestant
     if inputs.lists is None and (inputs.own or not path.is_file()):
         return []
     lists = read_marker_lists(path, ontology)
-    contestants += list_contestants(lists)
+    contestants += list_contestants(lists, ontology)
     return [MarkerListTask(lists, ontology, ListLeaks())]
 
 
