@@ -12,7 +12,6 @@ from benchmarks.arena_fewshot import ShotMethod
 from benchmarks.arena_results import Contestant
 from benchmarks.baseline_methods import METHODS, missing_extra
 from benchmarks.baselines import Baseline, TrainingMajority, TrainingSplit
-from benchmarks.fewshot import METHODS as SHOT_METHODS
 from benchmarks.gene_list_neighbors import GeneListNeighbors, MarkerListOverlap, RandomName
 from benchmarks.leaks import TrainedOn, trained_on
 from benchmarks.marker_agreement import Answer
@@ -100,11 +99,11 @@ def list_contestants(lists: MarkerLists, ontology: Ontology) -> list[Contestant]
     return found
 
 
-def shot_contestants() -> list[Contestant]:
-    """Return the methods that learn from a few labelled cells of the very study."""
+def shot_contestants(names: Sequence[str]) -> list[Contestant]:
+    """Return methods that learn from a few labelled cells of the very study."""
     return [
         Contestant(name=f"few-shot {name}", kind=FEW_SHOT, annotator=ShotMethod(name), identity="")
-        for name in SHOT_METHODS
+        for name in names
     ]
 
 

@@ -310,7 +310,7 @@ def test_the_command_measures_a_users_file(path, tiny_bag, tmp_path):
     done = run_command(*words)
     assert done.returncode == 0, done.stderr
     assert "left out: validation studies, marker lists and baselines" in done.stderr
-    assert "| few-shot logistic, PCA" in done.stdout
+    assert "| few-shot kNN, PCA" in done.stdout
     assert {each.name for each in out.iterdir()} >= {
         "results.json", "results.md", "leaderboard.html",
     }  # fmt: skip
