@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 
 from benchmarks.annotators import LangCellAnnotator
+from benchmarks.answer_terms import AnswerTerms
 from benchmarks.arena_fewshot import ShotMethod
 from benchmarks.arena_results import Contestant
 from benchmarks.baseline_methods import METHODS, missing_extra
 from benchmarks.baselines import Baseline, TrainingMajority, TrainingSplit
-from benchmarks.fewshot import METHODS as SHOT_METHODS
 from benchmarks.gene_list_neighbors import GeneListNeighbors, MarkerListOverlap, RandomName
 from benchmarks.leaks import TrainedOn, trained_on
 from benchmarks.marker_agreement import Answer
@@ -28,14 +28,22 @@ _RECIPE = "recipe.yaml"
 
 
 class RecordedAnswers:
-    """Gives the answers that a table of marker lists records of a system."""
+    """Gives the answers that a table of marker lists records of a system.
 
-    def __init__(self, system: str) -> None:
+    Answers in words alone are mapped to terms, as those of language models.
+    """
+
+    def __init__(self, system: str, ontology: Ontology) -> None:
         self._system = system
+        self._ontology = ontology
 
     def answers(self, lists: MarkerLists) -> Sequence[Answer | None]:
         """Return the recorded answers, None where the system was not asked."""
-        return lists.recorded[self._system]
+        recorded = lists.recorded[self._system]
+        if self._system not in lists.worded:
+            return recorded
+        terms = AnswerTerms(self._ontology, lists.broad_types)
+        return [None if each is None else terms.answer(each.label) for each in recorded]
 
 
 def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) -> list[Contestant]:
@@ -81,21 +89,21 @@ def baselines(
     return found, left_out
 
 
-def list_contestants(lists: MarkerLists) -> list[Contestant]:
+def list_contestants(lists: MarkerLists, ontology: Ontology) -> list[Contestant]:
     """Return baselines that know other lists of markers alone, and the recorded systems."""
     simple = (GeneListNeighbors(), MarkerListOverlap(), RandomName())
     found = [_baseline(each.name, each, "") for each in simple]
     for system in lists.recorded:
-        annotator = RecordedAnswers(system)
+        annotator = RecordedAnswers(system, ontology)
         found.append(Contestant(name=system, kind=RECORDED, annotator=annotator, identity=""))
     return found
 
 
-def shot_contestants() -> list[Contestant]:
-    """Return the methods that learn from a few labelled cells of the very study."""
+def shot_contestants(names: Sequence[str]) -> list[Contestant]:
+    """Return methods that learn from a few labelled cells of the very study."""
     return [
         Contestant(name=f"few-shot {name}", kind=FEW_SHOT, annotator=ShotMethod(name), identity="")
-        for name in SHOT_METHODS
+        for name in names
     ]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -35,7 +35,7 @@ class LocalChat:
         self._store = ReplyStore(store, self.identity)
         self._max_tokens = max_tokens
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
+        loaded = cast(Any, AutoModelForCausalLM.from_pretrained(model, use_safetensors=True))
         self._model = loaded.to(device).eval()
 
     def replies(self, questions: Sequence[Sequence[Message]]) -> list[Reply]:

@@ -2,8 +2,9 @@
 
 A CSV with the columns `dataset`, `tissue`, `marker` (genes, the best first, with commas between),
 `manual_annotation`, `manual_CLID` and `manual_broadtype`, and the same three for each system whose
-answers are recorded (`gpt4aug3_annotation`, ...): the form of the table of GPTCelltype (Hou and Ji
-2024), of which SOAR is made. `X_agreement`, empty where a system was not asked, is read for that alone.
+answers are recorded (`gpt4aug3_annotation`, ...; of which the first alone will do): the form of the
+table of GPTCelltype (Hou and Ji 2024), of which SOAR is made. `X_agreement`, empty where a system was
+not asked, is read for that alone.
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ class MarkerLists:
     genes: symbols, the best marker first
     truth: the expert's name
     recorded: answers by system; None where it was not asked
+    worded: systems whose answers the table has in words alone
     broad_types: of all terms, as the table has them
     """
 
@@ -43,6 +45,7 @@ class MarkerLists:
     genes: tuple[Genes, ...]
     truth: tuple[Answer, ...]
     recorded: dict[str, tuple[Answer | None, ...]]
+    worded: frozenset[str]
     broad_types: BroadTypes
 
     def __len__(self) -> int:
@@ -92,6 +95,7 @@ def read_marker_lists(path: Path, ontology: Ontology) -> MarkerLists:
         genes=genes,
         truth=tuple(each for each in truth if each is not None),
         recorded=answers,
+        worded=frozenset(name for name in answers if f"{name}_CLID" not in table),
         broad_types=BroadTypes(named, ontology),
     )
 

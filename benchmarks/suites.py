@@ -1,7 +1,7 @@
 """The suites of the arena: which tasks and contestants `--suite quick` and `full` are.
 
 `quick` samples 200 labelled cells of each validation file, draws 3,000 training rows for the
-baselines, leaves out the slowest of them, and spares baselines the changed files of `robustness`, for
+baselines, leaves out the slowest methods, and spares baselines the changed files of `robustness`, for
 which they would be fitted again each time. `full` takes everything. Without the corpus both measure
 models on the blood cells that scanpy brings.
 """
@@ -9,6 +9,8 @@ models on the blood cells that scanpy brings.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import anndata
 
 from benchmarks import demo
 from benchmarks.arena_cells import CellFiles, CellTask, donor_column, read_own_file, sample_file
@@ -31,6 +33,7 @@ from benchmarks.contestants import (
     models,
     shot_contestants,
 )
+from benchmarks.fewshot import METHODS as SHOT_METHODS
 from benchmarks.leaks import CellLeaks, ListLeaks
 from benchmarks.marker_lists import read_marker_lists
 from benchmarks.studies import LabelledFile, read_validation_files
@@ -38,6 +41,7 @@ from benchmarks.training_cells import bundled_recipe
 from langcell.checkpoint import list_bundled_models
 from langcell.count_scale import Scale
 from langcell.embedder import load_embedder
+from langcell.output_file import replaced_file
 from ontology.graph import Ontology
 from zeroshot.text_states import cache_folder
 
@@ -54,6 +58,7 @@ class Size:
     n_puzzles: int  # of each size and study
     shots: tuple[int, ...]
     n_seeds: int  # of few-shot draws
+    shot_methods: tuple[str, ...]
     baselines: tuple[str, ...]
     spared: frozenset[tuple[str, str]] = frozenset()
 
@@ -65,6 +70,7 @@ SIZES = {
         n_puzzles=50,
         shots=(1, 5),
         n_seeds=2,
+        shot_methods=("langcell, auto", "langcell, prototype", "logistic, PCA", "kNN, PCA"),
         baselines=("pca-knn", "logistic", "markers"),
         spared=frozenset({(BASELINE, RobustnessTask.name)}),
     ),
@@ -74,6 +80,7 @@ SIZES = {
         n_puzzles=200,
         shots=(1, 3, 5, 9),
         n_seeds=5,
+        shot_methods=tuple(SHOT_METHODS),
         baselines=tuple(METHODS),
     ),
 }
@@ -124,7 +131,7 @@ def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
     contestants = models(
         inputs.models or list_bundled_models(), inputs.corpus, ontology, inputs.device
     )
-    contestants += shot_contestants()
+    contestants += shot_contestants(size.shot_methods)
     split = TrainingSplit(bundled_recipe(inputs.corpus), ontology, n_rows=size.n_rows)
     if has_corpus:
         found, missing = baselines(
@@ -166,15 +173,23 @@ def _files(
         return list(inputs.own)
     samples = inputs.folder / "samples"
     if not has_corpus:
-        samples.mkdir(parents=True, exist_ok=True)
-        path = samples / "pbmc68k_reduced.h5ad"
-        path = path if path.is_file() else demo.write_input(samples)
-        file = read_own_file(path, demo.TRUTH, "log1p", ontology)
+        file = read_own_file(_demo_file(samples), demo.TRUTH, "log1p", ontology)
         return [replace(file, study="Zheng 2017")]
     files = read_validation_files(inputs.corpus)
     if size.n_cells is None:
         return files
     return [sample_file(file, size.n_cells, samples) for file in files]
+
+
+def _demo_file(folder: Path) -> Path:
+    """Write the blood cells of scanpy with log1p values of all their genes, and return the path."""
+    path = folder / "blood.h5ad"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = anndata.read_h5ad(demo.write_input(folder))
+        with replaced_file(path) as temporary:
+            whole.raw.to_adata().write_h5ad(temporary)
+    return path
 
 
 def _donors(own: Sequence[LabelledFile]) -> str | None:
@@ -188,7 +203,7 @@ def _list_tasks(inputs: Inputs, ontology: Ontology, contestants: list[Contestant
     if inputs.lists is None and (inputs.own or not path.is_file()):
         return []
     lists = read_marker_lists(path, ontology)
-    contestants += list_contestants(lists)
+    contestants += list_contestants(lists, ontology)
     return [MarkerListTask(lists, ontology, ListLeaks())]
 
 

@@ -172,6 +172,7 @@ def lists():
         genes=(("MS4A1", "CD79A"), ("ALB", "APOA1")),
         truth=(broad.answer("CL:0000236"), broad.answer("CL:0000182")),
         recorded={},
+        worded=frozenset(),
         broad_types=broad,
     )
 
