@@ -16,9 +16,11 @@ from langcell.tokenizer import TokenBlock
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
 from zeroshot.calibration import UNCALIBRATED
-from zeroshot.few_shot import FewShotOptions, draw_shots, fit_few_shot
+from zeroshot.few_shot import fit_few_shot
+from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_card import head_card
 from zeroshot.head_file import read_head, write_head
+from zeroshot.shot_cells import draw_shots
 from zeroshot.shot_fit import Shots, choose_kind, fit_head, held_out
 from zeroshot.shot_head import rank_weights
 

@@ -13,7 +13,8 @@ from langcell.weight_changes import changed_weights
 from tests.test_few_shot import labelled  # noqa: F401
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
-from zeroshot.few_shot import FewShotOptions, fit_few_shot
+from zeroshot.few_shot import fit_few_shot
+from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_card import head_card
 from zeroshot.head_file import read_head, write_head
 from zeroshot.shot_batches import draw_epoch

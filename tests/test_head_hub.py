@@ -7,7 +7,8 @@ import pytest
 
 from langcell import hub
 from langcell.model import LangCell
-from zeroshot.few_shot import FewShotOptions, fit_few_shot
+from zeroshot.few_shot import fit_few_shot
+from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_file import write_head
 from zeroshot.head_hub import load_head, push_head
 

@@ -6,7 +6,8 @@ import pytest
 from langcell.model import LangCell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
-from zeroshot.few_shot import FewShotOptions, fit_few_shot
+from zeroshot.few_shot import fit_few_shot
+from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_file import read_head, write_head
 from zeroshot.novelty import Novelty
 

@@ -14,7 +14,8 @@ from tests.released_files import V1, symbols_to_ids, write_dictionaries
 from tests.test_few_shot import labelled  # noqa: F401
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
-from zeroshot.few_shot import FewShotOptions, fit_few_shot
+from zeroshot.few_shot import fit_few_shot
+from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_file import read_head, write_head
 from zeroshot.shot_batches import CellBatch
 from zeroshot.tuned_model import LabelTexts, TunedModel

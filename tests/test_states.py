@@ -18,7 +18,8 @@ from zeroshot.annotator import annotate
 from zeroshot.donor_calls import call_donors
 from zeroshot.donor_fit import donor_means, fit_donor_head, mean_weights
 from zeroshot.donor_split import is_constant_within
-from zeroshot.few_shot import FewShotOptions, fit_few_shot
+from zeroshot.few_shot import fit_few_shot
+from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_file import read_head, write_head
 from zeroshot.shot_fit import held_out
 from zeroshot.shot_head import normalised, rank_weights

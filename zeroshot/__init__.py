@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from zeroshot.donor_calls import call_donors as call_donors
     from zeroshot.evidence import ExplainOptions as ExplainOptions
     from zeroshot.evidence import explain as explain
-    from zeroshot.few_shot import FewShotOptions as FewShotOptions
-    from zeroshot.few_shot import FittedHead as FittedHead
     from zeroshot.few_shot import fit_few_shot as fit_few_shot
+    from zeroshot.few_shot_options import FewShotOptions as FewShotOptions
+    from zeroshot.fitted_head import FittedHead as FittedHead
     from zeroshot.gene_sets import rank_genes as rank_genes
     from zeroshot.head_file import read_head as read_head
     from zeroshot.head_file import write_head as write_head
@@ -48,8 +48,8 @@ _HOMES = {
     "CellScores": "zeroshot.cell_scores",
     "DecodeOptions": "zeroshot.decode_options",
     "ExplainOptions": "zeroshot.evidence",
-    "FewShotOptions": "zeroshot.few_shot",
-    "FittedHead": "zeroshot.few_shot",
+    "FewShotOptions": "zeroshot.few_shot_options",
+    "FittedHead": "zeroshot.fitted_head",
     "LabelIndex": "zeroshot.index",
     "ReportOptions": "zeroshot.report",
     "Scores": "zeroshot.scores",

@@ -70,17 +70,21 @@ def call_donors(
     if isinstance(model, str | Path):
         model = load_embedder(model, device=options.device)
     head.check_fits(model, candidates)
-    log_odds = []  # of every cell: a few numbers each
+    names, weights = mean_weights(donors[known], types)
+    shares = weights.tocsc()
+    means = np.zeros((len(names), len(head.keys)))
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
     ) as matrix:
         for block in embed_cells(model, matrix, batch_size=options.batch_size):
             assert block.tokens is not None, "cells of a file have them"
-            log_odds.append(head.log_odds(block.features, block.tokens))
+            stop = block.start + len(block.features)
+            first, last = np.searchsorted(known, [block.start, stop])
+            odds = head.log_odds(block.features, block.tokens)[known[first:last] - block.start]
+            means += shares[:, first:last] @ odds
             if progress is not None:
-                progress(block.start + len(block.features), matrix.n_cells)
-    names, weights = mean_weights(donors[known], types)
-    probabilities = np.exp(normalised(weights @ np.concatenate(log_odds)[known]))
+                progress(stop, matrix.n_cells)
+    probabilities = np.exp(normalised(means))
     best = probabilities.argmax(axis=1)
     table = pd.DataFrame(probabilities, columns=list(candidates.names))
     table.insert(0, "label", np.array(candidates.names, dtype=object)[best])

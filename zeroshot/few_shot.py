@@ -1,108 +1,37 @@
 """From a file of labelled cells to a head: `zeroshot.fit_few_shot`."""
 
 import warnings
-import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from langcell import metrics
-from langcell.counts import open_counts
-from langcell.embed import CellEmbeddings, embed_cells
+from langcell.embed import CellEmbeddings
 from langcell.embedder import Embedder, load_embedder
 from langcell.tokenizer import TokenBlock
 from ontology.graph import Ontology
 from zeroshot.agreement import read_obs_column
 from zeroshot.annotate_options import AnnotateOptions
-from zeroshot.backoff import TermTree, make_ladder
-from zeroshot.calibration import UNCALIBRATED, Calibration, model_calibration
-from zeroshot.calibration_fit import LabelledRungs, fit_regime
+from zeroshot.backoff import TermTree
+from zeroshot.calibration import UNCALIBRATED, model_calibration
 from zeroshot.candidates import CandidateSet, candidate_features
 from zeroshot.cell_scorer import CellScorer, Progress
-from zeroshot.donor_fit import donor_means, donors_held_out, fit_donor_head
-from zeroshot.donor_split import check_donor_split, check_donors_of_labels, is_constant_within
+from zeroshot.donor_shots import check_donors, fit_donors
+from zeroshot.donor_split import check_donor_split
+from zeroshot.few_shot_options import FewShotOptions
+from zeroshot.fitted_head import FittedHead, Folds, judge_head
 from zeroshot.modalities import modality_of
 from zeroshot.named_labels import NamedLabels
+from zeroshot.shot_cells import draw_shots, read_cells
 from zeroshot.shot_fit import KINDS as FITTED
 from zeroshot.shot_fit import Kind, Shots, choose_kind, fit_head, held_out
-from zeroshot.shot_head import DONOR, STATE, TARGETS, TYPE, ShotHead
+from zeroshot.shot_head import DONOR, STATE, TYPE, ShotHead
 from zeroshot.tuning_recipes import RECIPES
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-
-KINDS = (*FITTED, *RECIPES)  # heads that are fitted to the model, and those that tune it too
-_LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
-_LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probability
-
-
-@dataclass(frozen=True, kw_only=True)
-class FewShotOptions:
-    """How to fit a head."""
-
-    target: str = TYPE  # what labels say, one of `zeroshot.shot_head.TARGETS`
-    kind: str = "auto"  # or one of `KINDS`
-    shots: int | None = None  # cells of each label, drawn; all by default
-    labels: tuple[str, ...] = ()  # further ones, that no cell has and the head shall know by text
-    group_key: str | None = None  # column of obs that folds do not divide, such as the donor
-    type_key: str | None = None  # of the cell types, each of which counts the same in a donor
-    seed: int = 0  # of the drawn cells, and of tuning
-    layer: str | None = None  # of the counts; found without
-    allow_normalized: bool = False
-    device: str = "cpu"  # of a model that is given by name
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("auto", *KINDS):
-            raise ValueError(f"head must be one of auto, {', '.join(KINDS)}, got {self.kind!r}")
-        if self.shots is not None and self.shots < 1:
-            raise ValueError(f"shots must be at least 1, got {self.shots}")
-        if self.target not in TARGETS:
-            raise ValueError(f"target must be {' or '.join(TARGETS)}, got {self.target!r}")
-        if self.target != TYPE and self.labels:
-            raise ValueError(f"a {self.target} is learnt from cells alone: leave out labels")
-        if self.target == STATE and self.kind in RECIPES and RECIPES[self.kind].reads_texts:
-            cells_alone = [name for name, each in RECIPES.items() if not each.reads_texts]
-            raise ValueError(
-                f"a state is learnt from cells alone, and head {self.kind} reads texts: take linear, "
-                f"{' or '.join(cells_alone)}"
-            )
-        if self.target != DONOR and self.type_key is not None:
-            raise ValueError("type_key says how the cells of a donor count: --target donor")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FittedHead:
-    """A head, and how it did on cells that it did not see.
-
-    Attributes
-    ----------
-    head: to be written or used
-    names: of its labels, in their order
-    as_text: labels of the file that name no cell type and are read as words
-    n_without: cells of the file without a label
-    held_out: what `accuracy` and `macro_f1` were measured on; '' where there were too few cells
-    accuracy, macro_f1: of the best label
-    majority_accuracy: of always the most frequent label, on the same cells
-    zero_shot_accuracy, zero_shot_macro_f1: the same without any labelled cells; of cell types alone
-    is_calibrated: False where the model's own calibration stands in
-    """
-
-    head: ShotHead
-    names: tuple[str, ...]
-    as_text: tuple[str, ...]
-    n_without: int
-    held_out: str = ""
-    accuracy: float = float("nan")
-    macro_f1: float = float("nan")
-    majority_accuracy: float = float("nan")
-    zero_shot_accuracy: float = float("nan")
-    zero_shot_macro_f1: float = float("nan")
-    is_calibrated: bool = False
 
 
 def fit_few_shot(
@@ -142,7 +71,7 @@ def fit_few_shot(
     is_type = options.target == TYPE
     named = NamedLabels.of(given, label_key, options.labels, ontology, are_types=is_type)
     if options.target == DONOR:
-        _check_donors(named, groups, label_key, options)
+        check_donors(named, groups, label_key, options)
     elif options.target == STATE:
         group_key = None if groups is None else options.group_key
         check_donor_split(source, named.codes, label_key=label_key, group_key=group_key)
@@ -157,11 +86,11 @@ def fit_few_shot(
         )
     if options.target == DONOR:
         assert groups is not None, "was checked"
-        found = _fit_donors(source, named, groups, model, options, progress)
+        found = fit_donors(source, named, groups, model, options, progress)
         head = replace(found.head, model=name, model_sha256=model.sha256)
         return replace(found, head=head)
     rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
-    cells = _embed(source, rows, model, options, progress)
+    cells = read_cells(source, rows, model, options, progress)
     texts, label_features = _texts(named, cells, model, options)
     shots = Shots(
         labels=named.codes[rows],
@@ -186,10 +115,8 @@ def fit_few_shot(
         as_text=named.as_text if is_type else (),
         n_without=int(np.sum(named.codes < 0)),
     )
-    return _judge(fitted, shots, folds, TermTree.of(named.candidates, ontology), options)
-
-
-Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of cells, and what others say of them
+    tree = TermTree.of(named.candidates, ontology)
+    return judge_head(fitted, shots, folds, tree, group_key=options.group_key)
 
 
 def _fit(
@@ -225,32 +152,6 @@ def _fit(
     return tuned.head, tuned.held_out
 
 
-def draw_shots(
-    codes: np.ndarray, keys: Sequence[str], shots: int | None, *, seed: int
-) -> np.ndarray:
-    """Draw cells of each label.
-
-    Parameters
-    ----------
-    codes: label of each cell, a row of `keys`, -1 for none, shape (n_cells,)
-    keys: of the labels
-    shots: of each label at most; None for all
-    seed: of the draw; which cells of a label are drawn does not depend on the other labels
-
-    Returns
-    -------
-    Rows, ascending
-    """
-    drawn = []
-    for code in np.unique(codes[codes >= 0]):
-        members = np.flatnonzero(codes == code)
-        if shots is not None and len(members) > shots:
-            rng = np.random.default_rng([seed, zlib.crc32(keys[code].encode())])
-            members = rng.permutation(members)[:shots]
-        drawn.append(members)
-    return np.sort(np.concatenate(drawn))
-
-
 def _groups(source: "AnnData | str | Path", key: str | None) -> np.ndarray | None:
     """Return a column of groups, None where it tells none apart."""
     if key is None:
@@ -260,61 +161,6 @@ def _groups(source: "AnnData | str | Path", key: str | None) -> np.ndarray | Non
         return groups
     warnings.warn(f"obs[{key!r}] has one value alone: cells are held out instead", stacklevel=3)
     return None
-
-
-def _check_donors(
-    named: NamedLabels, groups: np.ndarray | None, label_key: str, options: FewShotOptions
-) -> None:
-    """Refuse a label of donors that is none, or that nothing tells from the donors."""
-    if groups is None:
-        raise ValueError("a donor's label needs a column of two donors or more: give --group-key")
-    if options.kind not in ("auto", "linear"):
-        raise ValueError(f"donors are told apart by a linear head, got {options.kind!r}")
-    is_labelled = named.codes >= 0
-    labels, donors = named.codes[is_labelled], groups[is_labelled]
-    if not is_constant_within(labels, donors):
-        raise ValueError(
-            f"cells of one donor (obs[{options.group_key!r}]) differ in obs[{label_key!r}]: that is "
-            "a state of cells, --target state"
-        )
-    check_donors_of_labels(labels, donors, label_key=label_key, donor_key=str(options.group_key))
-
-
-def _fit_donors(
-    source: "AnnData | str | Path",
-    named: NamedLabels,
-    groups: np.ndarray,
-    model: Embedder,
-    options: FewShotOptions,
-    progress: Progress | None,
-) -> FittedHead:
-    """Fit a head to the means of donors, and judge it on donors that it did not see."""
-    keys = named.candidates.keys
-    names, first = np.unique(np.where(named.codes < 0, "", groups).astype(str), return_index=True)
-    codes = np.where(names == "", -1, named.codes[first])
-    drawn = names[draw_shots(codes, keys, options.shots, seed=options.seed)]
-    rows = np.flatnonzero((named.codes >= 0) & np.isin(groups.astype(str), drawn))
-    types = None if options.type_key is None else read_obs_column(source, options.type_key)[rows]
-    donors = donor_means(_embed(source, rows, model, options, progress), groups[rows], types)
-    labels = codes[np.searchsorted(names, donors.names)]
-    fitted = FittedHead(
-        head=fit_donor_head(donors, labels, keys, by_types=types is not None),
-        names=named.candidates.names,
-        as_text=(),
-        n_without=int(np.sum(named.codes < 0)),
-    )
-    if np.bincount(labels).min() < 2:
-        return fitted
-    called = np.empty_like(labels)
-    for some, log_probabilities in donors_held_out(donors, labels, keys):
-        called[some] = log_probabilities.argmax(axis=1)
-    return replace(
-        fitted,
-        held_out=f"{len(donors)} donors in turns",
-        accuracy=float(np.mean(called == labels)),
-        macro_f1=metrics.macro_f1(labels, called, min_cells=1),
-        majority_accuracy=metrics.majority_accuracy(labels),
-    )
 
 
 def _texts(
@@ -336,98 +182,6 @@ def _kind(name: str) -> Kind:
     return next(each for each in FITTED if each == name)
 
 
-def _embed(
-    source: "AnnData | str | Path",
-    rows: np.ndarray,
-    model: Embedder,
-    options: FewShotOptions,
-    progress: Progress | None,
-) -> CellEmbeddings:
-    """Embed some cells of a source, block by block."""
-    features, cells = [], []
-    with open_counts(
-        source, layer=options.layer, allow_normalized=options.allow_normalized
-    ) as matrix:
-        for block in embed_cells(model, matrix, batch_size=options.batch_size):
-            assert block.tokens is not None, "cells of a file have them"
-            stop = block.start + len(block.features)
-            inside = rows[np.searchsorted(rows, block.start) : np.searchsorted(rows, stop)]
-            features.append(block.features[inside - block.start])
-            cells += [block.tokens.cell(row - block.start).copy() for row in inside]
-            if progress is not None:
-                progress(stop, matrix.n_cells)
-    offsets = np.append(0, np.cumsum([len(cell) for cell in cells]))
-    tokens = TokenBlock(start=0, tokens=np.concatenate(cells), offsets=offsets)
-    return CellEmbeddings(start=0, features=np.concatenate(features), tokens=tokens)
-
-
 def _tokens(cells: CellEmbeddings) -> TokenBlock:
     assert cells.tokens is not None
     return cells.tokens
-
-
-def _judge(
-    fitted: FittedHead, shots: Shots, folds: Folds, tree: TermTree, options: FewShotOptions
-) -> FittedHead:
-    """Measure a head on cells held out, and calibrate it on them where they are enough."""
-    log_probabilities = np.zeros_like(shots.texts)
-    judged = np.zeros(len(shots), dtype=bool)
-    for rows, found in folds:
-        log_probabilities[rows], judged[rows] = found, True
-    if not judged.any():
-        return fitted
-    truth, texts = shots.labels[judged], shots.texts[judged].argmax(axis=1)
-    called = log_probabilities[judged].argmax(axis=1)
-    by = f"values of {options.group_key} held out"
-    if shots.groups is None:
-        by = "cells held out"
-        by += "" if options.target == TYPE else "; those of one donor may stand on both sides"
-    measured = replace(
-        fitted,
-        held_out=f"{judged.sum():,} cells in turns ({by})",
-        accuracy=float(np.mean(called == truth)),
-        macro_f1=metrics.macro_f1(truth, called, min_cells=1),
-        majority_accuracy=metrics.majority_accuracy(truth),
-    )
-    if options.target == TYPE:
-        measured = replace(
-            measured,
-            zero_shot_accuracy=float(np.mean(texts == truth)),
-            zero_shot_macro_f1=metrics.macro_f1(truth, texts, min_cells=1),
-        )
-    calibration = _calibrate(shots, log_probabilities, judged, tree, fitted.head.model_sha256)
-    if calibration is None:
-        return measured
-    head = replace(measured.head, calibration=calibration)
-    return replace(measured, head=head, is_calibrated=True)
-
-
-def _calibrate(
-    shots: Shots,
-    log_probabilities: np.ndarray,
-    judged: np.ndarray,
-    tree: TermTree,
-    model_sha256: str,
-) -> Calibration | None:
-    """Learn what the head's probabilities are worth from cells that it did not see."""
-    if judged.sum() < _LEAST_FOR_CALIBRATION:
-        return None
-    logs = log_probabilities[judged]
-    ladder = make_ladder(logs, tree, logs.argmax(axis=1), temperature=1.0)
-    # What is true of a label, words included: the terms at or above it in the tree.
-    is_true = tree.above[shots.labels[judged]].toarray() > 0  # (n_cells, n_terms)
-    is_right = np.take_along_axis(is_true, np.maximum(ladder.terms, 0), axis=1)
-    part = LabelledRungs(
-        study="labelled cells",
-        probabilities=ladder.probabilities,
-        is_right=is_right & (ladder.terms >= 0),
-    )
-    regime = fit_regime([part], temperature=1.0)
-    if regime.slope < _LEAST_SLOPE:
-        return None
-    return Calibration(
-        all_types=regime,
-        given=regime,
-        model_sha256=model_sha256,
-        fitted_on=("cells held out from the head",),
-    )

@@ -99,7 +99,8 @@ def fit(
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
     from zeroshot.candidates import read_labels
-    from zeroshot.few_shot import FewShotOptions, fit_few_shot
+    from zeroshot.few_shot import fit_few_shot
+    from zeroshot.few_shot_options import FewShotOptions
     from zeroshot.head_card import head_card, head_lines
     from zeroshot.head_file import check_head_output, write_head
 

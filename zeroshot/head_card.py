@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from langcell.version import __version__
 from langcell.weight_changes import DOWN, UP, WeightChanges
-from zeroshot.few_shot import FittedHead
+from zeroshot.fitted_head import FittedHead
 from zeroshot.shot_head import DONOR, STATE, TYPE
 
 _LABELS = {TYPE: "labels", STATE: "states of cells", DONOR: "labels of donors"}
