@@ -323,6 +323,24 @@ def test_an_unknown_suite_is_named(tmp_path, ontology):
         build_suite("fast", Inputs(corpus=tmp_path, folder=tmp_path), ontology)
 
 
+def test_without_corpus_the_blood_cells_of_scanpy_are_called(tmp_path, ontology):
+    inputs = Inputs(corpus=tmp_path / "nowhere", folder=tmp_path, models=("mini-fast",))
+    suite = build_suite("quick", inputs, ontology)
+    assert [task.name for task in suite.tasks] == [
+        "cells", "puzzles", "retrieval", "robustness", "few-shot",
+    ]  # fmt: skip
+    assert "700 cells, 1 files, 1 studies" in suite.tasks[0].data
+    (line,) = suite.left_out
+    assert line.startswith("validation studies, marker lists and baselines: no ")
+    (unit,), _ = suite.tasks[0].units(contestant(Oracle()))
+    assert (unit.name, unit.n) == ("Zheng 2017", 700)
+    (unit,), notes = suite.tasks[3].units(suite.contestants[0])
+    assert unit.figures["kept"] is not None
+    # Of its 765 genes a fifth of the counts leaves too few.
+    assert unit.figures["counts x 0.2"] is None
+    assert any("counts x 0.2 of blood: gene coverage" in note for note in notes)
+
+
 def test_the_command_measures_a_users_file(path, tiny_bag, tmp_path):
     """Without a corpus: one line says what is missing, and the models are measured all the same."""
     out = tmp_path / "out"
