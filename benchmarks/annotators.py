@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from benchmarks.assignment import SOLVERS, label_similarities, solve
 from benchmarks.model_scores import candidate_scores
 from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
@@ -20,6 +21,8 @@ from zeroshot.candidates import (
 )
 from zeroshot.cell_scorer import CellScorer
 from zeroshot.puzzle_files import Genes, embed_gene_lists
+from zeroshot.puzzles import Answer as PuzzleAnswer
+from zeroshot.puzzles import Puzzle
 
 _CHOICE = 100  # so many candidates are a choice, as `--labels` makes it; more are an ontology's
 
@@ -98,6 +101,21 @@ class LangCellAnnotator:
         chosen = own_candidates(keys, self._ontology)
         scores = candidate_scores(self._model, self._features(file), chosen)
         return scores[:, [chosen.keys.index(key) for key in keys]]
+
+    def puzzle_answers(
+        self, puzzles: Sequence[Puzzle], genes: Sequence[Genes]
+    ) -> list[PuzzleAnswer]:
+        """Match cells that are known by their top genes with labels, all of a puzzle jointly.
+
+        Parameters
+        ----------
+        puzzles: their `cells` are places in `genes`
+        genes: of each cell, highest expression first
+        """
+        features = embed_gene_lists(self._model, genes)
+        labels = sorted({label for puzzle in puzzles for label in puzzle.labels})
+        table = label_similarities(self._model, features, labels, self._ontology)
+        return solve(puzzles, table, SOLVERS["joint"], seed=0)
 
     def _chosen(self, candidates: Sequence[str]) -> CandidateSet:
         if len(candidates) <= _CHOICE:

@@ -1,12 +1,11 @@
 """Labelled files of the arena and the tasks that read scores of their cells."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import anndata
 import numpy as np
 from scipy.special import softmax
 
@@ -16,15 +15,11 @@ from benchmarks.leaks import CellLeaks
 from benchmarks.scoring import FIGURES, score_space
 from benchmarks.selective import area_under_risk, calibration_error
 from benchmarks.studies import SPACES, LabelledFile, label_spaces
-from langcell.count_scale import Scale
-from langcell.output_file import replaced_file
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
-from zeroshot.agreement import named_truth, obs_columns, read_obs_column
+from zeroshot.agreement import read_obs_column
 
 _BINS = 10
-_GROUPS = ("donor", "donor_id", "condition")
-_TISSUE = "tissue_ontology_term_id"
 _ALL = tuple(f"{space} {figure}" for space in SPACES for figure in (*FIGURES, "aurc", "ece"))
 # What a table shows, the main figure first.
 _SHOWN = (
@@ -81,7 +76,9 @@ class CellFiles:
     kept: KeptScores = field(default_factory=KeptScores)
 
     @classmethod
-    def of(cls, files: Sequence[LabelledFile], ontology: Ontology, *, by_donor: str | None = None) -> "CellFiles":  # fmt: skip
+    def of(
+        cls, files: Sequence[LabelledFile], ontology: Ontology, *, by_donor: str | None = None
+    ) -> "CellFiles":
         """Bring files together.
 
         Parameters
@@ -214,62 +211,4 @@ def _probabilities(scores: np.ndarray) -> np.ndarray | None:
         return known
     if scores.max() <= 0 and np.allclose(np.exp(scores).sum(axis=1), 1, atol=0.01):
         return softmax(scores, axis=1)
-    return None
-
-
-def sample_file(file: LabelledFile, n_cells: int, folder: Path, *, seed: int = 0) -> LabelledFile:
-    """Write a copy of a file with some of its labelled cells, at least three of each type."""
-    if file.n_cells <= n_cells:
-        return file
-    rows = np.flatnonzero(file.is_labelled)
-    order = np.random.default_rng(seed).permutation(file.n_cells)
-    rank = np.zeros(file.n_cells, dtype=np.int64)
-    for term_id in np.unique(file.truth_ids.astype(str)):
-        members = order[file.truth_ids[order] == term_id]
-        rank[members] = np.arange(len(members))
-    first = rank[order] < 3
-    chosen = np.sort(np.concatenate([order[first], order[~first]])[:n_cells])
-    path = folder / f"{file.name}-{n_cells}-{digest_of(file.path)[:8]}.h5ad"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replaced_file(path) as temporary:
-            anndata.read_h5ad(file.path)[rows[chosen]].write_h5ad(temporary)
-    return replace(
-        file,
-        path=path,
-        is_labelled=np.ones(len(chosen), dtype=bool),
-        truth_ids=file.truth_ids[chosen],
-    )
-
-
-def read_own_file(path: Path, label_key: str, scale: Scale, ontology: Ontology) -> LabelledFile:
-    """Read a user's file; labels are names, synonyms or ids in a column of obs.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file or column, or labels name fewer than two cell types.
-    """
-    truth = named_truth(read_obs_column(path, label_key), label_key, ontology)
-    is_labelled = truth.term_ids != ""
-    if len(set(truth.term_ids[is_labelled])) < 2:
-        raise ValueError(f"{path}: obs[{label_key!r}] names one cell type; a choice needs two")
-    tissues = read_obs_column(path, _TISSUE) if _TISSUE in obs_columns(path) else np.array([])
-    known = Ontology.bundled("UBERON").index
-    return LabelledFile(
-        name=path.stem,
-        study=path.stem,
-        path=path,
-        scale=scale,
-        tissues=tuple(sorted(set(tissues) & set(known))),
-        is_labelled=is_labelled,
-        truth_ids=truth.term_ids[is_labelled],
-    )
-
-
-def donor_column(path: Path) -> str | None:
-    """Return the first column of donors or conditions that tells two apart."""
-    for column in _GROUPS:
-        if column in obs_columns(path) and len(set(read_obs_column(path, column)) - {""}) > 1:
-            return column
     return None

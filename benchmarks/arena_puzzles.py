@@ -74,12 +74,13 @@ class PuzzleTask:
         for file in self._cells.files:
             names = np.array([terms[term_id].name for term_id in file.truth_ids])
             sets = list(draw_puzzles(file, names, 0, self._n))
-            if isinstance(annotator, PuzzleAnswerer):
-                genes = top_genes(file, _GENES)
-                found = [_answered(annotator, each[:_ANSWERED], genes) for each in sets]
-            else:
+            if isinstance(annotator, CellScorer):
                 table = self._similarities(contestant, file)
                 found = [_solved(each, table) for each in sets]
+            else:
+                assert isinstance(annotator, PuzzleAnswerer)
+                genes = top_genes(file, _GENES)
+                found = [_answered(annotator, each[:_ANSWERED], genes) for each in sets]
             if found:
                 mean = pd.DataFrame(found).mean()
                 figures = {str(name): float(value) for name, value in mean.items()}
@@ -101,7 +102,7 @@ class PuzzleTask:
 
 
 class PuzzleFileTask:
-    """Puzzles of a file in the form of CellPuzzles, for what answers puzzles."""
+    """Puzzles of a file in the form of CellPuzzles, for models and language models."""
 
     name = "puzzle-file"
     title = "CellPuzzles from a file; share of puzzles right in every cell"

@@ -32,7 +32,8 @@ class RobustnessTask:
 
     Cells are changed as in `benchmarks.robustness`: counts thinned, genes left out. What reads words
     gets each label as its bare name, and as its first synonym where it has one, in place of the
-    description. `kept` is the mean over all changes, as a share of the figure without any.
+    description. `kept` is the mean over all changes that the annotator takes, as a share of the figure
+    without any.
     """
 
     name = "robustness"
@@ -57,23 +58,33 @@ class RobustnessTask:
         """Score every file under every change; the files of a study are averaged."""
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
+        notes: list[str] = []
         for number, file in enumerate(self._cells.files):
-            figures = self._figures(contestant.annotator, file, self._seed + number)
+            figures = self._figures(contestant.annotator, file, self._seed + number, notes)
             plain = max(figures[_PLAIN], 1e-9)
             changed = [v for name, v in figures.items() if name != _PLAIN and not np.isnan(v)]
-            figures["kept"] = float(np.mean(changed)) / plain
+            figures["kept"] = float(np.mean(changed)) / plain if changed else float("nan")
             parts.setdefault(file.study, []).append((file.n_cells, figures))
             leaks[file.study] = leaks.get(file.study) or self._leaks.of(contestant.trained_on, file)
-        return unite(parts, leaks), []
+        return unite(parts, leaks), notes
 
-    def _figures(self, annotator: object, file: LabelledFile, seed: int) -> dict[str, float]:
+    def _figures(
+        self, annotator: object, file: LabelledFile, seed: int, notes: list[str]
+    ) -> dict[str, float]:
+        """Return the figure of each change; NaN, and a note, where the annotator refuses the cells."""
         assert isinstance(annotator, CellScorer)
         own = self._cells.spaces[file.name]["own"]
         figures = {}
         with tempfile.TemporaryDirectory() as folder:
             for name, change in COSTLY.items():
                 changed = write_changed(file, change, Path(folder), seed)
-                figures[name] = self._macro_f1(file, annotator.scores(changed, own), own)
+                try:
+                    figures[name] = self._macro_f1(file, annotator.scores(changed, own), own)
+                except ValueError as refusal:  # too few genes are left, as a user would be told
+                    if name == _PLAIN:
+                        raise
+                    figures[name] = float("nan")
+                    notes.append(f"{name} of {file.name}: {refusal}")
         for name, texts in zip(_WORDINGS, self._texts(own), strict=True):
             figures[name] = float("nan")
             if isinstance(annotator, WordScorer):

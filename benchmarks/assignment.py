@@ -28,6 +28,7 @@ from scipy.special import log_softmax
 from benchmarks.model_scores import candidate_scores, file_features
 from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
 from langcell.counts import open_counts
+from langcell.embedder import Embedder
 from langcell.model import LangCell
 from langcell.threads import set_threads
 from ontology.graph import Ontology
@@ -86,7 +87,7 @@ def solve(
 
 
 def label_similarities(
-    model: LangCell, features: np.ndarray, labels: Sequence[str], ontology: Ontology
+    model: Embedder, features: np.ndarray, labels: Sequence[str], ontology: Ontology
 ) -> pd.DataFrame:
     """Score cells against labels as `--labels` would; what is no term is taken as free text."""
     found = LabelResolver(ontology).resolve(labels)

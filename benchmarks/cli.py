@@ -47,7 +47,8 @@ def run(
         typer.Option(help="Table of marker lists; columns NAME_annotation are recorded answers."),
     ] = None,
     puzzles: Annotated[
-        Path | None, typer.Option(help="Puzzles in the form of CellPuzzles, for language models.")
+        Path | None,
+        typer.Option(help="Puzzles in the form of CellPuzzles: .json, .jsonl or .parquet."),
     ] = None,
     llm: Annotated[
         list[str] | None,

@@ -13,7 +13,7 @@ from pathlib import Path
 import anndata
 
 from benchmarks import demo
-from benchmarks.arena_cells import CellFiles, CellTask, donor_column, read_own_file, sample_file
+from benchmarks.arena_cells import CellFiles, CellTask
 from benchmarks.arena_fewshot import FewShotTask
 from benchmarks.arena_lists import MarkerListTask
 from benchmarks.arena_puzzles import PuzzleFileTask, PuzzleTask
@@ -34,6 +34,7 @@ from benchmarks.contestants import (
     shot_contestants,
 )
 from benchmarks.fewshot import METHODS as SHOT_METHODS
+from benchmarks.labelled_samples import donor_column, read_own_file, sample_file
 from benchmarks.leaks import CellLeaks, ListLeaks
 from benchmarks.marker_lists import read_marker_lists
 from benchmarks.studies import LabelledFile, read_validation_files
@@ -122,23 +123,8 @@ def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
         raise ValueError(f"no suite {name!r}; there are {', '.join(SIZES)}")
     size = SIZES[name]
     has_corpus = (inputs.corpus / "manifest.tsv").is_file()
-    left_out = []
-    if not has_corpus:
-        left_out.append(
-            f"validation studies, marker lists and baselines: no {inputs.corpus / 'manifest.tsv'}; name "
-            "the folder that holds corpus/ with --shared"
-        )
-    contestants = models(
-        inputs.models or list_bundled_models(), inputs.corpus, ontology, inputs.device
-    )
-    contestants += shot_contestants(size.shot_methods)
     split = TrainingSplit(bundled_recipe(inputs.corpus), ontology, n_rows=size.n_rows)
-    if has_corpus:
-        found, missing = baselines(
-            size.baselines, split, inputs.corpus, cache_folder() / "baselines"
-        )
-        contestants += found
-        left_out += missing
+    contestants, left_out = _contestants(inputs, size, split, has_corpus=has_corpus)
     cells = CellFiles.of(
         _files(inputs, size, ontology, has_corpus=has_corpus),
         ontology,
@@ -159,10 +145,28 @@ def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
     )
 
 
+def _contestants(
+    inputs: Inputs, size: Size, split: TrainingSplit, *, has_corpus: bool
+) -> tuple[list[Contestant], list[str]]:
+    """Return all but those that a table of lists brings, and a line for each left out."""
+    names = inputs.models or list_bundled_models()
+    found = models(names, inputs.corpus, split.ontology, inputs.device)
+    found += shot_contestants(size.shot_methods)
+    if has_corpus:
+        fitted, left_out = baselines(
+            size.baselines, split, inputs.corpus, cache_folder() / "baselines"
+        )
+        return found + fitted, left_out
+    return found, [
+        f"validation studies, marker lists and baselines: no {inputs.corpus / 'manifest.tsv'}; name "
+        "the folder that holds corpus/ with --shared"
+    ]
+
+
 def own_files(
     paths: Sequence[Path], label_key: str, scale: Scale, ontology: Ontology
 ) -> tuple[LabelledFile, ...]:
-    """Read a user's labelled files; see `benchmarks.arena_cells.read_own_file`."""
+    """Read a user's labelled files; see `benchmarks.labelled_samples.read_own_file`."""
     return tuple(read_own_file(path, label_key, scale, ontology) for path in paths)
 
 

@@ -9,19 +9,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.arena_cells import CellFiles, CellTask, read_own_file, sample_file, selective
-from benchmarks.arena_puzzles import PuzzleTask
+from benchmarks.annotators import LangCellAnnotator
+from benchmarks.arena_cells import CellFiles, CellTask, selective
+from benchmarks.arena_puzzles import PuzzleFileTask, PuzzleTask
 from benchmarks.arena_results import Contestant, Result, Unit, rounded
 from benchmarks.arena_retrieval import RetrievalTask
 from benchmarks.arena_robustness import RobustnessTask
 from benchmarks.arena_run import Suite, run_suite
 from benchmarks.arena_unseen import UnseenTask
 from benchmarks.compare import compare_cards, comparison
+from benchmarks.labelled_samples import read_own_file, sample_file
 from benchmarks.leaderboard import render_leaderboard
 from benchmarks.leaks import CellLeaks, TrainedOn, trained_on
 from benchmarks.result_card import ResultCard, markdown, overview
 from benchmarks.suites import Inputs, build_suite
+from langcell.embedder import load_embedder
 from ontology.graph import Ontology
+from zeroshot.annotate_options import AnnotateOptions
+from zeroshot.puzzle_files import read_puzzles, write_puzzles
+from zeroshot.puzzles import Puzzle
 
 TYPES = ("CL:0000236", "CL:0000084", "CL:0000576", "CL:0000182")
 
@@ -148,6 +154,21 @@ def test_puzzles_are_solved_jointly_and_by_argmax(cells):
     (unit,), _ = PuzzleTask(cells, CellLeaks(), n_puzzles=5).units(constant)
     assert unit.figures["argmax uniqueness"] == 0.25  # one label for the four cells
     assert unit.figures["uniqueness"] == 1
+
+
+def test_puzzles_of_a_file_are_answered_by_top_genes(tiny_bag, coding_genes, tmp_path, ontology):
+    labels = ("B cell", "T cell", "hepatocyte")
+    genes = [tuple(coding_genes[i : i + 25]) for i in (0, 50, 100)]
+    path = tmp_path / "puzzles.json"
+    write_puzzles(path, [Puzzle(cells=(0, 1, 2), labels=labels)] * 2, genes)
+    annotator = LangCellAnnotator("x", load_embedder(tiny_bag), ontology, AnnotateOptions())
+    task = PuzzleFileTask(path)
+    assert task.takes(annotator)
+    assert not task.takes(Oracle())
+    (unit,), _ = task.units(contestant(annotator))
+    assert (unit.name, unit.n, unit.figures["uniqueness"]) == ("3 cells", 2, 1)
+    (answer, _) = annotator.puzzle_answers(read_puzzles(path).puzzles, read_puzzles(path).genes)
+    assert sorted(answer) == sorted(labels)
 
 
 def test_retrieval_ranks_the_own_type_first(cells):
@@ -300,6 +321,24 @@ def test_two_runs_are_compared(card):
 def test_an_unknown_suite_is_named(tmp_path, ontology):
     with pytest.raises(ValueError, match="no suite 'fast'; there are quick, full"):
         build_suite("fast", Inputs(corpus=tmp_path, folder=tmp_path), ontology)
+
+
+def test_without_corpus_the_blood_cells_of_scanpy_are_called(tmp_path, ontology):
+    inputs = Inputs(corpus=tmp_path / "nowhere", folder=tmp_path, models=("mini-fast",))
+    suite = build_suite("quick", inputs, ontology)
+    assert [task.name for task in suite.tasks] == [
+        "cells", "puzzles", "retrieval", "robustness", "few-shot",
+    ]  # fmt: skip
+    assert "700 cells, 1 files, 1 studies" in suite.tasks[0].data
+    (line,) = suite.left_out
+    assert line.startswith("validation studies, marker lists and baselines: no ")
+    (unit,), _ = suite.tasks[0].units(contestant(Oracle()))
+    assert (unit.name, unit.n) == ("Zheng 2017", 700)
+    (unit,), notes = suite.tasks[3].units(suite.contestants[0])
+    assert unit.figures["kept"] is not None
+    # Of its 765 genes a fifth of the counts leaves too few.
+    assert unit.figures["counts x 0.2"] is None
+    assert any("counts x 0.2 of blood: gene coverage" in note for note in notes)
 
 
 def test_the_command_measures_a_users_file(path, tiny_bag, tmp_path):
