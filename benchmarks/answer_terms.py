@@ -3,20 +3,25 @@
 import re
 from collections.abc import Iterator
 
-from benchmarks.marker_agreement import Answer, BroadTypes
+from benchmarks.marker_agreement import NO_TERM, Answer, BroadTypes
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver
 
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _SAID = re.compile(r"\b(?:cell type|answer)\b[^.\n:]*?(?:\bis\b|:)\s*(.+)", re.IGNORECASE)
+_RATHER = re.compile(r",\s*(?:specifically|likely)\s+")
 _ARTICLE = re.compile(r"^(?:likely |probably )?(?:an? |the )", re.IGNORECASE)
 _BRACKETS = re.compile(r"\s*\([^)]*\)")
+_BETWEEN = re.compile(r"\s*(?:/|;|,|\bor\b|\band\b)\s*")
 _LONGEST = 80  # letters of a name; what is longer is prose
 _EDGES = " \t\n.,;:*_`'\"“”"
 
 
 class AnswerTerms:
     """Maps answers to terms, without guessing: what no name or synonym says stays words.
+
+    An answer that names several types stands for all of them, of which those that are no term count
+    as `NO_TERM`: so GPTCelltype reads its recorded answers, and a hedge gets no full agreement.
 
     Parameters
     ----------
@@ -31,11 +36,19 @@ class AnswerTerms:
     def answer(self, text: str | None) -> Answer:
         """Return what a reply calls the cells; an `Answer` without label where it says nothing."""
         names = list(_names(text or ""))
-        for found in self._resolver.resolve(names):
-            if found.term_id is not None:
-                broad = self._broad_types.of(found.term_id)
-                return Answer(label=names[0], terms=frozenset({found.term_id}), broad=broad)
-        return Answer(label=names[0] if names else "")
+        if not names:
+            return Answer(label="")
+        found = [each.term_id for each in self._resolver.resolve(names)]
+        terms = {next((term_id for term_id in found if term_id), None)}
+        if terms == {None}:
+            parts = [part for part in _BETWEEN.split(names[-1]) if part]
+            terms = {each.term_id for each in self._resolver.resolve(parts)}
+        known = terms - {None}
+        return Answer(
+            label=names[0],
+            terms=frozenset(term_id or NO_TERM for term_id in terms) if known else frozenset(),
+            broad=frozenset().union(*(self._broad_types.of(str(each)) for each in known)),
+        )
 
 
 def _names(text: str) -> Iterator[str]:
@@ -53,5 +66,5 @@ def _names(text: str) -> Iterator[str]:
     if not name or len(name) > _LONGEST:
         return
     plain = _BRACKETS.sub("", name).strip(_EDGES)
-    first = re.split(r"\s+or\s+|\s*/\s*|,\s*(?:specifically|likely)\s+", plain)[0].strip(_EDGES)
-    yield from dict.fromkeys(each for each in (name, plain, first) if each)
+    general = _RATHER.split(plain)[0].strip(_EDGES)
+    yield from dict.fromkeys(each for each in (name, plain, general) if each)

@@ -5,6 +5,7 @@ usable reply is asked again a few times, and then counts as failed.
 """
 
 import hashlib
+import http.client
 import json
 import time
 import urllib.error
@@ -21,6 +22,8 @@ Message = dict[str, str]  # role and content
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # that may pass
 _NO_ACCESS = (401, 403, 404)  # that will not, whatever is asked
 _FEW = 5  # questions that fail before any is answered show that the endpoint does not work
+_MANY = 20  # that fail one after another show that it works no longer
+_LONGEST_WAIT = 60.0  # seconds, whatever an endpoint asks for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +130,28 @@ class EndpointChat:
         Raises
         ------
         OSError
-            If the endpoint refuses access, or none of the first questions is answered.
+            If the endpoint refuses access, none of the first questions is answered, or many in a row
+            are not: replies before are kept, and the same run goes on from there.
         """
         first, rest = questions[:_FEW], questions[_FEW:]
-        with ThreadPoolExecutor(self._endpoint.n_at_once) as pool:
+        pool = ThreadPoolExecutor(self._endpoint.n_at_once)
+        try:
             found = list(pool.map(self._reply, first))
             errors = [error for _, error in found if error]
             if found and len(errors) == len(found):
                 raise OSError(f"no usable reply from {self._endpoint.url}: {errors[-1]}")
-            found += pool.map(self._reply, rest)
+            in_a_row = 0
+            for reply, error in pool.map(self._reply, rest):
+                found.append((reply, error))
+                in_a_row = in_a_row + 1 if error else 0
+                if in_a_row == _MANY:
+                    raise OSError(
+                        f"no usable reply from {self._endpoint.url} to {_MANY} questions in a row: "
+                        f"{error}"
+                    )
+        finally:
+            # What stops a run must not wait for a thousand questions that are left.
+            pool.shutdown(cancel_futures=True)
         return [reply for reply, _ in found]
 
     def _reply(self, question: Sequence[Message]) -> tuple[Reply, str]:
@@ -143,10 +159,11 @@ class EndpointChat:
         kept = self._store.get(question)
         if kept is not None:
             return kept, ""
-        error = ""
+        error, asked_to_wait = "", 0.0
         for number in range(self._endpoint.tries):
             if number:
-                self._sleep(self._endpoint.pause * 2 ** (number - 1))
+                self._sleep(max(self._endpoint.pause * 2 ** (number - 1), asked_to_wait))
+                asked_to_wait = 0.0
             try:
                 reply = _parse(self._ask(question))
             except urllib.error.HTTPError as refusal:
@@ -155,7 +172,8 @@ class EndpointChat:
                     raise OSError(f"{self._endpoint.url} refuses {self.name}: {error}") from refusal
                 if refusal.code not in _AGAIN:
                     break
-            except (OSError, ValueError) as problem:
+                asked_to_wait = _seconds(refusal.headers.get("Retry-After"))
+            except (OSError, ValueError, http.client.HTTPException) as problem:
                 error = str(problem) or type(problem).__name__
             else:
                 self._store.put(question, reply)
@@ -177,6 +195,11 @@ class EndpointChat:
         )
         with urllib.request.urlopen(request, timeout=self._endpoint.timeout) as response:
             return json.loads(response.read())
+
+
+def _seconds(given: str | None) -> float:
+    """Return what a Retry-After asks for in seconds, 0 where it names a date or nothing."""
+    return min(float(given), _LONGEST_WAIT) if given and given.strip().isdigit() else 0.0
 
 
 def _parse(answer: Any) -> Reply:

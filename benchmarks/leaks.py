@@ -50,9 +50,15 @@ class TrainedOn:
     cells: Mapping[Path, Scale] = field(default_factory=dict)
 
     def names(self, study: str) -> bool:
-        """Tell whether a study is among the sources; years and signs do not matter."""
-        words = _words(study)
-        return bool(words) and any(words <= _words(each) for each in self.sources)
+        """Tell whether a study is among the sources.
+
+        Names with a year are the same study where a source has all their words ("Zheng 2017"); others
+        ("pbmc", as a user's file may be called) only where a file or study has that very name.
+        """
+        words, name = _words(study), study.strip().lower()
+        if any(word.isdigit() for word in words) and len(words) > 1:
+            return any(words <= _words(each) for each in self.sources)
+        return any(name in each.lower().split(" ", 1) for each in self.sources)
 
 
 def trained_on(corpus: Path, names: Sequence[str]) -> TrainedOn:

@@ -47,10 +47,14 @@ class LocalChat:
         text = self._text(question)
         ids = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
         ids = ids.to(self._model.device)  # (1, n_prompt)
+        left = getattr(self._model.config, "max_position_embeddings", None) or float("inf")
+        left -= ids.shape[1]
+        if left < 1:  # a question that the model cannot read to its end has no reply
+            return Reply(content=None, prompt_tokens=0)
         written = self._model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=self._max_tokens,
+            max_new_tokens=int(min(self._max_tokens, left)),
             do_sample=False,
             pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
         )[0, ids.shape[1] :]

@@ -210,7 +210,7 @@ def test_own_files_need_two_named_types(tmp_path, make_cells, ontology):
 def test_leaks_by_study_cells_and_donors(file, tmp_path, make_cells):
     leaks = CellLeaks()
     assert leaks.of(None, file) == ""
-    assert leaks.of(TrainedOn(sources=("study_cells My Study 2020",)), file) == "study in training"
+    assert leaks.of(TrainedOn(sources=("study My Study 2020",)), file) == "study in training"
     adata = anndata.read_h5ad(file.path)
     copied, other = tmp_path / "copied.h5ad", tmp_path / "other.h5ad"
     copy = adata[:20].copy()

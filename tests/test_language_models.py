@@ -220,7 +220,7 @@ def test_matches_puzzles_and_refuses_other_forms(serve, ask):
         ("We see MS4A1.\n\nThe most likely cell type is: **B cell**", "CL:0000236"),
         ("In summary, the most likely cell type is a B cell.", "CL:0000236"),
         ("B cells (CD20+)", "CL:0000236"),
-        ("Hepatocyte or cholangiocyte", "CL:0000182"),
+        ("Hepatocyte or cholangiocyte", None),
         ("I cannot tell", None),
         ("", None),
         (None, None),
