@@ -9,8 +9,8 @@ most variable genes and on 50 principal components, nearest neighbours there, Ce
 `celltypist`; its stochastic gradient descent with the settings of the package), and the model without any
 label. Components and variable genes are those of the whole file, which favours the baselines.
 
-With --tune, heads that tune the model stand in the table too; they take minutes each on a CPU, so give
-few --seeds and --shots.
+With --tune, heads that tune the model stand in the table too; each takes seconds to minutes on a CPU, so
+give few --seeds and --shots.
 
 The files of one study are averaged first. The validation studies chose the penalties of the head.
 """

@@ -164,6 +164,14 @@ def test_one_cell_a_label_is_tuned_without_a_judge(labelled, bag):  # noqa: F811
     assert fitted.head.changes and fitted.head.feature_weights.any()
 
 
+def test_a_label_without_cells_is_not_spoken_against(labelled, bag):  # noqa: F811
+    fitted = fit(labelled, bag, "lora", shots=1, labels=("natural killer cell",))
+    head, row = fitted.head, fitted.head.keys.index("CL:0000623")
+    assert head.n_shots[row] == 0 and head.text_weight == 1
+    assert not head.feature_weights[row].any() and head.intercepts[row] == 0
+    assert np.delete(head.feature_weights, row, axis=0).any(axis=1).all()
+
+
 def test_ctrl_c_ends_it(labelled, bag):  # noqa: F811
     handler = signal.getsignal(signal.SIGINT)
     options = FewShotOptions(kind="lora", shots=3)

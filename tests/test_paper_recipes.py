@@ -83,7 +83,7 @@ def test_the_few_shot_loss_is_the_golden_one_but_for_its_matches(
     torch.testing.assert_close(by_match.exp(), expected["ctm_prob"], **close)
     by_release = functional.cross_entropy(by_match.exp(), batch.labels)
     torch.testing.assert_close(by_release, expected["fewshot_loss_ctm"], **close)
-    loss = tuned.loss(batch)
+    loss = tuned.loss(batch, torch.ones(3, dtype=torch.bool))
     by_hand = -by_match.log_softmax(1)[torch.arange(5), batch.labels].mean()
     torch.testing.assert_close(loss, expected["fewshot_loss_sim"] + by_hand, **close)
     (loss - functional.cross_entropy(by_match, batch.labels) + by_release).backward()

@@ -38,7 +38,7 @@ def draw_epoch(
     Parameters
     ----------
     labels: of the cells, int, shape (n_cells,)
-    batch_size: cells in a batch; the last one may have fewer, but not just one
+    batch_size: cells in a batch; the last one may have fewer
     is_balanced: draw labels evenly, and the cells of a label in turns; else cells in turns
     seed, epoch: what the draw depends on
 
@@ -73,14 +73,12 @@ def collate_rows(shots: Shots, rows: np.ndarray, model: "LangCell") -> CellBatch
     import torch
 
     genes, special = model.genes, model.config.cell.special_tokens
-    longest = model.config.max_genes + model.config.cell.n_special
     cells = [shots.tokens.cell(row)[: model.config.max_genes] for row in rows]
     ids, mask = collate_tokens(
         cells,
         cls_id=None if special == "none" else genes.cls_id,
         eos_id=genes.eos_id if special == "cls_eos" else None,
         pad_id=genes.pad_id,
-        width=min(longest, model.config.cell.n_special + max(1, *map(len, cells), 1)),
     )
     return CellBatch(
         input_ids=torch.from_numpy(ids).to(model.device),

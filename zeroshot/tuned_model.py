@@ -121,11 +121,21 @@ class TunedModel(nn.Module):
         by_match = matched.log_softmax(dim=1)[:, 1].view(n_cells, n_labels)
         return self._scale * (cells.features @ texts.features.T), by_match
 
-    def loss(self, batch: CellBatch) -> Tensor:
-        """Return the cross-entropy of the labels, that by matching added to it."""
-        by_similarity, by_match = self(batch)
-        loss = functional.cross_entropy(by_similarity, batch.labels)
-        return loss if by_match is None else loss + functional.cross_entropy(by_match, batch.labels)
+    def loss(self, batch: CellBatch, has_cells: Tensor) -> Tensor:
+        """Return the cross-entropy of the labels, that by matching added to it.
+
+        Parameters
+        ----------
+        batch: labelled cells
+        has_cells: False for labels that no cell is learnt from, bool, shape (n_labels,). They do not
+            compete, so that what no cell speaks against stays within reach of its text.
+        """
+        parts = [each for each in self(batch) if each is not None]
+        losses = [
+            functional.cross_entropy(each.masked_fill(~has_cells, -torch.inf), batch.labels)
+            for each in parts
+        ]
+        return torch.stack(losses).sum()
 
     def log_probabilities(self, batch: CellBatch) -> Tensor:
         """Return those of the labels, shape (n_cells, n_labels)."""

@@ -48,6 +48,7 @@ class TuningRun(LightningModule):
         self.tuned = tuned
         self._shots, self._recipe, self._seed = shots, recipe, seed
         self._held_out, self._count = held_out, count
+        self._has_cells = torch.from_numpy(shots.n_shots > 0)
         # Of the cells held out, (n_cells, n_labels), after 0, 1, ... epochs.
         self.log_probabilities: list[np.ndarray] = []
 
@@ -87,7 +88,9 @@ class TuningRun(LightningModule):
     def training_step(self, batch: np.ndarray) -> Tensor:
         """Return the loss of a batch of rows."""
         self._count(len(batch))
-        return self.tuned.loss(collate_rows(self._shots, batch, self.tuned.model))
+        return self.tuned.loss(
+            collate_rows(self._shots, batch, self.tuned.model), self._has_cells.to(self.device)
+        )
 
     def on_train_epoch_end(self) -> None:
         """Look at the cells held out."""
