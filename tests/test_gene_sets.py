@@ -1,5 +1,8 @@
 """Membership of gene sets: folds, parity with a plain way, and what is refused."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,3 +91,17 @@ def test_methods_rank_genes_that_were_not_given():
     wanted = roc_auc_score(np.isin(asked, members), expression.mean(axis=1)[asked])
     row = table[(table.method == "mean expression") & (table.given == 3) & (table.draw == 0)]
     assert row.auroc.item() == pytest.approx(wanted)
+
+
+def test_command(tiny_bag, coding_genes, tmp_path):
+    (tmp_path / "mine.txt").write_text("# mine\n" + "\n".join([*coding_genes[:5], "NOGENE1"]))
+    words = ("fewshot", "genes", "--set", "mine.txt", "--out", "ranked.csv")
+    command = [sys.executable, "-m", "langcell", *words, "--model", str(tiny_bag)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "genes\t5 of the set, 400 ranked" in done.stdout
+    assert "unknown\t1: NOGENE1" in done.stdout
+    table = pd.read_csv(tmp_path / "ranked.csv")
+    assert table["is_given"].sum() == 5 and table["score"].is_monotonic_decreasing
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 1 and "ranked.csv" in again.stderr

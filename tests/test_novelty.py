@@ -1,5 +1,7 @@
 """How unlike the labelled cells of a head other cells are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from zeroshot.few_shot import fit_few_shot
 from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_file import read_head, write_head
 from zeroshot.novelty import Novelty
+from zeroshot.report_cells import CalledCells
+from zeroshot.report_notes import notes
 
 
 def unit(vectors):
@@ -67,3 +71,29 @@ def test_a_head_tells_types_without_a_label(make_cells, tiny_bag, tmp_path):
     is_novel = kinds[60:] == 2
     assert scores[is_novel].min() > max(1, scores[~is_novel].max())
     assert "nearest label of the head" in adata.uns["langcell"]["ood"]
+
+
+def test_a_report_names_what_cells_are_unlike(called_cells):
+    cells = called_cells
+    unusual = np.ones(len(cells), dtype=bool)
+    for details, said in (({}, "the training data"), ({"head": {"id": "x"}}, "the labelled cells")):
+        found = notes(replace(cells, details=details), (), (), unusual, None)
+        assert f"Many cells are unlike {said}" in [note.title for note in found]
+
+
+@pytest.fixture
+def called_cells():
+    names = np.array(["B cell"] * 20, dtype=object)
+    numbers = np.full(20, 0.9)
+    return CalledCells(
+        labels=names,
+        term_ids=np.array(["CL:0000236"] * 20, dtype=object),
+        leaf_labels=names,
+        confidence=numbers,
+        leaf_confidence=numbers,
+        margin=numbers,
+        ood=np.full(20, 2.0),
+        has_confidence=True,
+        level=0.9,
+        details={},
+    )

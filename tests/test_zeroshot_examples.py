@@ -15,6 +15,8 @@ MODULES = (
     "zeroshot.candidates",
     "zeroshot.cluster_consensus",
     "zeroshot.decode_options",
+    "zeroshot.donor_fit",
+    "zeroshot.donor_split",
     "zeroshot.index",
     "zeroshot.inputs",
     "zeroshot.ood",
