@@ -2,8 +2,8 @@
 
 Of each set a few genes are given, and every method ranks all other genes: AUROC of the rest of the set
 against genes outside it, over three draws, split by gene. Sets are families that share a stem of their
-symbols, which no method reads, and the marker genes that published lists name for a cell type (of types
-with 20 or more that the model knows; human lists alone). The embeddings are those of the model, which was trained on cells
+symbols, which no method reads, and the marker genes that published lists name for a cell type (of the
+ten types with the most, human lists alone). The embeddings are those of the model, which was trained on cells
 and their types; baselines: the same classifier on principal components of log CPM over the 62 cell types
 of a training panel (Tabula Sapiens), among whose genes all methods are compared, mean expression there,
 the number of types that express a gene (10 CPM), and chance. Nothing was tuned.
@@ -30,6 +30,7 @@ from zeroshot.gene_sets import fit_set, gene_vectors
 
 GIVEN = (3, 5, 10)
 _DRAWS, _FEWEST, _COMPONENTS = 3, 20, 50
+_MOST = 10  # lists of markers, the longest
 _EXPRESSED = np.log1p(10)  # log CPM
 _FAMILIES = {
     "ribosomal": r"RP[LS]\d+[AXYL]?\d*",
@@ -73,7 +74,8 @@ def marker_sets(path: Path, ids: np.ndarray, *, fewest: int = _FEWEST) -> dict[s
         rows = sorted({place[each] for each in known if each in place})
         if len(rows) >= fewest:
             found[str(name)] = np.array(rows)
-    return found
+    largest = sorted(found, key=lambda name: (-len(found[name]), name))[:_MOST]
+    return {name: found[name] for name in largest}
 
 
 def scorers(vectors: np.ndarray, expression: np.ndarray) -> dict[str, Scorer]:
