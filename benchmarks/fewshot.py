@@ -34,6 +34,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.celltypist_baseline import celltypist_labels
+from benchmarks.scanvi_baseline import UNLABELLED, Scanvi
 from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
 from langcell import metrics
 from langcell.counts import open_counts
@@ -79,6 +80,11 @@ class StudyCells:
         """Principal components of the log counts."""
         n = min(N_COMPONENTS, min(self.log_counts.shape) - 1)
         return scanpy.pp.pca(self.log_counts, n_comps=n, random_state=0)
+
+    @cached_property
+    def scanvi(self) -> Scanvi:
+        """A model of the counts of all cells, without labels."""
+        return Scanvi(self.counts, self.shots.groups)
 
 
 Method = Callable[[StudyCells, np.ndarray, np.ndarray], np.ndarray]  # training rows, test rows
@@ -146,6 +152,13 @@ def by_celltypist(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.
     return celltypist_labels(values[train], cells.shots.labels[train], values[test])
 
 
+def by_scanvi(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Train scANVI on the labels of some cells, and the counts of all."""
+    known = np.full(len(cells.shots), UNLABELLED, dtype=object)
+    known[train] = cells.shots.labels[train].astype(str)
+    return cells.scanvi.labels(known)[test].astype(np.int64)
+
+
 METHODS: dict[str, Method] = {
     "langcell, auto": with_head(None),
     "langcell, hierarchical": with_head("hierarchical"),
@@ -157,6 +170,8 @@ METHODS: dict[str, Method] = {
 }
 if find_spec("celltypist"):
     METHODS["CellTypist, log counts"] = by_celltypist
+if find_spec("scvi"):
+    METHODS["scANVI"] = by_scanvi
 
 
 def read_cells(file: LabelledFile, model: Embedder, ontology: Ontology) -> StudyCells:
@@ -288,6 +303,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini-fast")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD")
     parser.add_argument("--tune", nargs="+", default=[], choices=tuple(RECIPES), metavar="HEAD")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
@@ -300,7 +316,8 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small panels, and what scanpy says of tiny files
         model = load_embedder(given.model, states=bool(given.tune))
-        methods = METHODS | {f"langcell, {kind}": with_tuned(kind) for kind in given.tune}
+        methods = {name: METHODS[name] for name in given.methods or METHODS}
+        methods |= {f"langcell, {kind}": with_tuned(kind) for kind in given.tune}
         scored = measure(
             files, model, Ontology.bundled(), methods, n_seeds=given.seeds, shots=given.shots
         )

@@ -1,8 +1,7 @@
 """The arena: results and their means, tasks over cells, leaks, resumable runs, cards, the command."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -25,6 +24,7 @@ from benchmarks.result_card import ResultCard, markdown, overview
 from benchmarks.suites import Inputs, build_suite
 from langcell.embedder import load_embedder
 from ontology.graph import Ontology
+from tests.command_line import run_langcell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.puzzle_files import read_puzzles, write_puzzles
 from zeroshot.puzzles import Puzzle
@@ -380,6 +380,4 @@ def test_the_command_refuses_what_it_cannot_do(path, tmp_path):
 
 
 def run_command(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "langcell", *map(str, words)], capture_output=True, text=True
-    )
+    return run_langcell(Path.cwd(), *words)

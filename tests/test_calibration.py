@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import anndata
 import numpy as np
@@ -10,6 +8,7 @@ from benchmarks.selective import area_under_risk, selective_figures
 from langcell.checkpoint import list_bundled_models, resolve_checkpoint
 from langcell.model import LangCell
 from langcell.towers import sha256_of
+from tests.command_line import run_langcell
 from zeroshot.calibration import UNCALIBRATED, Calibration, Regime
 from zeroshot.calibration_fit import LabelledRungs, calibrate, fit_regime
 from zeroshot.reliability import Reliability
@@ -103,13 +102,7 @@ def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_p
     adata.write_h5ad(tmp_path / "cells.h5ad")
     words = ["zeroshot", "calibrate", "--h5ad", "cells.h5ad", "--truth", "cell_type"]
     words += ["--study-key", "study", "--model", str(tiny_model), "--out", "c.json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "langcell", *words],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-    )
+    done = run_langcell(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("studies\tone, two\n")
     assert done.stdout.count("\ncalibration error\t0.") == 2
@@ -120,13 +113,7 @@ def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_p
     assert read.identifier == wanted.identifier and read.fitted_on == ("one", "two")
     assert read.command.startswith("langcell zeroshot calibrate --h5ad cells.h5ad")
     use = ["zeroshot", "--h5ad", "cells.h5ad", "--model", str(tiny_model), "--out", "named.h5ad"]
-    done = subprocess.run(
-        [sys.executable, "-m", "langcell", *use, "--calibration", "c.json", "--confidence", "0.5"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-    )
+    done = run_langcell(tmp_path, *use, "--calibration", "c.json", "--confidence", "0.5")
     assert done.returncode == 0, done.stderr
     notes = anndata.read_h5ad(tmp_path / "named.h5ad").uns["langcell"]
     recorded = Reliability.of(notes["calibration"]["reliability"])

@@ -1,8 +1,5 @@
 """Search: scores, false discovery rates and decisions against slow obvious versions."""
 
-import subprocess
-import sys
-
 import anndata
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from scipy.stats import false_discovery_control
 from langcell.model import LangCell
 from langcell.reference import ReferenceCells
 from ontology.graph import Ontology
+from tests.command_line import run_langcell
 from zeroshot.background import Background, Null, z_values
 from zeroshot.cell_search import SearchOptions, search
 from zeroshot.queries import query_features, read_queries
@@ -186,13 +184,7 @@ def test_options_are_checked():
 @pytest.fixture
 def langcell(tmp_path):
     def call(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "langcell", *map(str, words)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=300,
-        )
+        return run_langcell(tmp_path, *words)
 
     return call
 

@@ -1,8 +1,6 @@
 """Heads of a few labelled cells: fitted, judged, written, used and refused."""
 
 import json
-import subprocess
-import sys
 
 import anndata
 import numpy as np
@@ -13,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from langcell.model import LangCell
 from langcell.tokenizer import TokenBlock
+from tests.command_line import run_langcell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
 from zeroshot.calibration import UNCALIBRATED
@@ -279,8 +278,7 @@ def test_command(labelled, tiny_bag, tmp_path):
     labelled.write_h5ad(tmp_path / "cells.h5ad")
 
     def run(*words, model=("--model", str(tiny_bag))):
-        command = [sys.executable, "-m", "langcell", *words, *model]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        return run_langcell(tmp_path, *words, *model)
 
     fit = ("fewshot", "fit", "--h5ad", "cells.h5ad", "--label-key", "mine", "--out", "head")
     done = run(*fit)

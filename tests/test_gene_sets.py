@@ -1,8 +1,5 @@
 """Membership of gene sets: folds, parity with a plain way, and what is refused."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.gene_sets import families, marker_sets, measure, scorers
 from langcell.model import LangCell
+from tests.command_line import run_langcell
 from zeroshot.gene_sets import fit_set, gene_vectors, membership, rank_genes
 
 
@@ -95,13 +93,12 @@ def test_methods_rank_genes_that_were_not_given():
 
 def test_command(tiny_bag, coding_genes, tmp_path):
     (tmp_path / "mine.txt").write_text("# mine\n" + "\n".join([*coding_genes[:5], "NOGENE1"]))
-    words = ("fewshot", "genes", "--set", "mine.txt", "--out", "ranked.csv")
-    command = [sys.executable, "-m", "langcell", *words, "--model", str(tiny_bag)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    words = ("fewshot", "genes", "--set", "mine.txt", "--out", "ranked.csv", "--model", tiny_bag)
+    done = run_langcell(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert "genes\t5 of the set, 400 ranked" in done.stdout
     assert "unknown\t1: NOGENE1" in done.stdout
     table = pd.read_csv(tmp_path / "ranked.csv")
     assert table["is_given"].sum() == 5 and table["score"].is_monotonic_decreasing
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    again = run_langcell(tmp_path, *words)
     assert again.returncode == 1 and "ranked.csv" in again.stderr

@@ -1,8 +1,5 @@
 """Heads of states and of donors: what is learnt, what is refused, and what a file gets."""
 
-import subprocess
-import sys
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -12,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from langcell.counts import open_counts
 from langcell.embed import CellEmbeddings, embed_cells
 from langcell.model import LangCell
+from tests.command_line import run_langcell
 from tests.test_few_shot import make_shots
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
@@ -237,8 +235,7 @@ def test_commands(ill, tiny_bag, tmp_path):
     treated(ill).write_h5ad(tmp_path / "cells.h5ad")
 
     def run(*words):
-        command = [sys.executable, "-m", "langcell", *words, "--model", str(tiny_bag)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        return run_langcell(tmp_path, *words, "--model", tiny_bag)
 
     fit = ("fewshot", "fit", "--h5ad", "cells.h5ad", "--label-key")
     done = run(*fit, "disease", "--target", "state", "--out", "bad")
