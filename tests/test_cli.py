@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from langcell.model import LangCell
+from tests.command_line import run_langcell
 from tests.released_files import V2, symbols_to_ids, write_dictionaries, write_geneformer
 
 HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "faiss", "numba")
@@ -33,13 +35,7 @@ COMMANDS = (
 
 
 def _langcell(*words, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "langcell", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-    )
+    return run_langcell(cwd or Path.cwd(), *words)
 
 
 @pytest.mark.parametrize("command", [*GROUPS, *COMMANDS])

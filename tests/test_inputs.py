@@ -1,11 +1,10 @@
 """Several inputs of one command."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import run_langcell
 from zeroshot.inputs import find_inputs, name_outputs
 
 
@@ -54,13 +53,7 @@ def test_outputs_of_one_name_get_the_folder_before_it():
 @pytest.fixture
 def run(tiny_bag, tmp_path):
     def run(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "langcell", "zeroshot", "--model", tiny_bag, *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return run_langcell(tmp_path, "zeroshot", "--model", tiny_bag, *words)
 
     return run
 

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 
 import anndata
@@ -14,6 +13,7 @@ from scipy import sparse
 
 from langcell.model import LangCell
 from ontology.graph import Ontology
+from tests.command_line import run_langcell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
 from zeroshot.decode_options import DecodeOptions
@@ -295,13 +295,7 @@ def test_what_cannot_be_reported_is_one_line(make_cells, make_annotated, tmp_pat
 
 
 def _langcell(*words, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "langcell", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-    )
+    return run_langcell(cwd, *words)
 
 
 def test_the_command_line_writes_reports(make_cells, tiny_bag, tmp_path):

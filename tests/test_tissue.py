@@ -1,8 +1,5 @@
 """`--tissue`: weighing and restricting candidates, one tissue or one a cell."""
 
-import subprocess
-import sys
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -13,6 +10,7 @@ from benchmarks.model_scores import candidate_scores
 from langcell.model import LangCell
 from ontology.graph import Ontology
 from ontology.tissue_prior import TissuePrior
+from tests.command_line import run_langcell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
 from zeroshot.candidates import all_candidates
@@ -171,11 +169,6 @@ def test_no_known_tissue_and_options_that_make_no_sense(make_cells, model):
 def test_command_says_what_it_demotes(make_cells, tiny_model, tmp_path):
     make_cells(20).write_h5ad(tmp_path / "cells.h5ad")
     words = ["--h5ad", tmp_path / "cells.h5ad", "--model", tiny_model, "--out", tmp_path / "a.csv"]
-    done = subprocess.run(
-        [sys.executable, "-m", "langcell", "zeroshot", *map(str, words), "--tissue", "lung"],
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    done = run_langcell(tmp_path, "zeroshot", *words, "--tissue", "lung")
     assert done.returncode == 0, done.stderr
     assert "lung (UBERON:0002048) demotes" in done.stderr
