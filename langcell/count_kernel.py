@@ -8,10 +8,11 @@ from langcell.rank_kernel import compiled
 @compiled
 def holds_only(values: np.ndarray, integers: bool) -> bool:
     """Tell whether no value is negative, infinite or missing, nor, if asked, between integers."""
-    n_wrong = 0
-    for value in values:
-        n_wrong += not (value >= 0 and value < np.inf)
-        n_wrong += integers and value != np.floor(value)
+    n_wrong = np.int64(0)
+    for place in range(len(values)):  # no way out: the compiler takes many values at once
+        value = values[place]
+        is_right = (value >= 0) & (value < np.inf) & ((value == np.floor(value)) | (not integers))
+        n_wrong |= not is_right
     return n_wrong == 0
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
+from langcell.chunk_reader import open_array
 from langcell.csr_store import CsrStore, Triples
 
 _SAMPLE_PIECES = 4
@@ -92,7 +93,7 @@ class CompressedRows:
 
     def __init__(self, group: Any, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self._data, self._indices = group["data"], group["indices"]
+        self._data, self._indices = open_array(group["data"]), open_array(group["indices"])
         # Eight bytes a cell: the one part of the matrix that is held whole.
         self._indptr = np.asarray(group["indptr"][:], dtype=np.int64)
         if len(self._indptr) != shape[0] + 1:
@@ -118,32 +119,32 @@ class CompressedColumns:
 
     def __init__(self, group: Any, shape: tuple[int, int], stack: ExitStack, label: str) -> None:
         self.shape = shape
-        self._group, self._stack, self._label = group, stack, label
+        self._data, self._rows = open_array(group["data"]), open_array(group["indices"])
+        self._indptr, self._stack, self._label = group["indptr"], stack, label
         self._store: CsrStore | None = None
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Return rows start to stop."""
         if self._store is None:
-            n_values = int(self._group["data"].shape[0])
+            n_values = int(self._data.shape[0])
             why = f"{self._label} is stored by gene"
             self._store = self._stack.enter_context(CsrStore(self.shape, n_values, why))
             self._store.fill(self._triples())
         return self._store.read(start, stop)
 
     def _triples(self) -> Iterator[Triples]:
-        indptr = np.asarray(self._group["indptr"][:], dtype=np.int64)
+        indptr = np.asarray(self._indptr[:], dtype=np.int64)
         for start in range(0, int(indptr[-1]), _COLUMN_VALUES):
             piece = slice(start, min(start + _COLUMN_VALUES, int(indptr[-1])))
             positions = np.arange(piece.start, piece.stop)
             columns = np.searchsorted(indptr, positions, side="right") - 1
             yield Triples(
-                rows=np.asarray(self._group["indices"][piece]),
+                rows=np.asarray(self._rows[piece]),
                 columns=columns,
-                values=np.asarray(self._group["data"][piece]),
+                values=np.asarray(self._data[piece]),
             )
 
     def sample_values(self) -> np.ndarray:
         """Return some of the stored values."""
-        data = self._group["data"]
-        pieces = spread(data.shape[0], _SAMPLE_VALUES)
-        return np.concatenate([np.asarray(data[piece]) for piece in pieces])
+        pieces = spread(self._data.shape[0], _SAMPLE_VALUES)
+        return np.concatenate([np.asarray(self._data[piece]) for piece in pieces])

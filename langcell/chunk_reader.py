@@ -1,0 +1,120 @@
+"""Slices of compressed HDF5 arrays, their chunks unpacked by several threads.
+
+HDF5 unpacks one chunk after the other and keeps all other threads from it meanwhile; most of the time
+that it takes to read a compressed h5ad goes there.
+"""
+
+import zlib
+from typing import Any
+
+import h5py
+import numpy as np
+
+from langcell.lzf_kernel import unpack_lzf
+from langcell.threads import over_slices
+
+_DEFLATE, _SHUFFLE, _LZF = 1, 2, 32000  # HDF5's numbers of filters; gzip is deflate
+_TASK_BYTES = 1 << 19
+
+
+class ChunkReader:
+    """A one-dimensional HDF5 dataset of numbers, packed in a way that is known here.
+
+    Parameters
+    ----------
+    dataset
+        What to read; see `open_array`.
+    filters
+        Numbers of the filters that packed it, in their order.
+
+    Attributes
+    ----------
+    shape : that of the dataset, (n_values,).
+    dtype : of its values.
+    """
+
+    def __init__(self, dataset: h5py.Dataset, filters: tuple[int, ...]) -> None:
+        self.shape, self.dtype = dataset.shape, dataset.dtype
+        self._dataset, self._filters = dataset, filters
+        self._length = int(dataset.chunks[0])
+        # The chunk that a slice ends in is most often the one that the next begins in.
+        self._last = (-1, np.empty(0, self.dtype))
+
+    def __getitem__(self, piece: slice) -> np.ndarray:
+        """Return the values from `piece.start` to `piece.stop`.
+
+        Raises
+        ------
+        OSError
+            If a chunk is damaged.
+        """
+        start, stop, _ = piece.indices(self.shape[0])
+        values = np.empty(max(0, stop - start), self.dtype)
+        if not len(values):
+            return values
+        first, last = start // self._length, (stop - 1) // self._length
+        known = self._last
+
+        def fill(begin: int, end: int) -> None:
+            for number in range(first + begin, first + end):
+                chunk = known[1] if number == known[0] else self._unpacked(number)
+                at = number * self._length
+                low, high = max(start, at), min(stop, at + self._length)
+                values[low - start : high - start] = chunk[low - at : high - at]
+                if number == last:
+                    self._last = (number, chunk)
+
+        a_task = max(1, _TASK_BYTES // (self._length * self.dtype.itemsize))
+        over_slices(fill, last + 1 - first, size=a_task)
+        return values
+
+    def _unpacked(self, number: int) -> np.ndarray:
+        """Return the values of a chunk, all of its length."""
+        n_bytes = self._length * self.dtype.itemsize
+        # Bit i of the mask says that filter i was left out, as where it would have gained nothing.
+        mask, stored = self._dataset.id.read_direct_chunk((number * self._length,))
+        packed = np.frombuffer(stored, np.uint8)
+        used = [each for place, each in enumerate(self._filters) if not mask >> place & 1]
+        try:
+            for each in reversed(used):
+                packed = _UNPACK[each](packed, n_bytes, self.dtype.itemsize)
+        except (ValueError, zlib.error) as error:
+            raise OSError(f"chunk {number} cannot be unpacked: {error}") from error
+        if len(packed) != n_bytes:
+            raise OSError(f"chunk {number} has {len(packed)} bytes, wanted {n_bytes}")
+        return packed.view(self.dtype)
+
+
+def open_array(array: Any) -> Any:
+    """Return what reads slices of an array fast: a `ChunkReader`, or the array itself.
+
+    Arrays of zarr, those that are not packed or in another way, and those with chunks that were
+    never written are read as they are.
+    """
+    if not isinstance(array, h5py.Dataset) or array.chunks is None or array.ndim != 1:
+        return array
+    settings = array.id.get_create_plist()
+    filters = tuple(settings.get_filter(place)[0] for place in range(settings.get_nfilters()))
+    n_chunks = -(-array.shape[0] // array.chunks[0])
+    if not filters or not set(filters) <= _UNPACK.keys() or array.id.get_num_chunks() != n_chunks:
+        return array
+    return ChunkReader(array, filters)
+
+
+def _inflate(packed: np.ndarray, n_bytes: int, item_bytes: int) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(packed.data, bufsize=n_bytes), np.uint8)
+
+
+def _decode_lzf(packed: np.ndarray, n_bytes: int, item_bytes: int) -> np.ndarray:
+    return unpack_lzf(packed, n_bytes)
+
+
+def _unshuffle(packed: np.ndarray, n_bytes: int, item_bytes: int) -> np.ndarray:
+    """Put the bytes of each value side by side again: the first of all come first, and so on."""
+    n_values = len(packed) // item_bytes
+    rest = packed[n_values * item_bytes :]
+    together = packed[: n_values * item_bytes].reshape(item_bytes, n_values).T.ravel()
+    return np.concatenate([together, rest]) if len(rest) else together
+
+
+_UNPACK = {_DEFLATE: _inflate, _SHUFFLE: _unshuffle, _LZF: _decode_lzf}
