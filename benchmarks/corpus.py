@@ -114,8 +114,8 @@ def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str
 def main(arguments: list[str] | None = None) -> None:
     """Print a table, and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=16_000)
-    parser.add_argument("--files", type=int, default=2)
+    parser.add_argument("--cells", type=int, default=128_000)
+    parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--expressed", type=int, default=2_000)
     parser.add_argument("--max-genes", type=int, default=2_048)
     parser.add_argument("--workers", type=int, default=available_threads())

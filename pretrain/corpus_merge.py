@@ -116,13 +116,13 @@ def make_shard(folder: Path, number: int) -> int:
     cells = PackedCells.gathered(parts, np.argsort(np.concatenate(keys), kind="stable"))
     path = plan.shard(number)
     write_shard(path, cells)
-    pairs = np.stack([cells.columns["term"], cells.columns["study"]], axis=1)
-    distinct, counts = np.unique(pairs, axis=0, return_counts=True)
+    terms, studies = (cells.columns[name].tolist() for name in ("term", "study"))
+    pairs = Counter(zip(terms, studies, strict=True))
     said = {
         "n_cells": cells.n_cells,
         "n_tokens": len(cells.tokens),
         "file": vars(file_entry(path)),
-        "pairs": [[*pair, n] for pair, n in zip(distinct.tolist(), counts.tolist(), strict=True)],
+        "pairs": [[*pair, n] for pair, n in sorted(pairs.items())],
     }
     with replaced_file(done) as part:
         part.write_text(json.dumps(said), encoding="utf-8")
