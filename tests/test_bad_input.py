@@ -87,6 +87,34 @@ def test_missing_file(refused):
     assert "nowhere.h5ad: no such file" in refused("--h5ad", "nowhere.h5ad", "--truth", "x")
 
 
+@pytest.mark.parametrize(
+    ("command", "words", "out"),
+    [
+        ("zeroshot", ("--head", "nothing", "--labels", "T cel"), "y.h5ad"),
+        ("zeroshot", ("calibrate", "--truth", "x"), "y.json"),
+        ("fewshot", ("fit", "--label-key", "x"), "y"),
+        ("fewshot", ("predict", "--head", "nothing"), "y.h5ad"),
+        ("fewshot", ("donors", "--head", "nothing", "--donor-key", "x"), "y.csv"),
+        ("search", ("T cell",), "y.csv"),
+        ("explain", ("--labels", "T cel"), "y.csv"),
+        ("embed", (), "y.h5ad"),
+    ],
+)
+def test_an_input_that_is_not_there_is_named_first(refused, tmp_path, command, words, out):
+    (tmp_path / out).write_text("precious")
+    words = (*words, "--h5ad", "nowhere.h5ad", "--out", tmp_path / out)
+    line = refused(*words, command=command, model="nothing-of-that-name")
+    assert line == "langcell: error: nowhere.h5ad: no such file or folder"
+
+
+def test_an_output_is_judged_before_a_model_is_fetched(refused, cells, written, tmp_path):
+    (tmp_path / "y.h5ad").write_text("precious")
+    words = ("--h5ad", written(cells), "--out", tmp_path / "y.h5ad")
+    for command in ("zeroshot", "embed"):
+        line = refused(*words, command=command, model="nothing-of-that-name")
+        assert "y.h5ad exists already" in line
+
+
 def test_not_an_h5ad(refused, tmp_path):
     (tmp_path / "cells.h5ad").write_text("gene,cell1,cell2\n")
     assert "not an HDF5 file" in refused("--h5ad", tmp_path / "cells.h5ad")

@@ -49,6 +49,7 @@ def explain(
     overwrite: Overwrite = False,
 ) -> None:
     """Run the command; its words are in `EXAMPLE`."""
+    from langcell.count_files import check_inputs
     from langcell.threads import set_threads
     from zeroshot.candidates import read_labels
     from zeroshot.evidence import ExplainOptions
@@ -56,6 +57,7 @@ def explain(
     from zeroshot.tables import check_table, print_table, write_table
 
     set_threads(threads)
+    check_inputs(h5ad)
     if out is not None:
         check_table(out, overwrite=overwrite)
     table = explain_calls(

@@ -96,6 +96,7 @@ def fit(
     import shlex
     import sys
 
+    from langcell.count_files import check_inputs
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
     from zeroshot.candidates import read_labels
@@ -105,6 +106,7 @@ def fit(
     from zeroshot.head_file import check_head_output, write_head
 
     set_threads(threads)
+    check_inputs(h5ad)
     check_head_output(out, overwrite=overwrite)
     options = FewShotOptions(
         target=target,
@@ -165,6 +167,7 @@ def predict(
     import shlex
     import sys
 
+    from langcell.count_files import check_inputs
     from langcell.threads import set_threads
     from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.head_hub import load_head
@@ -172,6 +175,7 @@ def predict(
     from zeroshot.run_plan import plan_runs
 
     set_threads(threads)
+    check_inputs(*h5ad)
     fitted = load_head(head)
     wanted = AnnotationRun(
         source=h5ad[0],
@@ -216,6 +220,7 @@ def donors(
 
     Example: langcell fewshot donors --h5ad new.h5ad --head my-head --donor-key donor --out d.csv
     """
+    from langcell.count_files import check_inputs
     from langcell.output_file import check_output, replaced_file
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
@@ -224,6 +229,7 @@ def donors(
     from zeroshot.head_hub import load_head
 
     set_threads(threads)
+    check_inputs(h5ad)
     check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
     options = AnnotateOptions(
         layer=layer, allow_normalized=allow_normalized, device=device, batch_size=batch_size
@@ -284,9 +290,9 @@ def genes(
     from zeroshot.gene_sets import rank_genes
 
     set_threads(threads)
-    check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
     if not gene_set.is_file():
         raise FileNotFoundError(f"no file of genes {gene_set}")
+    check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
     ranked = rank_genes(read_labels(str(gene_set)), model=model)
     print(f"genes\t{int(ranked.table['is_given'].sum())} of the set, {len(ranked.table):,} ranked")
     if ranked.unknown:
