@@ -314,7 +314,7 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
     ("words", "message"),
     [
         (("--smooth", "much"), "--smooth takes a number or 'auto', got 'much'"),
-        (("--smooth", "-1"), "lambda of smoothing must not be negative, got -1"),
+        (("--smooth", "-1"), "--smooth must not be negative, got -1"),
         (("--cluster-key", "leiden"), "no column 'leiden' in obs; it has cell_type"),
         (("--assign-within", "donor"), "no column 'donor' in obs; it has cell_type"),
         (

@@ -123,7 +123,7 @@ def test_one_that_fails_does_not_keep_the_rest_from_being_done(run, make_cells, 
             ["a.h5ad", "--devices", "2", "--device", "mps"],
             "several devices must all be cpu or cuda",
         ),
-        (["a.h5ad", "--devices", "0"], "devices and nodes must be at least 1"),
+        (["a.h5ad", "--devices", "0"], "--devices and --nodes must be at least 1"),
     ],
 )
 def test_wishes_that_do_not_go_together(run, tmp_path, words, message):

@@ -77,7 +77,7 @@ def test_words_of_states_are_no_cell_types(ill, model):
 @pytest.mark.parametrize(
     ("group_key", "message"),
     [
-        (None, r"same in all cells of each of 6 donors \(obs\['donor'\]\), and no group key"),
+        (None, r"same in all cells of each of 6 donors \(obs\['donor'\]\), and no --group-key"),
         (
             "well",
             r"obs\['well'\], which divides donors, would put cells of one donor on both sides",
@@ -213,11 +213,11 @@ def test_donors_that_cannot_be_fitted_are_refused(ill, model, key, options, mess
 
 
 def test_options_that_do_not_go_together(ill, model):
-    with pytest.raises(ValueError, match="target must be type or state or donor, got 'mood'"):
+    with pytest.raises(ValueError, match="--target must be type or state or donor, got 'mood'"):
         FewShotOptions(target="mood")
-    with pytest.raises(ValueError, match="a state is learnt from cells alone: leave out labels"):
+    with pytest.raises(ValueError, match="a state is learnt from cells alone: leave out --labels"):
         FewShotOptions(target="state", labels=("ill",))
-    with pytest.raises(ValueError, match="type_key says how the cells of a donor count"):
+    with pytest.raises(ValueError, match="--type-key says how the cells of a donor count"):
         FewShotOptions(type_key="kind")
     options = FewShotOptions(target="donor", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
@@ -225,7 +225,7 @@ def test_options_that_do_not_go_together(ill, model):
         AnnotateOptions(head=head)
     options = FewShotOptions(target="state", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
-    with pytest.raises(ValueError, match="give key_added, such as langcell_state"):
+    with pytest.raises(ValueError, match="give --key-added, such as langcell_state"):
         AnnotateOptions(head=head)
     with pytest.raises(ValueError, match="calls the state of cells, not donors"):
         call_donors(ill, head, "donor", model=model)

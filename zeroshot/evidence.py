@@ -41,9 +41,12 @@ class ExplainOptions:
     device: str = "cpu"  # of a model that is given by name
 
     def __post_init__(self) -> None:
-        for name in ("n_genes", "cells_per_cluster"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_genes < 1:
+            raise ValueError(f"--genes must be at least 1, got {self.n_genes}")
+        if self.cells_per_cluster < 1:
+            raise ValueError(
+                f"--cells-per-cluster must be at least 1, got {self.cells_per_cluster}"
+            )
 
 
 def explain(
@@ -95,7 +98,7 @@ def explain(
     if bool(cells) == (cluster_key is not None):
         raise ValueError("say what to explain: names of cells, or a column of clusters")
     if key_added is not None and isinstance(source, str | Path):
-        raise ValueError("key_added needs an AnnData; of a file take the table that is returned")
+        raise ValueError("key_added= needs an AnnData; of a file take the table that is returned")
     ontology = Ontology.bundled()
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized

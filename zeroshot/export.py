@@ -72,7 +72,7 @@ def export(
     """
     options, source, out = options or ExportOptions(), Path(source), Path(out)
     if form not in SUFFIXES:
-        raise ValueError(f"format must be {', '.join(SUFFIXES)}, got {form!r}")
+        raise ValueError(f"--format must be {', '.join(SUFFIXES)}, got {form!r}")
     if options.evidence and form == "cellxgene":
         raise ValueError("--evidence is for cap and cas; CELLxGENE has no column for it")
     if not source.exists():
