@@ -57,7 +57,10 @@ def fit_donors(
     donors = donor_means(read_cells(source, rows, model, options, progress), groups[rows], types)
     labels = codes[np.searchsorted(names, donors.names)]
     fitted = FittedHead(
-        head=fit_donor_head(donors, labels, keys, by_types=types is not None),
+        head=replace(
+            fit_donor_head(donors, labels, keys, by_types=types is not None),
+            model_sha256=model.sha256,
+        ),
         names=named.candidates.names,
         as_text=(),
         n_without=int(np.sum(named.codes < 0)),

@@ -1,7 +1,7 @@
 """The command `langcell fewshot`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from langcell.cli_options import (
     Overwrite,
     Threads,
 )
+
+if TYPE_CHECKING:
+    from zeroshot.fitted_head import FittedHead
 
 app = typer.Typer(
     name="fewshot",
@@ -93,17 +96,13 @@ def fit(
 
     The folder holds weights, a calibration and a card; the model itself is not in it.
     """
-    import shlex
-    import sys
-
     from langcell.count_files import check_inputs
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
     from zeroshot.candidates import read_labels
     from zeroshot.few_shot import fit_few_shot
     from zeroshot.few_shot_options import FewShotOptions
-    from zeroshot.head_card import head_card, head_lines
-    from zeroshot.head_file import check_head_output, write_head
+    from zeroshot.head_file import check_head_output
 
     set_threads(threads)
     check_inputs(h5ad)
@@ -123,6 +122,17 @@ def fit(
     )
     with cell_progress("learning from labelled cells") as progress:
         fitted = fit_few_shot(h5ad, label_key, model=model, options=options, progress=progress)
+    _write(fitted, out, overwrite=overwrite)
+
+
+def _write(fitted: "FittedHead", out: Path, *, overwrite: bool) -> None:
+    """Print how a head did, and write it with its card."""
+    import shlex
+    import sys
+
+    from zeroshot.head_card import head_card, head_lines
+    from zeroshot.head_file import write_head
+
     for line in head_lines(fitted):
         print(line)
     command = shlex.join(["langcell", *sys.argv[1:]])
