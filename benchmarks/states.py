@@ -110,7 +110,7 @@ def measure_donors(cells: StudyCells, donors: np.ndarray, states: np.ndarray) ->
     embedded = CellEmbeddings(start=0, features=shots.features, tokens=shots.tokens)
     right = {"largest label": metrics.majority_accuracy(labels)}
     called = np.empty_like(labels)
-    for rows, found in donors_held_out(donor_means(embedded, donors), labels, KEYS):
+    for rows, found in donors_held_out(donor_means([embedded], donors), labels, KEYS):
         called[rows] = found.argmax(axis=1)
     right["langcell"] = float(np.mean(called == labels))
     for title, inputs in (("log counts", cells.log_counts), ("PCA", cells.components)):

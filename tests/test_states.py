@@ -145,7 +145,7 @@ def embedded(adata, model) -> CellEmbeddings:
 
 def test_a_donor_head_is_two_regressions_on_scaled_means(ill, model):
     cells = embedded(ill, model)
-    donors = donor_means(cells, ill.obs["donor"].to_numpy())
+    donors = donor_means([cells], ill.obs["donor"].to_numpy())
     labels = np.array([0, 1] * 3)
     head = fit_donor_head(donors, labels, ("text: a", "text: b"))
     wanted = 0
@@ -161,6 +161,30 @@ def test_a_donor_head_is_two_regressions_on_scaled_means(ill, model):
     genes = rank_weights(cells.tokens, head.gene_tokens).toarray()
     assert donors.genes[0] == pytest.approx(genes[:20].mean(axis=0))
     assert np.exp(normalised(found)).sum(axis=1) == pytest.approx(1)
+
+
+def test_means_do_not_depend_on_blocks(ill, model):
+    cells, donors = embedded(ill, model), ill.obs["donor"].to_numpy()
+    types = np.where(np.arange(len(donors)) % 3, "T", "B")
+    whole = donor_means([cells], donors, types)
+    parts = [
+        CellEmbeddings(
+            start=first,
+            features=cells.features[first : first + 7],
+            tokens=cells.tokens.part(first, min(first + 7, len(donors))),
+        )
+        for first in range(0, len(donors), 7)
+    ]
+    found = donor_means(iter(parts), donors, types)
+    np.testing.assert_array_equal(found.gene_tokens, whole.gene_tokens)
+    np.testing.assert_allclose(found.features, whole.features, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.genes, whole.genes, rtol=0, atol=1e-12)
+    # As one sum over all cells.
+    _, weights = mean_weights(donors, types)
+    genes = np.unique(cells.tokens.tokens)
+    np.testing.assert_array_equal(whole.gene_tokens, genes)
+    wanted = (weights @ rank_weights(cells.tokens, genes)).toarray()
+    np.testing.assert_allclose(whole.genes, wanted, rtol=0, atol=1e-12)
 
 
 def test_donors_are_called(ill, model, tmp_path):

@@ -45,7 +45,7 @@ def fit_few_shot(
 ) -> FittedHead:
     """Fit a head to the labelled cells of a file, or of an AnnData.
 
-    Memory grows with the labelled cells, not with the file.
+    Memory grows with the labelled cells, or with the donors, not with the file.
 
     Parameters
     ----------
