@@ -182,12 +182,7 @@ def read_cells(file: LabelledFile, model: Embedder, ontology: Ontology) -> Study
             tokens += [block.tokens.cell(row) for row in range(block.tokens.n_cells)]
         counts = [block.counts for block in matrix.blocks()]
     candidates = own_candidates(sorted(set(file.truth_ids)), ontology)
-    offsets = np.append(0, np.cumsum([len(each) for each in tokens]))
-    whole = CellEmbeddings(
-        start=0,
-        features=np.concatenate(features),
-        tokens=TokenBlock(start=0, tokens=np.concatenate(tokens), offsets=offsets),
-    )
+    whole = CellEmbeddings(start=0, features=np.concatenate(features), tokens=TokenBlock.of(tokens))
     scorer = CellScorer(model, candidates, AnnotateOptions(calibration=UNCALIBRATED))
     groups = find_groups(file)
     assert whole.tokens is not None

@@ -13,9 +13,11 @@ from langcell.model import LangCell
 from langcell.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.attribution import gene_effects
+from zeroshot.head_evidence import rank_effects
 from zeroshot.markers import Marker, term_markers
 from zeroshot.modalities import modality_of
 from zeroshot.opinions import Opinion, Opinions
+from zeroshot.shot_head import ShotHead
 from zeroshot.targets import Target, TargetCells, cell_targets, cluster_targets, read_target_cells
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def explain(
     label: str | Mapping[str, str] | None = None,
     against: str | None = None,
     labels: Sequence[str] | None = None,
+    head: ShotHead | None = None,
     model: LangCell | str | Path = "mini-fast",
     key_added: str | None = None,
     modality: str | None = None,
@@ -73,6 +76,7 @@ def explain(
     against: what to compare the label with; by default the best other candidate that is neither an
         ancestor nor a descendant of it
     labels: candidates as in `zeroshot.annotate`; all cell types by default
+    head: of labelled cells, whose labels are the candidates and whose log-odds are explained
     model: a model, or the name, folder or hub id of one
     key_added: entry of uns that gets the table too, of an AnnData
     modality: of a MuData, the one with counts of RNA
@@ -110,9 +114,9 @@ def explain(
         tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes + 1)
         tokenizer.coverage(matrix)
         read = read_target_cells(matrix, tokenizer, targets)
-    opinions = Opinions(model, ontology, labels=labels, against=against)
+    opinions = Opinions(model, ontology, labels=labels, head=head, against=against)
     evidence = Evidence(
-        model, ontology, read, is_compared=cluster_key is not None, n_genes=options.n_genes
+        opinions.model, ontology, read, is_compared=cluster_key is not None, n_genes=options.n_genes
     )
     rows: list[dict[str, Any]] = []
     for target in targets:
@@ -210,6 +214,12 @@ class Evidence:
         found = gene_effects(self._model, tokens, [directions] * len(tokens))
         for genes, effects in zip(tokens, found, strict=True):
             total[genes[: len(effects)]] += effects
+        if opinion.ranks:
+            label, *others = opinion.ranks  # (vocabulary size,) each
+            by_rank = np.stack([label, *(label - each for each in others)])
+            for genes in tokens:
+                effects = rank_effects(genes, by_rank, n_read=self._model.config.max_genes)
+                total[genes[: len(effects)]] += effects
         return total / len(tokens)
 
     def _gene(self, target: Target, ensembl_ids: Sequence[str]) -> dict[str, Any]:

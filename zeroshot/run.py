@@ -149,7 +149,8 @@ def _write_report(run: AnnotationRun, target: Path) -> None:
         overwrite=run.options.overwrite,
     )
     with cell_progress("reporting") as progress:
-        write_report(run.out or run.source, target, options=options, progress=progress)
+        source, head = run.out or run.source, run.options.head
+        write_report(source, target, head=head, options=options, progress=progress)
     print(f"wrote\t{target}")
 
 

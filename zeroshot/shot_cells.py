@@ -64,7 +64,7 @@ def read_blocks(
                 yield CellEmbeddings(
                     start=int(first),
                     features=block.features[inside],
-                    tokens=_joined([block.tokens.cell(row) for row in inside]),
+                    tokens=TokenBlock.of([block.tokens.cell(row) for row in inside]),
                 )
             if progress is not None:
                 progress(stop, matrix.n_cells)
@@ -83,9 +83,4 @@ def read_cells(
         assert block.tokens is not None, "cells of a file have them"
         features.append(block.features)
         cells += [block.tokens.cell(row) for row in range(block.tokens.n_cells)]
-    return CellEmbeddings(start=0, features=np.concatenate(features), tokens=_joined(cells))
-
-
-def _joined(cells: Sequence[np.ndarray]) -> TokenBlock:
-    offsets = np.append(0, np.cumsum([len(cell) for cell in cells]))
-    return TokenBlock(start=0, tokens=np.concatenate(cells), offsets=offsets)
+    return CellEmbeddings(start=0, features=np.concatenate(features), tokens=TokenBlock.of(cells))
