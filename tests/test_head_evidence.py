@@ -134,15 +134,13 @@ def test_genes_of_the_evidence_carry_the_calls(labelled, head, tiny_bag):
     model, head = LangCell.from_pretrained(str(tiny_bag)), read_head(head)
     rng, drops = np.random.default_rng(0), []
     token_of = dict(zip(model.genes.ensembl_ids, model.genes.gene_tokens, strict=True))
-    for row in range(12):
-        table = explain(
-            labelled,
-            cells=[f"cell{row}"],
-            head=head,
-            model=model,
-            options=ExplainOptions(n_genes=5),
-        )
-        raising = table[(table["evidence"] == "label") & (table["effect"] > 0)]
+    names = [f"cell{row}" for row in range(12)]
+    table = explain(
+        labelled, cells=names, head=head, model=model, options=ExplainOptions(n_genes=5)
+    )
+    table = table[(table["evidence"] == "label") & (table["effect"] > 0)]
+    for row, name in enumerate(names):
+        raising = table[table["target"] == name]
         own = head.keys.index(raising["ontology_term_id"].iloc[0])
         tokens = _tokens(labelled, model, row)
         found = [token_of[each] for each in raising["ensembl_id"]]
@@ -218,8 +216,6 @@ def test_from_the_command_to_table_and_report(labelled, head, tiny_bag, tmp_path
     missing = "the calls were made with a head; name it with --head"
     assert missing not in (tmp_path / "r.html").read_text()
     cap = ["export", "--h5ad", "named.h5ad", "--format", "cap", "--author", "Ada Byron"]
-    done = run_langcell(tmp_path, *cap, "--evidence", "--out", "cap.h5ad")
-    assert done.returncode == 1 and missing in done.stderr
     done = run_langcell(tmp_path, *cap, "--evidence", "--head", head, "--out", "cap.h5ad")
     assert done.returncode == 0, done.stderr
     again = ["report", "--h5ad", "named.h5ad", "--out"]

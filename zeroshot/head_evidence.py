@@ -50,7 +50,7 @@ def adapted(head: ShotHead, model: LangCell) -> LangCell:
     if head.matches:
         raise ValueError(
             f"a head {head.kind} reads labels with the matching head of the model, and genes are "
-            "found for what is linear in the features of a cell: linear, prototype, lora or full"
+            "found for what is linear in the features of a cell, as all other heads are"
         )
     changed = head.adapt(model)
     assert isinstance(changed, LangCell), "as the model is"
