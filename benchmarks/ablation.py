@@ -19,12 +19,12 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.ablation_parts import PARTS, Part
+from benchmarks.arguments import make_parser, parse
 from benchmarks.model_scores import candidate_scores, file_features
 from benchmarks.runs import Run
 from benchmarks.scoring import SpaceScore, by_study, score_space
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile, read_validation_files
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.candidates import all_candidates, own_candidates
 
@@ -141,15 +141,13 @@ def score_parts(
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--train", action="store_true", help="make the runs that are missing")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each part; default 1")
     parser.add_argument("--full-seeds", type=int, default=3, help="runs of the full recipe")
     parser.add_argument("--parts", help="comma-separated: " + ",".join(each.key for each in PARTS))
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def choose_parts(given: str | None) -> list[Part]:
@@ -170,7 +168,6 @@ def choose_parts(given: str | None) -> list[Part]:
 def main() -> None:
     """Run the benchmark."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     corpus = arguments.shared / "corpus"
     try:
         parts = choose_parts(arguments.parts)

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import add_models, make_parser
 from benchmarks.baseline_methods import missing_extra
 from benchmarks.baselines import TrainingSplit
 from benchmarks.celltypist_baseline import train_celltypist
 from benchmarks.process_speed import FEW, Speed, Tool, machine, measure
 from benchmarks.repeated_cells import read_real_cells, write_repeated
-from benchmarks.studies import LabelledFile, shared_folder
+from benchmarks.studies import LabelledFile
 from benchmarks.training_cells import bundled_recipe
 from langcell.checkpoint import list_bundled_models, resolve_checkpoint
 from langcell.config import LangCellConfig
@@ -123,16 +124,14 @@ def print_speeds(
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", help="default: every bundled model")
+    parser = make_parser(__doc__, threads=2)
+    add_models(parser, "every bundled model")
     parser.add_argument("--cells", type=int, default=200_000)
     parser.add_argument("--transformer-cells", type=int, default=5_000)
     parser.add_argument("--rerank-cells", type=int, default=2_000)
     parser.add_argument("--starts", type=int, default=5, help="runs that start-up is the least of")
-    parser.add_argument("--threads", type=int, default=2, help="and cores that a run may use")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-celltypist", action="store_true")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
     return parser.parse_args()
 
 

@@ -19,14 +19,14 @@ from pathlib import Path
 
 from benchmarks.annotation_table import FileResult, print_tables, record_of
 from benchmarks.annotators import Annotator, LangCellAnnotator
+from benchmarks.arguments import add_models, make_parser, parse
 from benchmarks.baseline_methods import METHODS, NAMES, missing_extra
 from benchmarks.baselines import Baseline, StudyMajority, TrainingMajority, TrainingSplit
 from benchmarks.scoring import score_space
-from benchmarks.studies import LabelledFile, label_spaces, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile, label_spaces, read_validation_files
 from benchmarks.training_cells import bundled_recipe
 from langcell.model import LangCell
 from langcell.output_file import check_output, replaced_file
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
 from zeroshot.annotate_options import AnnotateOptions
@@ -89,29 +89,22 @@ def choose_baselines(
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--model",
-        action="append",
-        help="bundled name, folder or hub id; may be repeated; default mini, 'none' for baselines only",
-    )
+    parser = make_parser(__doc__)
+    add_models(parser, "mini and mini-fast; none: baselines only")
     parser.add_argument(
         "--baselines", default="all", help=f"all, none or some of {','.join(NAMES)}"
     )
     parser.add_argument("--rerank", type=int, default=0, help="candidates to rerank; 0: off")
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
     parser.add_argument(
         "--json", type=Path, default=None, help="write the figures to this file too"
     )
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Run the benchmark."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     ontology = Ontology.bundled()
     corpus = arguments.shared / "corpus"
     options = AnnotateOptions(rerank=arguments.rerank)

@@ -8,6 +8,7 @@ from benchmarks.arena_cells import CellFiles, CellScorer, unite
 from benchmarks.arena_results import Contestant, Unit
 from benchmarks.leaks import CellLeaks
 from benchmarks.retrieval import K, Retrieval, retrieve
+from benchmarks.search_scores import right_cells
 from benchmarks.studies import LabelledFile
 
 
@@ -56,10 +57,9 @@ class RetrievalTask:
         own = labels[:, None] == np.arange(len(candidates))
         present = np.unique(labels)
         closure = self._cells.ontology.closure_of(candidates)
-        is_right = closure[labels][:, present].toarray().T
-        is_coarser = closure[present][:, labels].toarray() & ~is_right
+        is_right, is_known = right_cells(closure, labels, present)
         by_cell = retrieve(scores, own, np.ones_like(own))
-        by_text = retrieve(scores[:, present].T, is_right, ~is_coarser)
+        by_text = retrieve(scores[:, present].T, is_right.T, is_known.T)
         return _named("cell", by_cell) | _named("text", by_text)
 
 

@@ -48,11 +48,10 @@ def run_suite(suite: Suite, folder: Path, say: Callable[[str], None]) -> list[Re
 
     Parameters
     ----------
-    folder: of the run; created where it is not
+    folder: of the run; made for the first result
     say: takes a line of progress
     """
     kept = folder / _KEPT
-    kept.mkdir(parents=True, exist_ok=True)
     results = []
     for contestant, task in suite.pairs():
         key = result_key(contestant, task)
@@ -70,6 +69,7 @@ def run_suite(suite: Suite, folder: Path, say: Callable[[str], None]) -> list[Re
             units=tuple(units),
             notes=tuple(notes),
         )
+        kept.mkdir(parents=True, exist_ok=True)
         with replaced_file(path) as temporary:
             temporary.write_text(json.dumps(result.record()) + "\n", encoding="utf-8")
         say(f"{task.name}: {contestant.name}, {result.seconds:.1f} s")

@@ -25,12 +25,12 @@ import pandas as pd
 from scipy import sparse
 from scipy.special import log_softmax
 
+from benchmarks.arguments import add_models, make_parser, parse
 from benchmarks.model_scores import candidate_scores, file_features
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile, read_validation_files
 from langcell.counts import open_counts
 from langcell.embedder import Embedder
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver
 from zeroshot.agreement import read_obs_column
@@ -200,22 +200,19 @@ def print_table(name: str, found: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", help="may be repeated; default: mini-fast")
+    parser = make_parser(__doc__)
+    add_models(parser)
     parser.add_argument("--seeds", type=int, default=3, help="sets of puzzles of each size")
     parser.add_argument("--n-puzzles", type=int, default=200, help="in each set")
     parser.add_argument("--genes", type=int, default=None, help="top genes that a cell is known by")
     parser.add_argument("--puzzles", type=Path, default=None, help="file in CellPuzzles' format")
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Print a table a model, and one JSON line."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     ontology = Ontology.bundled()
     results, digests = {}, {}
     with warnings.catch_warnings():

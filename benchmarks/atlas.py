@@ -26,9 +26,9 @@ from anndata import AnnData
 from anndata.io import read_elem
 from scipy import sparse
 
+from benchmarks.arguments import add_model, make_parser
 from benchmarks.process_speed import machine
 from benchmarks.repeated_cells import RealCells, read_real_cells
-from benchmarks.studies import shared_folder
 from langcell.h5ad_writer import H5adWriter
 from zeroshot.annotations import Slots
 from zeroshot.partial_results import partial_folder
@@ -112,13 +112,11 @@ def same_calls(named: Path, table: Path) -> bool:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast")
+    parser = make_parser(__doc__, threads=2)
+    add_model(parser)
     parser.add_argument("--cells", type=int, default=1_000_000)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for the files, some 12 GB; default: temporary")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
     return parser.parse_args()
 
 

@@ -6,7 +6,6 @@ it. Files of one study are averaged, then studies. `--fit calibration.json` writ
 that is learnt on all six.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +17,13 @@ import pandas as pd
 from sklearn.isotonic import IsotonicRegression
 
 from benchmarks.amended_labels import amend, contradicted
+from benchmarks.arguments import add_model, make_parser, parse, validation_files
 from benchmarks.model_scores import file_features
 from benchmarks.selective import SelectiveFigures, selective_figures
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile
 from langcell.checkpoint import list_bundled_models
 from langcell.embed import CellEmbeddings
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.backoff import make_ladder
@@ -212,15 +211,12 @@ def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
 
 def main() -> None:
     """Measure, print tables and one JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast", help="bundled name, folder or hub id")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="holds corpus/")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--fit", type=Path, help="write the calibration learnt on all studies")
-    parser.add_argument("--threads", type=int, help="CPU threads; all cores by default")
-    options = parser.parse_args()
-    set_threads(options.threads)
+    options = parse(parser)
     ontology, model = Ontology.bundled(), LangCell.from_pretrained(options.model)
-    files = read_validation_files(options.shared / "corpus")
+    files = validation_files(options)
     ladders = all_ladders(model, files, ontology)
     results: dict[str, dict[str, dict[str, float | None]]] = {}
     for space in SPACES:

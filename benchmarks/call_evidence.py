@@ -8,7 +8,6 @@ called term among all cell types, means over cells, then files, then studies. No
 chosen on the cells here, but the model was selected on these studies.
 """
 
-import argparse
 import json
 import sys
 import warnings
@@ -18,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.arguments import add_model, make_parser, parse
 from benchmarks.evidence import draw_cells
-from benchmarks.studies import read_validation_files, shared_folder
+from benchmarks.studies import read_validation_files
 from langcell.embed import CellEmbeddings
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.attribution import gene_effects, token_features
@@ -91,14 +90,11 @@ def measure(calls: BroadCalls, corpus: Path, *, n_cells: int, seed: int) -> pd.D
 
 def main() -> None:
     """Print a table and one JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast", help="bundled name, folder or hub id")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--cells", type=int, default=30, help="drawn from each file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads; all cores by default")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="holds corpus/")
-    options = parser.parse_args()
-    set_threads(options.threads)
+    options = parse(parser)
     model = LangCell.from_pretrained(options.model)
     try:
         with warnings.catch_warnings():

@@ -98,6 +98,14 @@ def run(
         raise ValueError("--h5ad needs --label-key, the column of obs with the labels")
     set_threads(threads)
     ontology = Ontology.bundled()
+    named = LanguageModels(
+        served=tuple(llm or ()),
+        endpoint=endpoint,
+        local=tuple(hf_model or ()),
+        device=device,
+        prompt=prompt,
+        price=llm_price,
+    )
     inputs = Inputs(
         corpus=(shared or shared_folder()) / "corpus",
         folder=out,
@@ -106,17 +114,7 @@ def run(
         lists=lists,
         puzzles=puzzles,
         device=device,
-        others=language_models(
-            LanguageModels(
-                served=tuple(llm or ()),
-                endpoint=endpoint,
-                local=tuple(hf_model or ()),
-                device=device,
-                prompt=prompt,
-                price=llm_price,
-            ),
-            ontology,
-        ),
+        others=language_models(named, ontology),
     )
     print(measure_and_write(suite, inputs, ontology, say=lambda line: print(line, file=sys.stderr)))
 

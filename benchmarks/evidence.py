@@ -12,19 +12,17 @@ the model was selected on these studies.
 
 import argparse
 import json
-import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import auc
 
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.arguments import add_models, make_parser, parse, validation_files
+from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from langcell.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.attribution import gene_effects, token_features
@@ -158,24 +156,18 @@ def print_table(name: str, figures: pd.DataFrame) -> dict[str, dict[str, float]]
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", help="default: mini-fast")
+    parser = make_parser(__doc__)
+    add_models(parser)
     parser.add_argument("--cells", type=int, default=100, help="drawn from each file; default 100")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Print a table a model, and one JSON line."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     ontology = Ontology.bundled()
-    try:
-        files = read_validation_files(arguments.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    files = validation_files(arguments)
     results, digests = {}, {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # low coverage of small gene panels

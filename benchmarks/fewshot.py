@@ -15,7 +15,6 @@ give few --seeds and --shots.
 The files of one study are averaged first. The validation studies chose the penalties of the head.
 """
 
-import argparse
 import json
 import sys
 import warnings
@@ -23,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -33,14 +31,14 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from benchmarks.arguments import add_model, make_parser, parse, validation_files
 from benchmarks.celltypist_baseline import celltypist_labels
 from benchmarks.scanvi_baseline import UNLABELLED, Scanvi
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile
 from langcell import metrics
 from langcell.counts import open_counts
 from langcell.embed import CellEmbeddings, embed_cells, embed_tokens
 from langcell.embedder import Embedder, load_embedder
-from langcell.threads import set_threads
 from langcell.tokenizer import TokenBlock
 from ontology.graph import Ontology
 from zeroshot.agreement import obs_columns, read_obs_column
@@ -184,12 +182,7 @@ def read_cells(file: LabelledFile, model: Embedder, ontology: Ontology) -> Study
             tokens += [block.tokens.cell(row) for row in range(block.tokens.n_cells)]
         counts = [block.counts for block in matrix.blocks()]
     candidates = own_candidates(sorted(set(file.truth_ids)), ontology)
-    offsets = np.append(0, np.cumsum([len(each) for each in tokens]))
-    whole = CellEmbeddings(
-        start=0,
-        features=np.concatenate(features),
-        tokens=TokenBlock(start=0, tokens=np.concatenate(tokens), offsets=offsets),
-    )
+    whole = CellEmbeddings(start=0, features=np.concatenate(features), tokens=TokenBlock.of(tokens))
     scorer = CellScorer(model, candidates, AnnotateOptions(calibration=UNCALIBRATED))
     groups = find_groups(file)
     assert whole.tokens is not None
@@ -299,20 +292,14 @@ def print_table(scored: pd.DataFrame, methods: Mapping[str, Method]) -> None:
 
 def main() -> None:
     """Print a table a protocol and a line of JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD")
     parser.add_argument("--tune", nargs="+", default=[], choices=tuple(RECIPES), metavar="HEAD")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    given = parser.parse_args()
-    set_threads(given.threads)
-    try:
-        files = read_validation_files(given.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    given = parse(parser)
+    files = validation_files(given)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small panels, and what scanpy says of tiny files
         model = load_embedder(given.model, states=bool(given.tune))

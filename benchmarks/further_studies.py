@@ -9,7 +9,6 @@ A call is right if it is the truth or an ancestor of it. Authors label some cell
 label, count as wrong under `accuracy` and are left out under `decided`.
 """
 
-import argparse
 import json
 import sys
 import warnings
@@ -21,12 +20,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from benchmarks.arguments import add_model, make_parser, parse
 from benchmarks.model_scores import file_features
 from benchmarks.runs import RECIPE, Run
-from benchmarks.studies import LabelledFile, read_labelled_file, shared_folder
+from benchmarks.studies import LabelledFile, read_labelled_file
 from langcell.checkpoint import resolve_checkpoint
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from pretrain.recipe_file import find_recipe, read_recipe
 from zeroshot.annotate_options import AnnotateOptions
@@ -165,14 +164,11 @@ def judge_file(
 
 def main() -> None:
     """Print a table for each kind of candidates, and one JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast", help="whose calibration is judged")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the trained models")
     parser.add_argument("--train", action="store_true", help="train those that are missing")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="holds corpus/")
-    parser.add_argument("--threads", type=int, help="CPU threads; all cores by default")
-    options = parser.parse_args()
-    set_threads(options.threads)
+    options = parse(parser)
     ontology = Ontology.bundled()
     rows: list[dict[str, object]] = []
     try:

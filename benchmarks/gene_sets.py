@@ -9,7 +9,6 @@ of a training panel (Tabula Sapiens), among whose genes all methods are compared
 the number of types that express a gene (10 CPM), and chance. Nothing was tuned.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -22,10 +21,9 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.studies import shared_folder
+from benchmarks.arguments import add_model, make_parser, parse
 from langcell.gene_table import GeneTable
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from zeroshot.gene_sets import fit_set, gene_vectors
 
 GIVEN = (3, 5, 10)
@@ -136,12 +134,9 @@ def print_table(title: str, table: pd.DataFrame) -> None:
 
 def main() -> None:
     """Print tables and a line of JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    given = parser.parse_args()
-    set_threads(given.threads)
+    parser = make_parser(__doc__)
+    add_model(parser)
+    given = parse(parser)
     corpus = given.shared / "corpus"
     if not (corpus / PANEL).is_file():
         sys.exit(f"no corpus in {given.shared}: {PANEL} is missing; name its folder with --shared")

@@ -9,7 +9,6 @@ trained on). Cells without a Cell Ontology id are left out, and so are donors of
 of two studies, types that one alone has. For the pancreas the components are of genes that both measured.
 """
 
-import argparse
 import json
 import sys
 import warnings
@@ -23,16 +22,16 @@ import pandas as pd
 import scanpy
 from scipy import sparse
 
+from benchmarks.arguments import add_model, make_parser, parse
 from benchmarks.studies import (
     LabelledFile,
     read_labelled_file,
     read_validation_files,
-    shared_folder,
 )
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
 from langcell.embedder import Embedder, load_embedder
-from langcell.threads import set_threads, thread_count
+from langcell.threads import thread_count
 from zeroshot.agreement import read_obs_column
 
 BEFORE, AFTER = "PCA", "langcell"
@@ -155,12 +154,9 @@ def scib_scores(adata: anndata.AnnData) -> pd.DataFrame:
 
 def main() -> None:
     """Print a table a data set and a line of JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    given = parser.parse_args()
-    set_threads(given.threads)
+    parser = make_parser(__doc__)
+    add_model(parser)
+    given = parse(parser)
     figures, means = {}, []
     try:
         with warnings.catch_warnings():

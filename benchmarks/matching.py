@@ -22,22 +22,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.arguments import add_model, make_parser, parse
 from benchmarks.process_speed import machine
 from benchmarks.rerank_agreement import agreement
-from benchmarks.studies import read_validation_files, shared_folder
+from benchmarks.studies import read_validation_files
 from langcell.bert import Attended, inference
 from langcell.cell_matcher import BegunText, CellMatcher
 from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
 from langcell.features import CellFeatures, TextFeatures
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.candidates import all_cell_types
 from ontology.descriptions import describe
 from ontology.graph import Ontology
@@ -211,22 +210,19 @@ def print_agreement(arguments: argparse.Namespace) -> dict[str, float]:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__, threads=1)
     parser.add_argument("--labels", type=int, nargs="+", default=[8, 50, 161])
     parser.add_argument("--cells", type=int, default=3, help="that each way is timed on")
     parser.add_argument("--device", default="cpu", help="cuda is timed by the clock")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--model", default="mini", help="whose agreement is measured")
+    add_model(parser, "mini")
     parser.add_argument("--agreement-cells", type=int, default=50, help="of each file; 0: none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Print a table, and one JSON line."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     model = LangCell(PAPER).to(arguments.device).eval()
     where = machine()

@@ -15,25 +15,22 @@ types that are called their type, and of held-out cells that are called novel.
 was chosen on these studies, as was nothing of the baselines.
 """
 
-import argparse
 import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from benchmarks.arguments import add_model, make_parser, parse, validation_files
 from benchmarks.fewshot import StudyCells, read_cells
 from benchmarks.ood import auroc, fpr_at_95
-from benchmarks.studies import read_validation_files, shared_folder
 from langcell import metrics
 from langcell.embedder import load_embedder
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.shot_fit import Shots, choose_kind, fit_head
 
@@ -199,18 +196,12 @@ def print_table(table: pd.DataFrame) -> None:
 
 def main() -> None:
     """Print a table a share and a line of JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--shots", type=int, default=10, help="labelled cells a type")
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    given = parser.parse_args()
-    set_threads(given.threads)
-    try:
-        files = read_validation_files(given.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    given = parse(parser)
+    files = validation_files(given)
     model, ontology = load_embedder(given.model), Ontology.bundled()
     rows: list[dict[str, object]] = []
     with warnings.catch_warnings():

@@ -6,7 +6,6 @@ types that no training file has, and mouse cells under upper-cased symbols. AURO
 good cells that are flagged where 95 % of the bad ones are. The score was chosen on these studies.
 """
 
-import argparse
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,12 +17,12 @@ import pandas as pd
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.arguments import add_model, make_parser, parse, validation_files
 from benchmarks.robustness import read_cells
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile
 from langcell.counts import open_counts
 from langcell.embed import embed_cells
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.calibration import UNCALIBRATED
@@ -127,20 +126,17 @@ def contrasts(
 
 def main() -> None:
     """Measure, print tables and one JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast", help="bundled name, folder or hub id")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="holds corpus/")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads; all cores by default")
-    options = parser.parse_args()
-    set_threads(options.threads)
+    options = parse(parser)
     corpus = options.shared / "corpus"
     score = scorer(LangCell.from_pretrained(options.model))
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gene names as published are not unique
         found = contrasts(
-            read_validation_files(corpus), corpus / "mouse" / "tabula_muris.h5ad", score,
+            validation_files(options), corpus / "mouse" / "tabula_muris.h5ad", score,
             seed=options.seed,
         )  # fmt: skip
         for kind, study, good, bad in found:

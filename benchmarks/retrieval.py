@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hypergeom, rankdata
 
-from benchmarks.search_scores import FileScores
+from benchmarks.search_scores import FileScores, right_cells
 from ontology.graph import Ontology
 from zeroshot.background import Background
 
@@ -80,10 +80,9 @@ def text_to_cell(
     present = np.unique(np.concatenate([of.present for of in files]))
     present = present[np.unique([background.texts[each] for each in present], return_index=True)[1]]
     labels = np.concatenate([of.labels for of in files])
-    is_right = closure[labels][:, present].toarray().T
-    is_coarser = closure[present][:, labels].toarray() & ~is_right
+    is_right, is_known = right_cells(closure, labels, present)
     scores = np.concatenate([of.scores[:, present] for of in files]).T
-    return retrieve(scores, is_right, ~is_coarser)
+    return retrieve(scores, is_right.T, is_known.T)
 
 
 def cell_to_text(of: FileScores, background: Background) -> Retrieval:

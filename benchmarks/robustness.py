@@ -8,7 +8,6 @@ multiples of their cell's smallest one, and thinned as such. Files of one study 
 
 import argparse
 import json
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,13 +20,13 @@ from anndata import AnnData
 from scipy import sparse
 
 from benchmarks.annotators import Annotator, LangCellAnnotator
+from benchmarks.arguments import add_models, make_parser, parse, validation_files
 from benchmarks.scoring import by_study, score_space
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile
 from langcell.checkpoint import list_bundled_models
 from langcell.counts import open_counts
 from langcell.gene_table import GeneTable
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
@@ -199,24 +198,18 @@ def measure(
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", help="default: every bundled model")
+    parser = make_parser(__doc__)
+    add_models(parser, "every bundled model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Print a table a model, and one JSON line."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     ontology = Ontology.bundled()
-    try:
-        files = read_validation_files(arguments.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    files = validation_files(arguments)
     results, digests = {}, {}
     with warnings.catch_warnings():
         # Low coverage of small gene panels, and cells that thinning leaves empty.

@@ -15,15 +15,14 @@ descriptions of the ontology by each cell. No threshold is chosen there.
 
 import argparse
 import json
-import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.arguments import add_models, make_parser, parse, validation_files
 from benchmarks.retrieval import Retrieval, cell_to_text, print_retrieval, text_to_cell
 from benchmarks.search_scores import (
     LEVEL,
@@ -33,9 +32,8 @@ from benchmarks.search_scores import (
     score_file,
     without_own_study,
 )
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.background import Background
 
@@ -88,22 +86,16 @@ def _print_decision(title: str, figures: pd.DataFrame, answered: float) -> dict[
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", help="default: mini-fast")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    parser = make_parser(__doc__)
+    add_models(parser)
+    return parse(parser)
 
 
 def main() -> None:
     """Print a table a model, and one JSON line."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     ontology = Ontology.bundled()
-    try:
-        files = read_validation_files(arguments.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    files = validation_files(arguments)
     results, digests = {}, {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # low coverage of small gene panels

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from scipy.stats import false_discovery_control
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -42,6 +43,29 @@ class FileScores:
     eligible: np.ndarray
 
 
+def right_cells(
+    closure: sparse.csr_matrix, labels: np.ndarray, types: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which cells are right for each type, and which can be judged.
+
+    Cells of a type or of its subtypes are right. Those labelled more coarsely may be, and are not
+    judged.
+
+    Parameters
+    ----------
+    closure: of the ontology, rows and columns as labels and types count
+    labels: of the cells, shape (n_cells,)
+    types: shape (n_types,)
+
+    Returns
+    -------
+    is_right, is_known, shape (n_cells, n_types) each
+    """
+    is_right = closure[labels][:, types].toarray()
+    is_coarser = closure[types][:, labels].toarray().T & ~is_right
+    return is_right, ~is_coarser
+
+
 def score_file(
     file: LabelledFile, model: LangCell, background: Background, null: Null, ontology: Ontology
 ) -> FileScores:
@@ -54,8 +78,7 @@ def score_file(
     features, labels = features[labels >= 0], labels[labels >= 0]
     present = np.unique(labels)
     is_related = np.asarray((closure + closure.T)[present].sum(axis=0)).ravel() > 0
-    is_right = closure[labels][:, present].toarray()
-    is_coarser = closure[present][:, labels].toarray().T & ~is_right
+    is_right, is_known = right_cells(closure, labels, present)
     scores = background.scores(features, background.features, np.arange(n_types))
     eligible = np.full(scores.shape, -np.inf, dtype=np.float32)
     for first in range(0, n_types, _COLUMNS):
@@ -68,7 +91,7 @@ def score_file(
         present=present,
         absent=np.flatnonzero(~is_related),
         is_right=is_right,
-        is_known=~is_coarser,
+        is_known=is_known,
         scores=scores.astype(np.float32),
         cosine=features @ background.features.T,
         eligible=eligible,

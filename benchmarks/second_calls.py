@@ -8,18 +8,15 @@ averaged first. The calibration learnt from these studies: what counts here is w
 as right as those of single cells at the same confidence.
 """
 
-import argparse
 import json
-import sys
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 
 import anndata
 import pandas as pd
 
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
-from langcell.threads import set_threads
+from benchmarks.arguments import add_model, make_parser, parse, validation_files
+from benchmarks.studies import LabelledFile
 from ontology.graph import Ontology
 from zeroshot.agreement import Truth, compare_calls
 from zeroshot.annotate_options import AnnotateOptions
@@ -69,17 +66,11 @@ def print_table(scored: pd.DataFrame) -> None:
 
 def main() -> None:
     """Print a table and a line of JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--confidence", type=float, default=AnnotateOptions.confidence)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    given = parser.parse_args()
-    set_threads(given.threads)
-    try:
-        files = read_validation_files(given.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    given = parse(parser)
+    files = validation_files(given)
     ontology = Ontology.bundled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # low coverage of small gene panels

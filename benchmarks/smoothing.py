@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -27,11 +26,11 @@ import pandas as pd
 import scanpy
 from scipy import sparse
 
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.arguments import add_models, make_parser, parse, validation_files
+from benchmarks.studies import LabelledFile
 from langcell import metrics
 from langcell.counts import open_counts
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.candidates import CandidateSet, all_candidates, own_candidates
@@ -202,23 +201,17 @@ def print_tables(name: str, studies: pd.DataFrame) -> dict[str, dict[str, float]
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", help="may be repeated; default: mini-fast")
+    parser = make_parser(__doc__)
+    add_models(parser)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Print a table a model, and one JSON line."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
-    try:
-        files = read_validation_files(arguments.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    files = validation_files(arguments)
     ontology = Ontology.bundled()
     results, digests = {}, {}
     with warnings.catch_warnings():

@@ -13,24 +13,20 @@ Baselines: logistic regressions on log counts of the most variable genes, and on
 cells or of the same means of donors. Nothing was tuned but that a head of states reads no texts.
 """
 
-import argparse
 import json
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.arguments import add_model, make_parser, parse, validation_files
 from benchmarks.fewshot import StudyCells, read_cells
-from benchmarks.studies import read_validation_files, shared_folder
 from langcell import metrics
 from langcell.embed import CellEmbeddings
 from langcell.embedder import load_embedder
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from zeroshot.agreement import read_obs_column
 from zeroshot.donor_fit import donor_means, donors_held_out, mean_weights
@@ -114,7 +110,7 @@ def measure_donors(cells: StudyCells, donors: np.ndarray, states: np.ndarray) ->
     embedded = CellEmbeddings(start=0, features=shots.features, tokens=shots.tokens)
     right = {"largest label": metrics.majority_accuracy(labels)}
     called = np.empty_like(labels)
-    for rows, found in donors_held_out(donor_means(embedded, donors), labels, KEYS):
+    for rows, found in donors_held_out(donor_means([embedded], donors), labels, KEYS):
         called[rows] = found.argmax(axis=1)
     right["langcell"] = float(np.mean(called == labels))
     for title, inputs in (("log counts", cells.log_counts), ("PCA", cells.components)):
@@ -140,17 +136,11 @@ def print_table(table: pd.DataFrame) -> None:
 
 def main() -> None:
     """Print tables and a line of JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mini-fast")
+    parser = make_parser(__doc__)
+    add_model(parser)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    given = parser.parse_args()
-    set_threads(given.threads)
-    try:
-        files = {file.name: file for file in read_validation_files(given.shared / "corpus")}
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    given = parse(parser)
+    files = {file.name: file for file in validation_files(given)}
     model, ontology = load_embedder(given.model), Ontology.bundled()
     kang, darmanis = files["kang2018_pbmc_ifnb"], files["darmanis2015_brain"]
     with warnings.catch_warnings():

@@ -112,30 +112,32 @@ class Inputs:
 
 
 def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
-    """Bring tasks and contestants of a suite together.
+    """Bring tasks and contestants of a suite together; nothing is written before all are read.
 
     Raises
     ------
     ValueError, OSError
-        If there is no such suite, or an input cannot be read.
+        If there is no such suite, an input cannot be read, or the folder is a file.
     """
     if name not in SIZES:
         raise ValueError(f"no suite {name!r}; there are {', '.join(SIZES)}")
+    if inputs.folder.is_file():
+        raise NotADirectoryError(
+            f"cannot write to {inputs.folder}: it is a file; give --out the name of a folder"
+        )
     size = SIZES[name]
     has_corpus = (inputs.corpus / "manifest.tsv").is_file()
     split = TrainingSplit(bundled_recipe(inputs.corpus), ontology, n_rows=size.n_rows)
     contestants, left_out = _contestants(inputs, size, split, has_corpus=has_corpus)
-    cells = CellFiles.of(
-        _files(inputs, size, ontology, has_corpus=has_corpus),
-        ontology,
-        by_donor=_donors(inputs.own),
-    )
     tasks = _list_tasks(inputs, ontology, contestants)
+    puzzles = [] if inputs.puzzles is None else [PuzzleFileTask(inputs.puzzles)]
+    # Writes samples, so what may be refused has been read before.
+    files = _files(inputs, size, ontology, has_corpus=has_corpus)
+    cells = CellFiles.of(files, ontology, by_donor=_donors(inputs.own))
     tasks += _cell_tasks(cells, size)
     if has_corpus and not inputs.own:
         tasks.append(UnseenTask(cells, frozenset(split.term_counts)))
-    if inputs.puzzles is not None:
-        tasks.append(PuzzleFileTask(inputs.puzzles))
+    tasks += puzzles
     return Suite(
         name=name,
         tasks=tuple(tasks),

@@ -13,18 +13,17 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
+from benchmarks.arguments import add_models, make_parser, parse, validation_files
 from benchmarks.model_scores import candidate_scores, file_features
 from benchmarks.scoring import by_study, score_space
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile
 from langcell.checkpoint import list_bundled_models
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.graph import Ontology
 from ontology.tissue_prior import TissuePrior, rules_out
 from zeroshot.agreement import read_obs_column
@@ -119,23 +118,17 @@ def print_table(name: str, figures: dict[str, pd.DataFrame]) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append", help="default: every bundled model")
-    parser.add_argument("--threads", type=int, default=None)
+    parser = make_parser(__doc__)
+    add_models(parser, "every bundled model")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Print the share that is excluded, a table a model, and one JSON line."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     ontology = Ontology.bundled()
-    try:
-        files = read_validation_files(arguments.shared / "corpus")
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    files = validation_files(arguments)
     prior = TissuePrior(ontology)
     excluded = {}
     print("types of each file that restricting excludes")

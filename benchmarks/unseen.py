@@ -24,16 +24,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.arguments import make_parser, parse
 from benchmarks.model_scores import candidate_scores, file_features
 from benchmarks.runs import Run
-from benchmarks.studies import LabelledFile, read_validation_files, shared_folder
+from benchmarks.studies import LabelledFile, read_validation_files
 from benchmarks.training_cells import read_training_split
 from benchmarks.type_scores import FIGURES, score_types
 from benchmarks.unseen_cells import TypeCells, choose_types, draw_type_cells
 from benchmarks.unseen_table import print_groups
 from langcell.metrics import h_score
 from langcell.model import LangCell
-from langcell.threads import set_threads
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from pretrain.config import Recipe
@@ -173,19 +173,16 @@ def print_natural(
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--train", action="store_true", help="make the runs that are missing")
     parser.add_argument("--seeds", type=int, default=3, help="draws of removed types; default 3")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--shared", type=Path, default=shared_folder(), help="folder with corpus/")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:
     """Run the benchmark."""
     arguments = parse_arguments()
-    set_threads(arguments.threads)
     ontology = Ontology.bundled()
     folder = arguments.shared / "corpus"
     full = run_of(None, arguments.runs, folder)

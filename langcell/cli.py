@@ -90,7 +90,6 @@ def embed(
 
     Example: langcell embed --h5ad pbmc.h5ad --out pbmc.npy
     """
-    from langcell.embedder import load_embedder
     from langcell.embedding_output import embed_file
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
@@ -101,8 +100,8 @@ def embed(
         embed_file(
             h5ad,
             target,
-            model=load_embedder(model, device=device),
-            model_name=model,
+            model=model,
+            device=device,
             layer=layer,
             allow_normalized=allow_normalized,
             batch_size=batch_size,

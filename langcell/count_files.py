@@ -33,6 +33,19 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+def check_inputs(*paths: Path) -> None:
+    """Refuse an input that is not there, before a model is fetched for it or an output is judged.
+
+    Raises
+    ------
+    FileNotFoundError
+        That names the first.
+    """
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+
+
 def open_source(source: "AnnData | str | os.PathLike[str]", stack: ExitStack) -> CountSource:
     """Open a source; what must be closed or deleted afterwards is put on the stack.
 
@@ -52,8 +65,7 @@ def open_source(source: "AnnData | str | os.PathLike[str]", stack: ExitStack) ->
 
         return open_anndata(source)
     path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+    check_inputs(path)
     if path.is_dir():
         return _open_folder(path, stack)
     if not h5py.is_hdf5(path):

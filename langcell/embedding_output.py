@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from langcell.counts import CountMatrix, open_counts
 from langcell.embed import embed_cells
-from langcell.embedder import Embedder
+from langcell.embedder import Embedder, load_embedder
 from langcell.h5ad_output import check_h5ad_output, open_h5ad_output
 from langcell.output_file import check_output, replaced_file
 from langcell.version import __version__
@@ -25,8 +25,8 @@ def embed_file(
     source: Path,
     target: Path,
     *,
-    model: Embedder,
-    model_name: str = "",
+    model: str,
+    device: str = "cpu",
     layer: str | None = None,
     allow_normalized: bool = False,
     batch_size: int | None = None,
@@ -43,8 +43,10 @@ def embed_file(
     target
         .h5ad gets obsm["X_<key_added>"], float32, shape (n_cells, embedding_dim), in a copy of the
         input; .npy the array alone; .parquet a row a cell with its name.
-    model_name
-        What to call the model in uns.
+    model
+        Name, folder or hub id; fetched when input and output were found good.
+    device
+        That embeds.
     progress
         Called after each block with the number of cells done so far and of all cells.
 
@@ -64,15 +66,16 @@ def embed_file(
             check_h5ad_output(source, target, slots, overwrite=overwrite)
         else:
             check_output(target, suffixes=SUFFIXES, overwrite=overwrite)
+        embedder = load_embedder(model, device=device)
         notes = {
             "version": __version__,
-            "model": model_name,
-            "model_sha256": model.sha256,
+            "model": model,
+            "model_sha256": embedder.sha256,
             "counts_source": matrix.source,
             "counts_transform": matrix.transform,
         }
-        with _open(source, matrix, target, model, slots, notes) as append:
-            for block in embed_cells(model, matrix, batch_size=batch_size):
+        with _open(source, matrix, target, embedder, slots, notes) as append:
+            for block in embed_cells(embedder, matrix, batch_size=batch_size):
                 append(block.features)
                 if progress is not None:
                     progress(block.start + len(block.features), matrix.n_cells)

@@ -17,6 +17,7 @@ from huggingface_hub.utils import (
     RevisionNotFoundError,
 )
 
+_WEIGHTS = ".safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -58,7 +59,7 @@ def download(
     revision
         Commit, tag or branch; the main branch without.
     required
-        Files without which the rest is of no use.
+        Files without which the rest is of no use. Weights are fetched after the others are there.
     only_cached
         Fetch nothing, as without network or with HF_HUB_OFFLINE=1.
 
@@ -67,10 +68,24 @@ def download(
     OSError
         If the files are neither cached nor reachable; one line.
     """
+    only_cached = only_cached or not _is_online()
+    described = [name for name in required if Path(name).suffix != _WEIGHTS]
+    if described and not only_cached:
+        _fetch(repo_id, described, revision=revision, required=described)
+    return _fetch(repo_id, patterns, revision=revision, required=required, only_cached=only_cached)
+
+
+def _fetch(
+    repo_id: str,
+    patterns: Sequence[str],
+    *,
+    revision: str,
+    required: Sequence[str],
+    only_cached: bool = False,
+) -> Path:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # its retries would print a line each
-    only_cached = only_cached or not _is_online()
     try:
         folder = huggingface_hub.snapshot_download(
             repo_id,

@@ -62,7 +62,7 @@ def set_threads(n_threads: int | None = None) -> int:
     """
     global _chosen
     if n_threads is not None and n_threads < 1:
-        raise ValueError(f"threads must be at least 1, got {n_threads}")
+        raise ValueError(f"--threads must be at least 1, got {n_threads}")
     _chosen = n_threads
     count = thread_count()
     for variable in _VARIABLES:

@@ -39,6 +39,12 @@ class TokenBlock:
     tokens: np.ndarray
     offsets: np.ndarray
 
+    @classmethod
+    def of(cls, cells: Sequence[np.ndarray]) -> "TokenBlock":
+        """Return cells that are given one by one as a block, which starts at row 0."""
+        offsets = np.append(0, np.cumsum([len(cell) for cell in cells]))
+        return cls(start=0, tokens=np.concatenate(cells), offsets=offsets)
+
     @property
     def n_cells(self) -> int:
         """Count the cells."""

@@ -312,7 +312,7 @@ def test_names_of_the_results():
         "obs/mine_assigned_confidence",
         "uns/mine/decoding/assigned",
     ]
-    with pytest.raises(ValueError, match="key_added must be a name without '/'"):
+    with pytest.raises(ValueError, match="--key-added must be a name without '/'"):
         Slots(key="a/b")
 
 

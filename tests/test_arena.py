@@ -379,5 +379,43 @@ def test_the_command_refuses_what_it_cannot_do(path, tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--h5ad", "empty.h5ad", "--label-key", "kind"], "empty values alone"),
+        (["--h5ad", "mouse.h5ad", "--label-key", "kind"], "those of mouse or rat"),
+        (["--lists", "wrong.csv"], "wrong.csv: no column 'dataset'"),
+        (["--puzzles", "wrong.json"], "wrong.json has no puzzles"),
+        (["--model", "nothing/here/at/all"], "nothing/here/at/all"),
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_refused_run_leaves_nothing(words, message, is_there, path, tiny_bag, tmp_path):
+    adata = anndata.read_h5ad(path)
+    adata[:0].copy().write_h5ad(tmp_path / "empty.h5ad")
+    adata.var_names = [name.capitalize() for name in adata.var_names]
+    adata.write_h5ad(tmp_path / "mouse.h5ad")
+    (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "wrong.json").write_text("[]")
+    if is_there:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--model", tiny_bag, *words]
+    done = run_langcell(tmp_path, "benchmark", "run", *words, "--out", "out", "--shared", "none")
+    assert done.returncode == 1 and not done.stdout
+    assert message in done.stderr.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_results_need_a_folder(path, tiny_bag, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    words = ["--h5ad", path, "--label-key", "kind", "--model", tiny_bag, "--shared", "none"]
+    done = run_langcell(tmp_path, "benchmark", "run", *words, "--out", "out")
+    assert done.returncode == 1
+    assert "cannot write to out: it is a file; give --out the name of a folder" in done.stderr
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def run_command(*words):
     return run_langcell(Path.cwd(), *words)

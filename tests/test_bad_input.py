@@ -14,29 +14,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from langcell.cli import main
+from tests.command_line import run_langcell
 
 
 @pytest.fixture
-def run(tiny_model, tmp_path, monkeypatch, capsys):
-    """Return a function that runs the command line and returns status, stdout and stderr."""
+def run(tiny_model, tmp_path, monkeypatch):
+    """Return a function that runs the command line in a folder of its own."""
     folder = tmp_path / "work"
     folder.mkdir()
-    monkeypatch.chdir(folder)
     monkeypatch.setenv("LANGCELL_CACHE", str(tmp_path / "cache"))
-    handler = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments, command="zeroshot", model=tiny_model):
-        words = ["langcell", command, *map(str, arguments), "--model", str(model)]
-        monkeypatch.setattr(sys, "argv", words)
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
-            warnings.simplefilter("default")
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
+    def call(*words, command="zeroshot", model=tiny_model):
+        return run_langcell(folder, command, *words, "--model", model)
 
-    yield call
-    signal.signal(signal.SIGTERM, handler)
+    return call
 
 
 @pytest.fixture
@@ -45,13 +36,13 @@ def refused(run, tmp_path):
 
     def call(*arguments, **options):
         before = sorted(tmp_path.rglob("*"))
-        status, out, err = run(*arguments, **options)
-        assert status == 1 and not out
-        lines = err.strip().splitlines()
+        done = run(*arguments, **options)
+        assert done.returncode == 1 and not done.stdout
+        lines = done.stderr.strip().splitlines()
         errors = [line for line in lines if line.startswith("langcell: error: ")]
         assert len(errors) == 1 and lines[-1] == errors[0]
         assert all(line.startswith("langcell: ") for line in lines)
-        assert "Traceback" not in err and "unexpected" not in err
+        assert "Traceback" not in done.stderr and "unexpected" not in done.stderr
         assert sorted(tmp_path.rglob("*")) == before
         return errors[0]
 
@@ -75,16 +66,44 @@ def written(tmp_path):
 
 
 def test_good_input_passes(run, cells, written, tmp_path):
-    status, out, err = run("--h5ad", written(cells))
-    assert status == 0
-    assert out.startswith("wrote\t") and "cells.langcell.h5ad" in out
+    done = run("--h5ad", written(cells))
+    assert done.returncode == 0
+    assert done.stdout.startswith("wrote\t") and "cells.langcell.h5ad" in done.stdout
     assert (tmp_path / "work" / "cells.langcell.h5ad").exists()
-    assert "30 in" in err and "protein-coding genes" in err
+    assert "30 in" in done.stderr and "protein-coding genes" in done.stderr
 
 
 def test_missing_file(refused):
     assert "nowhere.h5ad: no such file" in refused("--h5ad", "nowhere.h5ad")
     assert "nowhere.h5ad: no such file" in refused("--h5ad", "nowhere.h5ad", "--truth", "x")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "out"),
+    [
+        ("zeroshot", ("--head", "nothing", "--labels", "T cel"), "y.h5ad"),
+        ("zeroshot", ("calibrate", "--truth", "x"), "y.json"),
+        ("fewshot", ("fit", "--label-key", "x"), "y"),
+        ("fewshot", ("predict", "--head", "nothing"), "y.h5ad"),
+        ("fewshot", ("donors", "--head", "nothing", "--donor-key", "x"), "y.csv"),
+        ("search", ("T cell",), "y.csv"),
+        ("explain", ("--labels", "T cel"), "y.csv"),
+        ("embed", (), "y.h5ad"),
+    ],
+)
+def test_an_input_that_is_not_there_is_named_first(refused, tmp_path, command, words, out):
+    (tmp_path / out).write_text("precious")
+    words = (*words, "--h5ad", "nowhere.h5ad", "--out", tmp_path / out)
+    line = refused(*words, command=command, model="nothing-of-that-name")
+    assert line == "langcell: error: nowhere.h5ad: no such file or folder"
+
+
+def test_an_output_is_judged_before_a_model_is_fetched(refused, cells, written, tmp_path):
+    (tmp_path / "y.h5ad").write_text("precious")
+    words = ("--h5ad", written(cells), "--out", tmp_path / "y.h5ad")
+    for command in ("zeroshot", "embed"):
+        line = refused(*words, command=command, model="nothing-of-that-name")
+        assert "y.h5ad exists already" in line
 
 
 def test_not_an_h5ad(refused, tmp_path):
@@ -154,8 +173,8 @@ def test_normalised_values_need_a_word(refused, run, cells, written):
     totals = np.asarray(cells.X.sum(1))
     cells.X = sparse.csr_matrix(np.log1p(cells.X.toarray() / totals * 1e4))
     assert "--allow-normalized" in refused("--h5ad", written(cells))
-    status, _, err = run("--h5ad", written(cells), "--allow-normalized")
-    assert status == 0 and "expm1" in err
+    done = run("--h5ad", written(cells), "--allow-normalized")
+    assert done.returncode == 0 and "expm1" in done.stderr
 
 
 def test_zero_cells(refused, cells, written):
@@ -244,9 +263,9 @@ def test_duplicate_gene_names_are_summed(run, cells, written):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's own remark on the names
         path = written(cells)
-    status, _, err = run("--h5ad", path)
-    assert status == 0
-    assert any("warning" in line and "summed" in line for line in err.splitlines())
+    done = run("--h5ad", path)
+    assert done.returncode == 0
+    assert any("warning" in line and "summed" in line for line in done.stderr.splitlines())
 
 
 @pytest.mark.parametrize("command", ["zeroshot", "embed"])
@@ -286,7 +305,7 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
     ("words", "message"),
     [
         (("--smooth", "much"), "--smooth takes a number or 'auto', got 'much'"),
-        (("--smooth", "-1"), "lambda of smoothing must not be negative, got -1"),
+        (("--smooth", "-1"), "--smooth must not be negative, got -1"),
         (("--cluster-key", "leiden"), "no column 'leiden' in obs; it has cell_type"),
         (("--assign-within", "donor"), "no column 'donor' in obs; it has cell_type"),
         (

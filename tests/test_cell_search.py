@@ -175,9 +175,9 @@ def test_a_model_without_reference_cells_is_refused(make_cells, tiny_model):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="top must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="--top must be at least 1, got 0"):
         SearchOptions(top=0)
-    with pytest.raises(ValueError, match="fdr must lie between 0 and 1, got 5"):
+    with pytest.raises(ValueError, match="--fdr must lie between 0 and 1, got 5"):
         SearchOptions(fdr=5)
 
 

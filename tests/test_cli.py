@@ -1,5 +1,7 @@
 """The face of the command line: help, outputs, truth."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,14 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
+from benchmarks.cli import app as benchmark
 from langcell.model import LangCell
 from tests.command_line import run_langcell
 from tests.released_files import V2, symbols_to_ids, write_dictionaries, write_geneformer
+from zeroshot.cli import app as zeroshot
+from zeroshot.fewshot_cli import app as fewshot
 
 HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "faiss", "numba")
 GROUPS = ("", "ontology")
@@ -214,3 +220,33 @@ def test_a_converted_geneformer_embeds_cells_and_names_none(work, coding_genes):
     done = _langcell("zeroshot", "--h5ad", "cells.h5ad", "--model", "ours", cwd=work)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "reads cells alone: it has no text encoder, projections or matching" in done.stderr
+
+
+def _raised_words(path):
+    """Yield the words of each error that a module raises."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            parts = [each.value for each in ast.walk(node.exc) if isinstance(each, ast.Constant)]
+            yield " ".join(str(each) for each in parts)
+
+
+def test_errors_spell_options_as_the_command_line_does():
+    """`--key-added` and not `key_added`; what Python alone has is `key_added=`."""
+    options = {
+        option.name
+        for command in (typer.main.get_command(each) for each in (zeroshot, fewshot, benchmark))
+        for each in (command, *command.commands.values())
+        for option in each.params
+        if "_" in option.name
+    }
+    assert {"key_added", "group_key", "tissue_mode"} <= options
+    spelt = re.compile(rf"\b({'|'.join(sorted(options))})\b(?!=)")
+    root = Path(__file__).parents[1]
+    found = [
+        f"{path.name}: {words}"
+        for package in ("langcell", "zeroshot", "benchmarks")
+        for path in sorted((root / package).glob("*.py"))
+        for words in _raised_words(path)
+        if spelt.search(words)
+    ]
+    assert found == []

@@ -190,8 +190,8 @@ def test_what_cannot_be_decoded_is_refused_and_nothing_changes(written, options,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"smooth": -1.0}, "lambda of smoothing must not be negative, got -1"),
-        ({"smooth": float("nan")}, "lambda of smoothing"),
+        ({"smooth": -1.0}, "--smooth must not be negative, got -1"),
+        ({"smooth": float("nan")}, "--smooth must not be negative, got nan"),
         ({"worth": 0.0}, "worth must be over 0"),
         ({"pooling": "median"}, "pooling must be 'mean' or 'log', got 'median'"),
         ({"cluster_key": "auto", "assign_within": "donor"}, "makes many clusters of each type"),

@@ -355,7 +355,7 @@ def test_an_id_of_an_older_release_is_brought_up_to_date(called, ontology):
 @pytest.mark.parametrize(
     ("form", "out", "options", "line"),
     [
-        ("loom", "a.h5ad", {}, "format must be cellxgene, cap, cas, got 'loom'"),
+        ("loom", "a.h5ad", {}, "--format must be cellxgene, cap, cas, got 'loom'"),
         ("cas", "a.h5ad", {"author": "A B"}, "must end in .json"),
         ("cap", "a.json", {"author": "A B"}, "must end in .h5ad"),
         ("cas", "a.json", {}, "requires the author's name; give it with --author"),

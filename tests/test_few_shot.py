@@ -220,10 +220,10 @@ def test_what_cannot_be_fitted_is_refused(labelled, model, label_key, options, m
 def test_options_out_of_range():
     with pytest.raises(
         ValueError,
-        match="head must be one of auto, linear, hierarchical, prototype, .*, got 'deep'",
+        match="--head must be one of auto, linear, hierarchical, prototype, .*, got 'deep'",
     ):
         FewShotOptions(kind="deep")
-    with pytest.raises(ValueError, match="shots must be at least 1"):
+    with pytest.raises(ValueError, match="--shots must be at least 1"):
         FewShotOptions(shots=0)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from langcell import hub
 from langcell.model import LangCell
+from tests.command_line import run_langcell
 from zeroshot.few_shot import fit_few_shot
 from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_file import write_head
@@ -47,10 +48,55 @@ def test_a_head_is_loaded_by_its_name(head, cache):
 
 
 def test_a_head_that_is_nowhere_is_named(cache):
-    with pytest.raises(OSError, match="no folder 'someone/head@v9', and .* there is no network"):
+    with pytest.raises(OSError, match="'someone/head@v9' of a head, and .* there is no network"):
         load_head("someone/head@v9")
     with pytest.raises(FileNotFoundError, match="no folder 'my-head' of a head; make one with"):
         load_head("my-head")
+
+
+@pytest.fixture
+def fetched(head, tiny_bag, tmp_path, monkeypatch):
+    """Names of the files that a hub with someone/head and someone/model was asked for, in order."""
+    names = []
+
+    def download(repo_id, *, allow_patterns, **_how):
+        source = {"someone/head": head, "someone/model": tiny_bag}[repo_id]
+        target = tmp_path / "fetched" / repo_id
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(source.iterdir()):
+            is_asked_for = any(path.match(pattern) for pattern in allow_patterns)
+            if is_asked_for and not (target / path.name).exists():
+                shutil.copy(path, target)
+                names.append(path.name)
+        return str(target)
+
+    monkeypatch.setattr(hub, "_is_online", lambda: True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return names
+
+
+def test_weights_are_fetched_last(head, fetched):
+    assert load_head("someone/head").identifier == load_head(head).identifier
+    assert fetched == ["calibration.json", "head.json", "README.md", "head.safetensors"]
+
+
+@pytest.mark.parametrize("command", [["zeroshot"], ["fewshot", "predict"]])
+def test_a_model_is_no_head_and_its_weights_stay_where_they_are(command, fetched, tmp_path):
+    words = [*command, "--h5ad", "cells.h5ad", "--head", "someone/model"]
+    done = run_langcell(tmp_path, *words)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "langcell: error: no folder 'someone/model' of a head, and 'someone/model' has no head.json "
+        "in the repository; a head is what langcell fewshot push uploads, and a model goes to "
+        "--model\n"
+    )
+    assert not [name for name in fetched if name.endswith(".safetensors")]
+
+
+def test_a_head_is_no_model_and_its_weights_stay_where_they_are(fetched):
+    with pytest.raises(OSError, match=r"'someone/head' has no config\.json in the repository"):
+        LangCell.from_pretrained("someone/head")
+    assert "head.safetensors" not in fetched
 
 
 class FakeHub:

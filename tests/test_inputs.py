@@ -123,11 +123,21 @@ def test_one_that_fails_does_not_keep_the_rest_from_being_done(run, make_cells, 
             ["a.h5ad", "--devices", "2", "--device", "mps"],
             "several devices must all be cpu or cuda",
         ),
-        (["a.h5ad", "--devices", "0"], "devices and nodes must be at least 1"),
+        (["a.h5ad", "--devices", "0"], "--devices and --nodes must be at least 1"),
     ],
 )
 def test_wishes_that_do_not_go_together(run, tmp_path, words, message):
+    for name in ("a.h5ad", "b.h5ad"):
+        (tmp_path / name).touch()
     done = run("--h5ad", *words)
     assert done.returncode == 1
     assert message in done.stderr.strip().splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5ad", "b.h5ad"]
+
+
+def test_an_input_that_is_not_there_keeps_the_others_from_being_begun(run, make_cells, tmp_path):
+    make_cells(20).write_h5ad(tmp_path / "a.h5ad")
+    done = run("--h5ad", "a.h5ad", "b.h5ad", "--out", "named")
+    assert done.returncode == 1
+    assert done.stderr == "langcell: error: b.h5ad: no such file or folder\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5ad"]

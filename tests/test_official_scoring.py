@@ -119,11 +119,11 @@ def test_a_calibration_of_the_model_is_left_out(cells, tiny_model, monkeypatch, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"scoring": "paper"}, "scoring must be fused or official, got 'paper'"),
+        ({"scoring": "paper"}, "--scoring must be fused or official, got 'paper'"),
         ({"alpha": 0.2}, "alpha is of the official scoring: --scoring official"),
-        ({"scoring": "official", "alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),
-        ({"scoring": "official", "rerank": 5}, "matches every label .* leave out rerank"),
-        ({"scoring": "official", "tissue": "lung"}, "leave out rerank, tissue, head and"),
+        ({"scoring": "official", "alpha": 1.5}, "--alpha must be from 0 to 1, got 1.5"),
+        ({"scoring": "official", "rerank": 5}, "matches every label .* leave out --rerank"),
+        ({"scoring": "official", "tissue": "lung"}, "leave out --rerank, --tissue, --head and"),
         ({"scoring": "official", "calibration": SimpleNamespace()}, "knows neither tissues nor"),
     ],
 )

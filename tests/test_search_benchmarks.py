@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from benchmarks import evidence, search
 from benchmarks.retrieval import chance_mrr, retrieve
-from benchmarks.search_scores import by_threshold, choose, decide, without_own_study
+from benchmarks.search_scores import by_threshold, choose, decide, right_cells, without_own_study
 from langcell.model import LangCell
 from langcell.reference import ReferenceCells
 
@@ -31,6 +32,15 @@ def make_scores(study="A"):
 VALUES = np.array(
     [[5.0, 0, 0, 0], [1, 3, 2, 0], [0, 4, 0, 0], [3, 9, 0, 0]],
 )
+
+
+def test_cells_of_a_type_and_below_are_right_and_coarser_ones_are_not_judged():
+    t_cell, cd4, b_cell = range(3)
+    closure = sparse.csr_matrix(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]], dtype=bool))
+    labels, types = np.array([t_cell, cd4, b_cell]), np.array([t_cell, cd4])
+    is_right, is_known = right_cells(closure, labels, types)
+    assert is_right.tolist() == [[True, False], [True, True], [False, False]]
+    assert is_known.tolist() == [[True, False], [True, True], [True, True]]
 
 
 def test_figures_of_a_threshold_by_hand():

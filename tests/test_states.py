@@ -77,7 +77,7 @@ def test_words_of_states_are_no_cell_types(ill, model):
 @pytest.mark.parametrize(
     ("group_key", "message"),
     [
-        (None, r"same in all cells of each of 6 donors \(obs\['donor'\]\), and no group key"),
+        (None, r"same in all cells of each of 6 donors \(obs\['donor'\]\), and no --group-key"),
         (
             "well",
             r"obs\['well'\], which divides donors, would put cells of one donor on both sides",
@@ -145,7 +145,7 @@ def embedded(adata, model) -> CellEmbeddings:
 
 def test_a_donor_head_is_two_regressions_on_scaled_means(ill, model):
     cells = embedded(ill, model)
-    donors = donor_means(cells, ill.obs["donor"].to_numpy())
+    donors = donor_means([cells], ill.obs["donor"].to_numpy())
     labels = np.array([0, 1] * 3)
     head = fit_donor_head(donors, labels, ("text: a", "text: b"))
     wanted = 0
@@ -161,6 +161,30 @@ def test_a_donor_head_is_two_regressions_on_scaled_means(ill, model):
     genes = rank_weights(cells.tokens, head.gene_tokens).toarray()
     assert donors.genes[0] == pytest.approx(genes[:20].mean(axis=0))
     assert np.exp(normalised(found)).sum(axis=1) == pytest.approx(1)
+
+
+def test_means_do_not_depend_on_blocks(ill, model):
+    cells, donors = embedded(ill, model), ill.obs["donor"].to_numpy()
+    types = np.where(np.arange(len(donors)) % 3, "T", "B")
+    whole = donor_means([cells], donors, types)
+    parts = [
+        CellEmbeddings(
+            start=first,
+            features=cells.features[first : first + 7],
+            tokens=cells.tokens.part(first, min(first + 7, len(donors))),
+        )
+        for first in range(0, len(donors), 7)
+    ]
+    found = donor_means(iter(parts), donors, types)
+    np.testing.assert_array_equal(found.gene_tokens, whole.gene_tokens)
+    np.testing.assert_allclose(found.features, whole.features, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.genes, whole.genes, rtol=0, atol=1e-12)
+    # As one sum over all cells.
+    _, weights = mean_weights(donors, types)
+    genes = np.unique(cells.tokens.tokens)
+    np.testing.assert_array_equal(whole.gene_tokens, genes)
+    wanted = (weights @ rank_weights(cells.tokens, genes)).toarray()
+    np.testing.assert_allclose(whole.genes, wanted, rtol=0, atol=1e-12)
 
 
 def test_donors_are_called(ill, model, tmp_path):
@@ -213,11 +237,11 @@ def test_donors_that_cannot_be_fitted_are_refused(ill, model, key, options, mess
 
 
 def test_options_that_do_not_go_together(ill, model):
-    with pytest.raises(ValueError, match="target must be type or state or donor, got 'mood'"):
+    with pytest.raises(ValueError, match="--target must be type or state or donor, got 'mood'"):
         FewShotOptions(target="mood")
-    with pytest.raises(ValueError, match="a state is learnt from cells alone: leave out labels"):
+    with pytest.raises(ValueError, match="a state is learnt from cells alone: leave out --labels"):
         FewShotOptions(target="state", labels=("ill",))
-    with pytest.raises(ValueError, match="type_key says how the cells of a donor count"):
+    with pytest.raises(ValueError, match="--type-key says how the cells of a donor count"):
         FewShotOptions(type_key="kind")
     options = FewShotOptions(target="donor", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
@@ -225,7 +249,7 @@ def test_options_that_do_not_go_together(ill, model):
         AnnotateOptions(head=head)
     options = FewShotOptions(target="state", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
-    with pytest.raises(ValueError, match="give key_added, such as langcell_state"):
+    with pytest.raises(ValueError, match="give --key-added, such as langcell_state"):
         AnnotateOptions(head=head)
     with pytest.raises(ValueError, match="calls the state of cells, not donors"):
         call_donors(ill, head, "donor", model=model)

@@ -160,7 +160,7 @@ def test_no_known_tissue_and_options_that_make_no_sense(make_cells, model):
     adata.obs["tissue_ontology_term_id"] = pd.Categorical(["somewhere"] * 4)
     with pytest.raises(ValueError, match=r"is a tissue of UBERON \(it has 'somewhere'\)"):
         annotate(adata, model=model, options=AnnotateOptions(tissue="auto"))
-    with pytest.raises(ValueError, match="tissue_mode must be weigh or restrict, got 'harsh'"):
+    with pytest.raises(ValueError, match="--tissue-mode must be weigh or restrict, got 'harsh'"):
         AnnotateOptions(tissue="lung", tissue_mode="harsh")
     with pytest.raises(ValueError, match="need a tissue: --tissue NAME, or auto"):
         AnnotateOptions(tissue_mode="restrict")

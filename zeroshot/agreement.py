@@ -12,6 +12,7 @@ import zarr
 from anndata.io import read_elem
 
 from langcell import metrics
+from langcell.count_files import check_inputs
 from langcell.mudata_file import refuse_mudata
 from ontology.candidates import NEVER_CALLED, ROOT
 from ontology.graph import Ontology
@@ -113,8 +114,7 @@ def read_obs_column(source: "AnnData | str | Path", key: str) -> np.ndarray:
     if not isinstance(source, str | Path):
         return _as_text(_column(source.obs, list(source.obs.columns), key, "the AnnData"))
     path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+    check_inputs(path)
     if not path.is_dir():
         if not h5py.is_hdf5(path):
             raise ValueError(f"{path}: not an HDF5 file, so it has no column {key!r} in obs")

@@ -72,5 +72,5 @@ def check_memory(adata: AnnData, slots: Slots) -> None:
     if taken:
         raise ValueError(
             f"the AnnData already has {', '.join(taken)}; replace them with overwrite=True or "
-            "choose other names with key_added"
+            "choose other names with key_added="
         )

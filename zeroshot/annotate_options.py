@@ -41,52 +41,56 @@ class AnnotateOptions:
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.devices < 1 or self.nodes < 1:
             raise ValueError(
-                f"devices and nodes must be at least 1, got {self.devices} and {self.nodes}"
+                f"--devices and --nodes must be at least 1, got {self.devices} and {self.nodes}"
             )
         if self.is_distributed and self.device not in ("cpu", "cuda"):
             raise ValueError(
-                f"several devices must all be cpu or cuda, got device {self.device!r}; leave out the "
-                "number of one"
+                f"several devices must all be cpu or cuda, got --device {self.device!r}; leave out "
+                "the number of one"
             )
         if self.head is not None:
             self._check_head(self.head)
         if self.rerank == 1 or self.rerank < 0:
-            raise ValueError(f"rerank must be 0 (off) or at least 2 candidates, got {self.rerank}")
+            raise ValueError(
+                f"--rerank must be 0 (off) or at least 2 candidates, got {self.rerank}"
+            )
         self._check_scoring()
         if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
+            raise ValueError(f"--confidence must be between 0 and 1, got {self.confidence}")
         if self.tissue_mode not in MODES:
-            raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}")
+            raise ValueError(
+                f"--tissue-mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}"
+            )
         if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
-            raise ValueError("tissue_mode and tissue_obo need a tissue: --tissue NAME, or auto")
+            raise ValueError("--tissue-mode and --tissue-obo need a tissue: --tissue NAME, or auto")
 
     def _check_head(self, head: ShotHead) -> None:
         if self.rerank:
-            raise ValueError("a head replaces reranking: leave out rerank")
+            raise ValueError("a head replaces reranking: leave out --rerank")
         if head.target == DONOR:
             raise ValueError("the head calls donors, not cells: langcell fewshot donors")
         if head.target == STATE and self.key_added == DEFAULT_KEY:
             raise ValueError(
                 f"the head calls states, and names that begin with {DEFAULT_KEY} are of cell types: "
-                f"give key_added, such as {DEFAULT_KEY}_state"
+                f"give --key-added, such as {DEFAULT_KEY}_state"
             )
 
     def _check_scoring(self) -> None:
         if self.scoring not in SCORINGS:
-            raise ValueError(f"scoring must be {' or '.join(SCORINGS)}, got {self.scoring!r}")
+            raise ValueError(f"--scoring must be {' or '.join(SCORINGS)}, got {self.scoring!r}")
         if self.scoring == FUSED:
             if self.alpha is not None:
-                raise ValueError(f"alpha is of the official scoring: --scoring {OFFICIAL}")
+                raise ValueError(f"--alpha is of the official scoring: --scoring {OFFICIAL}")
             return
         if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha}")
+            raise ValueError(f"--alpha must be from 0 to 1, got {self.alpha}")
         if self.rerank or self.head or self.tissue is not None or self.calibration is not None:
             raise ValueError(
                 "the official scoring matches every label and knows neither tissues nor heads nor "
-                "calibrations: leave out rerank, tissue, head and calibration"
+                "calibrations: leave out --rerank, --tissue, --head and --calibration"
             )
 
     @property

@@ -26,7 +26,7 @@ class Slots:
 
     def __post_init__(self) -> None:
         if not self.key or "/" in self.key:
-            raise ValueError(f"key_added must be a name without '/', got {self.key!r}")
+            raise ValueError(f"--key-added must be a name without '/', got {self.key!r}")
 
     @property
     def label(self) -> str:

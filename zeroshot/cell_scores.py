@@ -178,7 +178,7 @@ def read_scores(source: "AnnData | str | Path", *, key: str = "langcell") -> Cel
         where = source if isinstance(source, str | Path) else "the AnnData"
         raise ValueError(
             f"{where} has no {missing}: name its cells first, with zeroshot.annotate or langcell "
-            "zeroshot --out x.h5ad, or say with key_added what the names of the results begin with"
+            "zeroshot --out x.h5ad, or say with --key-added what the names of the results begin with"
         )
     return CellScores(
         probabilities=sparse.csr_matrix(probabilities),

@@ -42,9 +42,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.top < 1:
-            raise ValueError(f"top must be at least 1, got {self.top}")
+            raise ValueError(f"--top must be at least 1, got {self.top}")
         if not 0 < self.fdr < 1:
-            raise ValueError(f"fdr must lie between 0 and 1, got {self.fdr}")
+            raise ValueError(f"--fdr must lie between 0 and 1, got {self.fdr}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +154,7 @@ def search(
     """
     options, source = options or SearchOptions(), modality_of(source, modality)
     if key_added is not None and isinstance(source, str | Path):
-        raise ValueError("key_added needs an AnnData; of a file take the table that is returned")
+        raise ValueError("key_added= needs an AnnData; of a file take the table that is returned")
     ontology = Ontology.bundled()
     asked = read_queries([queries] if isinstance(queries, str) else queries, ontology)
     with open_counts(

@@ -226,6 +226,7 @@ def zeroshot(
     import shlex
     import sys
 
+    from langcell.count_files import check_inputs
     from langcell.threads import set_threads
     from zeroshot.annotate_options import DEFAULT_KEY, AnnotateOptions
     from zeroshot.calibration import Calibration
@@ -236,6 +237,7 @@ def zeroshot(
     from zeroshot.shot_head import STATE
 
     set_threads(threads)
+    check_inputs(*h5ad)
     fitted = None if head is None else load_head(head)
     if key_added is None:
         is_state = fitted is not None and fitted.target == STATE
@@ -300,12 +302,14 @@ def calibrate(
     import shlex
     import sys
 
+    from langcell.count_files import check_inputs
     from langcell.output_file import check_output, replaced_file
     from langcell.threads import set_threads
     from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.calibration_fit import calibrate as learn
 
     set_threads(threads)
+    check_inputs(*h5ad)
     check_output(out, suffixes=(".json",), overwrite=overwrite)
     found = learn(
         h5ad,

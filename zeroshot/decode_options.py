@@ -30,7 +30,7 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         if self.smooth is not None and not 0 <= self.smooth < float("inf"):
-            raise ValueError(f"lambda of smoothing must not be negative, got {self.smooth}")
+            raise ValueError(f"--smooth must not be negative, got {self.smooth}")
         if self.pooling not in ("mean", "log"):
             raise ValueError(f"pooling must be 'mean' or 'log', got {self.pooling!r}")
         if self.worth is not None and not 0 < self.worth <= 1:

@@ -1,6 +1,6 @@
 """Fit a head to donors, of which each is the mean of its cells."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,25 +51,34 @@ class DonorMeans:
 
 
 def donor_means(
-    cells: CellEmbeddings, donors: np.ndarray, types: np.ndarray | None = None
+    blocks: Iterable[CellEmbeddings], donors: np.ndarray, types: np.ndarray | None = None
 ) -> DonorMeans:
-    """Average the cells of each donor.
+    """Average the cells of each donor; memory grows with the donors, not with the cells.
 
     Parameters
     ----------
-    cells: with their tokens
+    blocks: of cells with their tokens, which `start` at places among the donors
     donors: donor of each cell, shape (n_cells,)
     types: cell type of each cell: each type of a donor counts the same, however many cells it has;
         without it each cell does
     """
-    assert cells.tokens is not None, "cells of a file have them"
     names, weights = mean_weights(donors, types)
-    genes = np.unique(cells.tokens.tokens).astype(np.int32)
+    shares = weights.tocsc()
+    features: np.ndarray | float = 0.0
+    genes = sparse.csr_matrix((len(names), 0))
+    for cells in blocks:
+        assert cells.tokens is not None, "cells of a file have them"
+        part = shares[:, cells.start : cells.start + len(cells.features)]
+        features = features + part @ cells.features.astype(np.float64)
+        n_tokens = max(genes.shape[1], int(cells.tokens.tokens.max(initial=0)) + 1)
+        genes.resize(len(names), n_tokens)
+        genes = genes + part @ rank_weights(cells.tokens, np.arange(n_tokens))
+    tokens = np.unique(genes.indices)
     return DonorMeans(
         names=names,
-        features=weights @ cells.features.astype(np.float64),
-        gene_tokens=genes,
-        genes=(weights @ rank_weights(cells.tokens, genes)).toarray(),
+        features=np.asarray(features),
+        gene_tokens=tokens.astype(np.int32),
+        genes=genes[:, tokens].toarray(),
     )
 
 

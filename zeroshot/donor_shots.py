@@ -15,7 +15,7 @@ from zeroshot.donor_split import check_donors_of_labels, is_constant_within
 from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.fitted_head import FittedHead
 from zeroshot.named_labels import NamedLabels
-from zeroshot.shot_cells import draw_shots, read_cells
+from zeroshot.shot_cells import draw_shots, read_blocks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,10 +54,14 @@ def fit_donors(
     drawn = names[draw_shots(codes, keys, options.shots, seed=options.seed)]
     rows = np.flatnonzero((named.codes >= 0) & np.isin(groups.astype(str), drawn))
     types = None if options.type_key is None else read_obs_column(source, options.type_key)[rows]
-    donors = donor_means(read_cells(source, rows, model, options, progress), groups[rows], types)
+    blocks = read_blocks(source, rows, model, options, progress)
+    donors = donor_means(blocks, groups[rows], types)
     labels = codes[np.searchsorted(names, donors.names)]
     fitted = FittedHead(
-        head=fit_donor_head(donors, labels, keys, by_types=types is not None),
+        head=replace(
+            fit_donor_head(donors, labels, keys, by_types=types is not None),
+            model_sha256=model.sha256,
+        ),
         names=named.candidates.names,
         as_text=(),
         n_without=int(np.sum(named.codes < 0)),

@@ -53,7 +53,9 @@ def check_donor_split(
         if not _tells_donors(donors) or not is_constant_within(labels, donors):
             continue
         if groups is None or not is_constant_within(groups, donors):
-            how = "no group key" if groups is None else f"obs[{group_key!r}], which divides donors"
+            how = (
+                "no --group-key" if groups is None else f"obs[{group_key!r}], which divides donors"
+            )
             raise ValueError(
                 f"obs[{label_key!r}] is the same in all cells of each of {len(set(donors))} donors "
                 f"(obs[{column!r}]), and {how}, would put cells of one donor on both sides of the "

@@ -13,9 +13,11 @@ from langcell.model import LangCell
 from langcell.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.attribution import gene_effects
+from zeroshot.head_evidence import rank_effects
 from zeroshot.markers import Marker, term_markers
 from zeroshot.modalities import modality_of
 from zeroshot.opinions import Opinion, Opinions
+from zeroshot.shot_head import ShotHead
 from zeroshot.targets import Target, TargetCells, cell_targets, cluster_targets, read_target_cells
 
 if TYPE_CHECKING:
@@ -41,9 +43,12 @@ class ExplainOptions:
     device: str = "cpu"  # of a model that is given by name
 
     def __post_init__(self) -> None:
-        for name in ("n_genes", "cells_per_cluster"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_genes < 1:
+            raise ValueError(f"--genes must be at least 1, got {self.n_genes}")
+        if self.cells_per_cluster < 1:
+            raise ValueError(
+                f"--cells-per-cluster must be at least 1, got {self.cells_per_cluster}"
+            )
 
 
 def explain(
@@ -54,6 +59,7 @@ def explain(
     label: str | Mapping[str, str] | None = None,
     against: str | None = None,
     labels: Sequence[str] | None = None,
+    head: ShotHead | None = None,
     model: LangCell | str | Path = "mini-fast",
     key_added: str | None = None,
     modality: str | None = None,
@@ -70,6 +76,7 @@ def explain(
     against: what to compare the label with; by default the best other candidate that is neither an
         ancestor nor a descendant of it
     labels: candidates as in `zeroshot.annotate`; all cell types by default
+    head: of labelled cells, whose labels are the candidates and whose log-odds are explained
     model: a model, or the name, folder or hub id of one
     key_added: entry of uns that gets the table too, of an AnnData
     modality: of a MuData, the one with counts of RNA
@@ -95,7 +102,7 @@ def explain(
     if bool(cells) == (cluster_key is not None):
         raise ValueError("say what to explain: names of cells, or a column of clusters")
     if key_added is not None and isinstance(source, str | Path):
-        raise ValueError("key_added needs an AnnData; of a file take the table that is returned")
+        raise ValueError("key_added= needs an AnnData; of a file take the table that is returned")
     ontology = Ontology.bundled()
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
@@ -107,9 +114,9 @@ def explain(
         tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes + 1)
         tokenizer.coverage(matrix)
         read = read_target_cells(matrix, tokenizer, targets)
-    opinions = Opinions(model, ontology, labels=labels, against=against)
+    opinions = Opinions(model, ontology, labels=labels, head=head, against=against)
     evidence = Evidence(
-        model, ontology, read, is_compared=cluster_key is not None, n_genes=options.n_genes
+        opinions.model, ontology, read, is_compared=cluster_key is not None, n_genes=options.n_genes
     )
     rows: list[dict[str, Any]] = []
     for target in targets:
@@ -207,6 +214,12 @@ class Evidence:
         found = gene_effects(self._model, tokens, [directions] * len(tokens))
         for genes, effects in zip(tokens, found, strict=True):
             total[genes[: len(effects)]] += effects
+        if opinion.ranks:
+            label, *others = opinion.ranks  # (vocabulary size,) each
+            by_rank = np.stack([label, *(label - each for each in others)])
+            for genes in tokens:
+                effects = rank_effects(genes, by_rank, n_read=self._model.config.max_genes)
+                total[genes[: len(effects)]] += effects
         return total / len(tokens)
 
     def _gene(self, target: Target, ensembl_ids: Sequence[str]) -> dict[str, Any]:

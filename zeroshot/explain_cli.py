@@ -34,6 +34,12 @@ def explain(
     labels: Annotated[
         str | None, typer.Option(help="Candidates, as in langcell zeroshot. Default: all types.")
     ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="A head (langcell fewshot fit), folder or hub id: explain what it says of its labels."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Output: .csv or .parquet. Default: printed.")
     ] = None,
@@ -49,13 +55,16 @@ def explain(
     overwrite: Overwrite = False,
 ) -> None:
     """Run the command; its words are in `EXAMPLE`."""
+    from langcell.count_files import check_inputs
     from langcell.threads import set_threads
     from zeroshot.candidates import read_labels
     from zeroshot.evidence import ExplainOptions
     from zeroshot.evidence import explain as explain_calls
+    from zeroshot.head_hub import load_head
     from zeroshot.tables import check_table, print_table, write_table
 
     set_threads(threads)
+    check_inputs(h5ad)
     if out is not None:
         check_table(out, overwrite=overwrite)
     table = explain_calls(
@@ -65,6 +74,7 @@ def explain(
         label=label,
         against=against,
         labels=read_labels(labels) if labels is not None else None,
+        head=None if head is None else load_head(head),
         model=model,
         options=ExplainOptions(
             n_genes=genes,

@@ -23,6 +23,7 @@ from zeroshot.candidates import candidate_key
 from zeroshot.cap import cap_columns, cap_notes, column_names
 from zeroshot.cas import Publication, annotation_set
 from zeroshot.report_cells import group_by_call
+from zeroshot.shot_head import ShotHead
 from zeroshot.written_calls import WrittenCalls, read_calls
 
 SUFFIXES = {"cellxgene": ".h5ad", "cap": ".h5ad", "cas": ".json"}
@@ -41,6 +42,7 @@ class ExportOptions:
     title: str | None = None  # of the data set; by default what uns says, or the file's name
     author: str | None = None  # by default what uns says
     evidence: bool = False  # name the genes that raise each call, for which the model is asked
+    head: ShotHead | None = None  # that made the calls, where one did; for the evidence
     url: str = "NA"  # of the published annotations
     overwrite: bool = False  # replace an output
 
@@ -72,7 +74,7 @@ def export(
     """
     options, source, out = options or ExportOptions(), Path(source), Path(out)
     if form not in SUFFIXES:
-        raise ValueError(f"format must be {', '.join(SUFFIXES)}, got {form!r}")
+        raise ValueError(f"--format must be {', '.join(SUFFIXES)}, got {form!r}")
     if options.evidence and form == "cellxgene":
         raise ValueError("--evidence is for cap and cas; CELLxGENE has no column for it")
     if not source.exists():
@@ -189,7 +191,9 @@ def _evidence(
         for label, scores in zip(grouping.names, means, strict=True)
         if label != UNKNOWN
     ]
-    found = explain_groups(source, asked, calls.labels, calls.notes, ontology=ontology)
+    found = explain_groups(
+        source, asked, calls.labels, calls.notes, ontology=ontology, head=options.head
+    )
     return {label: [gene.symbol for gene in each.raising] for label, each in found.items()}
 
 

@@ -41,6 +41,10 @@ def export(
             "model that made the calls is asked for them.",
         ),
     ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(help="With --evidence, the head that made the calls: its folder or hub id."),
+    ] = None,
     title: Annotated[
         str | None, typer.Option(help="Of the data set. Default: uns, or the file's name.")
     ] = None,
@@ -71,6 +75,7 @@ def export(
     """
     from zeroshot.export import ExportOptions
     from zeroshot.export import export as write_export
+    from zeroshot.head_hub import load_head
 
     options = ExportOptions(
         key=key_added,
@@ -79,6 +84,7 @@ def export(
         write_cell_type=write_cell_type,
         names=names,
         evidence=evidence,
+        head=None if head is None else load_head(head),
         title=title,
         author=author,
         url=url,

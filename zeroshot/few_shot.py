@@ -45,7 +45,7 @@ def fit_few_shot(
 ) -> FittedHead:
     """Fit a head to the labelled cells of a file, or of an AnnData.
 
-    Memory grows with the labelled cells, not with the file.
+    Memory grows with the labelled cells, or with the donors, not with the file.
 
     Parameters
     ----------
@@ -64,31 +64,58 @@ def fit_few_shot(
     ValueError, OSError
         With one line that says what is wrong with the input, the labels or the model.
     """
-    options, ontology = options or FewShotOptions(), Ontology.bundled()
-    source = modality_of(source, modality)
+    options, source = options or FewShotOptions(), modality_of(source, modality)
+    named, groups = _read_labels(source, label_key, options)
+    name, model = _load(model, options)
+    if options.target == DONOR:
+        assert groups is not None, "was checked"
+        fitted = fit_donors(source, named, groups, model, options, progress)
+    else:
+        fitted = _fit_cells(source, named, groups, model, options, progress)
+    return replace(fitted, head=replace(fitted.head, model=name))
+
+
+def _read_labels(
+    source: "AnnData | str | Path", label_key: str, options: FewShotOptions
+) -> tuple[NamedLabels, np.ndarray | None]:
+    """Return the labels, and the groups that folds do not divide; refuse what cannot be learnt."""
     given = read_obs_column(source, label_key)
     groups = _groups(source, options.group_key)
-    is_type = options.target == TYPE
+    is_type, ontology = options.target == TYPE, Ontology.bundled()
     named = NamedLabels.of(given, label_key, options.labels, ontology, are_types=is_type)
     if options.target == DONOR:
         check_donors(named, groups, label_key, options)
     elif options.target == STATE:
         group_key = None if groups is None else options.group_key
         check_donor_split(source, named.codes, label_key=label_key, group_key=group_key)
-    name = str(model) if isinstance(model, str | Path) else "in memory"
+    return named, groups
+
+
+def _load(model: "Embedder | str | Path", options: FewShotOptions) -> tuple[str, Embedder]:
+    """Return what to call a model, and the model, whose weights must be known again."""
+    name = "in memory"
     if isinstance(model, str | Path):
         # What tunes a model needs torch, which a bag of genes is else read without.
-        model = load_embedder(model, device=options.device, states=options.kind in RECIPES)
+        states = options.kind in RECIPES
+        name, model = str(model), load_embedder(model, device=options.device, states=states)
     if not model.sha256:
         raise ValueError(
             "the model was never saved, so that nothing tells it from another: save_pretrained it "
             "and fit the head on the saved one"
         )
-    if options.target == DONOR:
-        assert groups is not None, "was checked"
-        found = fit_donors(source, named, groups, model, options, progress)
-        head = replace(found.head, model=name, model_sha256=model.sha256)
-        return replace(found, head=head)
+    return name, model
+
+
+def _fit_cells(
+    source: "AnnData | str | Path",
+    named: NamedLabels,
+    groups: np.ndarray | None,
+    model: Embedder,
+    options: FewShotOptions,
+    progress: Progress | None,
+) -> FittedHead:
+    """Fit a head to cells, and judge it on cells that it did not see."""
+    is_type = options.target == TYPE
     rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
     cells = read_cells(source, rows, model, options, progress)
     texts, label_features = _texts(named, cells, model, options)
@@ -107,7 +134,6 @@ def fit_few_shot(
             head,
             target=options.target,
             text_weight=head.text_weight if is_type else 0.0,
-            model=name,
             model_sha256=model.sha256,
             calibration=model_calibration(model.calibration, model.sha256),
         ),
@@ -115,7 +141,7 @@ def fit_few_shot(
         as_text=named.as_text if is_type else (),
         n_without=int(np.sum(named.codes < 0)),
     )
-    tree = TermTree.of(named.candidates, ontology)
+    tree = TermTree.of(named.candidates, Ontology.bundled())
     return judge_head(fitted, shots, folds, tree, group_key=options.group_key)
 
 

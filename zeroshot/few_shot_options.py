@@ -27,18 +27,18 @@ class FewShotOptions:
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
-            raise ValueError(f"head must be one of auto, {', '.join(KINDS)}, got {self.kind!r}")
+            raise ValueError(f"--head must be one of auto, {', '.join(KINDS)}, got {self.kind!r}")
         if self.shots is not None and self.shots < 1:
-            raise ValueError(f"shots must be at least 1, got {self.shots}")
+            raise ValueError(f"--shots must be at least 1, got {self.shots}")
         if self.target not in TARGETS:
-            raise ValueError(f"target must be {' or '.join(TARGETS)}, got {self.target!r}")
+            raise ValueError(f"--target must be {' or '.join(TARGETS)}, got {self.target!r}")
         if self.target != TYPE and self.labels:
-            raise ValueError(f"a {self.target} is learnt from cells alone: leave out labels")
+            raise ValueError(f"a {self.target} is learnt from cells alone: leave out --labels")
         if self.target == STATE and self.kind in RECIPES and RECIPES[self.kind].reads_texts:
             cells_alone = [name for name, each in RECIPES.items() if not each.reads_texts]
             raise ValueError(
-                f"a state is learnt from cells alone, and head {self.kind} reads texts: take linear, "
+                f"a state is learnt from cells alone, and --head {self.kind} reads texts: take linear, "
                 f"{' or '.join(cells_alone)}"
             )
         if self.target != DONOR and self.type_key is not None:
-            raise ValueError("type_key says how the cells of a donor count: --target donor")
+            raise ValueError("--type-key says how the cells of a donor count: --target donor")

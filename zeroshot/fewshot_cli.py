@@ -1,7 +1,7 @@
 """The command `langcell fewshot`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from langcell.cli_options import (
     Overwrite,
     Threads,
 )
+
+if TYPE_CHECKING:
+    from zeroshot.fitted_head import FittedHead
 
 app = typer.Typer(
     name="fewshot",
@@ -93,18 +96,16 @@ def fit(
 
     The folder holds weights, a calibration and a card; the model itself is not in it.
     """
-    import shlex
-    import sys
-
+    from langcell.count_files import check_inputs
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
     from zeroshot.candidates import read_labels
     from zeroshot.few_shot import fit_few_shot
     from zeroshot.few_shot_options import FewShotOptions
-    from zeroshot.head_card import head_card, head_lines
-    from zeroshot.head_file import check_head_output, write_head
+    from zeroshot.head_file import check_head_output
 
     set_threads(threads)
+    check_inputs(h5ad)
     check_head_output(out, overwrite=overwrite)
     options = FewShotOptions(
         target=target,
@@ -121,6 +122,17 @@ def fit(
     )
     with cell_progress("learning from labelled cells") as progress:
         fitted = fit_few_shot(h5ad, label_key, model=model, options=options, progress=progress)
+    _write(fitted, out, overwrite=overwrite)
+
+
+def _write(fitted: "FittedHead", out: Path, *, overwrite: bool) -> None:
+    """Print how a head did, and write it with its card."""
+    import shlex
+    import sys
+
+    from zeroshot.head_card import head_card, head_lines
+    from zeroshot.head_file import write_head
+
     for line in head_lines(fitted):
         print(line)
     command = shlex.join(["langcell", *sys.argv[1:]])
@@ -165,6 +177,7 @@ def predict(
     import shlex
     import sys
 
+    from langcell.count_files import check_inputs
     from langcell.threads import set_threads
     from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.head_hub import load_head
@@ -172,6 +185,7 @@ def predict(
     from zeroshot.run_plan import plan_runs
 
     set_threads(threads)
+    check_inputs(*h5ad)
     fitted = load_head(head)
     wanted = AnnotationRun(
         source=h5ad[0],
@@ -216,6 +230,7 @@ def donors(
 
     Example: langcell fewshot donors --h5ad new.h5ad --head my-head --donor-key donor --out d.csv
     """
+    from langcell.count_files import check_inputs
     from langcell.output_file import check_output, replaced_file
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
@@ -224,6 +239,7 @@ def donors(
     from zeroshot.head_hub import load_head
 
     set_threads(threads)
+    check_inputs(h5ad)
     check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
     options = AnnotateOptions(
         layer=layer, allow_normalized=allow_normalized, device=device, batch_size=batch_size
@@ -284,9 +300,9 @@ def genes(
     from zeroshot.gene_sets import rank_genes
 
     set_threads(threads)
-    check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
     if not gene_set.is_file():
         raise FileNotFoundError(f"no file of genes {gene_set}")
+    check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
     ranked = rank_genes(read_labels(str(gene_set)), model=model)
     print(f"genes\t{int(ranked.table['is_given'].sum())} of the set, {len(ranked.table):,} ranked")
     if ranked.unknown:

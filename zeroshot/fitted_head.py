@@ -105,8 +105,8 @@ def _calibrate(
     logs = log_probabilities[judged]
     ladder = make_ladder(logs, tree, logs.argmax(axis=1), temperature=1.0)
     # What is true of a label, words included: the terms at or above it in the tree.
-    is_true = tree.above[shots.labels[judged]].toarray() > 0  # (n_cells, n_terms)
-    is_right = np.take_along_axis(is_true, np.maximum(ladder.terms, 0), axis=1)
+    is_true = tree.above.toarray() > 0  # (n_labels, n_terms)
+    is_right = is_true[shots.labels[judged][:, None], np.maximum(ladder.terms, 0)]
     part = LabelledRungs(
         study="labelled cells",
         probabilities=ladder.probabilities,

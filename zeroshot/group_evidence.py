@@ -14,8 +14,10 @@ from langcell.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.candidates import FREE_TEXT
 from zeroshot.evidence import Evidence
+from zeroshot.head_evidence import HeadDirections, adapted
 from zeroshot.opinions import Opinion
 from zeroshot.queries import Query, query_features, read_queries
+from zeroshot.shot_head import ShotHead
 from zeroshot.targets import cluster_targets, read_target_cells
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ def explain_groups(
     *,
     ontology: Ontology,
     model: LangCell | str | Path | None = None,
+    head: ShotHead | None = None,
     n_genes: int = 6,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, GroupEvidence]:
@@ -118,6 +121,7 @@ def explain_groups(
     details: what annotating wrote to uns: names the model, the candidates and the counts
     ontology: of the calls
     model: that made the calls, where it is not under the name that `details` have
+    head: that made the calls, where one did
     n_genes: of each kind
     progress: called with the number of cells explained and of all that are read
 
@@ -130,11 +134,14 @@ def explain_groups(
     ValueError, OSError
         With one line that says why there is no evidence: counts or model are not at hand.
     """
+    _check_head(details, head)
     model = annotating_model(details, model)
+    if head is not None:
+        model = adapted(head, model)
     parameters = details.get("parameters", {})
     layer = details.get("counts_source")
     most = int(np.clip(_MOST_CELLS // max(1, len(set(members))), _FEWEST_OF_GROUP, _MOST_OF_GROUP))
-    opinions = _opinions(calls, details, ontology, model)
+    opinions = _opinions(calls, _directions(calls, details, ontology, model, head))
     with open_counts(
         source,
         layer=None if layer is None else str(layer).removeprefix("layers/"),
@@ -183,32 +190,59 @@ def annotating_model(
     return model
 
 
-def _opinions(
-    calls: Sequence[GroupCall], details: Mapping[str, Any], ontology: Ontology, model: LangCell
-) -> dict[str, Opinion]:
-    """Return what each group is called, with the directions that its candidates make."""
+def _check_head(details: Mapping[str, Any], head: ShotHead | None) -> None:
+    """Refuse any head but the one that made the calls."""
+    made_by = str(details["head"]["id"]) if "head" in details else ""
+    if made_by and head is None:
+        raise ValueError("the calls were made with a head; name it with --head")
+    if head is not None and head.identifier != made_by:
+        raise ValueError(
+            f"the calls were made {f'with the head {made_by}' if made_by else 'without a head'}, "
+            f"and not with {head.identifier}; see --head"
+        )
+
+
+def _directions(
+    calls: Sequence[GroupCall],
+    details: Mapping[str, Any],
+    ontology: Ontology,
+    model: LangCell,
+    head: ShotHead | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return those of all candidates among features, and of a head those among ranks."""
     keys = candidate_keys(details)
     weights = [w for each in calls for w in (each.weights, each.rival_weights) if w is not None]
     is_used = np.any(np.reshape(weights, (-1, len(keys))) > 0, axis=0)
     features = np.zeros((len(keys), model.config.embedding_dim), dtype=np.float32)
-    if is_used.any():
+    if is_used.any() and (head is None or head.text_weight):
         asked = read_queries([keys[row] for row in np.flatnonzero(is_used)], ontology)
         features[is_used] = query_features(asked, model)
-    return {each.group: _opinion(each, features) for each in calls if each.weights.any()}
+    if head is None:
+        return features, None
+    found = HeadDirections.of(head, features, model)
+    return found.features, found.ranks
 
 
-def _opinion(call: GroupCall, features: np.ndarray) -> Opinion:
+def _opinions(
+    calls: Sequence[GroupCall], directions: tuple[np.ndarray, np.ndarray | None]
+) -> dict[str, Opinion]:
+    """Return what each group is called, with the directions that its candidates make."""
+    return {each.group: _opinion(each, *directions) for each in calls if each.weights.any()}
+
+
+def _opinion(call: GroupCall, features: np.ndarray, ranks: np.ndarray | None) -> Opinion:
     sides = [(call.call, call.term_id, call.weights)]
     if call.rival_weights is not None and call.rival_weights.any():
         sides.append((call.rival, call.rival_id, call.rival_weights))
     label, *others = (
         Query(words=name, term_id=term_id, name=name, text="") for name, term_id, _ in sides
     )
-    directions = (weights / weights.sum() @ features for _, _, weights in sides)
+    shares = [weights / weights.sum() for _, _, weights in sides]
     return Opinion(
         label=label,
         against=others[0] if others else None,
-        features=tuple(each.astype(np.float32) for each in directions),
+        features=tuple((each @ features).astype(np.float32) for each in shares),
+        ranks=() if ranks is None else tuple(each @ ranks for each in shares),
     )
 
 

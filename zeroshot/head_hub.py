@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from langcell import hub
-from zeroshot.head_file import CALIBRATION, DESCRIPTION, WEIGHTS, read_head
+from zeroshot.head_file import CALIBRATION, CARD, CHANGES, DESCRIPTION, WEIGHTS, read_head
 from zeroshot.shot_head import ShotHead
 
-_PATTERNS = ("*.json", "*.safetensors", "*.md")
+_REQUIRED = (DESCRIPTION, WEIGHTS, CALIBRATION)
+_FILES = (*_REQUIRED, CHANGES, CARD)
 
 
 def load_head(name: str | Path) -> ShotHead:
@@ -29,10 +30,13 @@ def load_head(name: str | Path) -> ShotHead:
             "the hub, owner/name"
         )
     try:
-        required = (DESCRIPTION, WEIGHTS, CALIBRATION)
-        return read_head(hub.download(repo_id, _PATTERNS, revision=revision, required=required))
+        fetched = hub.download(repo_id, _FILES, revision=revision, required=_REQUIRED)
     except OSError as error:
-        raise OSError(f"no folder {str(name)!r}, and {error}") from error
+        raise OSError(
+            f"no folder {str(name)!r} of a head, and {error}; a head is what langcell fewshot push "
+            "uploads, and a model goes to --model"
+        ) from error
+    return read_head(fetched)
 
 
 def push_head(

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from langcell.model import LangCell
+    from zeroshot.shot_head import ShotHead
 
 OOD_THRESHOLD = 1.0  # as far from all training cells as the loneliest hundredth of these
 _ROWS_OPEN = 30  # of the table of groups; the rest are folded
@@ -106,6 +107,7 @@ def write_report(
     out: str | Path,
     *,
     model: "LangCell | str | Path | None" = None,
+    head: "ShotHead | None" = None,
     modality: str | None = None,
     options: ReportOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -121,6 +123,7 @@ def write_report(
     out: HTML file to be written
     model: that made the calls, or its name, folder or hub id, where it is no longer what `source`
         says; evidence is looked for with it
+    head: that made the calls, where one did; without it there is no evidence on them
     modality: of a MuData, the one that was annotated
     options: how to report
     progress: called with the number of cells explained and of all that are to be
@@ -132,7 +135,7 @@ def write_report(
     """
     options, source, target = options or ReportOptions(), modality_of(source, modality), Path(out)
     check_report_output(target, overwrite=options.overwrite)
-    page = render(make_report(source, model=model, options=options, progress=progress))
+    page = render(make_report(source, model=model, head=head, options=options, progress=progress))
     with replaced_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -146,6 +149,7 @@ def make_report(
     source: "AnnData | str | Path",
     *,
     model: "LangCell | str | Path | None" = None,
+    head: "ShotHead | None" = None,
     options: ReportOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -159,7 +163,9 @@ def make_report(
         groups = _read_groups(opened, cells, grouping, means, slots)
         drawn = map_cells(opened, slots, seed=options.seed)
         label, studies = opened.label, _studies(opened)
-    explain = partial(explain_groups, source, ontology=ontology, model=model, progress=progress)
+    explain = partial(
+        explain_groups, source, ontology=ontology, model=model, head=head, progress=progress
+    )
     if found is not None:
         groups = with_contradictions(groups, contradictions(found[1], cells, grouping, ontology))
     groups, evidence_missing = _add_evidence(groups, grouping, means, cells, explain)
@@ -256,8 +262,6 @@ def _add_evidence(
     """Add the genes behind the calls, or return the groups as they are and why there are none."""
     if means is None:
         return groups, "the file has no scores"
-    if "head" in cells.details:
-        return groups, "the calls were made with a head, and genes are found for the model alone"
     members = np.array(grouping.names, dtype=object)[grouping.members]
     try:
         calls = group_calls(groups, means, cells, Ontology.bundled())

@@ -26,6 +26,10 @@ def report(
             "says; evidence genes are found with it."
         ),
     ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="The head that made the calls, if one did: its folder or hub id."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample of cells on the map.")] = 0,
     key_added: Annotated[str, typer.Option(help="What the names of the results begin with.")] = (
         "langcell"
@@ -39,6 +43,7 @@ def report(
     Example: langcell report --h5ad named.h5ad --out report.html
     """
     from langcell.progress import cell_progress
+    from zeroshot.head_hub import load_head
     from zeroshot.report import ReportOptions, write_report
 
     options = ReportOptions(
@@ -48,6 +53,7 @@ def report(
         seed=seed,
         overwrite=overwrite,
     )
+    fitted = None if head is None else load_head(head)
     with cell_progress("reporting") as progress:
-        write_report(h5ad, out, model=model, options=options, progress=progress)
+        write_report(h5ad, out, model=model, head=fitted, options=options, progress=progress)
     print(f"wrote\t{out}")

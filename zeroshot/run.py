@@ -120,8 +120,6 @@ def _check_decoding(run: AnnotationRun) -> None:
     """Refuse decoders that the input does not allow."""
     from zeroshot.decoding import check_decoding
 
-    if not run.source.exists():
-        raise FileNotFoundError(f"{run.source}: no such file or folder")
     check_decoding(run.source, run.decoding)
     if run.report is not None and (key := run.decoding.cluster_key) not in (None, AUTO):
         from zeroshot.agreement import read_obs_column
@@ -151,7 +149,8 @@ def _write_report(run: AnnotationRun, target: Path) -> None:
         overwrite=run.options.overwrite,
     )
     with cell_progress("reporting") as progress:
-        write_report(run.out or run.source, target, options=options, progress=progress)
+        source, head = run.out or run.source, run.options.head
+        write_report(source, target, head=head, options=options, progress=progress)
     print(f"wrote\t{target}")
 
 

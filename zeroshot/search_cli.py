@@ -51,6 +51,7 @@ def search(
     overwrite: Overwrite = False,
 ) -> None:
     """Run the command; its words are in `EXAMPLE`."""
+    from langcell.count_files import check_inputs
     from langcell.progress import cell_progress
     from langcell.threads import set_threads
     from zeroshot.cell_search import FLOOR, SearchOptions
@@ -58,6 +59,7 @@ def search(
     from zeroshot.tables import check_table, print_table, write_table
 
     set_threads(threads)
+    check_inputs(h5ad)
     if out is not None:
         check_table(out, overwrite=overwrite)
     options = SearchOptions(

@@ -1,7 +1,7 @@
 """The labelled cells that a head learns from: drawn, and read from a file."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,32 @@ def draw_shots(
     return np.sort(np.concatenate(drawn))
 
 
+def read_blocks(
+    source: "AnnData | str | Path",
+    rows: np.ndarray,
+    model: Embedder,
+    options: FewShotOptions,
+    progress: Progress | None,
+) -> Iterator[CellEmbeddings]:
+    """Embed some cells of a source, block by block; `rows` ascend, and blocks start at places in them."""
+    with open_counts(
+        source, layer=options.layer, allow_normalized=options.allow_normalized
+    ) as matrix:
+        for block in embed_cells(model, matrix, batch_size=options.batch_size):
+            assert block.tokens is not None, "cells of a file have them"
+            stop = block.start + len(block.features)
+            first, last = np.searchsorted(rows, [block.start, stop])
+            inside = rows[first:last] - block.start
+            if len(inside):
+                yield CellEmbeddings(
+                    start=int(first),
+                    features=block.features[inside],
+                    tokens=TokenBlock.of([block.tokens.cell(row) for row in inside]),
+                )
+            if progress is not None:
+                progress(stop, matrix.n_cells)
+
+
 def read_cells(
     source: "AnnData | str | Path",
     rows: np.ndarray,
@@ -51,19 +77,10 @@ def read_cells(
     options: FewShotOptions,
     progress: Progress | None,
 ) -> CellEmbeddings:
-    """Embed some cells of a source, block by block; `rows` ascend."""
+    """Embed some cells of a source, all at once; parameters as in `read_blocks`."""
     features, cells = [], []
-    with open_counts(
-        source, layer=options.layer, allow_normalized=options.allow_normalized
-    ) as matrix:
-        for block in embed_cells(model, matrix, batch_size=options.batch_size):
-            assert block.tokens is not None, "cells of a file have them"
-            stop = block.start + len(block.features)
-            inside = rows[np.searchsorted(rows, block.start) : np.searchsorted(rows, stop)]
-            features.append(block.features[inside - block.start])
-            cells += [block.tokens.cell(row - block.start).copy() for row in inside]
-            if progress is not None:
-                progress(stop, matrix.n_cells)
-    offsets = np.append(0, np.cumsum([len(cell) for cell in cells]))
-    tokens = TokenBlock(start=0, tokens=np.concatenate(cells), offsets=offsets)
-    return CellEmbeddings(start=0, features=np.concatenate(features), tokens=tokens)
+    for block in read_blocks(source, rows, model, options, progress):
+        assert block.tokens is not None, "cells of a file have them"
+        features.append(block.features)
+        cells += [block.tokens.cell(row) for row in range(block.tokens.n_cells)]
+    return CellEmbeddings(start=0, features=np.concatenate(features), tokens=TokenBlock.of(cells))

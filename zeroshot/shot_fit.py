@@ -67,14 +67,12 @@ class Shots:
 
     def part(self, rows: np.ndarray) -> "Shots":
         """Return some of the cells."""
-        cells = [self.tokens.cell(row) for row in rows]
-        offsets = np.append(0, np.cumsum([len(cell) for cell in cells]))
         return replace(
             self,
             labels=self.labels[rows],
             texts=self.texts[rows],
             features=self.features[rows],
-            tokens=TokenBlock(start=0, tokens=np.concatenate(cells), offsets=offsets),
+            tokens=TokenBlock.of([self.tokens.cell(row) for row in rows]),
             groups=None if self.groups is None else self.groups[rows],
         )
 

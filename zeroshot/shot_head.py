@@ -152,11 +152,17 @@ def normalised(logits: np.ndarray) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
+def share_of_rank(ranks: np.ndarray) -> np.ndarray:
+    """Return what genes of some ranks, from 0, weigh: 1 / sqrt(1 + r / 16)."""
+    weights: np.ndarray = 1 / np.sqrt(1 + ranks / _HALF_RANK)
+    return weights
+
+
 def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
     """Return what the ranks of genes say, float64, shape (n_cells, n_genes).
 
-    The gene of rank r, from 0, weighs 1 / sqrt(1 + r / 16), one that is not among the tokens nothing:
-    neither depth nor the scale of the values matters.
+    A gene weighs its `share_of_rank`, one that is not among the tokens nothing: neither depth nor
+    the scale of the values matters.
 
     Parameters
     ----------
@@ -169,6 +175,6 @@ def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
     columns = np.searchsorted(genes, tokens.tokens)
     known = columns < len(genes)
     known[known] = genes[columns[known]] == tokens.tokens[known]
-    values = 1 / np.sqrt(1 + ranks[known] / _HALF_RANK)
+    values = share_of_rank(ranks[known])
     shape = (tokens.n_cells, len(genes))
     return sparse.csr_matrix((values, (rows[known], columns[known])), shape=shape)

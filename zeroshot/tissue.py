@@ -136,7 +136,7 @@ def weigh_by_tissue(
         column; or if fewer than two candidates remain.
     """
     if mode not in MODES:
-        raise ValueError(f"tissue_mode must be {' or '.join(MODES)}, got {mode!r}")
+        raise ValueError(f"--tissue-mode must be {' or '.join(MODES)}, got {mode!r}")
     prior = TissuePrior(ontology, TissueMap(Ontology.from_obo(obo)) if obo else None)
     rows: np.ndarray | None = None
     unknown: dict[str, int] = {}
