@@ -82,6 +82,7 @@ def test_weights_are_fetched_last(head, fetched):
 
 @pytest.mark.parametrize("command", [["zeroshot"], ["fewshot", "predict"]])
 def test_a_model_is_no_head_and_its_weights_stay_where_they_are(command, fetched, tmp_path):
+    (tmp_path / "cells.h5ad").touch()
     words = [*command, "--h5ad", "cells.h5ad", "--head", "someone/model"]
     done = run_langcell(tmp_path, *words)
     assert done.returncode == 1
