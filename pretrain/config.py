@@ -58,7 +58,7 @@ class Text(Section):
     first step; a trained one encodes the distinct texts of each step.
     """
 
-    tower: str = "all-MiniLM-L6-v2"
+    tower: str = Field(default="all-MiniLM-L6-v2", min_length=1)
     train: Literal["frozen", "lora", "full"] = "frozen"
     lr: float = Field(default=0.1, gt=0)  # share of optimisation.lr, for a tower that is trained
     lora_rank: int = Field(default=8, ge=1)
