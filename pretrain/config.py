@@ -217,7 +217,7 @@ class Recipe(Section):
             return
         if self.optimisation.average:
             raise ValueError("fsdp keeps no averaged weights: set optimisation.average: 0")
-        if limit and self.optimisation.part:
+        if limit and n > 1 and self.optimisation.part:
             raise ValueError(
                 "fsdp needs as many parts in each process, and shards.max_tokens makes batches of "
                 "many sizes: set optimisation.part: 0, or compute.strategy: ddp"

@@ -355,7 +355,7 @@ def test_a_dry_run_looks_at_shards(recipe: Path, shards: TokenCorpus) -> None:
         (
             [
                 *("shards.max_tokens=99", "optimisation.part=2", "compute.strategy=fsdp"),
-                "optimisation.average=0",
+                *("optimisation.average=0", "compute.devices=2"),
             ],
             "fsdp needs as many parts in each process, .* set optimisation.part: 0",
         ),
