@@ -88,7 +88,7 @@ class CellEncoderConfig(StackConfig):
 class TextEncoderConfig(StackConfig):
     """Text encoder: a BERT named by reference. The defaults are those of all-MiniLM-L6-v2."""
 
-    # Packaged name, folder or hub id, of tokenizer and weights; '' where no text was learnt from.
+    # Packaged name, folder or hub id, of tokenizer and weights; '': there is no text tower.
     tower: str = "all-MiniLM-L6-v2"
     revision: str = ""  # commit of a hub tower
     sha256: str = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -103,6 +103,9 @@ class TextEncoderConfig(StackConfig):
     intermediate_size: int = 1536
     cross_attention: bool = False  # to cell states, in every layer
     encoder_width: int = 0  # width of the cell states; 0 without cross-attention
+
+
+NO_TEXTS = TextEncoderConfig(tower="", sha256="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,7 @@ class LangCellConfig:
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     embedding_dim: int = 256
     max_genes: int = 512  # genes of a cell that are read; special tokens are not counted
-    cells_only: bool = False  # no text tower, projections or matching: features are pooled cells
+    project_cells: bool = True  # False: features are pooled cells, as of a Geneformer
     logit_scale_init: float = math.log(1 / 0.05)  # log of the inverse temperature
     logit_scale_max: float = 100.0  # the scale itself, after exp
     format_version: int = FORMAT_VERSION
@@ -148,9 +151,11 @@ class LangCellConfig:
                 f"max_genes={self.max_genes} and {self.cell.n_special} special tokens need "
                 f"cell.max_positions >= {needed}, got {self.cell.max_positions}"
             )
-        if self.cells_only and self.embedding_dim != self.cell.pooled_size:
+        if not self.project_cells and self.cell.kind == "bag":
+            raise ValueError("a bag of genes needs project_cells=true")
+        if not self.project_cells and self.embedding_dim != self.cell.pooled_size:
             raise ValueError(
-                f"without projections embedding_dim must be {self.cell.pooled_size}, the width of "
+                f"without project_cells embedding_dim must be {self.cell.pooled_size}, the width of "
                 f"pooled cells, got {self.embedding_dim}"
             )
         if self.text.max_tokens > self.text.max_positions:
@@ -158,7 +163,29 @@ class LangCellConfig:
                 f"text.max_tokens={self.text.max_tokens} exceeds "
                 f"text.max_positions={self.text.max_positions}"
             )
+        if not self.has_texts and not self.text.frozen:
+            raise ValueError("text.frozen=false trains a text tower, and text.tower '' is none")
         self._check_cross_attention()
+
+    @property
+    def has_texts(self) -> bool:
+        """Tell whether the model has a text tower, and with it a projection and a matching head."""
+        return bool(self.text.tower)
+
+    def check_has_texts(self) -> None:
+        """Refuse to read texts with a model that has no text tower.
+
+        Raises
+        ------
+        ValueError
+            If it has none.
+        """
+        if not self.has_texts:
+            raise ValueError(
+                "the model has no text tower: it embeds cells and names none; train the second stage "
+                "from it (langcell pretrain --config paper-stage2 model.start_from=FOLDER), or name "
+                "another model"
+            )
 
     def _check_cross_attention(self) -> None:
         if self.matching.kind == "cross_attention" and not self.text.cross_attention:
@@ -177,8 +204,9 @@ class LangCellConfig:
     def to_json(self) -> str:
         """Return the configuration as the text of a config.json."""
         values = asdict(self)
-        if self.cells_only:
-            del values["text"], values["matching"]
+        if not self.has_texts:
+            del values["matching"]
+            values["text"] = {key: values["text"][key] for key in ("tower", "sha256")}
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
@@ -198,7 +226,7 @@ class LangCellConfig:
                 f"not a langcell checkpoint of format {FORMAT_VERSION}: "
                 f"format_version is {version!r}{hint}"
             )
-        return _build(cls, values, "")
+        return _build(cls, _without_cells_only(values), "")
 
     @classmethod
     def read(cls, path: Path) -> "LangCellConfig":
@@ -216,6 +244,14 @@ class LangCellConfig:
 
 
 Config = TypeVar("Config")
+
+
+def _without_cells_only(values: dict[str, Any]) -> dict[str, Any]:
+    """Say by `text.tower` and `project_cells` what older checkpoints say by `cells_only`."""
+    kept = {key: value for key, value in values.items() if key != "cells_only"}
+    if values.get("cells_only"):
+        kept |= {"text": {"tower": "", "sha256": ""}, "project_cells": False}
+    return kept
 
 
 def _build(cls: type[Config], values: dict[str, Any], where: str) -> Config:

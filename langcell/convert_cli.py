@@ -58,7 +58,5 @@ def convert(
     if left_out := converted.without_median:
         print(f"left out\t{len(left_out):,} genes without a median, {left_out[0]} first")
     print(f"cell encoder\t{cell.n_layers} layers of {cell.hidden_size}, pooling {cell.pooling}")
-    print(
-        f"text encoder\t{'none: it embeds cells, and names none' if config.cells_only else texts}"
-    )
+    print(f"text encoder\t{texts if config.has_texts else 'none: it embeds cells, and names none'}")
     print(f"wrote\t{dest}")

@@ -146,6 +146,7 @@ class FrozenBag:
 
     def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
         """Map pooled texts (n, text hidden) to unit features (n, embedding_dim), both float32."""
+        self.config.check_has_texts()
         weight, bias = self._layer("text_projection")
         features = np.empty((len(pooled), self.config.embedding_dim), dtype=np.float32)
 
@@ -167,6 +168,7 @@ class FrozenBag:
 
     def pool_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return texts before the projection, as `LangCell.pool_texts`; this needs torch."""
+        self.config.check_has_texts()
         from langcell.model import LangCell
 
         if self._folder is None:
@@ -196,7 +198,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _shapes(config: LangCellConfig) -> dict[str, tuple[int, ...]]:
     """List the weights that inference reads."""
     cell, width = config.cell, config.embedding_dim
-    return {
+    shapes: dict[str, tuple[int, ...]] = {
         "logit_scale": (),
         "cell_encoder.token.weight": (cell.vocab_size, cell.hidden_size),
         "cell_encoder.mix.norm.weight": (cell.hidden_size,),
@@ -205,6 +207,10 @@ def _shapes(config: LangCellConfig) -> dict[str, tuple[int, ...]]:
         "cell_encoder.mix.hidden.bias": (cell.bag_size,),
         "cell_projection.weight": (width, cell.pooled_size),
         "cell_projection.bias": (width,),
-        "text_projection.weight": (width, config.text.hidden_size),
-        "text_projection.bias": (width,),
     }
+    if config.has_texts:
+        shapes |= {
+            "text_projection.weight": (width, config.text.hidden_size),
+            "text_projection.bias": (width,),
+        }
+    return shapes

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from langcell.bert_weights import find_weights, fuse_bert, read_sizes, read_tensors
 from langcell.checkpoint import Checkpoint
-from langcell.config import CellEncoderConfig, LangCellConfig
+from langcell.config import NO_TEXTS, CellEncoderConfig, LangCellConfig
 from langcell.digest import sha256_of
 from langcell.released_tokens import ReleasedTokens
 from langcell.tensor_shapes import check_tensors
@@ -79,7 +79,8 @@ def read_geneformer(folder: Path, tokens: ReleasedTokens) -> Checkpoint[Tensor]:
         cell=cell,
         embedding_dim=cell.pooled_size,
         max_genes=cell.max_positions - cell.n_special,
-        cells_only=True,
+        text=NO_TEXTS,
+        project_cells=False,
     )
     weights = {f"cell_encoder.{name}": tensor for name, tensor in encoder.items()} | head
     weights["logit_scale"] = torch.tensor(config.logit_scale_init)

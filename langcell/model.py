@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 class LangCell(nn.Module):
     """Cell encoder, text encoder, projections to one space, and a matching head.
 
+    Without a text tower (`text.tower` is '') it is a cell encoder and its projection alone: it embeds
+    cells, and refuses what asks for a text.
+
     Parameters
     ----------
     config
@@ -87,11 +90,16 @@ class LangCell(nn.Module):
         encoder = GeneBag if config.cell.kind == "bag" else CellEncoder
         self.cell_encoder: CellEncoder | GeneBag = encoder(config.cell)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
+        self.cell_projection: nn.Module = nn.Identity()
+        if config.project_cells:
+            self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
         self.text_encoder: TextEncoder | None = None
-        if config.cells_only:
-            self.cell_projection: nn.Module = nn.Identity()
-        else:
+        projections = [self.cell_projection]
+        if config.has_texts:
             self._join_texts(text_encoder)
+            projections.append(self.text_projection)
+        for projection in projections:
+            init_weights(projection)
         # In a list, so that the module neither saves, trains nor counts a frozen tower.
         self._frozen_tower: list[TextEncoder] = []
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -99,11 +107,8 @@ class LangCell(nn.Module):
     def _join_texts(self, text_encoder: TextEncoder | None) -> None:
         """Build what puts texts beside cells."""
         config = self.config
-        self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
         self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
         self.matching = _matching_head(config)
-        for projection in (self.cell_projection, self.text_projection):
-            init_weights(projection)
         if not config.text.frozen:
             self.text_encoder = text_encoder or TextEncoder(config.text)
 
@@ -139,14 +144,9 @@ class LangCell(nn.Module):
         Raises
         ------
         ValueError
-            If the model knows cells alone.
+            If the model has none.
         """
-        if self.config.cells_only:
-            raise ValueError(
-                "the model reads cells alone: it has no text encoder, projections or matching "
-                "head to name them with; langcell pretrain trains those, given "
-                "model.start_from=FOLDER"
-            )
+        self.config.check_has_texts()
         if self.text_encoder is not None:
             return self.text_encoder
         if not self._frozen_tower:
@@ -190,6 +190,7 @@ class LangCell(nn.Module):
 
     def project_text(self, pooled: Tensor) -> Tensor:
         """Map pooled texts (n, text hidden) to unit features (n, embedding_dim)."""
+        self.config.check_has_texts()
         return functional.normalize(self.text_projection(pooled), dim=-1)
 
     def match(
@@ -214,6 +215,7 @@ class LangCell(nn.Module):
         Tensor
             Logits, shape (n, 2); index 1 is 'match'.
         """
+        self.config.check_has_texts()
         # A cell's keys and values are made once, and only for cells that stand in a pair.
         used, rows = (None, None) if cell_rows is None else cell_rows.unique(return_inverse=True)
         cells = Attended(
@@ -254,6 +256,7 @@ class LangCell(nn.Module):
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Tokenizer of the text tower."""
+        self.config.check_has_texts()
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.config.text.tower, self.config.text.revision)
         return self._tokenizer

@@ -48,14 +48,7 @@ def find_tower(name: str, revision: str = "") -> Path:
     ------
     OSError
         If it is not found; one line that says where it was looked for.
-    ValueError
-        If the name is '', as in the configuration of a model that was trained without texts.
     """
-    if not name:
-        raise ValueError(
-            "the model was trained without texts: it embeds cells and names none; train on from it "
-            "with a loss that reads texts (langcell pretrain, model.start_from)"
-        )
     if name in _PACKAGED:
         packaged = _PACKAGED[name]
         spec = find_spec(packaged.package)  # the package itself is not imported

@@ -39,7 +39,9 @@ class Shards(Section):
     block_cells: int = Field(default=64, ge=1)  # read side by side
     pool_cells: int = Field(default=16384, ge=1)  # shuffled with each other in memory
     bucket_cells: int = Field(default=2048, ge=0)  # sorted by length before they are cut; 0: none
-    max_tokens: int = Field(default=0, ge=0)  # of a batch, padding counted; 0: no limit
+    max_tokens: int = Field(
+        default=0, ge=0
+    )  # of a batch of all processes together, padding counted; 0: no limit
     max_repeats: int = Field(default=8, ge=1)  # of a cell in an epoch, however rare its type
     workers: int = Field(default=0, ge=0)  # processes that gather batches ahead; 0: none
 

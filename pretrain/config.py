@@ -58,7 +58,7 @@ class Text(Section):
     first step; a trained one encodes the distinct texts of each step.
     """
 
-    tower: str = "all-MiniLM-L6-v2"
+    tower: str = Field(default="all-MiniLM-L6-v2", min_length=1)
     train: Literal["frozen", "lora", "full"] = "frozen"
     lr: float = Field(default=0.1, gt=0)  # share of optimisation.lr, for a tower that is trained
     lora_rank: int = Field(default=8, ge=1)
@@ -192,11 +192,6 @@ class Recipe(Section):
     def _parts_fit(self) -> "Recipe":
         if bool(self.sources) == bool(self.shards.folder):
             raise ValueError("a recipe needs either sources (files) or shards.folder (a corpus)")
-        if self.shards.max_tokens and self.compute.n_processes > 1:
-            raise ValueError(
-                "shards.max_tokens makes batches of many sizes, and processes that train together "
-                "need one: set it to 0"
-            )
         if bool(self.losses.distillation) != bool(self.teachers):
             raise ValueError("losses.distillation and teachers go together: set both or neither")
         if self.linear_teacher.steps and not self.teachers:
@@ -204,12 +199,29 @@ class Recipe(Section):
         if self.model.kind == "bag" and self.losses.masked_gene:
             raise ValueError("a bag of genes cannot learn masked genes: set losses.masked_gene: 0")
         self._check_text()
-        size, n = self.optimisation.batch_size, self.compute.n_processes
+        self._check_processes()
+        return self
+
+    def _check_processes(self) -> None:
+        """Refuse batches that the processes cannot share, and what FSDP cannot do."""
+        size, n, limit = (
+            self.optimisation.batch_size,
+            self.compute.n_processes,
+            self.shards.max_tokens,
+        )
         if size % n:
             raise ValueError(f"optimisation.batch_size {size} cannot be shared by {n} processes")
-        if self.compute.strategy == "fsdp" and self.optimisation.average:
+        if 0 < limit < n:
+            raise ValueError(f"shards.max_tokens {limit} cannot be shared by {n} processes")
+        if self.compute.strategy != "fsdp":
+            return
+        if self.optimisation.average:
             raise ValueError("fsdp keeps no averaged weights: set optimisation.average: 0")
-        return self
+        if limit and n > 1 and self.optimisation.part:
+            raise ValueError(
+                "fsdp needs as many parts in each process, and shards.max_tokens makes batches of "
+                "many sizes: set optimisation.part: 0, or compute.strategy: ddp"
+            )
 
     def _check_text(self) -> None:
         """Refuse a trained text tower where nothing trains it, and losses that need it otherwise."""

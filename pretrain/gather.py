@@ -1,5 +1,6 @@
 """Features of all processes of a run, with the gradient going back to where they were made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,22 @@ class World:
         """
         return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
 
-    def gather(self, values: Tensor) -> Tensor:
+    def gather(self, values: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
         """Return the rows of all processes, in the order of their ranks.
 
-        Every process must bring as many. The gradient of each row is the sum of those that all
-        processes have for it.
+        The gradient of each row is the sum of those that all processes have for it.
+
+        Parameters
+        ----------
+        values
+            Of this process, shape (n_rows, ...).
+        sizes
+            Rows that each process brings, by rank; None: all of them as many.
         """
         if self.size == 1:
             return values
-        gathered: Tensor = _Gather.apply(values, self)
+        sizes = [len(values)] * self.size if sizes is None else sizes
+        gathered: Tensor = _Gather.apply(values, self.rank, sizes)
         return gathered
 
     def total(self, value: Tensor) -> Tensor:
@@ -59,6 +67,14 @@ class World:
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over processes; no gradient."""
         return self.total(value) / self.size
+
+    def weight(self, n: int, n_all: int) -> float:
+        """Return what makes a mean over n things, averaged over processes, one over all n_all.
+
+        >>> [World(rank=rank, size=2).weight(n, 8) for rank, n in enumerate((6, 2))]
+        [1.5, 0.5]
+        """
+        return n * self.size / max(1, n_all)
 
     def any(self, said: bool) -> bool:
         """Tell whether any process says so."""
@@ -81,16 +97,19 @@ class _Gather(torch.autograd.Function):
     """All-gather whose gradient is the sum over processes (reduce-scatter)."""
 
     @staticmethod
-    def forward(context: Any, values: Tensor, world: World) -> Tensor:
-        context.world, context.n_rows = world, len(values)
-        parts = [torch.empty_like(values) for _ in range(world.size)]
-        distributed.all_gather(parts, values.contiguous())
-        return torch.cat(parts)
+    def forward(context: Any, values: Tensor, rank: int, sizes: Sequence[int]) -> Tensor:
+        first = sum(sizes[:rank])
+        context.own = slice(first, first + sizes[rank])
+        # Backends want as many rows of each process: all bring the most, and the rest is dropped.
+        padded = values.new_zeros((max(sizes), *values.shape[1:]))
+        padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in sizes]
+        distributed.all_gather(parts, padded)
+        return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         # Gloo has no reduce-scatter; the features of a batch are small beside the activations.
         summed = gradients[0].contiguous().clone()
         distributed.all_reduce(summed)
-        first = context.world.rank * context.n_rows
-        return summed[first : first + context.n_rows], None
+        return summed[context.own], None, None

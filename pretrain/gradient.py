@@ -12,6 +12,7 @@ from langcell.features import CellFeatures
 from pretrain.collate import StepBatch
 from pretrain.objective import Objective
 from pretrain.random_state import RandomState, random_state, set_random_state
+from pretrain.step_sizes import StepSizes
 from pretrain.step_texts import StepTexts, own_share
 
 Backward = Callable[[Tensor], None]
@@ -47,12 +48,14 @@ def add_gradients(
     dict
         Losses by name, unweighted, without gradient.
     """
+    sizes = StepSizes.of(batch, objective.world)
     rows = own_share(objective.text_rows(batch), objective.world)
-    if part and part < max(len(batch.input_ids), len(rows)):
-        return _in_parts(objective, batch, rows, part, backward, hold)
+    if part and part < max(*sizes.rows, len(rows)):  # in all processes or in none
+        return _in_parts(objective, batch, sizes, rows, part, backward, hold)
     cells = _encode_cells(objective, batch, slice(0, len(batch.input_ids)))
     texts = _all_texts(objective, batch, _encode_texts(objective, rows))
-    losses = objective.of_features(batch, cells.features, texts) | objective.of_states(batch, cells)
+    losses = objective.of_features(batch, sizes, cells.features, texts)
+    losses |= objective.of_states(batch, sizes, cells)
     backward(objective.total(losses))
     return {name: loss.detach() for name, loss in losses.items()}
 
@@ -60,6 +63,7 @@ def add_gradients(
 def _in_parts(
     objective: Objective,
     batch: StepBatch,
+    sizes: StepSizes,
     text_rows: Tensor,
     part: int,
     backward: Backward,
@@ -80,7 +84,7 @@ def _in_parts(
         batch,
     )
     texts = _all_texts(objective, batch, own_texts.leaf)
-    losses = objective.of_features(batch, cells.leaf, texts)
+    losses = objective.of_features(batch, sizes, cells.leaf, texts)
     gradient, text_gradient = torch.zeros_like(cells.leaf), torch.zeros_like(own_texts.leaf)
     if losses:
         gradient, text_gradient = torch.autograd.grad(
@@ -96,12 +100,12 @@ def _in_parts(
             set_random_state(state, cells.leaf.device)  # the dropout of the first pass
             again = _encode_cells(objective, batch, rows)
             total = (again.features * gradient[rows]).sum()
-            own = objective.of_states(batch, again, rows)
+            own = objective.of_states(batch, sizes, again, rows)
             if own:
                 total = total + objective.total(own)
             if is_last and losses:
                 # What the losses owe to projection and temperature; features stand still here.
-                still = objective.of_features(batch, cells.leaf.detach(), texts.detached())
+                still = objective.of_features(batch, sizes, cells.leaf.detach(), texts.detached())
                 total = total + objective.total(still)
             backward(total)
         for name, loss in own.items():

@@ -18,6 +18,7 @@ from pretrain.flops import flops_per_token, peak_flops
 from pretrain.gather import World
 from pretrain.module import PretrainModule
 from pretrain.random_state import RandomState, random_state, set_random_state
+from pretrain.read_counts import ReadCounts
 from pretrain.validation import RECALL_AT, StudyScore
 
 LAST = "last.ckpt"
@@ -59,7 +60,7 @@ class Keeper(Callback):
         self._handlers: dict[signal.Signals, Any] = {}
         self.last_scores: list[StudyScore] = []
         self._started = (0, 0.0)
-        self._n_tokens = self._n_cells = 0  # read by this process since then
+        self._read = ReadCounts()  # by this process since then
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know; saved in the checkpoint."""
@@ -92,11 +93,10 @@ class Keeper(Callback):
     ) -> None:
         """Save, validate and report where it is time to."""
         assert isinstance(pl_module, PretrainModule)
-        self._n_tokens += int(batch.attention_mask.sum())
-        self._n_cells += len(batch.input_ids)
+        self._read = self._read.plus(batch)
         pl_module.update_average(batch.step)
         step, is_last = batch.step + 1, batch.step + 1 == self.recipe.optimisation.steps
-        if (step % self.recipe.log_every == 0 or is_last) and trainer.is_global_zero:
+        if step % self.recipe.log_every == 0 or is_last:
             self._report(trainer, step)
         # A process that was told to stop stops all, after the same step.
         self.is_stopped = World.here().any(self.is_stopped)
@@ -155,11 +155,13 @@ class Keeper(Callback):
             trainer.save_checkpoint(part)
 
     def _report(self, trainer: Trainer, step: int) -> None:
+        read = self._read.of_all(World.here(), self._device)
+        if not trainer.is_global_zero:
+            return
         first, began = self._started
         seconds = max(1e-9, time.monotonic() - began)
-        rate = (step - first) / seconds
-        tokens = self._n_tokens * trainer.world_size / seconds
-        left = (self.recipe.optimisation.steps - step) / rate
+        tokens = read.tokens / seconds
+        left = (self.recipe.optimisation.steps - step) * seconds / (step - first)
         shown = " ".join(
             f"{name.removeprefix('train/')} {value:.3f}"
             for name, value in trainer.callback_metrics.items()
@@ -167,11 +169,11 @@ class Keeper(Callback):
         )
         _say(
             f"step {step}/{self.recipe.optimisation.steps}: {shown}; "
-            f"{rate * self.recipe.optimisation.batch_size:.0f} cells/s, {tokens:,.0f} tokens/s"
-            f"{self._utilisation(trainer, tokens)}, {left / 60:.1f} min left"
+            f"{read.cells / seconds:.0f} cells/s, {tokens:,.0f} tokens/s"
+            f"{self._utilisation(trainer, tokens, read.tokens / read.rows)}, {left / 60:.1f} min left"
         )
 
-    def _utilisation(self, trainer: Trainer, tokens: float) -> str:
+    def _utilisation(self, trainer: Trainer, tokens: float, width: float) -> str:
         """Say what share of the devices' peak the encoder's arithmetic is, where that is known."""
         module = trainer.lightning_module
         assert isinstance(module, PretrainModule)
@@ -179,7 +181,6 @@ class Keeper(Callback):
         if not peak:
             return ""
         cell = module.model.config.cell
-        width = self._n_tokens / max(1, self._n_cells)
         done = tokens * flops_per_token(cell, width)
         return f", {done / (peak * trainer.world_size):.0%} of peak FLOP/s"
 

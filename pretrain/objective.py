@@ -6,16 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from langcell.features import CellFeatures, TextFeatures
+from langcell.features import CellFeatures
 from langcell.losses import (
     cell_cell_loss,
     contrast_rows,
     distillation_loss,
     masked_gene_loss,
-    matching_loss,
     multi_positive_contrastive_loss,
     partial_positive_loss,
-    sample_hard_negatives,
     sigmoid_contrastive_loss,
     subtree_loss,
 )
@@ -23,7 +21,9 @@ from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.gather import World
+from pretrain.match_pairs import match_pairs
 from pretrain.negatives import text_pairs
+from pretrain.step_sizes import StepSizes
 from pretrain.step_texts import StepTexts
 from pretrain.teachers import Teachers
 from pretrain.text_tensors import TextTensors
@@ -36,7 +36,7 @@ class Objective:
     """The losses of a run, on the cells of this process and with those of the others.
 
     Each loss is scaled so that its mean over processes is that of one process with all the cells:
-    that is what averaging gradients makes of it.
+    that is what averaging gradients makes of it. Processes may have different numbers of cells.
 
     Attributes
     ----------
@@ -94,13 +94,13 @@ class Objective:
         )
 
     def of_features(
-        self, batch: StepBatch, features: Tensor, texts: StepTexts
+        self, batch: StepBatch, sizes: StepSizes, features: Tensor, texts: StepTexts
     ) -> dict[str, Tensor]:
         """Return the losses that read nothing of a cell but its features, unweighted, by name.
 
         Parameters
         ----------
-        batch
+        batch, sizes
             The step's.
         features
             Of its cells and their second views, shape (n_cells + n_second, d).
@@ -108,21 +108,25 @@ class Objective:
             From `texts_of`.
         """
         ways = {
-            "cell_cell": lambda: self._cell_cell(batch, features),
-            "cell_text": lambda: self._cell_text(batch, features, texts.pooled),
-            "ontology": lambda: self._ontology(batch, features, texts.labels),
-            "distillation": lambda: self._distillation(batch, features),
+            "cell_cell": lambda: self._cell_cell(batch, sizes, features),
+            "cell_text": lambda: self._cell_text(batch, sizes, features, texts.pooled),
+            "ontology": lambda: self._ontology(batch, sizes, features, texts.labels),
+            "distillation": lambda: self._distillation(batch, sizes, features),
         }
         return {name: loss() for name, loss in ways.items() if getattr(self.weights, name)}
 
     def of_states(
-        self, batch: StepBatch, cells: CellFeatures, rows: slice = slice(None)
+        self,
+        batch: StepBatch,
+        sizes: StepSizes,
+        cells: CellFeatures,
+        rows: slice = slice(None),
     ) -> dict[str, Tensor]:
         """Return the losses that read the states of cells, unweighted, by name.
 
         Parameters
         ----------
-        batch
+        batch, sizes
             The step's.
         cells
             Some consecutive ones of its cells and second views.
@@ -133,13 +137,23 @@ class Objective:
         first, stop, _ = rows.indices(len(batch.input_ids))
         losses = {}
         if self.weights.masked_gene:
-            losses["masked_gene"] = self._masked_gene(batch, cells, first, stop)
+            losses["masked_gene"] = self._masked_gene(batch, sizes, cells, first, stop)
         if self.weights.matching and stop == len(batch.input_ids):
             generator = torch.Generator(device=cells.features.device)
             generator.manual_seed(
                 (self.seed * 1_000_003 + batch.step) * self.world.size + self.world.rank
             )
-            losses["matching"] = self._matching(batch, cells, first, generator)
+            loss, n_pairs = match_pairs(
+                self.model,
+                self.texts,
+                batch,
+                cells,
+                first=first,
+                n_wanted=self.weights.matching_cells,
+                generator=generator,
+            )
+            n_all = self.world.total(torch.tensor(n_pairs, device=loss.device))
+            losses["matching"] = loss * self.world.weight(n_pairs, int(n_all))
         return losses
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -148,26 +162,29 @@ class Objective:
             [getattr(self.weights, name) * each for name, each in losses.items()]
         ).sum()
 
-    def _masked_gene(self, batch: StepBatch, cells: CellFeatures, first: int, stop: int) -> Tensor:
+    def _masked_gene(
+        self, batch: StepBatch, sizes: StepSizes, cells: CellFeatures, first: int, stop: int
+    ) -> Tensor:
         inside = (batch.masked_rows >= first) & (batch.masked_rows < stop)
         rows = batch.masked_rows[inside]
         states = cells.states[rows - first, batch.masked_columns[inside]]  # (n_masked, hidden)
         logits = self.model.masked_gene_logits(states)  # (n_masked, vocabulary)
         measured = torch.nn.functional.pad(batch.measured, (_SPECIAL_BEFORE, _SPECIAL_AFTER))
         loss = masked_gene_loss(logits, batch.masked_genes[inside], measured[rows])
-        n_all = self.world.total(torch.tensor(float(len(batch.masked_rows)), device=loss.device))
-        return loss * (len(rows) * self.world.size / n_all.clamp(min=1))
+        return loss * self.world.weight(len(rows), sum(sizes.masked))
 
-    def _cell_cell(self, batch: StepBatch, features: Tensor) -> Tensor:
+    def _cell_cell(self, batch: StepBatch, sizes: StepSizes, features: Tensor) -> Tensor:
         n_second = len(features) - batch.n_cells
-        first = self.world.gather(features[:n_second])
-        second = self.world.gather(features[batch.n_cells :])
-        terms = self.world.gather(batch.terms[:n_second])
+        first = self.world.gather(features[:n_second], sizes.second)
+        second = self.world.gather(features[batch.n_cells :], sizes.second)
+        terms = self.world.gather(batch.terms[:n_second], sizes.second)
         comparable = self.texts.comparable[terms][:, terms]
         # All of it in every process: its gradient, summed over processes, is divided again.
         return cell_cell_loss(first, second, comparable, self.model.scale)
 
-    def _cell_text(self, batch: StepBatch, features: Tensor, pooled: Tensor) -> Tensor:
+    def _cell_text(
+        self, batch: StepBatch, sizes: StepSizes, features: Tensor, pooled: Tensor
+    ) -> Tensor:
         n_second = len(features) - batch.n_cells
         terms = torch.cat([batch.terms, batch.terms[:n_second]])
         aspects = torch.cat([batch.aspects, batch.aspects[:n_second]])
@@ -176,9 +193,10 @@ class Objective:
         positives, ignore = self._pairs(terms, aspects, batch.texts)
         if self.weights.contrast == "sigmoid":
             assert self.bias is not None
-            return sigmoid_contrastive_loss(
+            loss = sigmoid_contrastive_loss(
                 features, texts, positives, ignore, scale, self.bias, tile=tile
             )
+            return loss * self.world.weight(len(features), sum(sizes.rows))
         if self.world.size == 1:
             return multi_positive_contrastive_loss(
                 features, texts, positives, ignore, scale, tile=tile
@@ -186,11 +204,11 @@ class Objective:
         # Texts are known to all processes: each takes its cells against all texts, and its share of
         # the texts against all cells.
         from_cells, n_cells = contrast_rows(features, texts, positives, ignore, scale, tile=tile)
-        everyone = self.world.gather(features)
-        mine = self.world.share(len(batch.texts))
-        positives, ignore = self._pairs(
-            self.world.gather(terms), self.world.gather(aspects), batch.texts[mine]
+        everyone, all_terms, all_aspects = (
+            self.world.gather(each, sizes.rows) for each in (features, terms, aspects)
         )
+        mine = self.world.share(len(batch.texts))
+        positives, ignore = self._pairs(all_terms, all_aspects, batch.texts[mine])
         from_texts, n_texts = contrast_rows(
             texts[mine], everyone, positives.T, ignore.T, scale, tile=tile
         )
@@ -202,97 +220,29 @@ class Objective:
         texts = self.texts
         return text_pairs(terms, aspects, texts.term[rows], texts.aspects[rows], texts.comparable)
 
-    def _ontology(self, batch: StepBatch, features: Tensor, pooled: Tensor) -> Tensor:
+    def _ontology(
+        self, batch: StepBatch, sizes: StepSizes, features: Tensor, pooled: Tensor
+    ) -> Tensor:
         texts, scale = self.texts, self.model.scale
         terms = torch.cat([batch.terms, batch.terms[: len(features) - batch.n_cells]])
         labels = self.model.project_text(pooled)  # (n_labels, d)
         targets = texts.targets[terms]  # (n_cells + n_second, n_labels)
         if texts.below is not None:
-            return subtree_loss(features, labels, targets, texts.below, scale)
-        ignore = texts.label_comparable[terms] & (targets == 0)
-        return partial_positive_loss(
-            features, labels, targets, ignore, scale, tile=self.weights.tile
-        )
+            loss = subtree_loss(features, labels, targets, texts.below, scale)
+        else:
+            ignore = texts.label_comparable[terms] & (targets == 0)
+            loss = partial_positive_loss(
+                features, labels, targets, ignore, scale, tile=self.weights.tile
+            )
+        return loss * self.world.weight(len(features), sum(sizes.rows))
 
-    def _distillation(self, batch: StepBatch, features: Tensor) -> Tensor:
+    def _distillation(self, batch: StepBatch, sizes: StepSizes, features: Tensor) -> Tensor:
         assert self.teachers is not None
         assert batch.whole_ids is not None and batch.whole_mask is not None
-        return distillation_loss(
+        loss = distillation_loss(
             features[: batch.n_cells],
             self.model.project_text(self.texts.labels[self.texts.descriptions]),
             self.teachers.probabilities(batch.whole_ids, batch.whole_mask, batch.linear),
             self.model.scale,
         )
-
-    def _matching(
-        self, batch: StepBatch, cells: CellFeatures, offset: int, generator: torch.Generator
-    ) -> Tensor:
-        """Own template, a similar wrong template, and the own template with a similar wrong cell.
-
-        `offset` is the row of the batch that `cells` begin with. Wrong cells come from this process
-        alone, as their states would have to travel otherwise.
-        """
-        model, texts = self.model, self.texts
-        n_second = len(batch.input_ids) - batch.n_cells
-        # Unmasked views where there are enough, as at inference.
-        wanted = min(self.weights.matching_cells, batch.n_cells)
-        start = batch.n_cells if n_second >= wanted else 0
-        # Of a part of a batch, the cells that are in it.
-        start = max(start, offset)
-        n = min(wanted, offset + len(cells.features) - start)
-        own_row = start - batch.n_cells if start >= batch.n_cells else start
-        first = start - offset
-        features, terms = cells.features[first : first + n], batch.terms[own_row : own_row + n]
-        candidates, templates = self._templates(batch)  # (n_candidates,), (n_candidates, d)
-        place = torch.searchsorted(candidates, terms)
-        comparable = texts.comparable[terms]  # (n, n_terms)
-        similarity = model.scale * features @ templates.T  # (n, n_candidates)
-        wrong_text = sample_hard_negatives(similarity, ~comparable[:, candidates], generator)
-        own = similarity[:, place].T  # row: template of cell i, column: cell j
-        wrong_cell = sample_hard_negatives(own, ~comparable[:, terms], generator)
-        rows = torch.arange(n, device=terms.device)
-        has_text, has_cell = wrong_text >= 0, wrong_cell >= 0
-        paired = torch.cat([place, wrong_text[has_text], place[has_cell]])
-        cell_rows = torch.cat([rows, rows[has_text], wrong_cell[has_cell]]) + first
-        labels = torch.zeros(len(paired), dtype=torch.int64, device=terms.device)
-        labels[:n] = 1
-        used, text_rows = paired.unique(return_inverse=True)
-        pairs = self._paired_texts(candidates[used], templates[used])
-        logits = model.match(pairs, cells, text_rows=text_rows, cell_rows=cell_rows)
-        return matching_loss(logits, labels)
-
-    def _templates(self, batch: StepBatch) -> tuple[Tensor, Tensor]:
-        """Return types whose templates may be paired, ascending, and the features of those.
-
-        All types where the tower is frozen; a trained one encodes those of the batch, as BLIP's
-        negatives are of the batch (arXiv 2201.12086). They only decide what is paired.
-        """
-        texts = self.texts
-        if texts.tokens is None:
-            candidates = torch.arange(len(texts.template_rows), device=batch.terms.device)
-            return candidates, self.model.project_text(texts.pooled[texts.template_rows])
-        candidates = batch.terms.unique()
-        with torch.no_grad():
-            encoded = texts.tokens.encode(self.model, texts.template_rows[candidates])
-        return candidates, encoded.features
-
-    def _paired_texts(self, terms: Tensor, features: Tensor) -> TextFeatures:
-        """Return the templates of some types for the matching head."""
-        texts = self.texts
-        if texts.tokens is None:
-            return _take_texts(texts.templates, terms, features)
-        return texts.tokens.encode(self.model, texts.template_rows[terms])
-
-
-def _take_texts(templates: TextFeatures, rows: Tensor, features: Tensor) -> TextFeatures:
-    """Take some templates, cut to the longest of them; `features` are theirs already."""
-    assert templates.attention_mask is not None
-    mask = templates.attention_mask[rows]
-    width = int(mask.sum(dim=1).max())
-    return TextFeatures(
-        input_ids=templates.input_ids[rows, :width],
-        attention_mask=mask[:, :width],
-        states=templates.states[rows, :width].to(features.dtype),
-        pooled=templates.pooled,
-        features=features,
-    )
+        return loss * self.world.weight(batch.n_cells, sum(sizes.cells))

@@ -98,6 +98,8 @@ def _first_error(error: ValidationError) -> str:
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first = errors[0]
     key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":  # of a section, or of how sections fit together
+        return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     if first["type"] != "extra_forbidden":
         got = "" if first["type"] == "missing" else f", got {first['input']!r}"
         return f"{key}: {first['msg']}{got}"

@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import torch
 
-from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
+from langcell.config import (
+    NO_TEXTS,
+    CellEncoderConfig,
+    LangCellConfig,
+    MatchingConfig,
+    TextEncoderConfig,
+)
 from langcell.genes import GeneVocabulary
 from langcell.model import LangCell
 from langcell.text_encoder import TextEncoder
@@ -80,25 +86,32 @@ def model_config(recipe: Recipe, vocab_size: int) -> LangCellConfig:
             pooling=sizes.pooling,
         ),
         text=_text_config(recipe),
-        matching=MatchingConfig(
-            kind=sizes.matching,
-            n_layers=sizes.matching_layers,
-            hidden_size=sizes.matching_hidden_size,
-            intermediate_size=2 * sizes.matching_hidden_size,
-            interaction=sizes.matching_interaction,
-            dropout=sizes.dropout,
-            attention_dropout=sizes.attention_dropout,
-        ),
+        matching=_matching_config(recipe),
         embedding_dim=sizes.embedding_dim,
         max_genes=sizes.max_genes,
         logit_scale_init=math.log(1 / sizes.temperature),
     )
 
 
+def _matching_config(recipe: Recipe) -> MatchingConfig:
+    sizes = recipe.model
+    if not recipe.losses.read_texts:
+        return MatchingConfig()  # of a head that is not there
+    return MatchingConfig(
+        kind=sizes.matching,
+        n_layers=sizes.matching_layers,
+        hidden_size=sizes.matching_hidden_size,
+        intermediate_size=2 * sizes.matching_hidden_size,
+        interaction=sizes.matching_interaction,
+        dropout=sizes.dropout,
+        attention_dropout=sizes.attention_dropout,
+    )
+
+
 def _text_config(recipe: Recipe) -> TextEncoderConfig:
     text, sizes = recipe.text, recipe.model
     if not recipe.losses.read_texts:
-        return TextEncoderConfig(tower="", sha256="")
+        return NO_TEXTS
     has_cross_attention = sizes.matching == "cross_attention"
     config = text_encoder_config(
         text.tower,

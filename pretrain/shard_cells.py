@@ -108,7 +108,7 @@ class ShardSource:
         shards, optimisation = self.recipe.shards, self.recipe.optimisation
         rule = BatchRule(
             cells=optimisation.batch_size // world.size,
-            tokens=shards.max_tokens,
+            tokens=shards.max_tokens // world.size,
             max_genes=self.recipe.model.max_genes,
             bucket=shards.bucket_cells,
             pool=shards.pool_cells,

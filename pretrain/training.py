@@ -1,10 +1,6 @@
 """A training run, from a recipe to a folder with a model."""
 
-import logging
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +14,7 @@ from langcell.genes import GeneVocabulary
 from langcell.low_rank import merged
 from langcell.model import LangCell
 from langcell.processes import is_first_process, process_number
+from langcell.quiet import quiet_lightning
 from langcell.text_encoder import TextEncoder
 from langcell.threads import set_threads, thread_count
 from pretrain.build import Parts, build_parts
@@ -40,6 +37,13 @@ _FREE = (
     "half",
     "compute",
     "wandb",
+)
+# Warnings of Lightning that say nothing new.
+_EXPECTED = (
+    # The length of an endless stream is not known, and nothing asks for it.
+    ".*IterableDataset.*has.*__len__.*",
+    # Resuming in the middle of an epoch is what StepStream is made for.
+    ".*resuming from a checkpoint that ended before.*",
 )
 
 
@@ -123,7 +127,7 @@ def _fit(
     is_resumed: bool,
 ) -> None:
     settings = recipe.optimisation
-    with _quiet_lightning():
+    with quiet_lightning(*_EXPECTED):
         trainer = Trainer(
             **trainer_arguments(compute, settings.precision),
             max_steps=settings.steps,
@@ -202,27 +206,6 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> bool:
                 f"({path}), or give another output="
             )
     return True
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says about choices that were made on purpose."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # device banners, tips
-    with warnings.catch_warnings():
-        # One process builds the batches: see PretrainData.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # The length of an endless stream is not known, and nothing asks for it.
-        warnings.filterwarnings("ignore", ".*IterableDataset.*has.*__len__.*")
-        # Resuming in the middle of an epoch is what StepStream is made for.
-        warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before.*")
-        # Inside Lightning itself, against the torch of constraints.txt.
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*is deprecated.*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def _say(line: str) -> None:

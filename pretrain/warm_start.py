@@ -201,7 +201,6 @@ def start_from_bag(model: LangCell, bag: LangCell, name: str) -> Taken:
         )
     encoder.gene_embeddings.copy_(bag.cell_encoder.gene_embeddings)
     encoder.mix.load_state_dict(bag.cell_encoder.mix.state_dict())
-    model.text_projection.load_state_dict(bag.text_projection.state_dict())
     model.logit_scale.copy_(bag.logit_scale)
     width = theirs.pooled_size
     projection, learnt = model.cell_projection, bag.cell_projection
@@ -210,7 +209,10 @@ def start_from_bag(model: LangCell, bag: LangCell, name: str) -> Taken:
     projection.weight[:, width:] = 0
     projection.bias.copy_(learnt.bias)
     own, known = model.state_dict(), bag.state_dict()
-    names = ("cell_encoder.mix.", "cell_projection.", "text_projection.", "logit_scale")
+    names: tuple[str, ...] = ("cell_encoder.mix.", "cell_projection.", "logit_scale")
+    if bag.config.has_texts and model.config.text.tower == bag.config.text.tower:
+        model.text_projection.load_state_dict(bag.text_projection.state_dict())
+        names += ("text_projection.",)
     taken = tuple(key for key in own if key.startswith(names) or key in _BY_TOKEN[:1])
     return Taken(
         name=name,

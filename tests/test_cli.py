@@ -219,7 +219,7 @@ def test_a_converted_geneformer_embeds_cells_and_names_none(work, coding_genes):
     assert np.load(work / "g.npy").shape == (45, 16)
     done = _langcell("zeroshot", "--h5ad", "cells.h5ad", "--model", "ours", cwd=work)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "reads cells alone: it has no text encoder, projections or matching" in done.stderr
+    assert "the model has no text tower: it embeds cells and names none" in done.stderr
 
 
 def _raised_words(path):

@@ -1,8 +1,15 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from langcell.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
+from langcell.config import (
+    NO_TEXTS,
+    CellEncoderConfig,
+    LangCellConfig,
+    MatchingConfig,
+    TextEncoderConfig,
+)
 
 
 def config(**overrides) -> LangCellConfig:
@@ -16,6 +23,18 @@ def test_json_round_trip():
         embedding_dim=64,
     )
     assert LangCellConfig.from_dict(json.loads(given.to_json())) == given
+
+
+def test_a_model_without_texts_says_so_by_its_tower_alone():
+    assert config().has_texts
+    config().check_has_texts()
+    given = config(text=NO_TEXTS, embedding_dim=64)
+    assert not given.has_texts and given.project_cells
+    values = json.loads(given.to_json())
+    assert values["text"] == {"tower": "", "sha256": ""} and "matching" not in values
+    assert LangCellConfig.from_dict(values) == given
+    with pytest.raises(ValueError, match="has no text tower: it embeds cells and names none; "):
+        given.check_has_texts()
 
 
 @pytest.mark.parametrize(
@@ -34,10 +53,12 @@ def test_json_round_trip():
         (("text", "max_tokens"), 513, "text.max_tokens=513 exceeds"),
         (("matching", "kind"), "cross_attention", "needs text.cross_attention=true"),
         (("text", "cross_attention"), True, "set text.frozen=false"),
+        (("project_cells",), False, "embedding_dim must be 256, the width of pooled cells, got 64"),
+        (("cells_only",), True, "embedding_dim must be 256, the width of pooled cells, got 64"),
     ],
 )
 def test_what_does_not_fit_is_named(path, value, message):
-    values = json.loads(config().to_json())
+    values = json.loads(config(embedding_dim=64).to_json())
     inner = values
     for key in path[:-1]:
         inner = inner[key]
@@ -51,6 +72,14 @@ def test_missing_key_is_named():
     del values["cell"]["vocab_size"]
     with pytest.raises(ValueError, match="vocab_size"):
         LangCellConfig.from_dict(values)
+
+
+def test_parts_that_need_each_other_are_asked_for():
+    with pytest.raises(ValueError, match="frozen=false trains a text tower, and .* '' is none"):
+        config(text=replace(NO_TEXTS, frozen=False))
+    bag = CellEncoderConfig(vocab_size=100, kind="bag", bag_size=32)
+    with pytest.raises(ValueError, match="a bag of genes needs project_cells=true"):
+        LangCellConfig(cell=bag, project_cells=False, embedding_dim=bag.pooled_size)
 
 
 def test_cross_attention_must_read_the_cell_width():

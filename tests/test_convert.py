@@ -1,5 +1,6 @@
 """Released folders to checkpoints: the numbers that come out, and what is refused."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -148,7 +149,9 @@ def test_what_is_written_is_a_checkpoint_and_nothing_else(source, tmp_path):
     names = sorted(path.name for path in (tmp_path / "ours").iterdir())
     assert names == ["config.json", "genes.tsv", "model.safetensors"]
     config = LangCellConfig.read(tmp_path / "ours" / "config.json")
-    assert config.cells_only and '"text"' not in config.to_json()
+    assert not config.has_texts and not config.project_cells
+    written = json.loads(config.to_json())
+    assert written["text"] == {"tower": "", "sha256": ""} and "matching" not in written
     with pytest.raises(FileExistsError, match="ours exists already; replace it with --overwrite"):
         convert(source, tmp_path / "ours")
     convert(source, tmp_path / "ours", overwrite=True)
@@ -159,7 +162,9 @@ def test_what_is_written_is_a_checkpoint_and_nothing_else(source, tmp_path):
 def test_cells_alone_name_nothing(source, tmp_path):
     convert(source, tmp_path / "ours")
     model = LangCell.from_pretrained(tmp_path / "ours")
-    with pytest.raises(ValueError, match="cells alone: it has no text encoder, projections or"):
+    with pytest.raises(
+        ValueError, match="has no text tower: it embeds cells and names none; train the second"
+    ):
         model.encode_texts(["cell type: B cell. "])
     again = tmp_path / "again"
     model.save_pretrained(again)
@@ -169,7 +174,7 @@ def test_cells_alone_name_nothing(source, tmp_path):
 def test_parts_that_a_configuration_cannot_have_are_refused():
     cell = CellEncoderConfig(vocab_size=9, hidden_size=8, n_heads=2, max_positions=7)
     with pytest.raises(ValueError, match="embedding_dim must be 8, the width of pooled cells"):
-        LangCellConfig(cell=cell, max_genes=4, cells_only=True)
+        LangCellConfig(cell=cell, max_genes=4, project_cells=False)
     eos = replace(cell, special_tokens="cls_eos")
     with pytest.raises(ValueError, match="max_genes=6 and 2 special tokens need .* >= 8, got 7"):
         LangCellConfig(cell=eos, max_genes=6)

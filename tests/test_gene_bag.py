@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from langcell.bert import inference
-from langcell.config import CellEncoderConfig, CellEncoderKind, LangCellConfig, MatchingConfig
+from langcell.config import (
+    NO_TEXTS,
+    CellEncoderConfig,
+    CellEncoderKind,
+    LangCellConfig,
+    MatchingConfig,
+)
 from langcell.gene_bag import GeneBag
 from langcell.genes import GeneVocabulary
 from langcell.model import LangCell
@@ -128,6 +134,19 @@ def test_a_transformer_starts_as_the_bag_it_starts_from(tmp_path: Path) -> None:
         )
         pooled = torch.randn(2, model.config.text.hidden_size)
         torch.testing.assert_close(model.project_text(pooled), bag.project_text(pooled))
+
+
+@pytest.mark.parametrize("tower", ["", "another"])
+def test_a_projection_of_other_texts_is_not_taken_from_a_bag(tmp_path: Path, tower: str) -> None:
+    config = make_model("bag").config
+    text = NO_TEXTS if not tower else replace(config.text, tower=tower)
+    bag = LangCell(replace(config, text=text), make_model("bag").vocabulary)
+    bag.save_pretrained(tmp_path / "bag")
+    model = make_model("transformer")
+    before = model.text_projection.weight.clone()
+    taken = start_from(model, str(tmp_path / "bag"))
+    assert torch.equal(model.text_projection.weight, before)
+    assert "text_projection.weight" in taken.new and "cell_projection.weight" in taken.taken
 
 
 def test_a_bag_of_other_sizes_is_refused(tmp_path: Path) -> None:

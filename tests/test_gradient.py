@@ -1,5 +1,6 @@
 """The gradient of a step does not depend on how the batch is cut, tiled or shared out."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from langcell.losses import (
 from langcell.model import LangCell
 from pretrain.config import Losses
 from pretrain.gradient import add_gradients
+from pretrain.match_pairs import match_pairs
 from pretrain.objective import Objective
 
 STEP = """
@@ -35,12 +37,13 @@ from pretrain.gather import World
 from pretrain.gradient import add_gradients
 from pretrain.objective import Objective
 from pretrain.step_texts import TextTokens
+from pretrain.teachers import Teachers
 from pretrain.text_tensors import TextTensors
 
 N_TERMS, N_TEXTS, N_LABELS, HIDDEN, N_CELLS = 4, 6, 5, 32, 8
 
 
-def make_texts(trained=False):
+def make_texts(trained=False, subtree=False):
     # Tables of a frozen tower, or tokens for one that is trained.
     generator = torch.Generator().manual_seed(0)
     comparable = torch.eye(N_TERMS).bool()
@@ -65,7 +68,9 @@ def make_texts(trained=False):
         descriptions=torch.arange(N_LABELS),
         targets=torch.nn.functional.pad(targets, (0, N_LABELS - N_TERMS)),
         label_comparable=torch.nn.functional.pad(comparable, (0, N_LABELS - N_TERMS)),
-        below=None,
+        below=torch.eye(N_LABELS).index_put((torch.tensor([1]), torch.tensor([0])), torch.ones(1))
+        if subtree
+        else None,
         tokens=make_tokens() if trained else None,
     )
 
@@ -78,40 +83,77 @@ def make_tokens():
     return TextTokens(input_ids=ids, attention_mask=mask.long(), n_texts=N_TEXTS)
 
 
-def make_batch(model, world):
+def own_cells(world, cuts, n_second):
+    # Cells of this process, so many of each that have a second view first, and their number.
+    if not cuts:
+        cuts = [len(range(N_CELLS)[World(rank=r, size=world.size).share(N_CELLS)])
+                for r in range(world.size)]
+    numbers = iter(range(sum(cuts)))
+    shares = [[next(numbers) for _ in range(n)] for n in cuts]
+    if world.size > 1:
+        shares = [shares[world.rank]]
+    twice = [cell for share in shares for cell in share[:n_second]]
+    return twice + [cell for share in shares for cell in share[n_second:]], len(twice)
+
+
+def make_batch(model, world, cuts=(), n_second=99):
     rng = np.random.default_rng(0)
-    n_genes = model.vocabulary.n_genes
-    ids = torch.from_numpy(rng.integers(2, n_genes + 2, (2, N_CELLS, 12)))
+    n_genes, n_all = model.vocabulary.n_genes, sum(cuts) or N_CELLS
+    ids = torch.from_numpy(rng.integers(2, n_genes + 2, (2, n_all, 12)))
     ids[..., 0] = model.vocabulary.cls_id
-    terms = torch.from_numpy(rng.integers(0, N_TERMS, N_CELLS))
-    mine = world.share(N_CELLS)
-    own = ids[0, mine]
-    n = len(own)
+    terms = torch.from_numpy(rng.integers(0, N_TERMS, n_all))
+    mine, n_second = own_cells(world, cuts, n_second)
+    own = torch.cat([ids[0, mine], ids[1, mine[:n_second]]])
+    lengths = torch.tensor([12 - cell % 7 for cell in mine + mine[:n_second]])
+    width = int(lengths.max())
+    own, mask = own[:, :width], torch.arange(width) < lengths[:, None]
+    n = len(mine)
+    masked = [(row, 1 + place) for row, cell in enumerate(mine) for place in range(cell % 4)]
+    rows, columns = torch.tensor(masked, dtype=torch.int64).reshape(-1, 2).T
     return StepBatch(
         step=3,
-        input_ids=torch.cat([own, ids[1, mine]]),
-        attention_mask=torch.ones(2 * n, 12, dtype=torch.bool),
-        masked_rows=torch.arange(n).repeat(2),
-        masked_columns=torch.arange(1, 3).repeat_interleave(n),
-        masked_genes=torch.cat([own[:, 1], own[:, 2]]),
+        input_ids=own,
+        attention_mask=mask,
+        masked_rows=rows,
+        masked_columns=columns,
+        masked_genes=own[rows, columns],
         measured=torch.ones(n, n_genes, dtype=torch.bool),
         terms=terms[mine],
         aspects=torch.full((n, 3), -1),
         texts=torch.tensor([0, 1, 2, 3, 5]),
         labels=torch.arange(N_LABELS),
+        whole_ids=own[:n],
+        whole_mask=mask[:n],
     )
 
 
-def step(folder, weights, world, part=0, bias=-3.0, trained=False):
+def make_teachers(folder):
+    model = LangCell.from_pretrained(folder).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.randn(N_LABELS, model.config.embedding_dim, generator=generator)
+    return Teachers(
+        models=(model,),
+        labels=(torch.nn.functional.normalize(labels, dim=1),),
+        trained=torch.arange(N_TERMS),
+    )
+
+
+def step(folder, weights, world, part=0, bias=-3.0, trained=False, cuts=(), n_second=99):
     model = LangCell.from_pretrained(folder).eval()
     bias = torch.nn.Parameter(torch.tensor(bias))
     objective = Objective(
-        model=model, texts=make_texts(trained), weights=weights, world=world, bias=bias
+        model=model,
+        texts=make_texts(trained, weights.ontology_form == "subtree"),
+        weights=weights,
+        world=world,
+        teachers=make_teachers(folder) if weights.distillation else None,
+        bias=bias,
     )
-    add_gradients(objective, make_batch(model, world), part=part)
+    losses = add_gradients(objective, make_batch(model, world, cuts, n_second), part=part)
     found = {"bias": bias.grad}
+    found.update({f"loss/{name}": each for name, each in losses.items()})
     found.update({name: each.grad for name, each in model.named_parameters()})
-    found = {name: each for name, each in found.items() if each is not None}
+    found = {name: each.clone() for name, each in found.items() if each is not None}
     for each in found.values():
         if world.size > 1:
             distributed.all_reduce(each)
@@ -121,7 +163,7 @@ def step(folder, weights, world, part=0, bias=-3.0, trained=False):
 namespace: dict = {}
 exec(compile(STEP, "step", "exec"), namespace)  # the same words run in the other processes
 step, make_batch, make_texts = (namespace[name] for name in ("step", "make_batch", "make_texts"))
-N_TEXTS, N_LABELS = namespace["N_TEXTS"], namespace["N_LABELS"]
+N_TEXTS, N_LABELS, N_CELLS = (namespace[name] for name in ("N_TEXTS", "N_LABELS", "N_CELLS"))
 World = namespace["World"]
 
 FEATURES = {"masked_gene": 1.0, "cell_cell": 1.0, "cell_text": 1.0, "ontology": 1.0, "matching": 0}
@@ -133,6 +175,16 @@ PARTS: tuple[dict, ...] = (
 )
 # With a frozen text tower, and with one that is trained.
 WAYS = (*((each, False) for each in PARTS), (PARTS[0], True), (PARTS[3], True))
+# Pairs are drawn among the cells of a process: of three second views, or as many as it has.
+MATCHING = {**dict.fromkeys(FEATURES, 0), "matching": 1.0, "matching_cells": 3}
+TOGETHER = (
+    *WAYS,
+    ({"ontology_form": "subtree"}, False),
+    ({"distillation": 1.0}, False),
+    (MATCHING, False),
+)
+# Cells of each of two and four processes; one of the four has nothing masked.
+UNEVEN = {2: (9, 2), 4: (4, 1, 5, 2)}
 
 
 def random_pairs(n_cells=50, n_texts=20):
@@ -286,34 +338,112 @@ def run_processes(script: str, n: int, cwd: Path) -> None:
         assert process.returncode == 0, err[-2000:]
 
 
-@pytest.mark.parametrize("n", [2, 4])
-def test_processes_together_have_the_gradient_of_one(tiny_model, tmp_path, n):
+@pytest.fixture(scope="module", params=[2, 4])
+def processes(tiny_model, tmp_path_factory, request):
+    """Return how many processes there were, their cells, and what each way of theirs gave."""
+    n, folder = request.param, tmp_path_factory.mktemp("processes")
     script = (
         STEP
         + f"""
 distributed.init_process_group("gloo")
 world = World.here()
 assert world.size == {n}
-for number, (options, trained) in enumerate({WAYS!r}):
-    weights = Losses(**{FEATURES!r}, **options)
-    for part in (0, 1):
-        found = step({str(tiny_model)!r}, weights, world, part=part, trained=trained)
-        if world.rank == 0:
-            torch.save(found, f"{{number}}-{{part}}.pt")
+found = []
+for options, trained in {TOGETHER!r}:
+    weights = Losses(**{{**{FEATURES!r}, **options}})
+    for cuts in ((), {UNEVEN[n]!r}):
+        for part in (0, 2):
+            found.append(step({str(tiny_model)!r}, weights, world, part=part, trained=trained,
+                              cuts=cuts, n_second=3))
+if world.rank == 0:
+    torch.save(found, "found.pt")
 distributed.barrier()
 distributed.destroy_process_group()
 """
     )
-    run_processes(script, n, tmp_path)
-    for number, (options, trained) in enumerate(WAYS):
-        wanted = step(tiny_model, Losses(**FEATURES, **options), World(), trained=trained)
-        for part in (0, 1):
-            found = torch.load(tmp_path / f"{number}-{part}.pt", weights_only=True)
-            assert found.keys() == wanted.keys()
-            for name in wanted:
-                torch.testing.assert_close(
-                    found[name], wanted[name], rtol=1e-4, atol=1e-5, msg=f"{options} {name}"
-                )
+    run_processes(script, n, folder)
+    ways = itertools.product(TOGETHER, ((), UNEVEN[n]), (0, 2))
+    return n, list(zip(ways, torch.load(folder / "found.pt", weights_only=True), strict=True))
+
+
+def test_processes_together_have_the_gradient_of_one(tiny_model, processes):
+    """With as many cells each or not, whole or in parts; means are over the cells of all."""
+    n, found = processes
+    cuts_of_equals = tuple([N_CELLS // n] * n)
+    for ((options, trained), cuts, _), together in found:
+        if options == MATCHING:
+            continue
+        weights = Losses(**{**FEATURES, **options})
+        wanted = step(
+            tiny_model,
+            weights,
+            World(),
+            trained=trained,
+            cuts=cuts or cuts_of_equals,
+            n_second=3,
+        )
+        assert together.keys() == wanted.keys()
+        for name in wanted:
+            torch.testing.assert_close(
+                together[name], wanted[name], rtol=1e-4, atol=1e-5, msg=f"{options} {cuts} {name}"
+            )
+
+
+def test_matching_is_a_mean_over_the_pairs_of_all_processes(tiny_model, processes):
+    n, found = processes
+    for ((options, _), cuts, _), together in found:
+        if options != MATCHING:
+            continue
+        model = LangCell.from_pretrained(tiny_model).eval()
+        total, n_pairs = torch.zeros(()), []
+        for rank in range(n):
+            batch = make_batch(model, World(rank=rank, size=n), cuts, 3)
+            loss, n_own = match_pairs(
+                model,
+                make_texts(),
+                batch,
+                model.encode_cell(batch.input_ids, batch.attention_mask),
+                first=0,
+                n_wanted=MATCHING["matching_cells"],
+                generator=torch.Generator().manual_seed(batch.step * n + rank),
+            )
+            total = total + loss * n_own
+            n_pairs.append(n_own)
+        assert not cuts or len(set(n_pairs)) > 1
+        wanted = total / sum(n_pairs)
+        wanted.backward()
+        assert together["loss/matching"].item() == pytest.approx(wanted.item(), rel=1e-5)
+        for name, each in model.named_parameters():
+            if each.grad is not None:
+                torch.testing.assert_close(together[name], each.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_unequal_processes_are_gathered_in_order_and_counted(tmp_path):
+    """Processes without a row among them; each row gets what all make of it."""
+    script = """
+import torch
+from torch import distributed
+from pretrain.gather import World
+from pretrain.read_counts import ReadCounts
+distributed.init_process_group("gloo")
+world = World.here()
+sizes = (2, 0, 3)
+own = (torch.arange(sizes[world.rank]) + 10.0 * world.rank)[:, None].requires_grad_()
+everyone = world.gather(own, sizes)
+((world.rank + 1) * everyone * torch.arange(1.0, 6.0)[:, None]).sum().backward()
+read = ReadCounts(tokens=10**9 * world.rank, rows=3, cells=sizes[world.rank])
+read = read.of_all(world, torch.device("cpu"))
+found = {"rows": everyone.detach(), "gradient": own.grad, "cells": read.cells}
+torch.save({**found, "tokens": read.tokens}, f"{world.rank}.pt")
+distributed.destroy_process_group()
+"""
+    run_processes(script, 3, tmp_path)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(3)]
+    for each in found:
+        assert each["rows"][:, 0].tolist() == [0, 1, 20, 21, 22]
+        assert (each["cells"], each["tokens"]) == (5, 3 * 10**9)
+    # Process r weighs place i with (r + 1) * (i + 1): 6 times the place in all.
+    assert [each["gradient"][:, 0].tolist() for each in found] == [[6, 12], [], [18, 24, 30]]
 
 
 def test_a_world_shares_everything_out_once():

@@ -14,7 +14,7 @@ from langcell.config import (
 from langcell.model import LangCell, inference
 
 SMALL_TEXT: dict[str, Any] = {
-    "tower": "", "sha256": "", "frozen": False, "vocab_size": 30, "hidden_size": 12, "n_layers": 2, "n_heads": 2,
+    "tower": "tiny", "sha256": "", "frozen": False, "vocab_size": 30, "hidden_size": 12, "n_layers": 2, "n_heads": 2,
     "intermediate_size": 16, "max_positions": 10, "max_tokens": 10,
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from langcell.model import LangCell
 from pretrain.collate import StepBatch
 from pretrain.config import Losses
 from pretrain.objective import Objective
+from pretrain.step_sizes import StepSizes
 from pretrain.text_tensors import TextTensors
 from pretrain.validation import LabelledTokens, score_studies
 
@@ -83,7 +84,9 @@ def training_losses(
     objective = Objective(model=model, texts=texts, weights=weights)
     cells = model.encode_cell(batch.input_ids, batch.attention_mask)
     read = objective.texts_of(batch, torch.empty(0))
-    return objective.of_features(batch, cells.features, read) | objective.of_states(batch, cells)
+    sizes = StepSizes.of(batch, objective.world)
+    losses = objective.of_features(batch, sizes, cells.features, read)
+    return losses | objective.of_states(batch, sizes, cells)
 
 
 def test_losses_without_a_weight_are_left_out(model: LangCell) -> None:
@@ -138,7 +141,7 @@ def test_matching_of_comparable_types_alone_has_no_mismatch(
         seen.append(labels)
         return logits.sum()
 
-    monkeypatch.setattr("pretrain.objective.matching_loss", record)
+    monkeypatch.setattr("pretrain.match_pairs.matching_loss", record)
     weights = Losses(
         masked_gene=0, cell_cell=0, cell_text=0, ontology=0, matching=1, matching_cells=4
     )

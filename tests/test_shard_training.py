@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ from tests.pretraining_files import logged_losses, write_recipe
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory, coding_genes: list[str]) -> TokenCorpus:
+    """120 cells of two studies, of which the second measures 60 genes alone."""
     folder = tmp_path_factory.mktemp("shards")
     make_study(coding_genes, 70, seed=0).write_h5ad(folder / "a.h5ad")
-    make_study(coding_genes, 50, seed=1)[:, 30:].copy().write_h5ad(folder / "b.h5ad")
+    make_study(coding_genes, 50, seed=1)[:, 30:90].copy().write_h5ad(folder / "b.h5ad")
     make_study(coding_genes, 40, seed=2).write_h5ad(folder / "held_out.h5ad")
     options = BuildOptions(min_genes=20, max_genes=128, shard_cells=40)
     build_corpus(folder / "corpus", [str(folder / "a.h5ad"), str(folder / "b.h5ad")], options)
@@ -114,12 +115,25 @@ def test_a_run_from_shards_learns_and_a_stopped_one_ends_with_the_same_weights(
         )
 
 
-def test_two_processes_read_their_own_shards_and_go_on(recipe: Path, tmp_path: Path) -> None:
-    words = [
-        *("--config", str(recipe), "compute.devices=2", "compute.accelerator=cpu"),
-        *("model.kind=bag", "model.bag_size=16", "losses.masked_gene=0", "losses.matching=0"),
+def test_two_processes_read_their_own_shards_and_go_on(
+    recipe: Path, shards: TokenCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With batches that are limited by tokens, so that one may have more cells and more parts."""
+    limits = ["shards.max_tokens=700", "shards.bucket_cells=20", "optimisation.part=3"]
+    monkeypatch.setattr(World, "gather_objects", lambda self, value: [value])
+    sizes = [
+        [
+            step.tokens.n_cells
+            for step in islice(
+                open_source(read_recipe(recipe, limits), shards).steps(0, World(rank=rank, size=2)),
+                8,
+            )
+        ]
+        for rank in range(2)
     ]
-    command = [sys.executable, "-m", "langcell", "pretrain", *words]
+    assert any((a <= 3) != (b <= 3) for a, b in zip(*sizes, strict=True))
+    words = ["compute.devices=2", "compute.accelerator=cpu", *limits]
+    command = [sys.executable, "-m", "langcell", "pretrain", "--config", str(recipe), *words]
     whole = subprocess.run(
         [*command, f"output={tmp_path / 'whole'}"], capture_output=True, text=True, timeout=300
     )
@@ -143,6 +157,10 @@ def test_two_processes_read_their_own_shards_and_go_on(recipe: Path, tmp_path: P
         )
         assert again.returncode == 0, again.stderr
     assert logged_losses(stopped) == logged_losses(tmp_path / "whole")
+    one, other = (
+        load_file(tmp_path / run / "last/model.safetensors") for run in ("whole", "stopped")
+    )
+    assert all((one[key] == other[key]).all() for key in one)
 
 
 def test_a_killed_run_loses_the_steps_since_its_checkpoint_alone(
@@ -194,10 +212,55 @@ def test_processes_see_an_epoch_between_them(
             assert step.tokens.n_cells == sizes[rank]
             seen.update(step.terms.tolist())
     assert sum(seen.values()) == len(shards) == 120
-    counts: Counter[int] = Counter()
+    assert seen == cells_of_terms(shards)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_processes_with_batches_limited_by_tokens_see_an_epoch_between_them(
+    recipe: Path, shards: TokenCorpus, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    words = ["balance={by_type: false, study_share: 1}", "optimisation.batch_size=24"]
+    settings = read_recipe(recipe, [*words, "shards.max_tokens=1200", "model.max_genes=128"])
+    monkeypatch.setattr(World, "gather_objects", lambda self, value: [value])
+    seen: Counter[int] = Counter()
+    sizes = set()
+    for rank in range(size):
+        source = open_source(settings, shards)
+        for step in source.steps(0, World(rank=rank, size=size)):
+            if source.state_after(step.step)["epoch"]:
+                break
+            sizes.add(step.tokens.n_cells)
+            # The limit is that of all processes together, as the number of cells is.
+            assert step.tokens.n_cells * (int(step.tokens.lengths.max()) + 1) <= 1200 // size
+            seen.update(step.terms.tolist())
+    assert seen == cells_of_terms(shards) and len(sizes) > 1
+
+
+def cells_of_terms(shards: TokenCorpus) -> Counter[int]:
+    found: Counter[int] = Counter()
     for term, _, n in shards.manifest.pairs:
-        counts[term] += n
-    assert seen == counts
+        found[term] += n
+    return found
+
+
+def test_progress_counts_the_cells_that_were_read(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[int] = []
+    build = StepBuilder.build
+
+    def build_and_count(self: StepBuilder, cells: StepCells, world: World) -> StepBatch:
+        read.append(cells.tokens.n_cells)
+        return build(self, cells, world)
+
+    monkeypatch.setattr(StepBuilder, "build", build_and_count)
+    seconds = count(step=0.5)  # every look at the clock is half a second after the one before
+    monkeypatch.setattr("pretrain.keeper.time.monotonic", lambda: next(seconds))
+    train(read_recipe(recipe, ["shards.max_tokens=490", "validation.files=[]"]))
+    lines = [each for each in capsys.readouterr().err.splitlines() if each.startswith("step ")]
+    assert len(lines) == len(read) == 8 and len(set(read)) > 1
+    for number, line in enumerate(lines, 1):
+        assert f"; {sum(read[:number]) / (number / 2):.0f} cells/s, " in line
 
 
 def test_terms_and_aspects_are_those_of_the_cells(recipe: Path, shards: TokenCorpus) -> None:
@@ -288,7 +351,14 @@ def test_a_dry_run_looks_at_shards(recipe: Path, shards: TokenCorpus) -> None:
         (["linear_teacher={steps: 5}"], "linear_teacher needs counts"),
         (["sources=[{files: [a.h5ad]}]"], "either sources .* or shards.folder"),
         (["shards.folder="], "either sources .* or shards.folder"),
-        (["shards.max_tokens=99", "compute.devices=2"], "need one: set it to 0"),
+        (["shards.max_tokens=3", "compute.devices=4"], "max_tokens 3 cannot be shared by 4 proc"),
+        (
+            [
+                *("shards.max_tokens=99", "optimisation.part=2", "compute.strategy=fsdp"),
+                *("optimisation.average=0", "compute.devices=2"),
+            ],
+            "fsdp needs as many parts in each process, .* set optimisation.part: 0",
+        ),
         (["shards.folder=/nowhere"], "/nowhere holds no whole corpus"),
         (["model.max_genes=256"], "model.max_genes is 256, and .* keeps 128 genes"),
         (["shards.fold=x"], "did you mean 'folder'"),
@@ -299,7 +369,7 @@ def test_what_shards_cannot_give_is_refused_in_a_line(
 ) -> None:
     with pytest.raises((ValueError, OSError), match=message) as error:
         plan(read_recipe(recipe, overrides))
-    assert "\n" not in str(error.value)
+    assert not any(each in str(error.value) for each in ("\n", "Value error", "got {"))
 
 
 def test_a_recipe_that_says_nothing_of_counts_has_them_off(recipe: Path, tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def search(
     ) as matrix:
         if not isinstance(model, LangCell):
             model = LangCell.from_pretrained(model, device=options.device)
+        model.config.check_has_texts()
         if model.reference is None:
             raise ValueError(
                 "this model has no reference cells (reference.safetensors) to judge hits by; "

@@ -1,11 +1,8 @@
 """One training of a model on labelled cells, by Lightning."""
 
-import logging
 import signal
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from langcell.bert import inference
+from langcell.quiet import quiet_lightning
 from zeroshot.shot_batches import collate_rows, draw_epoch
 from zeroshot.shot_fit import Shots
 from zeroshot.tuned_model import TunedModel
@@ -57,7 +55,8 @@ class TuningRun(LightningModule):
         self._look()
         if not n_epochs:
             return
-        with _quiet_lightning():
+        # Few cells are few batches.
+        with quiet_lightning(".*number of training batches.*"):
             trainer = Trainer(
                 accelerator="cpu" if self.tuned.model.device.type == "cpu" else "auto",
                 devices=1,
@@ -157,22 +156,3 @@ def _fit_interruptibly(trainer: Trainer, run: TuningRun) -> None:
 
 def _as_is(rows: np.ndarray) -> np.ndarray:
     return rows
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says about choices that were made on purpose."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # device banners, tips
-    with warnings.catch_warnings():
-        # Batches are row numbers.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # Few cells are few batches.
-        warnings.filterwarnings("ignore", ".*number of training batches.*")
-        # Inside Lightning itself, against the torch of constraints.txt.
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*is deprecated.*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
