@@ -6,7 +6,8 @@ Kang its two conditions), the cells are drawn from all but one of them and the o
 turns; other files are `within`, the study's own cells on both sides, and averaged apart. Labels with fewer
 than 2 k cells give half of theirs. Baselines see the same cells: logistic regression on log counts of the
 most variable genes and on 50 principal components, nearest neighbours there, CellTypist on the log counts (extra
-`celltypist`; its stochastic gradient descent with the settings of the package), and the model without any
+`celltypist`; its stochastic gradient descent with the settings of the package), scANVI, which reads the cells
+to be called without their labels too (extra `scvi`; an hour in all on one core), and the model without any
 label. Components and variable genes are those of the whole file, which favours the baselines.
 
 With --tune, heads that tune the model stand in the table too; each takes seconds to minutes on a CPU, so

@@ -1,13 +1,14 @@
 """scANVI, which learns from labelled and unlabelled cells together (Xu et al. 2021)."""
 
 import logging
-import warnings
 from typing import Any
 
 import anndata
 import numpy as np
 import scanpy
 from scipy import sparse
+
+from langcell.quiet import quiet_lightning
 
 UNLABELLED = "unlabelled"
 _GENES, _LATENT, _LAYERS = 2000, 30, 2  # as the authors' tutorials have it
@@ -65,8 +66,7 @@ class Scanvi:
 
     @staticmethod
     def _train(model: Any, n_epochs: int, **options: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning on few workers and small last batches
+        with quiet_lightning(".*"):
             model.train(
                 max_epochs=n_epochs, accelerator="cpu", enable_progress_bar=False, **options
             )
