@@ -91,9 +91,14 @@ def build_corpus(
     """
     inputs = find_inputs(given, options)
     plan = begin_plan(folder, inputs, options, overwrite=overwrite)
-    with _told_how_to_go_on(), open_workers(n_workers, dask) as workers:
-        _tokenize_all(plan, workers, part or Part())
-        return None if part else _merge(plan, workers)
+    try:
+        with _told_how_to_go_on(), open_workers(n_workers, dask) as workers:
+            _tokenize_all(plan, workers, part or Part())
+            return None if part else _merge(plan, workers)
+    except (ValueError, OSError):
+        if part is None:  # other parts may be at work in the folder
+            plan.forget_if_idle()
+        raise
 
 
 def merge_corpus(folder: Path, *, n_workers: int = 1, dask: str = "") -> Manifest:

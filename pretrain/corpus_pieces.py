@@ -16,7 +16,7 @@ from pretrain.corpus_catalog import Catalog, given_tokens
 from pretrain.corpus_matrix import open_matrix, read_rows
 from pretrain.corpus_plan import Piece, Plan, Task, read_catalog, read_plan, stamp
 from pretrain.corpus_runs import Run
-from pretrain.corpus_survey import Fate, Survey, survey_input
+from pretrain.corpus_survey import Fate, Survey, survey_input, with_remedy
 from pretrain.hf_inputs import read_tokens
 from pretrain.token_dictionary import token_map
 from pretrain.token_genes import gene_columns
@@ -63,7 +63,7 @@ def tokenize(folder: Path, task: Task) -> int:
         _tokenize(plan, read_catalog(folder), replace(task, pieces=tuple(wanted)))
     except (ValueError, OSError) as error:
         if not plan.options.skip_bad:
-            raise
+            raise with_remedy(error) from error
         with replaced_file(plan.error(task.source)) as part:
             part.write_text(str(error), encoding="utf-8")
     return n_cells

@@ -1,6 +1,7 @@
 """An unfinished build: what it is to do, and the files by which it goes on where it stopped."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -73,6 +74,14 @@ class Plan:
     def survey(self, source: int) -> Path:
         """Return where the survey of an input is."""
         return self.work / f"survey-{source:05}.npz"
+
+    def forget_if_idle(self) -> None:
+        """Remove the build if no input of it was read, and the folder if it holds nothing else."""
+        if any(self.work.glob("survey-*")):
+            return
+        shutil.rmtree(self.work)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def run(self, source: int, piece: int) -> Path:
         """Return where the tokens of a piece are."""

@@ -131,7 +131,7 @@ def survey_input(source: CorpusInput, options: BuildOptions, *, sample_cells: in
         return _survey(source, options, sample_cells)
     except (ValueError, OSError) as error:
         if not options.skip_bad:
-            raise
+            raise with_remedy(error) from error
         empty = np.empty(0, dtype=np.int32)
         return Survey(
             rows=np.empty(0, dtype=np.int64),
@@ -142,6 +142,13 @@ def survey_input(source: CorpusInput, options: BuildOptions, *, sample_cells: in
             counts=empty,
             error=str(error),
         )
+
+
+def with_remedy(error: Exception) -> Exception:
+    """Tell what can be done about an input that is bad; the machine's own errors stay as they are."""
+    if isinstance(error, ValueError):
+        return ValueError(f"{error}; --skip-bad leaves such inputs out")
+    return error
 
 
 def _survey(source: CorpusInput, options: BuildOptions, sample_cells: int) -> Survey:

@@ -3,6 +3,7 @@
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -202,10 +203,18 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> bool:
     for key in present:
         if key not in _FREE and present[key] != earlier.get(key):
             raise ValueError(
-                f"the run in {output} was started with another {key}; resume with its own recipe "
-                f"({path}), or give another output="
+                f"the run in {output} was started with {_difference(key, earlier.get(key), present[key])}"
+                f"; resume with its own recipe ({path}), or give another output="
             )
     return True
+
+
+def _difference(key: str, earlier: Any, now: Any) -> str:
+    """Say which value of a recipe is another one, by its dotted key."""
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        name = next(name for name in now if now[name] != earlier.get(name))
+        return _difference(f"{key}.{name}", earlier.get(name), now[name])
+    return f"another {key}: {earlier}, not {now}"
 
 
 def _say(line: str) -> None:

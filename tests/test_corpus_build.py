@@ -277,8 +277,12 @@ def test_every_storage_gives_the_same_corpus(
 def test_bad_inputs_are_refused_by_name_or_skipped(files: list[str], tmp_path: Path) -> None:
     bad = Path(files[0]) / "c.h5ad"
     bad.write_bytes((Path(files[0]) / "a.h5ad").read_bytes()[:20000])
-    with pytest.raises(ValueError, match=r"c\.h5ad.*(damaged|cannot be read)"):
+    refusal = r"c\.h5ad.*(damaged|cannot be read).*; --skip-bad leaves such inputs out$"
+    with pytest.raises(ValueError, match=refusal):
         build(tmp_path / "one", files)
+    with pytest.raises(ValueError, match=refusal):
+        build(tmp_path / "alone", [str(bad)])
+    assert not (tmp_path / "alone").exists()  # nothing was read that the next start could use
     corpus = build(tmp_path / "two", files, skip_bad=True)
     assert len(corpus) == 107
     report = json.loads((tmp_path / "two/report.json").read_text())
@@ -293,7 +297,7 @@ def test_a_file_that_breaks_off_later_is_skipped_whole(
     cells.write_h5ad(f"{files[0]}/a.h5ad")
     monkeypatch.setattr(corpus_plan, "PIECE_CELLS", 32)
     monkeypatch.setattr(corpus_plan, "_LEAST_SAMPLE", 1)
-    with pytest.raises(ValueError, match=r"a\.h5ad.*(non-integer|no raw counts)"):
+    with pytest.raises(ValueError, match=r"a\.h5ad.*(non-integer|no raw counts).*--skip-bad"):
         build(tmp_path / "one", files, median_cells=1, min_observations=1)
     corpus = build(tmp_path / "two", files, median_cells=1, min_observations=1, skip_bad=True)
     assert {name for name, _ in cells_by_origin(corpus)} == {"b"}

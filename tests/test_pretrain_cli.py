@@ -113,8 +113,9 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert 0 < n_before < 6
     with pytest.raises(FileExistsError, match="--resume auto"):
         train(read_recipe(recipe, [f"output={broken}"]))
-    with pytest.raises(ValueError, match="another seed"):
-        train(read_recipe(recipe, [f"output={broken}", "seed=1"]), resume=True)
+    for key, now in (("seed", 1), ("optimisation.clip", 0.5)):
+        with pytest.raises(ValueError, match=rf"with another {key}: .*, not {now}; resume with"):
+            train(read_recipe(recipe, [f"output={broken}", f"{key}={now}"]), resume=True)
     train(read_recipe(recipe, [f"output={broken}"]), resume=True)
     assert len(logged_losses(straight)) == 6
     assert logged_losses(broken) == logged_losses(straight)
