@@ -95,9 +95,12 @@ def pretrain(
     if resume not in ("auto", "never"):
         raise typer.BadParameter(f"must be auto or never, got {resume!r}", param_hint="--resume")
     recipe = read_recipe(find_recipe(config), overrides or [])
+    from langcell.processes import is_first_process
     from pretrain.plan import plan
 
-    _print_plan(plan(recipe), is_long=dry_run)
+    found = plan(recipe)
+    if is_first_process():
+        _print_plan(found, is_long=dry_run)
     if dry_run:
         return
     from pretrain.training import train

@@ -155,6 +155,7 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
     done = run_langcell(*words, f"output={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'two' / 'best'}\n"
+    assert done.stderr.count(" rows of ") == 1  # the first process speaks for both
     np.testing.assert_allclose(
         losses_as_numbers(tmp_path / "two"), losses_as_numbers(alone), rtol=2e-4
     )
