@@ -172,14 +172,15 @@ def predict(
 
     Example: langcell fewshot predict --h5ad new.h5ad --head my-head --out named.h5ad
 
-    What it writes is what langcell zeroshot writes, which has more options.
+    What it writes is what langcell zeroshot writes, which has more options. With a head of states
+    all names begin with langcell_state.
     """
     import shlex
     import sys
 
     from langcell.count_files import check_inputs
     from langcell.threads import set_threads
-    from zeroshot.annotate_options import AnnotateOptions
+    from zeroshot.annotate_options import AnnotateOptions, default_key
     from zeroshot.head_hub import load_head
     from zeroshot.run import AnnotationRun, run_annotations
     from zeroshot.run_plan import plan_runs
@@ -199,6 +200,7 @@ def predict(
             batch_size=batch_size,
             confidence=confidence,
             head=fitted,
+            key_added=default_key(fitted),
             overwrite=overwrite,
             command=shlex.join(["langcell", *sys.argv[1:]]),
         ),
