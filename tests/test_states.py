@@ -288,5 +288,9 @@ def test_commands(ill, tiny_bag, tmp_path):
     called = ("fewshot", "donors", "--h5ad", "cells.h5ad", "--head", "donors", "--donor-key")
     done = run(*called, "donor", "--out", "calls.tsv")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        "confidence\tnot calibrated: probabilities of the regression, from few donors",
+        "wrote\tcalls.tsv",
+    ]
     table = pd.read_csv(tmp_path / "calls.tsv", sep="\t", index_col="donor")
     assert table["label"].tolist() == ["normal", "B cell"] * 3

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from langcell.version import __version__
 from langcell.weight_changes import DOWN, UP, WeightChanges
+from zeroshot.calibration import UNCALIBRATED
 from zeroshot.fitted_head import FittedHead
-from zeroshot.shot_head import DONOR, STATE, TYPE
+from zeroshot.shot_head import DONOR, STATE, TYPE, ShotHead
 
 _LABELS = {TYPE: "labels", STATE: "states of cells", DONOR: "labels of donors"}
 _USES = {
@@ -34,9 +35,15 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
         yield f"without\t{fitted.n_without:,} cells have no label"
     yield from _held_out_lines(fitted)
     if head.target == DONOR:
-        yield "confidence\tnot calibrated: probabilities of the regression, from few donors"
+        yield from donor_confidence_lines(head)
     elif not fitted.is_calibrated:
         yield "confidence\tcalibrated as the model without a head: too few labelled cells for more"
+
+
+def donor_confidence_lines(head: ShotHead) -> Iterator[str]:
+    """Yield what the probabilities of a head of donors are worth, where it is not calibrated."""
+    if head.calibration.identifier == UNCALIBRATED.identifier:
+        yield "confidence\tnot calibrated: probabilities of the regression, from few donors"
 
 
 def _held_out_lines(fitted: FittedHead) -> Iterator[str]:
