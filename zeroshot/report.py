@@ -1,11 +1,12 @@
 """One self-contained HTML file that says what was called, and which calls to trust."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +16,7 @@ from ontology.graph import Ontology
 from zeroshot.annotated import AnnotatedSource, open_annotated
 from zeroshot.annotations import Slots
 from zeroshot.group_evidence import GroupEvidence, explain_groups
+from zeroshot.head_evidence import check_made_by, head_of_calls
 from zeroshot.modalities import modality_of
 from zeroshot.picture import Picture
 from zeroshot.reliability import Reliability
@@ -157,6 +159,7 @@ def make_report(
     ontology, slots = Ontology.bundled(), Slots(key=options.key_added)
     with open_annotated(source) as opened:
         cells = read_cells(opened, slots)
+        _check_head(cells.details, head)
         found = find_labels(opened, options.truth, slots.key, ontology)
         grouping = find_groups(opened, cells, options.cluster_key, slots.key)
         means = mean_scores(opened, slots.scores, grouping)
@@ -203,6 +206,18 @@ def make_report(
         provenance=provenance(cells.details, source=path),
         command=command(cells.details, label=name if path else "annotated.h5ad"),
     )
+
+
+def _check_head(details: Mapping[str, Any], head: "ShotHead | None") -> None:
+    """Refuse a head that did not make the calls; say what is missing without the one that did."""
+    if head is not None:
+        check_made_by(details, head)
+    elif made_by := head_of_calls(details):
+        warnings.warn(
+            f"the report has no evidence genes: the calls were made with a head (id {made_by}); name "
+            "it with --head",
+            stacklevel=4,
+        )
 
 
 def render(report: Report) -> str:
