@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 _CALIBRATION = "calibration.json"
+_BEST = "best"  # the checkpoint in the folder of a run of langcell pretrain
 _BUNDLED = Path(__file__).parent / "models"
 _REQUIRED = ("config.json", WEIGHTS, "genes.tsv")
 _FILES = (*_REQUIRED, "labels.*", "reference.*", "calibration.*")
@@ -124,9 +125,11 @@ def read_checkpoint(
     """
     for name in _REQUIRED:
         if not (folder / name).is_file():
+            remedy = "of released LangCell or Geneformer weights langcell convert makes one"
+            if (folder / _BEST / name).is_file():
+                remedy = f"did you mean {folder / _BEST}?"
             raise FileNotFoundError(
-                f"{folder} is not a langcell checkpoint: it has no {name}; of released LangCell or "
-                "Geneformer weights langcell convert makes one"
+                f"{folder} is not a langcell checkpoint: it has no {name}; {remedy}"
             )
     config = LangCellConfig.read(folder / "config.json")
     vocabulary = GeneVocabulary.read(folder / "genes.tsv")

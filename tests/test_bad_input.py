@@ -1,6 +1,7 @@
 """What goes wrong for users: one clear line, a failing status, and nothing left behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,6 +211,18 @@ def test_a_checkpoint_of_another_format(refused, cells, written, tiny_model, tmp
     assert "config.json: not a langcell checkpoint of format 1" in refused(
         "--h5ad", path, model=other
     )
+
+
+def test_the_folder_of_a_run_names_the_checkpoint_in_it(
+    refused, cells, written, tiny_bag, tmp_path
+):
+    path, run = written(cells), tmp_path / "run"
+    shutil.copytree(tiny_bag, run / "best")
+    (run / "run.json").write_text("{}")
+    line = refused("--h5ad", path, model=run)
+    assert f"it has no config.json; did you mean {run / 'best'}?" in line
+    (run / "best" / "config.json").unlink()
+    assert "did you mean" not in refused("--h5ad", path, model=run)
 
 
 def test_a_checkpoint_with_missing_tensors(refused, cells, written, tiny_model, tmp_path):

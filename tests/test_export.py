@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from langcell.gene_table import GeneTable
 from ontology.graph import Ontology
 from zeroshot.annotator import annotate
 from zeroshot.cap import column_names
-from zeroshot.cas import Publication
+from zeroshot.cas import Publication, annotation_set
 from zeroshot.cellxgene import EXCEPTIONS, FORBIDDEN, cell_type_ids, violations
 from zeroshot.export import ExportOptions, export
 from zeroshot.group_evidence import GroupCall, candidates_below, explain_groups
@@ -299,6 +300,58 @@ def test_cas_document(called, tmp_path):
     assert automated.keys() == {"algorithm_name", "algorithm_version", "algorithm_repo_url"}
     export(called, tmp_path / "two.json", form="cas", options=options)
     assert (tmp_path / "two.json").read_bytes() == (tmp_path / "cas.json").read_bytes()
+
+
+@pytest.mark.parametrize("target", ["type", "state"])
+def test_calls_by_a_head_are_said_to_be_by_it(called, tmp_path, target):
+    adata = anndata.read_h5ad(called)
+    notes = adata.uns["langcell"]
+    head = {"id": "0123456789ab", "kind": "linear", "target": target, "n_cells": 300}
+    keys = {each: notes[each][:2] for each in ("candidate_names", "candidate_ids")}
+    adata.uns["langcell"] = {**notes, **keys, "candidates": "given", "head": head}
+    adata.write_h5ad(tmp_path / "by_head.h5ad")
+    options = ExportOptions(author="Ada Byron")
+    export(tmp_path / "by_head.h5ad", tmp_path / "a.json", form="cas", options=options)
+    document = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    by = "a linear head (id 0123456789ab) fitted to 300 labelled cells"
+    rationales = {each["cell_label"]: each["rationale"] for each in document["annotations"]}
+    assert rationales["monocyte"] == (
+        f"20 cells called 'monocyte' by {by}, from its 2 labels; mean uncalibrated confidence 0.62."
+    )
+    named = {"type": "cell type", "state": "state"}[target]
+    assert f"5 cells that no {named} was called with enough" in rationales["unknown"]
+    (labelset,) = document["labelsets"]
+    starts = {"type": "Cell types", "state": "States of cells"}[target]
+    wanted = f"{starts} called by langcell from expression with {by} (candidates: its 2 labels; "
+    assert labelset["description"].startswith(wanted)
+    name = labelset["automated_annotation"]["algorithm_name"]
+    assert name.startswith("langcell (") and name.endswith(", linear head 0123456789ab)")
+    export(tmp_path / "by_head.h5ad", tmp_path / "cap.h5ad", form="cap", options=options)
+    written = anndata.read_h5ad(tmp_path / "cap.h5ad")
+    assert written.obs["langcell--rationale"].iloc[0] == rationales["monocyte"]
+    notes = written.uns["cellannotation_metadata"]["langcell"]
+    assert notes["description"] == labelset["description"] and notes["algorithm_name"] == name
+
+
+@pytest.mark.parametrize(
+    ("candidates", "words"),
+    [("given", "2 given candidates"), ("all cell types", "all cell types")],
+)
+def test_candidates_of_calls_without_a_head_are_a_sentence(called, ontology, candidates, words):
+    calls = read_calls(called, ontology)
+    names = calls.notes["candidate_names"][:2]
+    notes = {**calls.notes, "candidates": candidates, "candidate_names": names}
+    calls = replace(calls, notes={**notes, "calibration": {"id": "0123456789ab"}})
+    about = Publication(title="Cells", author="Ada Byron", made=datetime(2026, 1, 1, tzinfo=UTC))
+    document = annotation_set(calls, ontology, about, "mine", evidence={})
+    texts = {each["cell_label"]: each["rationale"] for each in document["annotations"]}
+    assert texts["monocyte"] == (
+        "20 cells whose expression lies nearest, in the joint space of cells and texts, to the "
+        f"description of 'monocyte', among {words}; mean calibrated confidence 0.62. "
+        "Called without labels of the data set."
+    )
+    (described,) = document["labelsets"]
+    assert f"the texts of the Cell Ontology (candidates: {words}; " in described["description"]
 
 
 def test_cas_document_is_valid(called, tmp_path):

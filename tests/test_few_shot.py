@@ -1,6 +1,8 @@
 """Heads of a few labelled cells: fitted, judged, written, used and refused."""
 
 import json
+import warnings
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -11,13 +13,15 @@ from sklearn.linear_model import LogisticRegression
 
 from langcell.model import LangCell
 from langcell.tokenizer import TokenBlock
+from ontology.candidates import all_cell_types
+from ontology.graph import Ontology
 from tests.command_line import run_langcell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
 from zeroshot.calibration import UNCALIBRATED
 from zeroshot.few_shot import fit_few_shot
 from zeroshot.few_shot_options import FewShotOptions
-from zeroshot.head_card import head_card
+from zeroshot.head_card import head_card, head_lines
 from zeroshot.head_file import read_head, write_head
 from zeroshot.shot_cells import draw_shots
 from zeroshot.shot_fit import Shots, choose_kind, fit_head, held_out
@@ -215,6 +219,34 @@ def test_what_cannot_be_fitted_is_refused(labelled, model, label_key, options, m
     labelled.obs["nothing"], labelled.obs["one"] = "unknown", "B cell"
     with pytest.raises(ValueError, match=message):
         fit_few_shot(labelled, label_key, model=model, options=FewShotOptions(**options))
+
+
+def test_a_name_for_every_cell_is_no_label(labelled, model):
+    labelled.obs["name"] = labelled.obs_names
+    message = r"obs\['name'\] has 90 different values in 90 cells, such as 'cell0': .* of names"
+    for target in ("type", "state"):
+        with pytest.raises(ValueError, match=message) as error:
+            fit_few_shot(labelled, "name", model=model, options=FewShotOptions(target=target))
+        assert "\n" not in str(error.value)
+    pairs = np.arange(90) // 2
+    labelled.obs["name"] = [f"clone {each}" for each in pairs]
+    assert len(fit_few_shot(labelled, "name", model=model).head.keys) == 45, "two cells share each"
+
+
+def test_one_cell_of_each_of_many_types_is_learnt_without_a_word(make_cells, model):
+    ontology = Ontology.bundled()
+    terms = sorted(ontology.descendants("CL:0000084") & set(all_cell_types(ontology)))[:45]
+    adata = make_cells(len(terms))
+    adata.obs["mine"] = [ontology.terms[each].name for each in terms]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = fit_few_shot(adata, "mine", model=model)
+    assert fitted.head.n_shots.tolist() == [1] * 45
+    lines = [line for line in head_lines(fitted) if line.startswith("label\t")]
+    assert len(lines) == 41 and lines[-1] == "label\t... and 5 more"
+    words = replace(fitted, as_text=tuple(f"w{row}" for row in range(43)))
+    (line,) = (line for line in head_lines(words) if line.startswith("as text"))
+    assert "w38; w39 ... and 3 more: no one" in line and "w40" not in line
 
 
 def test_options_out_of_range():

@@ -1,6 +1,7 @@
 """Genes behind what a head says: exact where a gene is left out, and from the command to the report."""
 
 import doctest
+import warnings
 from dataclasses import replace
 
 import anndata
@@ -27,6 +28,7 @@ from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.group_evidence import GroupCall, explain_groups
 from zeroshot.head_evidence import rank_effects
 from zeroshot.head_file import read_head, write_head
+from zeroshot.report import write_report
 from zeroshot.shot_head import rank_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:low gene coverage")
@@ -201,6 +203,45 @@ def test_a_group_is_explained_by_the_head_that_called_it(labelled, head, tiny_ba
         explain_groups(adata, [call], members, without, head=made_by, **how)
 
 
+def test_what_is_explained_without_the_head_that_made_the_calls_is_said(
+    labelled, head, tiny_bag, tmp_path
+):
+    adata, made_by = labelled.copy(), read_head(head)
+    annotate(adata, model=str(tiny_bag), options=AnnotateOptions(head=made_by))
+    adata.write_h5ad(tmp_path / "named.h5ad")
+    words = f"with a head .id {made_by.identifier}., and what is explained is the model without it"
+    how = {"cells": ["cell0"], "model": str(tiny_bag), "options": ExplainOptions(n_genes=1)}
+    for source in (adata, tmp_path / "named.h5ad"):
+        with pytest.warns(UserWarning, match=words):
+            explain(source, **how)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the calls in the file")
+        explain(adata, head=made_by, **how)
+        explain(labelled, **how)
+    explained = ("explain", "--h5ad", "named.h5ad", "--cells", "cell0", "--model", tiny_bag)
+    done = run_langcell(tmp_path, *explained)
+    assert done.returncode == 0
+    assert len([line for line in done.stderr.splitlines() if "name it with --head" in line]) == 1
+
+
+def test_a_report_by_another_head_is_refused(labelled, head, tiny_bag, tmp_path):
+    adata, made_by = labelled.copy(), read_head(head)
+    annotate(adata, model=str(tiny_bag), options=AnnotateOptions(head=made_by))
+    adata.write_h5ad(tmp_path / "named.h5ad")
+    other = fit_few_shot(
+        labelled, "cell_type", model=str(tiny_bag), options=FewShotOptions(shots=3)
+    )
+    write_head(other.head, tmp_path / "other", card="A card.")
+    words = ("report", "--h5ad", "named.h5ad", "--out", "r.html", "--head", "other")
+    done = run_langcell(tmp_path, *words)
+    assert done.returncode == 1 and not (tmp_path / "r.html").exists()
+    refusal = f"made with the head {made_by.identifier}, and not with {other.head.identifier}"
+    assert refusal in done.stderr
+    annotate(adata, model=str(tiny_bag), options=AnnotateOptions(overwrite=True))
+    with pytest.raises(ValueError, match="were made without a head, and not with"):
+        write_report(adata, tmp_path / "r.html", head=made_by)
+
+
 def test_from_the_command_to_table_and_report(labelled, head, tiny_bag, tmp_path):
     labelled.write_h5ad(tmp_path / "cells.h5ad")
     words = ["--h5ad", "cells.h5ad", "--model", tiny_bag, "--head", head]
@@ -221,5 +262,8 @@ def test_from_the_command_to_table_and_report(labelled, head, tiny_bag, tmp_path
     again = ["report", "--h5ad", "named.h5ad", "--out"]
     done = run_langcell(tmp_path, *again, "without.html")
     assert done.returncode == 0 and missing in (tmp_path / "without.html").read_text()
+    (line,) = (line for line in done.stderr.splitlines() if "evidence genes" in line)
+    made_by = read_head(head).identifier
+    assert "has no evidence genes: the calls were made with a head" in line and made_by in line
     done = run_langcell(tmp_path, *again, "with.html", "--head", head)
     assert done.returncode == 0 and missing not in (tmp_path / "with.html").read_text()

@@ -249,7 +249,7 @@ def test_options_that_do_not_go_together(ill, model):
         AnnotateOptions(head=head)
     options = FewShotOptions(target="state", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
-    with pytest.raises(ValueError, match="give --key-added, such as langcell_state"):
+    with pytest.raises(ValueError, match="give another --key-added, such as langcell_state"):
         AnnotateOptions(head=head)
     with pytest.raises(ValueError, match="calls the state of cells, not donors"):
         call_donors(ill, head, "donor", model=model)
@@ -273,11 +273,24 @@ def test_commands(ill, tiny_bag, tmp_path):
     assert done.returncode == 0, done.stderr
     named = anndata.read_h5ad(tmp_path / "named.h5ad")
     assert set(named.obs["langcell_state_leaf_label"]) == {"control", "treated"}
+    words = ("--h5ad", "cells.h5ad", "--head", "state", "--out", "again.h5ad")
+    done = run("fewshot", "predict", *words)
+    assert done.returncode == 0, done.stderr
+    again = anndata.read_h5ad(tmp_path / "again.h5ad")
+    assert again.obs["langcell_state_leaf_label"].equals(named.obs["langcell_state_leaf_label"])
+    assert not any(each.startswith("langcell_label") for each in again.obs)
+    words = ("--head", "state", "--key-added", "langcell", "--out", "bad.h5ad")
+    done = run("zeroshot", "--h5ad", "cells.h5ad", *words)
+    assert done.returncode == 1 and "give another --key-added" in done.stderr
     done = run(*fit, "disease", "--target", "donor", "--group-key", "donor", "--out", "donors")
     assert done.returncode == 0, done.stderr
     assert "label\t3 donors\tnormal" in done.stdout and "not calibrated" in done.stdout
     called = ("fewshot", "donors", "--h5ad", "cells.h5ad", "--head", "donors", "--donor-key")
     done = run(*called, "donor", "--out", "calls.tsv")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        "confidence\tnot calibrated: probabilities of the regression, from few donors",
+        "wrote\tcalls.tsv",
+    ]
     table = pd.read_csv(tmp_path / "calls.tsv", sep="\t", index_col="donor")
     assert table["label"].tolist() == ["normal", "B cell"] * 3

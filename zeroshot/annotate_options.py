@@ -9,6 +9,12 @@ from zeroshot.shot_head import DONOR, STATE, ShotHead
 from zeroshot.tissue import MODES
 
 DEFAULT_KEY = "langcell"
+STATE_KEY = f"{DEFAULT_KEY}_state"
+
+
+def default_key(head: ShotHead | None) -> str:
+    """Return what the names of results begin with: states stand beside the cell types of a file."""
+    return STATE_KEY if head is not None and head.target == STATE else DEFAULT_KEY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +81,7 @@ class AnnotateOptions:
         if head.target == STATE and self.key_added == DEFAULT_KEY:
             raise ValueError(
                 f"the head calls states, and names that begin with {DEFAULT_KEY} are of cell types: "
-                f"give --key-added, such as {DEFAULT_KEY}_state"
+                f"give another --key-added, such as {STATE_KEY}"
             )
 
     def _check_scoring(self) -> None:

@@ -15,6 +15,8 @@ from langcell.version import __version__
 from ontology.candidates import NEVER_CALLED
 from ontology.graph import Ontology
 from zeroshot.backoff import UNKNOWN
+from zeroshot.calibration import UNCALIBRATED
+from zeroshot.shot_head import STATE
 from zeroshot.written_calls import WrittenCalls
 
 SCHEMA_VERSION = "1.1.0"
@@ -103,7 +105,7 @@ def labelset(calls: WrittenCalls) -> dict[str, Any]:
         "description": _description(calls.notes),
         "annotation_method": "algorithmic",
         "automated_annotation": {
-            "algorithm_name": f"langcell ({calls.notes.get('model', 'model not noted')})",
+            "algorithm_name": f"langcell ({_algorithm(calls.notes)})",
             "algorithm_version": str(calls.notes.get("version", __version__)),
             "algorithm_repo_url": _repository(),
         },
@@ -167,27 +169,60 @@ def _rationale(label: str, cells: np.ndarray, calls: WrittenCalls) -> str:
     n = f"{len(cells):,} cell{'s' if len(cells) > 1 else ''}"
     mean = ""
     if calls.confidence is not None and not np.isnan(calls.confidence[cells]).any():
-        mean = f"; mean calibrated confidence {calls.confidence[cells].mean():.2f}"
+        is_calibrated = calls.notes.get("calibration", {}).get("id") != UNCALIBRATED.identifier
+        kind = "calibrated" if is_calibrated else "uncalibrated"
+        mean = f"; mean {kind} confidence {calls.confidence[cells].mean():.2f}"
     if label == UNKNOWN:
-        return f"{n} that no cell type was called with enough confidence for{mean}."
+        named = "state" if _are_states(calls.notes) else "cell type"
+        return f"{n} that no {named} was called with enough confidence for{mean}."
+    if "head" in calls.notes:
+        return (
+            f"{n} called {label!r} by {_head(calls.notes)}, from {_candidates(calls.notes)}{mean}."
+        )
     return (
         f"{n} whose expression lies nearest, in the joint space of cells and texts, to the "
-        f"description of {label!r}, of {calls.notes.get('candidates', 'the candidates')}{mean}. "
+        f"description of {label!r}, among {_candidates(calls.notes)}{mean}. "
         "Called without labels of the data set."
     )
 
 
+def _head(notes: Mapping[str, Any]) -> str:
+    """Name the head that made the calls."""
+    head = notes["head"]
+    n_cells = int(head["n_cells"])
+    return f"a {head['kind']} head (id {head['id']}) fitted to {n_cells:,} labelled cells"
+
+
+def _are_states(notes: Mapping[str, Any]) -> bool:
+    return "head" in notes and notes["head"].get("target") == STATE
+
+
+def _candidates(notes: Mapping[str, Any]) -> str:
+    """Say what cells could be called."""
+    n = len(notes.get("candidate_names", ()))
+    if "head" in notes:
+        return f"its {n:,} labels"
+    kind = notes.get("candidates", "the candidates")
+    return f"{n:,} given candidates" if kind == "given" else str(kind)
+
+
+def _algorithm(notes: Mapping[str, Any]) -> str:
+    """Name the model, and the head where one made the calls."""
+    head = f", {notes['head']['kind']} head {notes['head']['id']}" if "head" in notes else ""
+    return f"{notes.get('model', 'model not noted')}{head}"
+
+
 def _description(notes: Mapping[str, Any]) -> str:
+    named = "States of cells" if _are_states(notes) else "Cell types"
+    by = f"with {_head(notes)}" if "head" in notes else "and the texts of the Cell Ontology"
     facts = {
-        "candidates": notes.get("candidates"),
+        "candidates": _candidates(notes) if "candidates" in notes else None,
         "Cell Ontology": notes.get("ontology_release"),
         "counts": notes.get("counts_source"),
         "model sha256": notes.get("model_sha256"),
     }
     known = "; ".join(f"{name}: {value}" for name, value in facts.items() if value)
-    return "Cell types called by langcell from expression and the texts of the Cell Ontology" + (
-        f" ({known})." if known else "."
-    )
+    return f"{named} called by langcell from expression {by}" + (f" ({known})." if known else ".")
 
 
 def _repository() -> str:

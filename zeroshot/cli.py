@@ -228,20 +228,18 @@ def zeroshot(
 
     from langcell.count_files import check_inputs
     from langcell.threads import set_threads
-    from zeroshot.annotate_options import DEFAULT_KEY, AnnotateOptions
+    from zeroshot.annotate_options import AnnotateOptions, default_key
     from zeroshot.calibration import Calibration
     from zeroshot.decode_options import DecodeOptions, read_strength
     from zeroshot.head_hub import load_head
     from zeroshot.run import AnnotationRun, run_annotations
     from zeroshot.run_plan import plan_runs
-    from zeroshot.shot_head import STATE
 
     set_threads(threads)
     check_inputs(*h5ad)
     fitted = None if head is None else load_head(head)
     if key_added is None:
-        is_state = fitted is not None and fitted.target == STATE
-        key_added = f"{DEFAULT_KEY}_state" if is_state else DEFAULT_KEY
+        key_added = default_key(fitted)
     options = AnnotateOptions(
         layer=layer,
         allow_normalized=allow_normalized,

@@ -1,5 +1,6 @@
 """Why a cell or a cluster is called what it is: genes that speak for it, and its markers."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,15 @@ from langcell.gene_table import GeneTable
 from langcell.model import LangCell
 from langcell.tokenizer import RankTokenizer
 from ontology.graph import Ontology
+from zeroshot.annotate_options import DEFAULT_KEY
 from zeroshot.attribution import gene_effects
-from zeroshot.head_evidence import rank_effects
+from zeroshot.head_evidence import head_of_calls, rank_effects
 from zeroshot.markers import Marker, term_markers
 from zeroshot.modalities import modality_of
 from zeroshot.opinions import Opinion, Opinions
 from zeroshot.shot_head import ShotHead
 from zeroshot.targets import Target, TargetCells, cell_targets, cluster_targets, read_target_cells
+from zeroshot.written_calls import read_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +79,8 @@ def explain(
     against: what to compare the label with; by default the best other candidate that is neither an
         ancestor nor a descendant of it
     labels: candidates as in `zeroshot.annotate`; all cell types by default
-    head: of labelled cells, whose labels are the candidates and whose log-odds are explained
+    head: of labelled cells, whose labels are the candidates and whose log-odds are explained;
+        without it the model alone is asked, whatever made the calls of the source
     model: a model, or the name, folder or hub id of one
     key_added: entry of uns that gets the table too, of an AnnData
     modality: of a MuData, the one with counts of RNA
@@ -103,6 +107,8 @@ def explain(
         raise ValueError("say what to explain: names of cells, or a column of clusters")
     if key_added is not None and isinstance(source, str | Path):
         raise ValueError("key_added= needs an AnnData; of a file take the table that is returned")
+    if head is None:
+        _warn_of_head(source)
     ontology = Ontology.bundled()
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
@@ -124,6 +130,16 @@ def explain(
         wanted = label.get(target.name) if isinstance(label, Mapping) else label
         rows += evidence.rows(target, tokens, opinions.of(tokens, wanted))
     return _table(rows, source, key_added)
+
+
+def _warn_of_head(source: "AnnData | str | Path") -> None:
+    """Say that the calls of a source are a head's, which is not asked."""
+    if made_by := head_of_calls(read_notes(source, DEFAULT_KEY)):
+        warnings.warn(
+            f"the calls in the file were made with a head (id {made_by}), and what is explained is "
+            "the model without it; name it with --head",
+            stacklevel=3,
+        )
 
 
 def _targets(

@@ -172,14 +172,15 @@ def predict(
 
     Example: langcell fewshot predict --h5ad new.h5ad --head my-head --out named.h5ad
 
-    What it writes is what langcell zeroshot writes, which has more options.
+    What it writes is what langcell zeroshot writes, which has more options. With a head of states
+    all names begin with langcell_state.
     """
     import shlex
     import sys
 
     from langcell.count_files import check_inputs
     from langcell.threads import set_threads
-    from zeroshot.annotate_options import AnnotateOptions
+    from zeroshot.annotate_options import AnnotateOptions, default_key
     from zeroshot.head_hub import load_head
     from zeroshot.run import AnnotationRun, run_annotations
     from zeroshot.run_plan import plan_runs
@@ -199,6 +200,7 @@ def predict(
             batch_size=batch_size,
             confidence=confidence,
             head=fitted,
+            key_added=default_key(fitted),
             overwrite=overwrite,
             command=shlex.join(["langcell", *sys.argv[1:]]),
         ),
@@ -236,6 +238,7 @@ def donors(
     from langcell.threads import set_threads
     from zeroshot.annotate_options import AnnotateOptions
     from zeroshot.donor_calls import call_donors
+    from zeroshot.head_card import donor_confidence_lines
     from zeroshot.head_hub import load_head
 
     set_threads(threads)
@@ -244,10 +247,11 @@ def donors(
     options = AnnotateOptions(
         layer=layer, allow_normalized=allow_normalized, device=device, batch_size=batch_size
     )
+    fitted = load_head(head)
     with cell_progress("reading cells") as progress:
         table = call_donors(
             h5ad,
-            load_head(head),
+            fitted,
             donor_key,
             type_key=type_key,
             model=model,
@@ -255,6 +259,8 @@ def donors(
             progress=progress,
         )
     print(table.to_string(float_format="{:.3f}".format))
+    for line in donor_confidence_lines(fitted):
+        print(line)
     with replaced_file(out) as temporary:
         table.to_csv(temporary, sep="\t" if out.suffix == ".tsv" else ",")
     print(f"wrote\t{out}")

@@ -14,7 +14,7 @@ from langcell.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.candidates import FREE_TEXT
 from zeroshot.evidence import Evidence
-from zeroshot.head_evidence import HeadDirections, adapted
+from zeroshot.head_evidence import HeadDirections, adapted, check_made_by
 from zeroshot.opinions import Opinion
 from zeroshot.queries import Query, query_features, read_queries
 from zeroshot.shot_head import ShotHead
@@ -134,7 +134,7 @@ def explain_groups(
     ValueError, OSError
         With one line that says why there is no evidence: counts or model are not at hand.
     """
-    _check_head(details, head)
+    check_made_by(details, head)
     model = annotating_model(details, model)
     if head is not None:
         model = adapted(head, model)
@@ -188,18 +188,6 @@ def annotating_model(
             f"hand ({model.sha256[:12] or 'of no name'})"
         )
     return model
-
-
-def _check_head(details: Mapping[str, Any], head: ShotHead | None) -> None:
-    """Refuse any head but the one that made the calls."""
-    made_by = str(details["head"]["id"]) if "head" in details else ""
-    if made_by and head is None:
-        raise ValueError("the calls were made with a head; name it with --head")
-    if head is not None and head.identifier != made_by:
-        raise ValueError(
-            f"the calls were made {f'with the head {made_by}' if made_by else 'without a head'}, "
-            f"and not with {head.identifier}; see --head"
-        )
 
 
 def _directions(

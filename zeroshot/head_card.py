@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from langcell.version import __version__
 from langcell.weight_changes import DOWN, UP, WeightChanges
+from zeroshot.calibration import UNCALIBRATED
 from zeroshot.fitted_head import FittedHead
-from zeroshot.shot_head import DONOR, STATE, TYPE
+from zeroshot.shot_head import DONOR, STATE, TYPE, ShotHead
 
 _LABELS = {TYPE: "labels", STATE: "states of cells", DONOR: "labels of donors"}
 _USES = {
@@ -13,6 +14,7 @@ _USES = {
     STATE: "langcell fewshot predict --head FOLDER",
     DONOR: "langcell fewshot donors --head FOLDER --donor-key COLUMN",
 }
+_SHOWN = 40  # labels; of more the rest are counted
 
 
 def head_lines(fitted: FittedHead) -> Iterator[str]:
@@ -21,22 +23,33 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
     unit = "donor" if head.target == DONOR else "cell"
     n_all = head.n_shots.sum()
     yield f"head\t{head.kind}, {len(head.keys)} {_LABELS[head.target]}, {n_all:,} {unit}s"
-    for name, n_of_label in zip(fitted.names, head.n_shots, strict=True):
+    labels = list(zip(fitted.names, head.n_shots, strict=True))
+    for name, n_of_label in labels[:_SHOWN]:
         yield f"label\t{n_of_label:,} {unit}{'' if n_of_label == 1 else 's'}\t{name}"
+    if rest := len(labels[_SHOWN:]):
+        yield f"label\t... and {rest:,} more"
     if head.changes:
         n_bytes = sum(each.nbytes for each in head.changes.values())
         whole = any(not name.endswith((UP, DOWN)) for name in head.changes)
         what = "whole weights" if whole else "low-rank adapters"
         yield f"model\t{what} of {_parts(head.changes)}, {n_bytes / 1e6:,.1f} MB"
     if fitted.as_text:
-        yield f"as text\t{'; '.join(fitted.as_text)}: no one Cell Ontology term, read as words"
+        more = len(fitted.as_text[_SHOWN:])
+        words = "; ".join(fitted.as_text[:_SHOWN]) + (f" ... and {more:,} more" if more else "")
+        yield f"as text\t{words}: no one Cell Ontology term, read as words"
     if fitted.n_without:
         yield f"without\t{fitted.n_without:,} cells have no label"
     yield from _held_out_lines(fitted)
     if head.target == DONOR:
-        yield "confidence\tnot calibrated: probabilities of the regression, from few donors"
+        yield from donor_confidence_lines(head)
     elif not fitted.is_calibrated:
         yield "confidence\tcalibrated as the model without a head: too few labelled cells for more"
+
+
+def donor_confidence_lines(head: ShotHead) -> Iterator[str]:
+    """Yield what the probabilities of a head of donors are worth, where it is not calibrated."""
+    if head.calibration.identifier == UNCALIBRATED.identifier:
+        yield "confidence\tnot calibrated: probabilities of the regression, from few donors"
 
 
 def _held_out_lines(fitted: FittedHead) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What a head asks of a cell, so that genes can be found behind its calls."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +57,34 @@ def adapted(head: ShotHead, model: LangCell) -> LangCell:
     changed = head.adapt(model)
     assert isinstance(changed, LangCell), "as the model is"
     return changed
+
+
+def head_of_calls(details: Mapping[str, Any]) -> str:
+    """Return the id of the head that made the calls, '' where none did.
+
+    Parameters
+    ----------
+    details: what annotating wrote to uns
+    """
+    return str(details["head"]["id"]) if "head" in details else ""
+
+
+def check_made_by(details: Mapping[str, Any], head: ShotHead | None) -> None:
+    """Refuse any head but the one that made the calls, and none where one did.
+
+    Raises
+    ------
+    ValueError
+        That names both.
+    """
+    made_by = head_of_calls(details)
+    if made_by and head is None:
+        raise ValueError("the calls were made with a head; name it with --head")
+    if head is not None and head.identifier != made_by:
+        raise ValueError(
+            f"the calls were made {f'with the head {made_by}' if made_by else 'without a head'}, "
+            f"and not with {head.identifier}; see --head"
+        )
 
 
 def rank_effects(tokens: np.ndarray, weights: np.ndarray, *, n_read: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from ontology.labels import LabelResolver
 from zeroshot.candidates import FREE_TEXT, CandidateSet, own_candidates
 
 NO_LABELS = ("", "unknown", "unassigned", "unlabeled", "unlabelled", "nan", "na", "n/a", "none")
+_MANY = 40  # words of one's own; with more than half as many as cells they are names of cells
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +52,8 @@ class NamedLabels:
         Raises
         ------
         ValueError
-            If no cell has a label, or fewer than two different labels are known.
+            If no cell has a label, nearly every cell has one of its own that names no cell type, or
+            fewer than two different labels are known.
         """
         distinct, place = np.unique(given.astype(str), return_inverse=True)
         is_label = np.array([each.strip().lower() not in NO_LABELS for each in distinct])
@@ -66,6 +68,8 @@ class NamedLabels:
             else:
                 keys.append(f"{FREE_TEXT} {label.strip()}")
                 as_text.append(str(label))
+        as_text = [each for each in as_text if each.strip().lower() not in NO_LABELS]
+        _check_shared(as_text, int(is_label[place].sum()), key)
         known = [each for each, is_one in zip(keys, is_label, strict=True) if is_one]
         candidates = own_candidates([*known, *further], ontology)
         row = {each: number for number, each in enumerate(candidates.keys)}
@@ -74,5 +78,15 @@ class NamedLabels:
         return cls(
             candidates=candidates,
             codes=codes[place],
-            as_text=tuple(each for each in as_text if each.strip().lower() not in NO_LABELS),
+            as_text=tuple(as_text),
+        )
+
+
+def _check_shared(words: Sequence[str], n_labelled: int, key: str) -> None:
+    """Refuse words that hardly two cells share: nothing can be learnt of them."""
+    if len(words) > max(_MANY, n_labelled // 2):
+        raise ValueError(
+            f"obs[{key!r}] has {len(words):,} different values in {n_labelled:,} cells, such as "
+            f"{words[0]!r}: hardly two cells share one, so that it looks like a column of names; give "
+            "--label-key a column of labels"
         )

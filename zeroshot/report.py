@@ -14,7 +14,7 @@ from langcell.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from zeroshot.annotated import AnnotatedSource, open_annotated
 from zeroshot.annotations import Slots
-from zeroshot.group_evidence import GroupEvidence, explain_groups
+from zeroshot.group_evidence import explain_groups
 from zeroshot.modalities import modality_of
 from zeroshot.picture import Picture
 from zeroshot.reliability import Reliability
@@ -31,17 +31,16 @@ from zeroshot.report_cells import (
     read_cells,
     text_column,
 )
+from zeroshot.report_evidence import add_evidence, check_head
 from zeroshot.report_facts import command, facts, names_study, provenance, tissues
 from zeroshot.report_figures import histogram, reliability_picture, risk_picture
 from zeroshot.report_groups import (
     Group,
-    group_calls,
     mean_scores,
     n_called_types,
     summarise_groups,
     with_consensus,
     with_contradictions,
-    with_evidence,
     with_runners_up,
 )
 from zeroshot.report_map import map_cells, map_pictures
@@ -157,6 +156,7 @@ def make_report(
     ontology, slots = Ontology.bundled(), Slots(key=options.key_added)
     with open_annotated(source) as opened:
         cells = read_cells(opened, slots)
+        check_head(cells.details, head)
         found = find_labels(opened, options.truth, slots.key, ontology)
         grouping = find_groups(opened, cells, options.cluster_key, slots.key)
         means = mean_scores(opened, slots.scores, grouping)
@@ -168,7 +168,7 @@ def make_report(
     )
     if found is not None:
         groups = with_contradictions(groups, contradictions(found[1], cells, grouping, ontology))
-    groups, evidence_missing = _add_evidence(groups, grouping, means, cells, explain)
+    groups, evidence_missing = add_evidence(groups, grouping, means, cells, explain)
     unusual = _unusual(cells)
     agreement = (
         compare_labels(*found, cells, ontology, was_found=options.truth is None) if found else None
@@ -250,24 +250,6 @@ def _read_groups(
         sure = source.column(confidence).to_numpy(dtype=np.float64)
         groups = with_consensus(groups, grouping, text_column(source, consensus), sure)
     return groups if means is None else with_runners_up(groups, means, cells, ontology)
-
-
-def _add_evidence(
-    groups: list[Group],
-    grouping: Grouping,
-    means: np.ndarray | None,
-    cells: CalledCells,
-    explain: Callable[..., dict[str, GroupEvidence]],
-) -> tuple[list[Group], str]:
-    """Add the genes behind the calls, or return the groups as they are and why there are none."""
-    if means is None:
-        return groups, "the file has no scores"
-    members = np.array(grouping.names, dtype=object)[grouping.members]
-    try:
-        calls = group_calls(groups, means, cells, Ontology.bundled())
-        return with_evidence(groups, explain(calls, members, cells.details)), ""
-    except (ValueError, OSError) as error:
-        return groups, str(error)
 
 
 def _studies(source: AnnotatedSource) -> list[str]:

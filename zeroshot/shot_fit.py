@@ -1,5 +1,6 @@
 """Fit a head to labelled cells: logistic regressions, or prototypes."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -186,7 +187,9 @@ def _add_regressions(shots: Shots, kind: Kind, learnt: np.ndarray, regress: Regr
 
 def _regress(inputs: Inputs, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and intercepts of the labels that have cells, in their order."""
-    with one_blas_thread():
+    with one_blas_thread(), warnings.catch_warnings():
+        # One cell a label is what few shots are, and no regression on numbers by mistake.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
         found = LogisticRegression(C=c, max_iter=_STEPS).fit(inputs, labels)
     if len(found.classes_) > 2:
         return found.coef_, found.intercept_

@@ -88,7 +88,7 @@ def read_calls(
         labels=np.where(np.isin(labels, ["", UNASSIGNED]), UNKNOWN, labels),
         term_ids=term_ids,
         confidence=_numbers(source, confidence) if confidence in columns else None,
-        notes=_notes(source, key),
+        notes=read_notes(source, key),
     )
 
 
@@ -116,8 +116,11 @@ def _cell_names(source: "AnnData | str | Path") -> np.ndarray:
         return np.asarray(read_elem(obs[obs.attrs["_index"]])).astype(str).astype(object)
 
 
-def _notes(source: "AnnData | str | Path", key: str) -> Mapping[str, Any]:
+def read_notes(source: "AnnData | str | Path", key: str) -> Mapping[str, Any]:
+    """Return what annotating wrote to uns; nothing of what is no h5ad or was never annotated."""
     if not isinstance(source, str | Path):
         return source.uns.get(key, {})
+    if not Path(source).is_file() or not h5py.is_hdf5(source):
+        return {}
     with h5py.File(source, "r") as file:
         return read_elem(file[f"uns/{key}"]) if f"uns/{key}" in file else {}
