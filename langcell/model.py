@@ -94,12 +94,10 @@ class LangCell(nn.Module):
         if config.project_cells:
             self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
         self.text_encoder: TextEncoder | None = None
-        projections = [self.cell_projection]
         if config.has_texts:
             self._join_texts(text_encoder)
-            projections.append(self.text_projection)
-        for projection in projections:
-            init_weights(projection)
+        else:
+            init_weights(self.cell_projection)
         # In a list, so that the module neither saves, trains nor counts a frozen tower.
         self._frozen_tower: list[TextEncoder] = []
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -109,6 +107,9 @@ class LangCell(nn.Module):
         config = self.config
         self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
         self.matching = _matching_head(config)
+        # Before the tower, so that a seed gives the weights that it always gave.
+        for projection in (self.cell_projection, self.text_projection):
+            init_weights(projection)
         if not config.text.frozen:
             self.text_encoder = text_encoder or TextEncoder(config.text)
 
