@@ -1,6 +1,7 @@
 """Heads of a few labelled cells: fitted, judged, written, used and refused."""
 
 import json
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -14,11 +15,12 @@ from langcell.tokenizer import TokenBlock
 from tests.command_line import run_langcell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
-from zeroshot.calibration import UNCALIBRATED
+from zeroshot.calibration import UNCALIBRATED, Regime
 from zeroshot.few_shot import fit_few_shot
 from zeroshot.few_shot_options import FewShotOptions
-from zeroshot.head_card import head_card
+from zeroshot.head_card import head_card, head_lines
 from zeroshot.head_file import read_head, write_head
+from zeroshot.run import confidence_words
 from zeroshot.shot_cells import draw_shots
 from zeroshot.shot_fit import Shots, choose_kind, fit_head, held_out
 from zeroshot.shot_head import rank_weights
@@ -184,6 +186,40 @@ def test_a_head_that_is_written_gives_the_same_calls(labelled, model, tmp_path):
     labelled.write_h5ad(tmp_path / "cells.h5ad")
     from_file = fit_few_shot(tmp_path / "cells.h5ad", "mine", model=model, options=options)
     assert from_file.head.identifier == again.identifier
+
+
+def test_the_calibration_of_the_model_is_not_that_of_the_head(labelled, model, monkeypatch):
+    brought = replace(UNCALIBRATED, given=Regime(slope=0.5), model_sha256=model.sha256)
+    monkeypatch.setattr(model, "calibration", brought.to_json())
+    fitted = fit_few_shot(labelled, "mine", model=model, options=FewShotOptions(shots=4))
+    assert not fitted.is_calibrated and fitted.head.calibration == brought
+    lines = "\n".join(head_lines(fitted))
+    assert "confidence\tas calibrated for the model without a head, and not for this one" in lines
+    few = annotate(labelled.copy(), model=model, options=AnnotateOptions(head=fitted.head))
+    assert few.details["calibration"]["learnt_for"] == "model"
+    words = "for the model without the head, and not for this head, so take it as rough"
+    assert f"calibrated ({brought.identifier}) {words}" in confidence_words(few)
+    given = AnnotateOptions(head=fitted.head, calibration=brought)
+    by_hand = annotate(labelled.copy(), model=model, options=given)
+    assert by_hand.details["calibration"]["learnt_for"] == "given"
+    fitted = fit_few_shot(labelled, "mine", model=model)
+    assert "confidence" not in "\n".join(head_lines(fitted))
+    many = annotate(labelled.copy(), model=model, options=AnnotateOptions(head=fitted.head))
+    assert many.details["calibration"]["learnt_for"] == "head"
+    for each in (by_hand, many):
+        assert "the share of such calls that are right" in confidence_words(each)
+
+
+def test_a_head_no_better_than_no_labels_says_so(labelled, model):
+    fitted = fit_few_shot(labelled, "mine", model=model)
+    assert "warning" not in "\n".join(head_lines(fitted))
+    as_good = replace(fitted, accuracy=0.6, zero_shot_accuracy=0.6, majority_accuracy=0.4)
+    assert list(head_lines(as_good))[-1] == (
+        "warning\tthe head is no better than what needs none: accuracy 0.6000, and 0.6000 without "
+        "labels"
+    )
+    worse = replace(as_good, accuracy=0.3)
+    assert "0.4000 by always the largest label and 0.6000 without" in list(head_lines(worse))[-1]
 
 
 @pytest.mark.parametrize("n_cells", [20])

@@ -31,6 +31,7 @@ from zeroshot.report_cells import (
 from zeroshot.report_facts import command, facts, names_study, tissues
 from zeroshot.report_groups import Group, RunnerUp, summarise_groups, with_runners_up
 from zeroshot.report_map import number_places
+from zeroshot.report_notes import notes
 from zeroshot.report_tree import CallTree, call_trees
 from zeroshot.report_trust import judge, rate, rate_all
 
@@ -95,6 +96,28 @@ def _group(**changes):
 def test_status_follows_from_the_two_labels(ontology):
     cells = _cells(ontology, [B, LYMPHOCYTE, ""], [B, T, NK])
     assert cells.status.tolist() == [0, 1, 2]
+
+
+def test_a_report_says_whose_calibration_it_is(ontology):
+    cells = _cells(ontology, [B, T])
+
+    def said(**details):
+        shown = replace(cells, details={**cells.details, **details})
+        found = notes(shown, [], [], np.array([False, False]), None)
+        return [each.text for each in found if "calibrated" in each.title]
+
+    of_model = {"id": "1", "learnt_for": "model"}
+    assert (
+        said(calibration=of_model)
+        == []
+        == said(head={"id": "2"}, calibration={"id": "1", "learnt_for": "head"})
+    )
+    (text,) = said(head={"id": "2"}, calibration=of_model)
+    assert "the calibration is that of the model without the head" in text
+    (text,) = said(head={"id": "2"})
+    assert text.startswith("The head came without") and "zeroshot calibrate" not in text
+    (text,) = said()
+    assert text.startswith("The model came without") and "zeroshot calibrate" in text
 
 
 def test_groups_are_summarised_by_hand_counted_shares(ontology):

@@ -189,7 +189,7 @@ def summary_table(annotations: Annotations) -> Table:
         f"Cell Ontology {details['ontology_release']})",
     )
     called = annotations.calls.terms >= 0
-    table.add_row("confidence", _confidence_words(annotations))
+    table.add_row("confidence", confidence_words(annotations))
     table.add_row(
         "unknown",
         f"{n_cells - called.sum():,} cells ({1 - called.mean():.1%}) where no term is that sure",
@@ -210,7 +210,7 @@ def summary_table(annotations: Annotations) -> Table:
     return table
 
 
-def _confidence_words(annotations: Annotations) -> str:
+def confidence_words(annotations: Annotations) -> str:
     """Say what the confidence of these calls means."""
     level = annotations.details["parameters"]["confidence"]
     calibration = annotations.details["calibration"]
@@ -222,6 +222,11 @@ def _confidence_words(annotations: Annotations) -> str:
         )
     if calibration["id"] == "uncalibrated":
         return f"uncalibrated: probability among the labels; a call has at least {level:g} of it"
+    if "head" in annotations.details and calibration["learnt_for"] == "model":
+        return (
+            f"calibrated ({calibration['id']}) for the model without the head, and not for this head, "
+            f"so take it as rough; each call has at least {level:g}"
+        )
     beside = [
         *(["--tissue"] if annotations.candidates.tissue else []),
         *(["--rerank"] if parameters["rerank"] else []),
