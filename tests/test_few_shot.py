@@ -311,6 +311,7 @@ def test_a_folder_of_other_things_is_never_replaced(head, tmp_path):
 
 
 def test_command(labelled, tiny_bag, tmp_path):
+    labelled.obs["terms"] = ["CL:0000236", "T cell", "NK cell"] * 30
     labelled.write_h5ad(tmp_path / "cells.h5ad")
 
     def run(*words, model=("--model", str(tiny_bag))):
@@ -327,6 +328,15 @@ def test_command(labelled, tiny_bag, tmp_path):
     assert done.returncode == 0, done.stderr
     named = anndata.read_h5ad(tmp_path / "named.h5ad")
     assert set(named.obs["langcell_leaf_label"]) == {"B cell", "T cell", WORDS}
+    scored = ("--truth", "mine", "--overwrite")
+    done = run("zeroshot", "--h5ad", "cells.h5ad", "--head", "head", "--out", "named.h5ad", *scored)
+    assert "n_cells\t75\n" in done.stdout and f"{WORDS}\t{WORDS}" in done.stdout
+    right = done.stdout.partition("accuracy\t")[2].partition("\n")[0]
+    assert float(right) > 0.95 and "called by words" not in done.stdout
+    scored = ("--truth", "terms", "--overwrite")
+    done = run("zeroshot", "--h5ad", "cells.h5ad", "--head", "head", "--out", "named.h5ad", *scored)
+    assert "not scored\t30 cells called by words of your own" in done.stdout
+    assert "n_cells\t60\n" in done.stdout and "accuracy\t1.0000" in done.stdout
     words = ("fewshot", "predict", "--h5ad", "cells.h5ad", "--head", "head", "--out", "again.h5ad")
     done = run(*words, model=())
     assert done.returncode == 0, done.stderr
