@@ -4,7 +4,15 @@ import pandas as pd
 import pytest
 
 from ontology.graph import Ontology
-from zeroshot.agreement import compare, confusion, read_obs_column, resolve_truth
+from zeroshot.agreement import (
+    compare,
+    compare_calls,
+    confusion,
+    named_truth,
+    read_obs_column,
+    resolve_truth,
+)
+from zeroshot.comparison import label_spellings
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,64 @@ def test_confusion_has_names_and_leaves_unscored_cells_out(ontology):
     assert table.index.tolist() == ["T cell", "B cell"]
     assert table.loc["T cell"].to_dict() == {"x": 1, "y": 1}
     assert table.loc["B cell"].to_dict() == {"x": 1, "y": 0}
+
+
+MIXED = ("CL:0000236", "text: CD4T", "text: T cell")
+
+
+def test_labels_of_a_head_come_before_the_ontology(ontology):
+    spellings = label_spellings(MIXED, ontology)
+    values = np.array(
+        ["CD4T", "text: CD4T", "T cell", "B cells", "NK cell", "odd", ""], dtype=object
+    )
+    truth = resolve_truth(values, ontology, spellings)
+    assert truth.term_ids.tolist() == [
+        *("text: CD4T", "text: CD4T", "text: T cell", "CL:0000236", "CL:0000623", "", ""),
+    ]
+    assert truth.unresolved == {"odd": 1} and truth.n_scored == 5
+    assert resolve_truth(values, ontology).unresolved == {"CD4T": 1, "odd": 1, "text: CD4T": 1}
+    named = named_truth(values[:1], "mine", ontology, spellings)
+    assert named.term_ids.tolist() == ["text: CD4T"]
+    with pytest.raises(
+        ValueError, match="names one cell type of the Cell Ontology or a label of the"
+    ):
+        named_truth(values[5:], "mine", ontology, spellings)
+
+
+def test_labels_of_a_head_judge_each_other(ontology):
+    """A column that uses the words of a head would have used them where they apply."""
+    values = np.array(["CD4T", "CD4T", "B cell", "B cell", "NK cell"], dtype=object)
+    truth = resolve_truth(values, ontology, label_spellings(MIXED, ontology))
+    called = np.array(["text: CD4T", "CL:0000236", "text: CD4T", "CL:0000236", "text: CD4T"])
+    # Natural killer cells are no label of the head, so that nobody knows what its words hold.
+    assert truth.judges(called, ontology).tolist() == [True, True, True, True, False]
+    judged = truth.only(truth.judges(called, ontology))
+    agreement = compare(judged, called, ontology)
+    assert (agreement.n_cells, agreement.n_types) == (4, 2)
+    assert agreement.accuracy == agreement.descendant_accuracy == 0.5
+    assert agreement.macro_f1_all == 0.5 and 0 < agreement.hierarchical_f1 < 1
+    table = confusion(judged, called.astype(object), ontology)
+    assert table.index.tolist() == ["B cell", "CD4T"] and table.to_numpy().sum() == 4
+
+
+def test_words_are_neither_right_nor_wrong_by_a_column_of_terms(ontology):
+    values = np.array(["CL:0000236", "CL:0000624", "CL:0000236", "CL:0000623"], dtype=object)
+    truth = resolve_truth(values, ontology, label_spellings(MIXED, ontology))
+    called = np.array(["CL:0000236", "text: CD4T", "text: CD4T", "CL:0000236"], dtype=object)
+    assert truth.judges(called, ontology).tolist() == [True, False, False, True]
+    agreement = compare(truth.only(truth.judges(called, ontology)), called, ontology)
+    assert agreement.n_cells == 2 and agreement.accuracy == 0.5
+
+
+def test_a_broader_call_is_not_judged_by_words(ontology):
+    values = np.array(["CD4T", "CD4T", "B cell", "B cell"], dtype=object)
+    truth = resolve_truth(values, ontology, label_spellings(MIXED, ontology))
+    called = np.array(["text: CD4T", "CL:0000542", "CL:0000542", ""], dtype=object)
+    found = compare_calls(truth, called, ontology)
+    assert found.call_coverage == 0.75 and found.call_accuracy == 1 and found.call_exact == 0.5
+    assert found.call_depth == (1 + ontology.depth("CL:0000542")) / 2
+    alone = compare_calls(truth.only(np.array([False, True, False, False])), called, ontology)
+    assert alone.call_coverage == 1 and np.isnan(alone.call_accuracy)
 
 
 def test_nothing_to_score_is_an_error(ontology):

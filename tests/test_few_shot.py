@@ -18,11 +18,12 @@ from ontology.graph import Ontology
 from tests.command_line import run_langcell
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
-from zeroshot.calibration import UNCALIBRATED
+from zeroshot.calibration import UNCALIBRATED, Regime
 from zeroshot.few_shot import fit_few_shot
 from zeroshot.few_shot_options import FewShotOptions
 from zeroshot.head_card import head_card, head_lines
 from zeroshot.head_file import read_head, write_head
+from zeroshot.run import confidence_words
 from zeroshot.shot_cells import draw_shots
 from zeroshot.shot_fit import Shots, choose_kind, fit_head, held_out
 from zeroshot.shot_head import rank_weights
@@ -190,6 +191,40 @@ def test_a_head_that_is_written_gives_the_same_calls(labelled, model, tmp_path):
     assert from_file.head.identifier == again.identifier
 
 
+def test_the_calibration_of_the_model_is_not_that_of_the_head(labelled, model, monkeypatch):
+    brought = replace(UNCALIBRATED, given=Regime(slope=0.5), model_sha256=model.sha256)
+    monkeypatch.setattr(model, "calibration", brought.to_json())
+    fitted = fit_few_shot(labelled, "mine", model=model, options=FewShotOptions(shots=4))
+    assert not fitted.is_calibrated and fitted.head.calibration == brought
+    lines = "\n".join(head_lines(fitted))
+    assert "confidence\tas calibrated for the model without a head, and not for this one" in lines
+    few = annotate(labelled.copy(), model=model, options=AnnotateOptions(head=fitted.head))
+    assert few.details["calibration"]["learnt_for"] == "model"
+    words = "for the model without the head, and not for this head, so take it as rough"
+    assert f"calibrated ({brought.identifier}) {words}" in confidence_words(few)
+    given = AnnotateOptions(head=fitted.head, calibration=brought)
+    by_hand = annotate(labelled.copy(), model=model, options=given)
+    assert by_hand.details["calibration"]["learnt_for"] == "given"
+    fitted = fit_few_shot(labelled, "mine", model=model)
+    assert "confidence" not in "\n".join(head_lines(fitted))
+    many = annotate(labelled.copy(), model=model, options=AnnotateOptions(head=fitted.head))
+    assert many.details["calibration"]["learnt_for"] == "head"
+    for each in (by_hand, many):
+        assert "the share of such calls that are right" in confidence_words(each)
+
+
+def test_a_head_no_better_than_no_labels_says_so(labelled, model):
+    fitted = fit_few_shot(labelled, "mine", model=model)
+    assert "warning" not in "\n".join(head_lines(fitted))
+    as_good = replace(fitted, accuracy=0.6, zero_shot_accuracy=0.6, majority_accuracy=0.4)
+    assert list(head_lines(as_good))[-1] == (
+        "warning\tthe head is no better than what needs none: accuracy 0.6000, and 0.6000 without "
+        "labels"
+    )
+    worse = replace(as_good, accuracy=0.3)
+    assert "0.4000 by always the largest label and 0.6000 without" in list(head_lines(worse))[-1]
+
+
 @pytest.mark.parametrize("n_cells", [20])
 def test_tiny_inputs_work(labelled, model, n_cells):
     few = labelled[:n_cells].copy()
@@ -307,6 +342,7 @@ def test_a_folder_of_other_things_is_never_replaced(head, tmp_path):
 
 
 def test_command(labelled, tiny_bag, tmp_path):
+    labelled.obs["terms"] = ["CL:0000236", "T cell", "NK cell"] * 30
     labelled.write_h5ad(tmp_path / "cells.h5ad")
 
     def run(*words, model=("--model", str(tiny_bag))):
@@ -323,6 +359,15 @@ def test_command(labelled, tiny_bag, tmp_path):
     assert done.returncode == 0, done.stderr
     named = anndata.read_h5ad(tmp_path / "named.h5ad")
     assert set(named.obs["langcell_leaf_label"]) == {"B cell", "T cell", WORDS}
+    scored = ("--truth", "mine", "--overwrite")
+    done = run("zeroshot", "--h5ad", "cells.h5ad", "--head", "head", "--out", "named.h5ad", *scored)
+    assert "n_cells\t75\n" in done.stdout and f"{WORDS}\t{WORDS}" in done.stdout
+    right = done.stdout.partition("accuracy\t")[2].partition("\n")[0]
+    assert float(right) > 0.95 and "called by words" not in done.stdout
+    scored = ("--truth", "terms", "--overwrite")
+    done = run("zeroshot", "--h5ad", "cells.h5ad", "--head", "head", "--out", "named.h5ad", *scored)
+    assert "not scored\t30 cells called by words of your own" in done.stdout
+    assert "n_cells\t60\n" in done.stdout and "accuracy\t1.0000" in done.stdout
     words = ("fewshot", "predict", "--h5ad", "cells.h5ad", "--head", "head", "--out", "again.h5ad")
     done = run(*words, model=())
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from zeroshot.agreement import resolve_truth
 from zeroshot.annotated import open_annotated, read_rows
+from zeroshot.comparison import label_spellings
 from zeroshot.report_agreement import (
     Contradiction,
     compare_labels,
@@ -31,6 +32,7 @@ from zeroshot.report_cells import (
 from zeroshot.report_facts import command, facts, names_study, tissues
 from zeroshot.report_groups import Group, RunnerUp, summarise_groups, with_runners_up
 from zeroshot.report_map import number_places
+from zeroshot.report_notes import notes
 from zeroshot.report_tree import CallTree, call_trees
 from zeroshot.report_trust import judge, rate, rate_all
 
@@ -95,6 +97,28 @@ def _group(**changes):
 def test_status_follows_from_the_two_labels(ontology):
     cells = _cells(ontology, [B, LYMPHOCYTE, ""], [B, T, NK])
     assert cells.status.tolist() == [0, 1, 2]
+
+
+def test_a_report_says_whose_calibration_it_is(ontology):
+    cells = _cells(ontology, [B, T])
+
+    def said(**details):
+        shown = replace(cells, details={**cells.details, **details})
+        found = notes(shown, [], [], np.array([False, False]), None)
+        return [each.text for each in found if "calibrated" in each.title]
+
+    of_model = {"id": "1", "learnt_for": "model"}
+    assert (
+        said(calibration=of_model)
+        == []
+        == said(head={"id": "2"}, calibration={"id": "1", "learnt_for": "head"})
+    )
+    (text,) = said(head={"id": "2"}, calibration=of_model)
+    assert "the calibration is that of the model without the head" in text
+    (text,) = said(head={"id": "2"})
+    assert text.startswith("The head came without") and "zeroshot calibrate" not in text
+    (text,) = said()
+    assert text.startswith("The model came without") and "zeroshot calibrate" in text
 
 
 def test_groups_are_summarised_by_hand_counted_shares(ontology):
@@ -367,6 +391,45 @@ def test_calls_in_words_are_compared_with_no_label(ontology):
     words = replace(cells, labels=np.array(["my tumour"] * 3, dtype=object))
     words = replace(words, term_ids=np.array([""] * 3, dtype=object))
     assert compare_labels("x", truth, words, ontology, was_found=False) is None
+
+
+def test_words_of_a_head_are_judged_by_a_column_that_uses_them(ontology):
+    cells = _cells(ontology, [B, "", "", B, "", LYMPHOCYTE], [B] * 6)
+    labels = ["B cell", "CD4T", "CD4T", "B cell", "unknown", "lymphocyte"]
+    cells = replace(cells, labels=np.array(labels, dtype=object))
+    spellings = label_spellings([B, "text: CD4T"], ontology)
+    values = np.array(["B cell", "CD4T", "B cell", "CD4T", "B cell", "CD4T"], dtype=object)
+    truth = resolve_truth(values, ontology, spellings)
+    agreement = compare_labels("mine", truth, cells, ontology, was_found=False)
+    # Whether a CD4T is a lymphocyte is not known.
+    assert (agreement.n_cells, agreement.n_left_out) == (5, 1)
+    assert [share for *_, share in agreement.shares] == [0.4, 0, 0, 0.4, 0.2]
+    assert agreement.heat_map.labels == (("B cell", 3), ("CD4T", 2))
+    related = {
+        (label, call): each.is_related
+        for (label, _), row in zip(agreement.heat_map.labels, agreement.heat_map.cells, strict=True)
+        for call, each in zip(agreement.heat_map.calls, row, strict=True)
+    }
+    assert related[("CD4T", "CD4T")] and related[("B cell", "B cell")]
+    assert not related[("CD4T", "B cell")] and not related[("B cell", "unknown")]
+    found = contradictions(truth, cells, group_by_call(cells.labels), ontology)
+    shares = dict(zip(group_by_call(cells.labels).names, found, strict=True))
+    assert shares["CD4T"] == Contradiction(share=0.5, label="B cell")
+    assert shares["B cell"] == Contradiction(share=0.5, label="CD4T")
+    assert shares["lymphocyte"].share == 0
+    terms = resolve_truth(np.array([B] * 6, dtype=object), ontology, spellings)
+    agreement = compare_labels("terms", terms, cells, ontology, was_found=False)
+    assert (agreement.n_cells, agreement.n_left_out) == (4, 2)
+    assert agreement.share_different == 0
+
+
+def test_a_state_is_not_judged_by_cell_types(ontology):
+    """Not even where it was left unknown."""
+    cells = _cells(ontology, ["", ""], [B, B], candidates=(B, T))
+    details = {"candidate_ids": ["text: a", "text: b"], "candidate_names": ["a", "b"]}
+    cells = replace(cells, details=details, leaf_labels=np.array(["a", "b"], dtype=object))
+    truth = resolve_truth(np.array(["B cell"] * 2), ontology)
+    assert compare_labels("x", truth, cells, ontology, was_found=False) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Heads of states and of donors: what is learnt, what is refused, and what a file gets."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -13,11 +15,13 @@ from tests.command_line import run_langcell
 from tests.test_few_shot import make_shots
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
+from zeroshot.calibration import UNCALIBRATED, Regime
 from zeroshot.donor_calls import call_donors
 from zeroshot.donor_fit import donor_means, fit_donor_head, mean_weights
 from zeroshot.donor_split import is_constant_within
 from zeroshot.few_shot import fit_few_shot
 from zeroshot.few_shot_options import FewShotOptions
+from zeroshot.head_card import head_lines
 from zeroshot.head_file import read_head, write_head
 from zeroshot.shot_fit import held_out
 from zeroshot.shot_head import normalised, rank_weights
@@ -66,6 +70,35 @@ def test_a_state_is_learnt_from_cells_alone(ill, model):
     assert (found.names == ill.obs["condition"]).mean() > 0.95
     assert "langcell_state_label" in ill.obs and "langcell_label" not in ill.obs
     assert ill.uns["langcell_state"]["head"]["target"] == "state"
+
+
+def test_a_state_never_has_the_calibration_of_cell_types(ill, model, monkeypatch):
+    """Twenty labelled cells are too few for one of its own."""
+    brought = replace(UNCALIBRATED, given=Regime(slope=0.5), model_sha256=model.sha256)
+    monkeypatch.setattr(model, "calibration", brought.to_json())
+    options = FewShotOptions(target="state", group_key="donor", shots=10)
+    fitted = fit_few_shot(treated(ill), "condition", model=model, options=options)
+    assert not fitted.is_calibrated and fitted.head.calibration == UNCALIBRATED
+    (line,) = [line for line in head_lines(fitted) if line.startswith("confidence")]
+    assert line.startswith("confidence\tnot calibrated: probabilities of the head as they are;")
+    options = AnnotateOptions(head=fitted.head, key_added="langcell_state")
+    found = annotate(ill, model=model, options=options)
+    assert found.calls.leaf_confidence.min() >= 0.5 - 1e-6  # of two labels
+    assert ill.uns["langcell_state"]["calibration"]["id"] == "uncalibrated"
+
+
+def test_a_head_no_better_than_the_largest_label_says_so(ill, model):
+    ill.obs["coin"] = np.random.default_rng(1).choice(["heads", "tails"], 120, p=[0.8, 0.2])
+    options = FewShotOptions(target="state", group_key="donor")
+    fitted = fit_few_shot(ill, "coin", model=model, options=options)
+    assert fitted.accuracy <= fitted.majority_accuracy
+    (line,) = [line for line in head_lines(fitted) if line.startswith("warning")]
+    assert line == (
+        "warning\tthe head is no better than what needs none: accuracy "
+        f"{fitted.accuracy:.4f}, and {fitted.majority_accuracy:.4f} by always the largest label"
+    )
+    fitted = fit_few_shot(treated(ill), "condition", model=model, options=options)
+    assert not any(line.startswith("warning") for line in head_lines(fitted))
 
 
 def test_words_of_states_are_no_cell_types(ill, model):

@@ -13,6 +13,7 @@ MODULES = (
     "zeroshot.backoff",
     "zeroshot.calibration",
     "zeroshot.candidates",
+    "zeroshot.comparison",
     "zeroshot.cluster_consensus",
     "zeroshot.decode_options",
     "zeroshot.donor_fit",

@@ -1,7 +1,7 @@
 """How far calls agree with labels that a file has already."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from langcell.mudata_file import refuse_mudata
 from ontology.candidates import NEVER_CALLED, ROOT
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver
+from zeroshot.comparison import LabelSpace, is_comparable, key_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,21 +25,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
-    """Labels of a file as Cell Ontology terms.
+    """Labels of a file as Cell Ontology terms, or as words that a head has for labels.
 
     Attributes
     ----------
-    term_ids: id of each cell's label, '' where it has none, shape (n_cells,)
-    unresolved: labels that name no one cell type, with their cells; those cells are not scored
+    term_ids: id of each cell's label, "text: " and its words where a head knows those, '' where it
+        has none, shape (n_cells,)
+    unresolved: labels that are neither, with their cells; those cells are not scored
+    head_keys: keys of the labels of the head, where there is one
     """
 
     term_ids: np.ndarray
     unresolved: dict[str, int]
+    head_keys: frozenset[str] = frozenset()
 
     @property
     def n_scored(self) -> int:
-        """Cells whose label is a cell type."""
+        """Cells whose label is known."""
         return int(np.sum(self.term_ids != ""))
+
+    def judges(self, called: np.ndarray, ontology: Ontology) -> np.ndarray:
+        """Tell for which cells the label can judge a call (`is_comparable`), shape (n_cells,)."""
+        return is_comparable(self.term_ids, called, self.head_keys, ontology)
+
+    def only(self, cells: np.ndarray) -> "Truth":
+        """Return it with labels for some cells alone: bool, shape (n_cells,)."""
+        return replace(self, term_ids=np.where(cells, self.term_ids, ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +161,12 @@ def _as_text(values: Any) -> np.ndarray:
     return series.where(series.notna(), "").astype(str).to_numpy(dtype=object)
 
 
-def named_truth(values: np.ndarray, key: str, ontology: Ontology) -> Truth:
+def named_truth(
+    values: np.ndarray,
+    key: str,
+    ontology: Ontology,
+    spellings: Mapping[str, str] | None = None,
+) -> Truth:
     """Resolve a column of obs, and refuse one that names no cell type.
 
     Parameters
@@ -157,33 +174,51 @@ def named_truth(values: np.ndarray, key: str, ontology: Ontology) -> Truth:
     values: of the column, '' where it is empty, shape (n_cells,)
     key: its name
     ontology: a Cell Ontology release
+    spellings: of the labels of a head, as in `resolve_truth`
 
     Raises
     ------
     ValueError
-        If none of the values names one cell type.
+        If none of the values names one cell type, or a label of the head.
     """
-    truth = resolve_truth(values, ontology)
+    truth = resolve_truth(values, ontology, spellings)
     if not truth.n_scored:
         some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "empty values alone"
         raise ValueError(
-            f"no label in obs[{key!r}] names one cell type of the Cell Ontology (it has {some}); give "
-            "a column of names, synonyms or CL ids"
+            f"no label in obs[{key!r}] names one cell type of the Cell Ontology"
+            f"{' or a label of the head' if spellings else ''} (it has {some}); give a column of "
+            "names, synonyms or CL ids"
         )
     return truth
 
 
-def resolve_truth(labels: np.ndarray, ontology: Ontology) -> Truth:
-    """Resolve each distinct label; nothing is guessed."""
+def resolve_truth(
+    labels: np.ndarray, ontology: Ontology, spellings: Mapping[str, str] | None = None
+) -> Truth:
+    """Resolve each distinct label; nothing is guessed.
+
+    Parameters
+    ----------
+    labels: shape (n_cells,)
+    ontology: a Cell Ontology release
+    spellings: keys of the labels of a head by what they may be called, which come before all else
+        (`zeroshot.comparison.label_spellings`)
+    """
+    spellings = spellings or {}
     distinct, place = np.unique(labels.astype(str), return_inverse=True)
     term_ids = []
     unresolved: dict[str, int] = {}
     for row, found in enumerate(LabelResolver(ontology).resolve(distinct)):
         known = found.term_id is not None and found.term_id not in NEVER_CALLED
-        term_ids.append(str(found.term_id) if known else "")
-        if not known and found.label.strip():
+        term_id = str(found.term_id) if known else ""
+        term_ids.append(spellings.get(found.label.strip(), term_id))
+        if not term_ids[-1] and found.label.strip():
             unresolved[found.label] = int(np.sum(place == row))
-    return Truth(term_ids=np.array(term_ids, dtype=object)[place], unresolved=unresolved)
+    return Truth(
+        term_ids=np.array(term_ids, dtype=object)[place],
+        unresolved=unresolved,
+        head_keys=frozenset(spellings.values()),
+    )
 
 
 def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreement:
@@ -192,12 +227,13 @@ def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreeme
     Parameters
     ----------
     truth: from `resolve_truth`
-    called_ids: Cell Ontology id of each call, '' for free text, which is never right
+    called_ids: key of each call, its Cell Ontology id or "text: " and words; '' for none, which is
+        never right
 
     Raises
     ------
     ValueError
-        If no label is a cell type.
+        If no label is known.
     """
     scored = truth.term_ids != ""
     if not scored.any():
@@ -205,10 +241,10 @@ def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreeme
             f"none of the labels is a cell type of the Cell Ontology: "
             f"{', '.join(list(truth.unresolved)[:5]) or 'all are empty'}"
         )
-    true = _rows(truth.term_ids[scored], ontology)
-    called = _rows(called_ids[scored], ontology)
+    space = LabelSpace(np.append(truth.term_ids, called_ids), ontology)
+    true, called = space.rows(truth.term_ids[scored]), space.rows(called_ids[scored])
     hierarchical = metrics.hierarchical_f1(
-        true, called, ontology.closure, root=ontology.index.get(ROOT)
+        true, called, space.closure, root=ontology.index.get(ROOT)
     )
     return Agreement(
         n_cells=len(true),
@@ -216,7 +252,7 @@ def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreeme
         accuracy=metrics.accuracy(true, called),
         macro_f1=metrics.macro_f1(true, called),
         macro_f1_all=metrics.macro_f1(true, called, min_cells=1),
-        descendant_accuracy=metrics.descendant_accuracy(true, called, ontology.closure),
+        descendant_accuracy=metrics.descendant_accuracy(true, called, space.closure),
         hierarchical_f1=hierarchical.f1,
         majority_accuracy=metrics.majority_accuracy(true),
     )
@@ -225,23 +261,25 @@ def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreeme
 def compare_calls(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> CallAgreement:
     """Score calls after back-off; arguments as in `compare`, '' for unknown.
 
-    Figures of the calls made are NaN where there are none.
+    Figures of the calls made are of those that a label can judge, and NaN where there are none.
     """
     scored = truth.term_ids != ""
-    true, called = (_rows(ids[scored], ontology) for ids in (truth.term_ids, called_ids))
-    made = called >= 0
-    if not made.any():
+    coverage = float(np.mean(called_ids[scored] != ""))
+    judged = truth.judges(called_ids, ontology)
+    if not judged.any():
         nothing = float("nan")
         return CallAgreement(
-            call_coverage=0.0, call_accuracy=nothing, call_exact=nothing, call_depth=nothing
+            call_coverage=coverage, call_accuracy=nothing, call_exact=nothing, call_depth=nothing
         )
-    true, called = true[made], called[made]
+    true_ids, called_ids = truth.term_ids[judged], called_ids[judged]
+    space = LabelSpace(np.append(true_ids, called_ids), ontology)
+    true, called = space.rows(true_ids), space.rows(called_ids)
     return CallAgreement(
-        call_coverage=float(made.mean()),
+        call_coverage=coverage,
         # An ancestor of the truth is what the truth is a subtype of.
-        call_accuracy=metrics.descendant_accuracy(called, true, ontology.closure),
+        call_accuracy=metrics.descendant_accuracy(called, true, space.closure),
         call_exact=metrics.accuracy(true, called),
-        call_depth=float(np.mean([ontology.depth(ontology.ids[row]) for row in called])),
+        call_depth=float(np.mean([space.depth(key) for key in called_ids])),
     )
 
 
@@ -256,9 +294,10 @@ def is_true_call(true_ids: np.ndarray, called_ids: np.ndarray, ontology: Ontolog
     -------
     bool, shape (n_cells,); False where an id is no term
     """
-    true, called = _rows(true_ids, ontology), _rows(called_ids, ontology)
+    space = LabelSpace(np.array([]), ontology)  # words are no terms
+    true, called = space.rows(true_ids), space.rows(called_ids)
     # A call that the truth is a kind of: truth and call change places under the descendant rule.
-    return metrics.is_descendant(called, true, ontology.closure)
+    return metrics.is_descendant(called, true, space.closure)
 
 
 def confusion(truth: Truth, called_names: np.ndarray, ontology: Ontology) -> pd.DataFrame:
@@ -269,11 +308,6 @@ def confusion(truth: Truth, called_names: np.ndarray, ontology: Ontology) -> pd.
     table = metrics.confusion_table(true, called)
     return pd.DataFrame(
         table.counts,
-        index=[ontology.terms[true_ids[row]].name for row in table.true_classes],
+        index=[key_name(true_ids[row], ontology) for row in table.true_classes],
         columns=[names[column] for column in table.called_classes],
     )
-
-
-def _rows(term_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
-    """Return the row of each id in the closure, -1 for none."""
-    return np.array([ontology.index.get(str(term_id), -1) for term_id in term_ids], dtype=np.int64)

@@ -199,6 +199,16 @@ class Annotations:
         """Cell Ontology id of each best candidate, '' for free text, shape (n_cells,)."""
         return np.array(self.candidates.ids, dtype=object)[self.best]
 
+    @property
+    def label_keys(self) -> np.ndarray:
+        """Key of each call, '' for unknown: its id, or "text: " and its words, shape (n_cells,)."""
+        return np.array([*self.tree.keys, ""], dtype=object)[self.calls.terms]
+
+    @property
+    def keys(self) -> np.ndarray:
+        """The same of each best candidate."""
+        return np.array(self.candidates.keys, dtype=object)[self.best]
+
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of obs by name, each of shape (n_cells,)."""
         return {

@@ -289,6 +289,7 @@ def _details(
         "calibration": {
             "id": scorer.calibration.identifier,
             "fitted_on": ", ".join(scorer.calibration.fitted_on),
+            "learnt_for": scorer.learnt_for,
             **asdict(scorer.regime),
             **_reliability(scorer),
         },

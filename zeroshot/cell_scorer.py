@@ -94,6 +94,13 @@ class CellScorer:
             return self._head.calibration
         return model_calibration(self.model.calibration, self.model.sha256)
 
+    @property
+    def learnt_for(self) -> str:
+        """Whose probabilities the calibration was learnt for: "model", "head", or "given" by hand."""
+        if self.options.calibration is not None:
+            return "given"
+        return "head" if self._head is not None and self._head.is_calibrated else "model"
+
     @cached_property
     def tree(self) -> TermTree:
         """Terms that cells may be called after back-off."""

@@ -129,13 +129,15 @@ def _fit_cells(
         groups=None if groups is None else groups[rows],
     )
     head, folds = _fit(shots, named.candidates, model, options, progress)
+    # What the model learnt of cell types says nothing of states.
+    calibration = model_calibration(model.calibration, model.sha256) if is_type else UNCALIBRATED
     fitted = FittedHead(
         head=replace(
             head,
             target=options.target,
             text_weight=head.text_weight if is_type else 0.0,
             model_sha256=model.sha256,
-            calibration=model_calibration(model.calibration, model.sha256),
+            calibration=calibration,
         ),
         names=named.candidates.names,
         as_text=named.as_text if is_type else (),

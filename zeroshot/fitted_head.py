@@ -10,7 +10,7 @@ from zeroshot.backoff import TermTree, make_ladder
 from zeroshot.calibration import Calibration
 from zeroshot.calibration_fit import LabelledRungs, fit_regime
 from zeroshot.shot_fit import Shots
-from zeroshot.shot_head import TYPE, ShotHead
+from zeroshot.shot_head import HELD_OUT, TYPE, ShotHead
 
 Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of cells, and what others say of them
 _LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
@@ -31,7 +31,6 @@ class FittedHead:
     accuracy, macro_f1: of the best label
     majority_accuracy: of always the most frequent label, on the same cells
     zero_shot_accuracy, zero_shot_macro_f1: the same without any labelled cells; of cell types alone
-    is_calibrated: False where the model's own calibration stands in
     """
 
     head: ShotHead
@@ -44,7 +43,14 @@ class FittedHead:
     majority_accuracy: float = float("nan")
     zero_shot_accuracy: float = float("nan")
     zero_shot_macro_f1: float = float("nan")
-    is_calibrated: bool = False
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Tell whether a calibration was learnt of the head.
+
+        Else that of the model without it stands in for cell types, and none for states and donors.
+        """
+        return self.head.is_calibrated
 
 
 def judge_head(
@@ -89,7 +95,7 @@ def judge_head(
     if calibration is None:
         return measured
     head = replace(measured.head, calibration=calibration)
-    return replace(measured, head=head, is_calibrated=True)
+    return replace(measured, head=head)
 
 
 def _calibrate(
@@ -119,5 +125,5 @@ def _calibrate(
         all_types=regime,
         given=regime,
         model_sha256=model_sha256,
-        fitted_on=("cells held out from the head",),
+        fitted_on=HELD_OUT,
     )

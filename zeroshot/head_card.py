@@ -43,7 +43,15 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
     if head.target == DONOR:
         yield from donor_confidence_lines(head)
     elif not fitted.is_calibrated:
-        yield "confidence\tcalibrated as the model without a head: too few labelled cells for more"
+        yield f"confidence\t{_uncalibrated_words(fitted)}"
+
+
+def _uncalibrated_words(fitted: FittedHead) -> str:
+    """Say what confidence is worth where the labelled cells could not tell."""
+    reason = "the labelled cells are too few, or too hard to tell apart, to learn from"
+    if fitted.head.calibration.identifier == UNCALIBRATED.identifier:
+        return f"not calibrated: probabilities of the head as they are; {reason}"
+    return f"as calibrated for the model without a head, and not for this one: {reason}"
 
 
 def donor_confidence_lines(head: ShotHead) -> Iterator[str]:
@@ -61,9 +69,19 @@ def _held_out_lines(fitted: FittedHead) -> Iterator[str]:
     if fitted.head.target != TYPE:
         yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.majority_accuracy:.4f} the largest label"
         yield f"macro_f1\t{fitted.macro_f1:.4f}"
-        return
-    yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.zero_shot_accuracy:.4f} without labels"
-    yield f"macro_f1\t{fitted.macro_f1:.4f}\t{fitted.zero_shot_macro_f1:.4f} without labels"
+    else:
+        yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.zero_shot_accuracy:.4f} without labels"
+        yield f"macro_f1\t{fitted.macro_f1:.4f}\t{fitted.zero_shot_macro_f1:.4f} without labels"
+    simpler = {
+        "by always the largest label": fitted.majority_accuracy,
+        "without labels": fitted.zero_shot_accuracy,  # NaN, which no head is under, of no types
+    }
+    as_good = [f"{value:.4f} {how}" for how, value in simpler.items() if fitted.accuracy <= value]
+    if as_good:
+        yield (
+            f"warning\tthe head is no better than what needs none: accuracy {fitted.accuracy:.4f}, "
+            f"and {' and '.join(as_good)}"
+        )
 
 
 def _parts(changes: WeightChanges) -> str:

@@ -14,6 +14,7 @@ from langcell.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from zeroshot.annotated import AnnotatedSource, open_annotated
 from zeroshot.annotations import Slots
+from zeroshot.comparison import label_spellings
 from zeroshot.group_evidence import explain_groups
 from zeroshot.modalities import modality_of
 from zeroshot.picture import Picture
@@ -157,7 +158,9 @@ def make_report(
     with open_annotated(source) as opened:
         cells = read_cells(opened, slots)
         check_head(cells.details, head)
-        found = find_labels(opened, options.truth, slots.key, ontology)
+        own = cells.details["candidate_ids"] if "head" in cells.details else ()
+        spellings = label_spellings(own, ontology) if len(own) else None
+        found = find_labels(opened, options.truth, slots.key, ontology, spellings)
         grouping = find_groups(opened, cells, options.cluster_key, slots.key)
         means = mean_scores(opened, slots.scores, grouping)
         groups = _read_groups(opened, cells, grouping, means, slots)

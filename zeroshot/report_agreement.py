@@ -1,6 +1,6 @@
 """Calls beside the labels that a file had already, as a report shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from ontology.graph import Ontology
 from zeroshot.agreement import Truth, confusion, is_true_call, named_truth, resolve_truth
 from zeroshot.annotated import AnnotatedSource
 from zeroshot.backoff import UNKNOWN
+from zeroshot.comparison import key_name
 from zeroshot.report_cells import CalledCells, Grouping, most_common, text_column
 
 # Names that cell types go by, the likeliest to hold them first; letters and digits alone are
@@ -64,7 +65,8 @@ class LabelAgreement:
     ----------
     key: column of obs with the labels
     was_found: True where nobody named the column
-    n_cells: cells whose label is a cell type
+    n_cells: cells that their label can judge
+    n_left_out: cells whose label cannot judge their call, as one of the two is words of the user's own
     unresolved: labels that are none, with their cells
     shares: what became of the cells, as (words, class of the mark, share)
     heat_map: labels by calls
@@ -73,6 +75,7 @@ class LabelAgreement:
     key: str
     was_found: bool
     n_cells: int
+    n_left_out: int
     unresolved: dict[str, int]
     shares: tuple[tuple[str, str, float], ...]
     heat_map: HeatMap
@@ -90,23 +93,29 @@ class LabelAgreement:
 
 
 def find_labels(
-    source: AnnotatedSource, wanted: str | None, key: str, ontology: Ontology
+    source: AnnotatedSource,
+    wanted: str | None,
+    key: str,
+    ontology: Ontology,
+    spellings: Mapping[str, str] | None = None,
 ) -> tuple[str, Truth] | None:
     """Return the column of labels and what they mean: the one wanted, or one of a usual name.
+
+    `spellings` are of the labels of a head, as in `zeroshot.agreement.resolve_truth`.
 
     Raises
     ------
     ValueError
-        If there is no column of the name wanted, or none of its labels is a cell type.
+        If there is no column of the name wanted, or none of its labels is known.
     """
     if wanted is not None:
         if wanted not in source.columns:
             raise ValueError(
                 f"{source.label} has no column {wanted!r} in obs; it has {', '.join(source.columns)}"
             )
-        return wanted, named_truth(text_column(source, wanted), wanted, ontology)
+        return wanted, named_truth(text_column(source, wanted), wanted, ontology, spellings)
     for name in _usual_columns(source.columns, key):
-        truth = resolve_truth(text_column(source, name), ontology)
+        truth = resolve_truth(text_column(source, name), ontology, spellings)
         if truth.n_scored >= _LEAST_RESOLVED * source.n_cells:
             return name, truth
     return None
@@ -127,14 +136,15 @@ def compare_labels(
 ) -> LabelAgreement | None:
     """Say what became of the cells of each label; None where no call can be compared with one.
 
-    Calls in words of the user's own are no terms, and are left out.
+    Cells that the label cannot judge (`zeroshot.comparison.is_comparable`) are left out, as are those
+    left unknown whose best single type it cannot.
     """
-    scored = (truth.term_ids != "") & ((cells.term_ids != "") | (cells.labels == UNKNOWN))
+    is_unknown = cells.labels == UNKNOWN
+    scored = truth.judges(np.where(is_unknown, cells.leaf_keys, cells.keys), ontology)
     if not scored.any():
         return None
-    true, called = truth.term_ids[scored], cells.term_ids[scored]
-    has_call = np.array([each in ontology.index for each in called], dtype=bool)
-    same = (true == called) & has_call
+    true, called = truth.term_ids[scored], cells.keys[scored]
+    same = true == called
     broader = is_true_call(true, called, ontology) & ~same
     finer = is_true_call(called, true, ontology) & ~same
     different = ~(same | broader | finer) & (cells.labels[scored] != UNKNOWN)
@@ -150,9 +160,10 @@ def compare_labels(
         key=key,
         was_found=was_found,
         n_cells=int(scored.sum()),
+        n_left_out=truth.n_scored - int(scored.sum()),
         unresolved=dict(sorted(truth.unresolved.items(), key=lambda item: (-item[1], item[0]))),
         shares=tuple((words, kind, float(np.mean(which))) for words, kind, which in shares),
-        heat_map=_heat_map(confusion(truth, cells.labels, ontology), cells, ontology),
+        heat_map=_heat_map(confusion(truth.only(scored), cells.labels, ontology), cells, ontology),
     )
 
 
@@ -163,7 +174,8 @@ def contradictions(
     labelled = truth.term_ids != ""
     agrees = is_true_call(truth.term_ids, cells.term_ids, ontology)
     agrees |= is_true_call(cells.term_ids, truth.term_ids, ontology)
-    against = labelled & ~agrees & (cells.term_ids != "")  # words contradict no term
+    agrees |= truth.term_ids == cells.keys
+    against = truth.judges(cells.keys, ontology) & ~agrees
     found: list[Contradiction | None] = []
     for group in range(len(grouping.names)):
         inside = grouping.members == group
@@ -172,14 +184,15 @@ def contradictions(
             found.append(None)
             continue
         label = most_common(truth.term_ids[inside & against])[0][0] if n_against else ""
-        name = ontology.terms[label].name if label else ""
+        name = key_name(label, ontology)
         found.append(Contradiction(share=n_against / n_labelled, label=name))
     return found
 
 
 def _heat_map(table: pd.DataFrame, cells: CalledCells, ontology: Ontology) -> HeatMap:
-    ids = dict(zip(cells.labels, cells.term_ids, strict=True))
+    ids = dict(zip(cells.labels, cells.keys, strict=True))
     label_ids = {ontology.terms[term_id].name: term_id for term_id in ontology.ids}
+    label_ids |= {name: key for name, key in ids.items() if key}  # words of the head
     rest = table.iloc[:, _MOST_COLUMNS:]
     shown = table.iloc[:_MOST_ROWS, :_MOST_COLUMNS]
     called_ids = [ids[call] for call in shown.columns]
@@ -187,7 +200,7 @@ def _heat_map(table: pd.DataFrame, cells: CalledCells, ontology: Ontology) -> He
     for label, counts in zip(shown.index, shown.to_numpy(), strict=True):
         total = int(table.loc[label].sum())
         row = [
-            _heat_cell(int(n), total, label_ids[label], term_id, ontology)
+            _heat_cell(int(n), total, label_ids.get(label, ""), term_id, ontology)
             for n, term_id in zip(counts, called_ids, strict=True)
         ]
         if rest.shape[1]:
@@ -209,5 +222,9 @@ def _heat_cell(n: int, total: int, label_id: str, called_id: str, ontology: Onto
     return HeatCell(
         n_cells=n,
         share=n / total,
-        is_related=len(known) == 2 and ontology.is_comparable(label_id, called_id),
+        is_related=(
+            ontology.is_comparable(label_id, called_id)
+            if len(known) == 2
+            else label_id == called_id != ""
+        ),
     )

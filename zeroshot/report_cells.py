@@ -10,6 +10,7 @@ import pandas as pd
 from zeroshot.annotated import AnnotatedSource
 from zeroshot.annotations import Slots
 from zeroshot.backoff import UNKNOWN
+from zeroshot.candidates import candidate_key
 
 NO_CLUSTER = "(empty)"  # name of the group of cells whose column is empty
 UNCALIBRATED = "uncalibrated"  # id of a calibration that leaves probabilities as they are
@@ -55,6 +56,20 @@ class CalledCells:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Key of each call, its id or "text: " and its words; '' for unknown."""
+        words = np.array([candidate_key("", name) for name in self.labels], dtype=object)
+        keys = np.where(self.term_ids != "", self.term_ids, words)
+        return np.where(self.labels == UNKNOWN, "", keys)
+
+    @property
+    def leaf_keys(self) -> np.ndarray:
+        """The same of the best single type; '' where the notes do not know it."""
+        names, keys = (self.details.get(f"candidate_{each}", ()) for each in ("names", "ids"))
+        known = dict(zip(map(str, names), map(str, keys), strict=True))
+        return np.array([known.get(name, "") for name in self.leaf_labels], dtype=object)
 
     @property
     def status(self) -> np.ndarray:

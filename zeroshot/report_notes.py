@@ -90,6 +90,14 @@ def _of_input(cells: CalledCells) -> list[Note]:
                 "calibrated without it, so it is rougher here.",
             )
         )
+    if "head" in cells.details and cells.calibration.get("learnt_for") == "model":
+        found.append(
+            Note(
+                title="Confidence was calibrated without the head",
+                text="The labelled cells were too few to learn what the head's probabilities are "
+                "worth: the calibration is that of the model without the head, so it is rougher here.",
+            )
+        )
     if cells.details.get("candidates") == "given":
         found.append(
             Note(
@@ -118,12 +126,18 @@ def _of_calls(
             )
         )
     elif not cells.calibration:
+        has_head = "head" in cells.details
+        remedy = (
+            "Fit the head to more labelled cells, from which to learn one."
+            if has_head
+            else "Learn one from labelled cells with langcell zeroshot calibrate."
+        )
         found.append(
             Note(
                 title="Confidence is not calibrated",
-                text="The model came without a calibration: its probabilities are shown as they are, "
-                "and models tend to be surer than they are right. Learn one from labelled cells with "
-                "langcell zeroshot calibrate.",
+                text=f"The {'head' if has_head else 'model'} came without a calibration: its "
+                "probabilities are shown as they are, and models tend to be surer than they are "
+                f"right. {remedy}",
             )
         )
     share_unknown = float(np.mean(cells.status == ABSTAINED))

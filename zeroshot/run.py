@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -158,8 +159,11 @@ def _read_truth(run: AnnotationRun) -> "Truth | None":
     if run.truth is None:
         return None
     from zeroshot.agreement import named_truth, read_obs_column
+    from zeroshot.comparison import label_spellings
 
-    return named_truth(read_obs_column(run.source, run.truth), run.truth, Ontology.bundled())
+    head, ontology = run.options.head, Ontology.bundled()
+    spellings = label_spellings(head.keys, ontology) if head is not None else None
+    return named_truth(read_obs_column(run.source, run.truth), run.truth, ontology, spellings)
 
 
 def summary_table(annotations: Annotations) -> Table:
@@ -189,7 +193,7 @@ def summary_table(annotations: Annotations) -> Table:
         f"Cell Ontology {details['ontology_release']})",
     )
     called = annotations.calls.terms >= 0
-    table.add_row("confidence", _confidence_words(annotations))
+    table.add_row("confidence", confidence_words(annotations))
     table.add_row(
         "unknown",
         f"{n_cells - called.sum():,} cells ({1 - called.mean():.1%}) where no term is that sure",
@@ -210,7 +214,7 @@ def summary_table(annotations: Annotations) -> Table:
     return table
 
 
-def _confidence_words(annotations: Annotations) -> str:
+def confidence_words(annotations: Annotations) -> str:
     """Say what the confidence of these calls means."""
     level = annotations.details["parameters"]["confidence"]
     calibration = annotations.details["calibration"]
@@ -222,6 +226,11 @@ def _confidence_words(annotations: Annotations) -> str:
         )
     if calibration["id"] == "uncalibrated":
         return f"uncalibrated: probability among the labels; a call has at least {level:g} of it"
+    if "head" in annotations.details and calibration["learnt_for"] == "model":
+        return (
+            f"calibrated ({calibration['id']}) for the model without the head, and not for this head, "
+            f"so take it as rough; each call has at least {level:g}"
+        )
     beside = [
         *(["--tissue"] if annotations.candidates.tissue else []),
         *(["--rerank"] if parameters["rerank"] else []),
@@ -237,17 +246,41 @@ def agreement_text(truth: "Truth", annotations: Annotations, ontology: Ontology)
     """Return scores, what could not be scored, and the confusion table, tab-separated."""
     from zeroshot.agreement import compare, compare_calls, confusion
 
-    agreement = compare(truth, annotations.term_ids, ontology)
-    called = compare_calls(truth, annotations.label_ids, ontology)
+    judged = truth.only(truth.judges(annotations.keys, ontology))
+    left_out = _left_out_lines(truth, judged, annotations, ontology)
+    if not judged.n_scored:
+        return "\n".join(["n_cells\t0", *left_out, ""])
+    agreement = compare(judged, annotations.keys, ontology)
+    called = compare_calls(judged, annotations.label_keys, ontology)
     lines = [
         f"{name}\t{_number(value)}"
         for part in (agreement, called)
         for name, value in asdict(part).items()
     ]
-    for label, n_cells in sorted(truth.unresolved.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"not scored\t{n_cells} cells labelled {label!r}: no one cell type")
-    table = confusion(truth, annotations.names, ontology)
+    lines.extend(left_out)
+    table = confusion(judged, annotations.names, ontology)
     return "\n".join([*lines, "", "cells\tshare\tlabel\tcalled", *_confusion_lines(table), ""])
+
+
+def _left_out_lines(
+    truth: "Truth", judged: "Truth", annotations: Annotations, ontology: Ontology
+) -> Iterator[str]:
+    """Say which cells and calls no figure is of, and why."""
+    if n_cells := truth.n_scored - judged.n_scored:
+        yield (
+            f"not scored\t{n_cells} cells called by words of your own: labelled a cell type, which "
+            "cannot say whether words are right"
+        )
+    keys = annotations.label_keys
+    made = (judged.term_ids != "") & (keys != "")
+    if n_cells := int(np.sum(made & ~judged.judges(keys, ontology))):
+        yield (
+            f"not scored\t{n_cells} cells with a call broader than the head's labels: labelled by "
+            "words of your own, which cannot say whether it is right (their best single label is scored)"
+        )
+    is_of = "no one cell type" + (", and no label of the head" if truth.head_keys else "")
+    for label, n_cells in sorted(truth.unresolved.items(), key=lambda item: (-item[1], item[0])):
+        yield f"not scored\t{n_cells} cells labelled {label!r}: {is_of}"
 
 
 def _number(value: float | int) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What labels may say: what type a cell is, what state it is in, or what is true of a donor.
 TYPE, STATE, DONOR = "type", "state", "donor"
 TARGETS = (TYPE, STATE, DONOR)
+HELD_OUT = ("cells held out from the head",)  # what a calibration of a head was fitted on
 _HALF_RANK = 16  # rank at which a gene weighs 1 / sqrt(2)
 
 
@@ -71,6 +72,11 @@ class ShotHead:
     by_types: bool = False
     changes: WeightChanges = field(default_factory=dict)
     matches: bool = False
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Tell whether the calibration was learnt of the head, not of the model without it."""
+        return self.calibration.fitted_on == HELD_OUT
 
     @property
     def identifier(self) -> str:
