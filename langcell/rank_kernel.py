@@ -9,12 +9,21 @@ import numpy as np
 
 from langcell.threads import over_slices
 
-# Bits of positive floats order as the floats do. Keys that share exponent and 9 bits of mantissa
-# share a bucket; within one they are sorted by their whole value, so that the number of buckets
-# changes the speed and never the order.
-_SHIFT = 52 - 9
-_N_BUCKETS = 16384
-# Beyond this many genes in one bucket, insertion costs more than a heap.
+# Bits of positive floats order as the floats do. A code begins with how far the bits of a value lie
+# below those of the highest: 6 bits for 64 octaves and 14 for steps within one. Codes are sorted by
+# these, 10 bits at a time; values that share them are compared whole, so that the number of bits
+# changes the speed and never the order. A code goes on with the gene's place in its cell and its
+# token.
+_DIGIT_BITS = 10
+_DIGITS = 1 << _DIGIT_BITS
+_LAST_DIGIT = np.uint64(_DIGITS - 1)
+_UPPER, _LOWER = np.uint64(64 - _DIGIT_BITS), np.uint64(64 - 2 * _DIGIT_BITS)
+_FARTHEST = np.uint64((1 << 58) - 1)
+_LEFT_OUT = np.uint64(58 - 2 * _DIGIT_BITS)
+_TOKEN_BITS = np.uint64(22)
+_TOKEN, _PLACE = np.uint64((1 << 22) - 1), np.uint64((1 << 22) - 1)
+_ONE = np.uint64(1)
+# Beyond this many genes with one code, insertion costs more than a heap.
 _LARGEST_INSERTION = 48
 _CELLS_PER_TASK = 256
 
@@ -36,120 +45,127 @@ def _comes_first(key: float, token: int, other_key: float, other_token: int) -> 
 
 
 @compiled
-def _sort_by_insertion(keys: np.ndarray, tokens: np.ndarray, start: int, stop: int) -> None:
-    for at in range(start + 1, stop):
+def _sort_by_insertion(keys: np.ndarray, tokens: np.ndarray, size: int) -> None:
+    for at in range(1, size):
         key, token = keys[at], tokens[at]
-        if key < keys[at - 1]:
-            continue
         place = at
-        while place > start and _comes_first(key, token, keys[place - 1], tokens[place - 1]):
+        while place > 0 and _comes_first(key, token, keys[place - 1], tokens[place - 1]):
             keys[place], tokens[place] = keys[place - 1], tokens[place - 1]
             place -= 1
         keys[place], tokens[place] = key, token
 
 
 @compiled
-def _sift_down(keys: np.ndarray, tokens: np.ndarray, start: int, root: int, size: int) -> None:
-    key, token = keys[start + root], tokens[start + root]
+def _sift_down(keys: np.ndarray, tokens: np.ndarray, root: int, size: int) -> None:
+    key, token = keys[root], tokens[root]
     while 2 * root + 1 < size:
         child = 2 * root + 1
-        at = start + child
-        if child + 1 < size and _comes_first(keys[at], tokens[at], keys[at + 1], tokens[at + 1]):
+        if child + 1 < size and _comes_first(
+            keys[child], tokens[child], keys[child + 1], tokens[child + 1]
+        ):
             child += 1
-            at += 1
-        if not _comes_first(key, token, keys[at], tokens[at]):
+        if not _comes_first(key, token, keys[child], tokens[child]):
             break
-        keys[start + root], tokens[start + root] = keys[at], tokens[at]
+        keys[root], tokens[root] = keys[child], tokens[child]
         root = child
-    keys[start + root], tokens[start + root] = key, token
+    keys[root], tokens[root] = key, token
 
 
 @compiled
-def _sort_by_heap(keys: np.ndarray, tokens: np.ndarray, start: int, stop: int) -> None:
+def _sort_by_heap(keys: np.ndarray, tokens: np.ndarray, size: int) -> None:
     """Sort in n log n whatever the keys; the root of the heap is what comes last."""
-    size = stop - start
     for root in range(size // 2 - 1, -1, -1):
-        _sift_down(keys, tokens, start, root, size)
+        _sift_down(keys, tokens, root, size)
     for last in range(size - 1, 0, -1):
-        at = start + last
-        keys[start], keys[at] = keys[at], keys[start]
-        tokens[start], tokens[at] = tokens[at], tokens[start]
-        _sift_down(keys, tokens, start, 0, last)
+        keys[0], keys[last] = keys[last], keys[0]
+        tokens[0], tokens[last] = tokens[last], tokens[0]
+        _sift_down(keys, tokens, 0, last)
 
 
 @compiled
-def _read_keys(
+def _read_codes(
     columns: np.ndarray,
     counts: np.ndarray,
     total: float,
     column_tokens: np.ndarray,
     column_medians: np.ndarray,
+    highest: np.uint64,
     keys: np.ndarray,
-    tokens: np.ndarray,
-) -> int:
-    """Fill in the keys and tokens of one cell's known genes; return how many they are."""
-    n_genes = 0
-    for place in range(len(columns)):
-        column = np.uint32(columns[place])  # unsigned: no test for numbers from the end
-        token = column_tokens[column]
+    codes: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+) -> np.uint64:
+    """Fill in the keys of one cell, the codes of its known genes and how many have each digit.
+
+    Returns how many genes are known.
+    """
+    n_columns, n_genes = np.uint64(len(columns)), np.uint64(0)
+    # Loops by themselves, so that the processor divides four numbers at once.
+    for place in range(n_columns):
+        keys[place] = column_medians[np.uint32(columns[place])]
+    for place in range(n_columns):
         # Left to right, as the reference does: another order rounds differently.
-        keys[n_genes] = np.float64(counts[place]) / total * 1e4 / column_medians[column]
-        tokens[n_genes] = token
-        n_genes += (token >= 0) & (counts[place] != 0)  # else the next gene takes the place
+        keys[place] = np.float64(counts[place]) / total * 1e4 / keys[place]
+    bits = keys.view(np.uint64)
+    for place in range(n_columns):
+        token = column_tokens[np.uint32(columns[place])]  # unsigned: none counts from the end
+        steps = min(highest - min(bits[place], highest), _FARTHEST) >> _LEFT_OUT
+        codes[n_genes] = (steps << _LOWER) | (place << _TOKEN_BITS) | (np.uint64(token) & _TOKEN)
+        # 0 or 1 and no branch; where it is 0 the next gene takes the place.
+        is_known = (token >= 0) & (counts[place] != 0)
+        lower[steps & _LAST_DIGIT] += np.uint32(is_known)
+        upper[steps >> np.uint64(_DIGIT_BITS)] += np.uint32(is_known)
+        n_genes += np.uint64(is_known)
     return n_genes
 
 
 @compiled
-def _sort_highest(
-    keys: np.ndarray,
-    tokens: np.ndarray,
-    n_wanted: int,
-    sorted_keys: np.ndarray,
-    sorted_tokens: np.ndarray,
-    ends: np.ndarray,
+def _order(
+    codes: np.ndarray, n_genes: np.uint64, shift: np.uint64, sizes: np.ndarray, ordered: np.ndarray
 ) -> None:
-    """Sort the highest `n_wanted` genes of one cell into the front of `sorted_*`.
-
-    `ends` is all zero, and left so.
-    """
-    bits = keys.view(np.int64)
-    top = bits.max() >> _SHIFT
-    n_used = 0
-    for i in range(len(keys)):
-        bucket = min(top - (bits[i] >> _SHIFT), _N_BUCKETS - 1)
-        ends[bucket] += 1
-        n_used = max(n_used, bucket + 1)
-    start, largest = 0, 0
-    for bucket in range(n_used):
-        size = ends[bucket]
-        ends[bucket] = start
+    """Order codes by one digit, those that share it as they stand; `sizes` is zero afterwards."""
+    start = np.uint32(0)
+    for digit in range(_DIGITS):
+        size = sizes[digit]
+        sizes[digit] = start
         start += size
-        largest = max(largest, size)
-    # `ends` is now where a bucket begins, and becomes where it ends as it is filled.
-    for i in range(len(keys)):
-        bucket = min(top - (bits[i] >> _SHIFT), _N_BUCKETS - 1)
-        place = ends[bucket]
-        ends[bucket] = place + 1
-        sorted_keys[place], sorted_tokens[place] = keys[i], tokens[i]
-    if largest <= _LARGEST_INSERTION:
-        # One insertion over all: buckets stand in order, so nothing moves out of its own.
-        last = sorted_keys[n_wanted - 1 : n_wanted].view(np.int64)[0]
-        stop = ends[min(top - (last >> _SHIFT), _N_BUCKETS - 1)]
-        _sort_by_insertion(sorted_keys, sorted_tokens, 0, stop)
-    else:
-        _sort_buckets(sorted_keys, sorted_tokens, n_wanted, ends[:n_used])
-    ends[:n_used] = 0
+    for gene in range(n_genes):
+        digit = (codes[gene] >> shift) & _LAST_DIGIT
+        ordered[sizes[digit]] = codes[gene]
+        sizes[digit] += np.uint32(1)
+    sizes[:] = 0
 
 
 @compiled
-def _sort_buckets(keys: np.ndarray, tokens: np.ndarray, n_wanted: int, ends: np.ndarray) -> None:
-    """Sort each bucket by itself, some of which hold many genes, until enough are in order."""
-    start = 0
-    for stop in ends:
-        if start < n_wanted and stop - start > _LARGEST_INSERTION:
-            _sort_by_heap(keys, tokens, start, stop)
-        elif start < n_wanted:
-            _sort_by_insertion(keys, tokens, start, stop)
+def _write_tokens(
+    codes: np.ndarray,
+    n_genes: np.uint64,
+    keys: np.ndarray,
+    same_keys: np.ndarray,
+    same_tokens: np.ndarray,
+    ranked: np.ndarray,
+) -> None:
+    """Write the first tokens, as many as `ranked` takes, of codes that are in order."""
+    n_wanted, start = np.uint64(len(ranked)), np.uint64(0)
+    while start < n_wanted:
+        steps, stop = codes[start] >> _LOWER, start + _ONE
+        if stop >= n_genes or codes[stop] >> _LOWER != steps:  # as most often
+            ranked[start] = codes[start] & _TOKEN
+            start = stop
+            continue
+        while stop < n_genes and codes[stop] >> _LOWER == steps:
+            stop += _ONE
+        size = stop - start
+        for place in range(size):
+            code = codes[start + place]
+            same_keys[place] = keys[(code >> _TOKEN_BITS) & _PLACE]
+            same_tokens[place] = code & _TOKEN
+        if size > np.uint64(_LARGEST_INSERTION):
+            _sort_by_heap(same_keys, same_tokens, size)
+        else:
+            _sort_by_insertion(same_keys, same_tokens, size)
+        for place in range(min(size, n_wanted - start)):
+            ranked[start + place] = same_tokens[place]
         start = stop
 
 
@@ -161,45 +177,45 @@ def _rank_some(
     totals: np.ndarray,
     column_tokens: np.ndarray,
     column_medians: np.ndarray,
+    highest: np.uint64,
+    max_genes: int,
     places: np.ndarray,
     ranked: np.ndarray,
     lengths: np.ndarray,
     first_cell: int,
     last_cell: int,
 ) -> None:
-    """Write the tokens of some cells to `ranked` from `places[cell]` on, how many to `lengths`."""
+    """Write the tokens of some cells to `ranked`, one cell after the other from that of the first.
+
+    `places` is where each cell would begin if all its genes were known; how many tokens it has goes
+    to `lengths`.
+    """
     longest = np.max(indptr[first_cell + 1 : last_cell + 1] - indptr[first_cell:last_cell])
-    keys, sorted_keys = np.empty(longest, np.float64), np.empty(longest, np.float64)
-    tokens, sorted_tokens = np.empty(longest, np.int32), np.empty(longest, np.int32)
-    ends = np.zeros(_N_BUCKETS, np.int32)
+    keys, same_keys = np.empty(longest, np.float64), np.empty(longest, np.float64)
+    same_tokens = np.empty(longest, np.int32)
+    codes, ordered = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
+    lower, upper = np.zeros(_DIGITS, np.uint32), np.zeros(_DIGITS, np.uint32)
+    start = places[first_cell]
     for cell in range(first_cell, last_cell):
         first, last = indptr[cell], indptr[cell + 1]
-        n_genes = _read_keys(
+        n_genes = _read_codes(
             columns[first:last],
             counts[first:last],
             totals[cell],
             column_tokens,
             column_medians,
+            highest,
             keys,
-            tokens,
+            codes,
+            lower,
+            upper,
         )
-        n_wanted = min(n_genes, places[cell + 1] - places[cell])
-        lengths[cell] = n_wanted
-        if n_wanted > 0:
-            _sort_highest(
-                keys[:n_genes], tokens[:n_genes], n_wanted, sorted_keys, sorted_tokens, ends
-            )
-        for i in range(n_wanted):
-            ranked[places[cell] + i] = sorted_tokens[i]
-
-
-@compiled
-def _close_gaps(places: np.ndarray, offsets: np.ndarray, ranked: np.ndarray) -> None:
-    """Move the tokens of each cell down from `places` to `offsets`."""
-    for cell in range(len(offsets) - 1):
-        start = offsets[cell]
-        for i in range(offsets[cell + 1] - start):
-            ranked[start + i] = ranked[places[cell] + i]
+        _order(codes, n_genes, _LOWER, lower, ordered)
+        _order(ordered, n_genes, _UPPER, upper, codes)
+        stop = start + min(np.int64(n_genes), max_genes)
+        _write_tokens(codes, n_genes, keys, same_keys, same_tokens, ranked[start:stop])
+        lengths[cell] = stop - start
+        start = stop
 
 
 def rank_cells(
@@ -240,7 +256,14 @@ def rank_cells(
     tuple of numpy.ndarray
         Tokens of all cells end to end, shape (n_tokens,), and where each cell begins, int64,
         shape (n_cells + 1,).
+
+    Raises
+    ------
+    ValueError
+        If columns or tokens are too many for the codes, beyond four millions.
     """
+    if max(len(column_tokens), column_tokens.max(initial=0)) > _TOKEN:
+        raise ValueError(f"{len(column_tokens):,} columns, or as many tokens, cannot be ranked")
     n_cells = len(totals)
     places, offsets = np.zeros(n_cells + 1, np.int64), np.zeros(n_cells + 1, np.int64)
     np.cumsum(np.minimum(np.diff(indptr), max_genes), out=places[1:])
@@ -253,11 +276,23 @@ def rank_cells(
         totals,
         column_tokens.astype(np.int32),
         column_medians,
+        _highest_key(column_tokens, column_medians),
+        max_genes,
         places,
         ranked,
         offsets[1:],
     )
     over_slices(rank_some, n_cells, size=_CELLS_PER_TASK)
     np.cumsum(offsets, out=offsets)
-    _close_gaps(places, offsets, ranked)
+    for first in range(0, n_cells, _CELLS_PER_TASK):  # close the gaps between slices
+        last = min(n_cells, first + _CELLS_PER_TASK)
+        tokens = ranked[places[first] :][: offsets[last] - offsets[first]]
+        ranked[offsets[first] : offsets[last]] = tokens
     return ranked[: offsets[-1]].copy(), offsets
+
+
+def _highest_key(column_tokens: np.ndarray, column_medians: np.ndarray) -> np.uint64:
+    """Return the bits of a value that keys hardly exceed; those that do are compared whole."""
+    medians = column_medians[column_tokens >= 0]
+    highest = np.array([1e4 / medians.min() if len(medians) else 1.0])
+    return np.uint64(highest.view(np.uint64)[0])

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _GREEK = {
     ord(letter): f" {unicodedata.name(letter).rsplit(' ', 1)[-1].lower()} "
@@ -15,6 +16,7 @@ _SLASH = re.compile(r"\s*/\s*")
 _JOINED = re.compile(r"\b([bt])(cells?)\b")  # "Bcells"
 
 
+@lru_cache(maxsize=1 << 15)  # other forms begin with this one: a wording comes several times
 def normalise(text: str) -> str:
     """Fold case, plural, punctuation, Greek letters and marker signs.
 

@@ -72,3 +72,39 @@ def test_equal_keys_stand_in_the_order_of_their_tokens(n_equal: int) -> None:
     )
     assert ranked.tolist() == sorted(tokens)
     assert offsets.tolist() == [0, n_equal, n_equal]
+
+
+@pytest.mark.parametrize(
+    ("spread", "total"),
+    [
+        pytest.param(2.0**-8, 1e4, id="many keys share a code"),
+        pytest.param(2.0**-40, 1e4, id="keys differ in their last bits"),
+        pytest.param(2.0**90, 1e4, id="keys lie below all codes"),
+        pytest.param(8.0, 1e-2, id="keys lie above all codes"),
+    ],
+)
+@pytest.mark.parametrize("max_genes", [30, 5000])
+def test_any_keys_are_ordered_as_by_a_plain_sort(
+    spread: float, total: float, max_genes: int
+) -> None:
+    rng = np.random.default_rng(1)
+    n_cells, n_genes = 5, 700
+    counts = 1 + spread * rng.random(n_cells * n_genes) ** 30
+    counts[rng.random(len(counts)) < 0.1] = 0
+    tokens, medians = rng.permutation(n_genes) + 2, 1 + spread * rng.random(n_genes)
+    tokens[::9] = -1
+    ranked, offsets = rank_cells(
+        np.arange(0, len(counts) + 1, n_genes),
+        np.tile(np.arange(n_genes, dtype=np.int32), n_cells),
+        counts,
+        np.full(n_cells, total),
+        tokens,
+        medians,
+        max_genes=max_genes,
+        dtype=np.uint16,
+    )
+    for cell, row in enumerate(counts.reshape(n_cells, n_genes)):
+        order = np.lexsort((tokens, -(row / total * 1e4 / medians)))
+        wanted = [tokens[gene] for gene in order if tokens[gene] >= 0 and row[gene] > 0]
+        found = ranked[offsets[cell] : offsets[cell + 1]]
+        assert found.tolist() == wanted[:max_genes]
