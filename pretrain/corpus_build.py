@@ -11,14 +11,13 @@ from typing import Any
 
 from langcell.progress import cell_progress
 from langcell.shards import Manifest
-from pretrain.corpus_catalog import CATALOG, Catalog, make_catalog
+from pretrain.corpus_catalog import CATALOG, Catalog
 from pretrain.corpus_inputs import find_inputs
 from pretrain.corpus_merge import Layout, lay_out, make_shard, write_manifest
 from pretrain.corpus_options import BuildOptions
-from pretrain.corpus_pieces import survey, tokenize
+from pretrain.corpus_pieces import combine_surveys, survey, tokenize
 from pretrain.corpus_plan import Plan, begin_plan, read_catalog, read_plan
 from pretrain.corpus_report import report_inputs, report_lines, write_report
-from pretrain.corpus_survey import Survey
 from pretrain.corpus_workers import open_workers, run_jobs
 
 _SAY_EVERY = 50  # inputs
@@ -139,9 +138,7 @@ def _tokenize_all(plan: Plan, workers: Executor, part: Part) -> None:
             _say(f"surveyed {n_done} of {n} inputs")
 
     run_jobs(workers, survey, [(plan.folder, source) for source in order], on_survey)
-    if not (plan.work / CATALOG).is_file():
-        surveys = (Survey.read(plan.survey(source)) for source in range(n))
-        make_catalog(surveys, plan.options).write(plan.work)
+    run_jobs(workers, combine_surveys, [(plan.folder,)], lambda _n_inputs: None)
     catalog = read_catalog(plan.folder)
     tasks = list(plan.tasks(catalog))[part.number - 1 :: part.of]
     sizes = [sum(piece.stop - piece.start for piece in task.pieces) for task in tasks]

@@ -12,7 +12,7 @@ from langcell.output_file import replaced_file
 from langcell.packed_cells import PackedCells
 from langcell.tokenizer import RankTokenizer, merge_columns
 from pretrain.cell_keys import content_keys, sequence_keys, shuffle_keys
-from pretrain.corpus_catalog import Catalog, given_tokens
+from pretrain.corpus_catalog import CATALOG, Catalog, given_tokens, make_catalog
 from pretrain.corpus_matrix import open_matrix, read_rows
 from pretrain.corpus_plan import Piece, Plan, Task, read_catalog, read_plan, stamp
 from pretrain.corpus_runs import Run
@@ -44,6 +44,18 @@ def survey(folder: Path, source: int) -> int:
         found = survey_input(plan.inputs[source], plan.options, sample_cells=plan.sample_cells)
         found.write(path)
     return _survey(path, stamp(path)).n_cells
+
+
+def combine_surveys(folder: Path) -> int:
+    """Make the catalog of the build in a folder, unless that is done; return how many inputs it has.
+
+    A job as the others are, for a worker that has read the genes and terms already.
+    """
+    plan = read_plan(folder)
+    if not (plan.work / CATALOG).is_file():
+        surveys = (Survey.read(plan.survey(source)) for source in range(len(plan.inputs)))
+        make_catalog(surveys, plan.options).write(plan.work)
+    return len(plan.inputs)
 
 
 def tokenize(folder: Path, task: Task) -> int:
