@@ -9,42 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
-import numpy as np
-import pyarrow as pa
-
 from benchmarks.corpus_data import write_cells
-from langcell.counts import open_counts
+from benchmarks.plain_pipeline import run_plainly, storing_library
 from langcell.shards import TokenCorpus
 from langcell.threads import available_threads
-from langcell.tokenizer import RankTokenizer
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 
 _PLAIN_CELLS = 2000
-
-
-def tokenize_plainly(source: Path, corpus: TokenCorpus, target: Path) -> int:
-    """Make a dataset of tokens cell by cell, as the released pipelines do; return its cells.
-
-    All counts in memory, dense and double, one argsort a cell, lists of Python integers into an
-    arrow table.
-    """
-    tokenizer = RankTokenizer(corpus.vocabulary, max_genes=corpus.manifest.max_genes)
-    with open_counts(source) as matrix:
-        genes = tokenizer.column_genes(matrix.resolution)
-        block = matrix.read(0, min(matrix.n_cells, _PLAIN_CELLS))
-    known = np.flatnonzero(genes.tokens >= 0)
-    dense = block.counts.astype(np.float64)[:, known].toarray()
-    values = dense / block.totals[:, None] * 1e4 / genes.medians[known]
-    cells = []
-    for row in values:
-        expressed = np.flatnonzero(row)
-        order = np.argsort(-row[expressed], kind="stable")
-        cells.append(genes.tokens[known][expressed[order]][: corpus.manifest.max_genes].tolist())
-    table = pa.table({"input_ids": cells, "length": [len(cell) for cell in cells]})
-    with pa.OSFile(str(target), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table)
-    return len(cells)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +57,17 @@ def build(inputs: Path, target: Path, options: argparse.Namespace, *, n_workers:
     return cost(work)
 
 
+def run_beside(source: Path, corpus: Path, max_genes: int) -> Cost:
+    """Tell what the released way takes for some cells of a corpus."""
+    vocabulary, target = TokenCorpus(corpus).vocabulary, corpus.with_suffix(".dataset")
+
+    def work() -> int:
+        run_plainly(source, vocabulary, target, n_cells=_PLAIN_CELLS, max_genes=max_genes)
+        return _PLAIN_CELLS
+
+    return cost(work)
+
+
 def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str, float]:
     """Build a corpus of files of one storage, and do the same plainly."""
     inputs = folder / storage
@@ -99,9 +82,7 @@ def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str
         )
     alone = build(inputs, folder / f"{storage}-alone", options, n_workers=1)
     together = build(inputs, folder / f"{storage}-together", options, n_workers=options.workers)
-    corpus = TokenCorpus(folder / f"{storage}-alone")
-    arrow = folder / f"{storage}.arrow"
-    plain = cost(lambda: tokenize_plainly(inputs / "0.h5ad", corpus, arrow))
+    plain = run_beside(inputs / "0.h5ad", folder / f"{storage}-alone", options.max_genes)
     rates = [each.n_cells / each.cpu_seconds for each in (alone, plain)]
     return {
         "cells_per_s": round(together.n_cells / together.seconds),
@@ -114,8 +95,8 @@ def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str
 def main(arguments: list[str] | None = None) -> None:
     """Print a table, and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=128_000)
-    parser.add_argument("--files", type=int, default=4)
+    parser.add_argument("--cells", type=int, default=256_000)
+    parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--expressed", type=int, default=2_000)
     parser.add_argument("--max-genes", type=int, default=2_048)
     parser.add_argument("--workers", type=int, default=available_threads())
@@ -136,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
             print("".join(f"{each:>16}" for each in (storage, *found[storage].values())))
     print(
         "cells/s: all workers, their start included; cells/CPU-s: one process that has started, "
-        "which free cores multiply"
+        f"which free cores multiply; the plain way ends in a dataset of {storing_library()}"
     )
     print(json.dumps({"benchmark": "corpus", "cells": options.cells, **found}))
 

@@ -6,12 +6,16 @@ import anndata
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.optimize import brentq
 
-from benchmarks.tokenizer import N_GENES, make_cells
+from benchmarks.tokenizer import N_GENES
 from langcell.gene_table import GeneTable
 
 _TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
-_DISTINCT = 4000
+_DISTINCT = 1000
+_ABUNDANCE_SPREAD, _DEPTH_SPREAD = 1.5, 0.3  # of logarithms
+_DISPERSION = 2.0
+_ROWS = 256
 
 
 def write_cells(path: Path, n_cells: int, *, n_expressed: int, compression: str, seed: int) -> None:
@@ -19,7 +23,7 @@ def write_cells(path: Path, n_cells: int, *, n_expressed: int, compression: str,
     table = GeneTable.bundled()
     genes = table.ensembl_ids[table.is_protein_coding]
     genes = np.concatenate([genes, table.ensembl_ids[~table.is_protein_coding]])[:N_GENES]
-    few = make_cells(min(n_cells, _DISTINCT), n_expressed, seed)
+    few = draw_counts(min(n_cells, _DISTINCT), n_expressed, seed)
     copies = []
     for number in range(-(-n_cells // few.shape[0])):
         copy = few.copy()
@@ -32,3 +36,26 @@ def write_cells(path: Path, n_cells: int, *, n_expressed: int, compression: str,
     )
     cells = anndata.AnnData(counts, obs, pd.DataFrame(index=genes))
     cells.write_h5ad(path, compression=None if compression == "none" else compression)
+
+
+def draw_counts(n_cells: int, n_expressed: int, seed: int) -> sparse.csr_matrix:
+    """Draw counts, float32, of cells that express about `n_expressed` genes.
+
+    Negative binomial about the abundance of a gene, which is the same for all seeds, times the
+    depth of a cell. So genes have medians as far apart as in real cells, and few keys are equal.
+    """
+    abundances = np.random.default_rng(0).lognormal(0, _ABUNDANCE_SPREAD, N_GENES)
+    depth = brentq(lambda depth: _n_expressed(depth * abundances) - n_expressed, 0, 1e6)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for start in range(0, n_cells, _ROWS):
+        n_rows = min(_ROWS, n_cells - start)
+        depths = depth * rng.lognormal(0, _DEPTH_SPREAD, (n_rows, 1))
+        noise = rng.gamma(_DISPERSION, 1 / _DISPERSION, (n_rows, N_GENES))
+        parts.append(sparse.csr_matrix(rng.poisson(noise * depths * abundances), dtype=np.float32))
+    return sparse.vstack(parts, format="csr")
+
+
+def _n_expressed(means: np.ndarray) -> float:
+    """Return how many genes a cell is expected to express."""
+    return float(np.sum(1 - (1 + means / _DISPERSION) ** -_DISPERSION))

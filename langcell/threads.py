@@ -95,7 +95,7 @@ def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> 
     """
     starts = range(0, n_rows, size)
     with _pools().limit(limits=1, user_api="blas"):
-        if len(starts) == 1:  # no threads for a handful
+        if len(starts) == 1 or thread_count() == 1:  # a thread has its own memory, new each time
             work(0, n_rows)
             return
         with ThreadPoolExecutor(thread_count()) as threads:
