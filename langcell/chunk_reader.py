@@ -57,10 +57,17 @@ class ChunkReader:
 
         def fill(begin: int, end: int) -> None:
             for number in range(first + begin, first + end):
-                chunk = known[1] if number == known[0] else self._unpacked(number)
                 at = number * self._length
                 low, high = max(start, at), min(stop, at + self._length)
-                values[low - start : high - start] = chunk[low - at : high - at]
+                target = values[low - start : high - start]
+                if len(target) == self._length and number != known[0]:
+                    self._unpack(number, target)
+                    continue
+                chunk = known[1]
+                if number != known[0]:
+                    chunk = np.empty(self._length, self.dtype)
+                    self._unpack(number, chunk)
+                target[:] = chunk[low - at : high - at]
                 if number == last:
                     self._last = (number, chunk)
 
@@ -68,21 +75,22 @@ class ChunkReader:
         over_slices(fill, last + 1 - first, size=a_task)
         return values
 
-    def _unpacked(self, number: int) -> np.ndarray:
-        """Return the values of a chunk, all of its length."""
-        n_bytes = self._length * self.dtype.itemsize
+    def _unpack(self, number: int, values: np.ndarray) -> None:
+        """Fill `values` with all values of a chunk."""
         # Bit i of the mask says that filter i was left out, as where it would have gained nothing.
         mask, stored = self._dataset.id.read_direct_chunk((number * self._length,))
-        packed = np.frombuffer(stored, np.uint8)
+        packed, target = np.frombuffer(stored, np.uint8), values.view(np.uint8)
         used = [each for place, each in enumerate(self._filters) if not mask >> place & 1]
         try:
-            for each in reversed(used):
-                packed = _UNPACK[each](packed, n_bytes, self.dtype.itemsize)
+            while used:
+                unpack = _UNPACK[used.pop()]
+                unpacked = np.empty_like(target) if used else target
+                unpack(packed, unpacked, values.dtype.itemsize)
+                packed = unpacked
+            if packed is not target:
+                _fill(target, packed)
         except (ValueError, zlib.error) as error:
             raise OSError(f"chunk {number} cannot be unpacked: {error}") from error
-        if len(packed) != n_bytes:
-            raise OSError(f"chunk {number} has {len(packed)} bytes, wanted {n_bytes}")
-        return packed.view(self.dtype)
 
 
 def open_array(array: Any) -> Any:
@@ -101,20 +109,25 @@ def open_array(array: Any) -> Any:
     return ChunkReader(array, filters)
 
 
-def _inflate(packed: np.ndarray, n_bytes: int, item_bytes: int) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(packed.data, bufsize=n_bytes), np.uint8)
+def _fill(target: np.ndarray, values: np.ndarray) -> None:
+    if len(values) != len(target):
+        raise ValueError(f"it has {len(values)} bytes, wanted {len(target)}")
+    target[:] = values
 
 
-def _decode_lzf(packed: np.ndarray, n_bytes: int, item_bytes: int) -> np.ndarray:
-    return unpack_lzf(packed, n_bytes)
+def _inflate(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None:
+    _fill(values, np.frombuffer(zlib.decompress(packed.data, bufsize=len(values)), np.uint8))
 
 
-def _unshuffle(packed: np.ndarray, n_bytes: int, item_bytes: int) -> np.ndarray:
+def _decode_lzf(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None:
+    unpack_lzf(packed, values)
+
+
+def _unshuffle(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None:
     """Put the bytes of each value side by side again: the first of all come first, and so on."""
-    n_values = len(packed) // item_bytes
-    rest = packed[n_values * item_bytes :]
-    together = packed[: n_values * item_bytes].reshape(item_bytes, n_values).T.ravel()
-    return np.concatenate([together, rest]) if len(rest) else together
+    if len(packed) != len(values):
+        raise ValueError(f"it has {len(packed)} bytes, wanted {len(values)}")
+    values.reshape(-1, item_bytes)[:] = packed.reshape(item_bytes, -1).T
 
 
 _UNPACK = {_DEFLATE: _inflate, _SHUFFLE: _unshuffle, _LZF: _decode_lzf}

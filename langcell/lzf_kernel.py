@@ -51,22 +51,20 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
     return done == n_values
 
 
-def unpack_lzf(packed: np.ndarray, n_bytes: int) -> np.ndarray:
-    """Return the bytes that were packed, uint8, shape (n_bytes,).
+def unpack_lzf(packed: np.ndarray, values: np.ndarray) -> None:
+    """Fill `values` with the bytes that were packed.
 
     Parameters
     ----------
     packed
         uint8, without a header, as h5py stores a chunk.
-    n_bytes
-        How many bytes there were.
+    values
+        uint8, as many as there were bytes.
 
     Raises
     ------
     ValueError
         If what is packed is damaged.
     """
-    values = np.empty(n_bytes, np.uint8)
     if not _unpack(packed, values):
         raise ValueError("LZF data is damaged")
-    return values
