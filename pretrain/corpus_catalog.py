@@ -202,6 +202,10 @@ def given_tokens(options: BuildOptions) -> dict[str, float]:
 def _own_vocabulary(
     histogram: ValueHistogram, n_measured: np.ndarray, options: BuildOptions
 ) -> GeneVocabulary:
+    if not n_measured.any():
+        raise ValueError(
+            "no input has a gene that is known: var must name human genes, as Ensembl ids or symbols"
+        )
     kept = (histogram.n_values() >= options.min_observations) & (n_measured >= options.min_inputs)
     if not kept.any():
         raise ValueError(

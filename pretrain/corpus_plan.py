@@ -76,8 +76,12 @@ class Plan:
         return self.work / f"survey-{source:05}.npz"
 
     def forget_if_idle(self) -> None:
-        """Remove the build if no input of it was read, and the folder if it holds nothing else."""
-        if any(self.work.glob("survey-*")):
+        """Remove a build that cannot go on, and the folder if it holds nothing else.
+
+        No input of it was read, or all were and made no catalog.
+        """
+        n_read = sum(1 for _ in self.work.glob("survey-*.npz"))
+        if 0 < n_read < len(self.inputs) or (self.work / CATALOG).is_file():
             return
         shutil.rmtree(self.work)
         if not any(self.folder.iterdir()):

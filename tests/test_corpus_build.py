@@ -357,6 +357,28 @@ def test_no_cell_kept_says_why(tmp_path: Path, coding_genes: list[str]) -> None:
     assert "30 too few genes" in (tmp_path / "corpus/report.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("genes", "no input has a gene that is known: var must name human genes"),
+        ("labels", "are the cells labelled"),
+    ],
+)
+def test_inputs_that_make_no_corpus_leave_nothing(
+    files: list[str], tmp_path: Path, change: str, message: str
+) -> None:
+    cells = anndata.read_h5ad(f"{files[0]}/a.h5ad")
+    if change == "genes":
+        cells.var_names = [f"peak-{number}" for number in range(cells.n_vars)]
+    else:
+        del cells.obs["cell_type_ontology_term_id"]
+    cells.write_h5ad(tmp_path / "wrong.h5ad")
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path / "corpus", [str(tmp_path / "wrong.h5ad")])
+    assert not (tmp_path / "corpus").exists()
+    build(tmp_path / "corpus", files)  # which needs no --overwrite
+
+
 def test_inputs_are_found_and_named(files: list[str], tmp_path: Path) -> None:
     nested = Path(files[0]) / "more"
     nested.mkdir()

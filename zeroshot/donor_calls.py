@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from langcell.counts import open_counts
-from langcell.embed import embed_cells
 from langcell.embedder import Embedder, load_embedder
 from ontology.graph import Ontology
 from zeroshot.agreement import read_obs_column
@@ -15,6 +13,7 @@ from zeroshot.candidates import own_candidates
 from zeroshot.cell_scorer import Progress
 from zeroshot.donor_fit import mean_weights
 from zeroshot.modalities import modality_of
+from zeroshot.shot_cells import read_blocks
 from zeroshot.shot_head import DONOR, ShotHead, normalised
 
 if TYPE_CHECKING:
@@ -73,17 +72,10 @@ def call_donors(
     names, weights = mean_weights(donors[known], types)
     shares = weights.tocsc()
     means = np.zeros((len(names), len(head.keys)))
-    with open_counts(
-        source, layer=options.layer, allow_normalized=options.allow_normalized
-    ) as matrix:
-        for block in embed_cells(model, matrix, batch_size=options.batch_size):
-            assert block.tokens is not None, "cells of a file have them"
-            stop = block.start + len(block.features)
-            first, last = np.searchsorted(known, [block.start, stop])
-            odds = head.log_odds(block.features, block.tokens)[known[first:last] - block.start]
-            means += shares[:, first:last] @ odds
-            if progress is not None:
-                progress(stop, matrix.n_cells)
+    for block in read_blocks(source, known, model, options, progress):
+        assert block.tokens is not None, "cells of a file have them"
+        stop = block.start + len(block.features)
+        means += shares[:, block.start : stop] @ head.log_odds(block.features, block.tokens)
     probabilities = np.exp(normalised(means))
     best = probabilities.argmax(axis=1)
     table = pd.DataFrame(probabilities, columns=list(candidates.names))

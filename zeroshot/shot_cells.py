@@ -11,6 +11,7 @@ from langcell.counts import open_counts
 from langcell.embed import CellEmbeddings, embed_cells
 from langcell.embedder import Embedder
 from langcell.tokenizer import TokenBlock
+from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.cell_scorer import Progress
 from zeroshot.few_shot_options import FewShotOptions
 
@@ -48,7 +49,7 @@ def read_blocks(
     source: "AnnData | str | Path",
     rows: np.ndarray,
     model: Embedder,
-    options: FewShotOptions,
+    options: FewShotOptions | AnnotateOptions,
     progress: Progress | None,
 ) -> Iterator[CellEmbeddings]:
     """Embed some cells of a source, block by block; `rows` ascend, and blocks start at places in them."""
