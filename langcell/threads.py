@@ -95,8 +95,9 @@ def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> 
     """
     starts = range(0, n_rows, size)
     with _pools().limit(limits=1, user_api="blas"):
-        if len(starts) == 1 or thread_count() == 1:  # a thread has its own memory, new each time
-            work(0, n_rows)
+        if len(starts) == 1 or thread_count() == 1:  # threads have memory of their own, new to each
+            for start in starts:
+                work(start, min(n_rows, start + size))
             return
         with ThreadPoolExecutor(thread_count()) as threads:
             tasks = [threads.submit(work, start, min(n_rows, start + size)) for start in starts]

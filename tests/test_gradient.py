@@ -314,37 +314,50 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def run_processes(script: str, n: int, cwd: Path) -> None:
+# Processes that begin with what the first has imported, which takes longer than all they do.
+FORKED = """
+import os, traceback
+children = []
+for rank in range({n}):
+    child = os.fork()
+    if child:
+        children.append(child)
+        continue
+    os.environ["RANK"] = str(rank)
+    try:
+        exec({script!r})
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+raise SystemExit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+
+
+def run_processes(imports: str, script: str, n: int, cwd: Path) -> None:
     """Run a script in n processes that know of each other."""
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(n),
-        "OMP_NUM_THREADS": "1",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=cwd,
-            env={**shared, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(n)
-    ]
-    for process in started:
-        _, err = process.communicate(timeout=180)
-        assert process.returncode == 0, err[-2000:]
+    done = subprocess.run(
+        [sys.executable, "-c", imports + FORKED.format(n=n, script=script)],
+        cwd=cwd,
+        env={
+            **os.environ,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "WORLD_SIZE": str(n),
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module", params=[2, 4])
 def processes(tiny_model, tmp_path_factory, request):
     """Return how many processes there were, their cells, and what each way of theirs gave."""
     n, folder = request.param, tmp_path_factory.mktemp("processes")
-    script = (
-        STEP
-        + f"""
+    script = f"""
 distributed.init_process_group("gloo")
 world = World.here()
 assert world.size == {n}
@@ -360,8 +373,7 @@ if world.rank == 0:
 distributed.barrier()
 distributed.destroy_process_group()
 """
-    )
-    run_processes(script, n, folder)
+    run_processes(STEP, script, n, folder)
     ways = itertools.product(TOGETHER, ((), UNEVEN[n]), (0, 2))
     return n, list(zip(ways, torch.load(folder / "found.pt", weights_only=True), strict=True))
 
@@ -420,11 +432,13 @@ def test_matching_is_a_mean_over_the_pairs_of_all_processes(tiny_model, processe
 
 def test_rows_of_unequal_processes_are_gathered_in_order_and_counted(tmp_path):
     """Processes without a row among them; each row gets what all make of it."""
-    script = """
+    imports = """
 import torch
 from torch import distributed
 from pretrain.gather import World
 from pretrain.read_counts import ReadCounts
+"""
+    script = """
 distributed.init_process_group("gloo")
 world = World.here()
 sizes = (2, 0, 3)
@@ -437,7 +451,7 @@ found = {"rows": everyone.detach(), "gradient": own.grad, "cells": read.cells}
 torch.save({**found, "tokens": read.tokens}, f"{world.rank}.pt")
 distributed.destroy_process_group()
 """
-    run_processes(script, 3, tmp_path)
+    run_processes(imports, script, 3, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(3)]
     for each in found:
         assert each["rows"][:, 0].tolist() == [0, 1, 20, 21, 22]

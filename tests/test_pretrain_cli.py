@@ -23,6 +23,7 @@ from pretrain.plan import plan
 from pretrain.recipe_file import read_recipe
 from pretrain.step_cells import StepCells
 from pretrain.training import train
+from tests.command_line import run_langcell
 from tests.pretraining_files import logged_losses, write_recipe
 
 TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
@@ -133,26 +134,20 @@ SHARED = (
 )
 
 
-def run_langcell(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "langcell", "pretrain", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def losses_as_numbers(output: Path) -> list[float]:
     return [float(each) for _, each in sorted(logged_losses(output).items())]
 
 
-def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
-    recipe: Path, tmp_path: Path
-) -> None:
+def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     train(read_recipe(recipe, [*SHARED, f"output={alone}"]))
-    words = ["--config", recipe, *SHARED, "compute.devices=2", "optimisation.part=4"]
-    done = run_langcell(*words, f"output={tmp_path / 'two'}")
+    words = [*SHARED, "compute.devices=2", "optimisation.part=4", f"output={tmp_path / 'two'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "langcell", "pretrain", "--config", str(recipe), *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'two' / 'best'}\n"
     assert done.stderr.count(" rows of ") == 1  # the first process speaks for both
@@ -164,24 +159,6 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
     )
     for key in one:
         np.testing.assert_allclose(two[key], one[key], rtol=1e-2, atol=2e-4, err_msg=key)
-    # Told to stop, both finish the step and save; together they go on.
-    stopped = tmp_path / "stopped"
-    with subprocess.Popen(
-        [sys.executable, "-m", "langcell", "pretrain", *map(str, words), f"output={stopped}"],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("step 2/6"):
-                process.send_signal(signal.SIGTERM)
-                break
-        process.stderr.read()
-    if process.returncode:  # else it was done before the signal came
-        assert (stopped / "last.ckpt").is_file()
-        done = run_langcell(*words, f"output={stopped}", "--resume", "auto")
-        assert done.returncode == 0, done.stderr
-    assert losses_as_numbers(stopped) == losses_as_numbers(tmp_path / "two")
 
 
 def test_what_processes_cannot_do_is_refused(recipe: Path, tmp_path: Path) -> None:
@@ -192,7 +169,7 @@ def test_what_processes_cannot_do_is_refused(recipe: Path, tmp_path: Path) -> No
         (["compute.accelerator=cuda"], "asks for 1 CUDA devices, and 0 are here"),
     ]
     for words, message in wanted:
-        done = run_langcell("--config", recipe, *words)
+        done = run_langcell(tmp_path, "pretrain", "--config", recipe, *words)
         assert done.returncode == 1
         assert message in done.stderr.strip().splitlines()[-1]
         assert not (tmp_path / "run").exists()
@@ -283,8 +260,19 @@ def test_unknown_ids_are_reported_and_skipped(
 
 
 def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_path: Path) -> None:
-    words = ["slurm", "--config", recipe, "--nodes", 2, "--gpus", 4, "--partition", "gpu"]
-    done = run_langcell(*words, "output=runs/with space")
+    words = [
+        "pretrain",
+        "slurm",
+        "--config",
+        recipe,
+        "--nodes",
+        2,
+        "--gpus",
+        4,
+        "--partition",
+        "gpu",
+    ]
+    done = run_langcell(tmp_path, *words, "output=runs/with space")
     assert done.returncode == 0, done.stderr
     for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpu", "requeue"):
         assert f"#SBATCH --{line}\n" in done.stdout
@@ -293,7 +281,7 @@ def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_pa
     script = tmp_path / "job.sbatch"
     script.write_text(done.stdout)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    refused = run_langcell("slurm", "--config", recipe, "--gpus", 3)
+    refused = run_langcell(tmp_path, *words[:4], "--gpus", 3)
     assert refused.returncode == 1 and "cannot be shared by 3 processes" in refused.stderr
 
 
@@ -302,7 +290,7 @@ def test_a_slurm_job_goes_back_into_the_queue_only_when_stopped(
     recipe: Path, tmp_path: Path, status: int, requeued: bool
 ) -> None:
     """With programs of SLURM that write down what they are told."""
-    job = run_langcell("slurm", "--config", recipe).stdout
+    job = run_langcell(tmp_path, "pretrain", "slurm", "--config", recipe).stdout
     for name, code in (("srun", f"exit {status}"), ("scontrol", f'echo "$@" > {tmp_path}/told')):
         (tmp_path / name).write_text(f"#!/bin/bash\n{code}\n")
         (tmp_path / name).chmod(0o755)
