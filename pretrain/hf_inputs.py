@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
 from pretrain.obs_columns import Column, first_present
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TOKENS = "input_ids"
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
@@ -95,7 +97,7 @@ def read_tokens(path: Path, start: int, stop: int) -> Iterator[TokenizedRows]:
         yield TokenizedRows(start=first, tokens=tokens, offsets=offsets - offsets[0])
 
 
-def _rows(path: Path, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _rows(path: Path, start: int, stop: int) -> Iterator[tuple[int, "pa.RecordBatch"]]:
     """Yield batches cut to some rows, with the row of the first."""
     row = 0
     for batch in _batches(path):
@@ -107,7 +109,9 @@ def _rows(path: Path, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBat
             return
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path) -> Iterator["pa.RecordBatch"]:
+    import pyarrow as pa
+
     for file in _data_files(path):
         try:
             with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
@@ -128,7 +132,7 @@ def _data_files(path: Path) -> list[Path]:
     return [path / file["filename"] for file in state["_data_files"]]
 
 
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+def _class_names(schema: "pa.Schema") -> dict[str, list[str]]:
     """Names behind the numbers of columns that are class labels."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     features = json.loads(metadata)["info"]["features"] if metadata else {}
@@ -139,13 +143,12 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     }
 
 
-def _encoded(arrays: list[pa.Array], names: list[str] | None) -> Column:
+def _encoded(arrays: list["pa.Array"], names: list[str] | None) -> Column:
+    import pyarrow as pa
+
     encoded = pa.chunked_array(arrays).unify_dictionaries().combine_chunks()
     values = encoded.dictionary.to_pylist()
     if names is not None:
         values = [names[value] if 0 <= value < len(names) else "" for value in values]
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    texts = pd.Index(["" if value is None else str(value).strip() for value in values])
-    place = {text: code for code, text in enumerate(sorted(set(texts) - {""}))}
-    recode = np.array([*(place.get(text, -1) for text in texts), -1], dtype=np.int32)
-    return Column(codes=recode[codes], values=tuple(place))
+    return Column.coded(codes, ["" if value is None else value for value in values])

@@ -1,15 +1,16 @@
-"""Columns of a table of cells as codes into their distinct values: a few bytes a cell."""
+"""Columns of a table of cells as codes into their distinct values: a few bytes a cell.
 
-from collections.abc import Iterable, Mapping
+pandas, zarr and anndata take longer to import than a file takes to survey, in each worker of a
+build, so they are imported where a column needs them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import pandas as pd
-import zarr
-from anndata.io import read_elem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,13 +35,31 @@ class Column:
         >>> Column.of(["b", "", "a", "b"]).codes.tolist()
         [1, -1, 0, 1]
         """
+        import pandas as pd
+
         categories = pd.Categorical(values)
-        texts = [str(each).strip() for each in categories.categories]
+        return cls.coded(categories.codes, categories.categories)
+
+    @classmethod
+    def coded(cls, codes: np.ndarray, values: Sequence[Any]) -> "Column":
+        """Make a column of codes into values of any kind, -1 for none.
+
+        Blanks count as missing, and values that no cell has are left out.
+
+        >>> column = Column.coded(np.array([0, 1, 2, -1]), ["b ", "a", " ", "c"])
+        >>> column.codes.tolist(), column.values
+        ([1, 0, -1, -1], ('a', 'b'))
+        """
+        is_used = np.zeros(len(values) + 1, dtype=bool)
+        is_used[codes] = True
+        texts = [
+            str(each).strip() if used else "" for each, used in zip(values, is_used, strict=False)
+        ]
         names = sorted(set(texts) - {""})
         place = {name: code for code, name in enumerate(names)}
         # One more for the code -1 of missing values.
         recode = np.array([*(place.get(text, -1) for text in texts), -1], dtype=np.int32)
-        return cls(codes=recode[categories.codes], values=tuple(names))
+        return cls(codes=recode[codes], values=tuple(names))
 
     @classmethod
     def constant(cls, value: str, n_cells: int) -> "Column":
@@ -82,6 +101,8 @@ def read_obs_columns(path: Path, wanted: Mapping[str, tuple[str, ...]]) -> dict[
         if path.is_dir():
             if not any((path / name).exists() for name in (".zgroup", "zarr.json")):
                 return {}
+            import zarr
+
             return _columns(zarr.open_group(path, mode="r"), wanted)
         with h5py.File(path) as file:
             return _columns(file, wanted)
@@ -94,11 +115,27 @@ def _columns(group: Any, wanted: Mapping[str, tuple[str, ...]]) -> dict[str, Col
         return {}
     obs = group["obs"]
     # Before 2020 the table was one compound dataset.
-    table = obs if hasattr(obs, "keys") else read_elem(obs)
+    is_compound = not hasattr(obs, "keys")
+    table = _read(obs) if is_compound else obs
     available = list(table.keys())
     found = {ours: first_present(names, available) for ours, names in wanted.items()}
     return {
-        ours: Column.of(read_elem(table[name]) if hasattr(obs, "keys") else table[name])
+        ours: Column.of(table[name]) if is_compound else _stored_column(table[name])
         for ours, name in found.items()
         if name
     }
+
+
+def _stored_column(element: Any) -> Column:
+    """Read one column of a file; a table that is kept as codes is not spread out."""
+    if isinstance(element, h5py.Group) and isinstance(element.get("categories"), h5py.Dataset):
+        values = element["categories"]
+        if h5py.check_string_dtype(values.dtype):
+            return Column.coded(element["codes"][:], values.asstr()[:])
+    return Column.of(_read(element))
+
+
+def _read(element: Any) -> Any:
+    from anndata.io import read_elem
+
+    return read_elem(element)

@@ -4,21 +4,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from scipy import sparse
 
 from langcell.count_choice import choose_matrix
 from langcell.count_source import GENE_COLUMNS, CountSource, GeneColumns, MatrixSlot, gene_columns
 from langcell.counts import CountMatrix
-from langcell.memory_source import text_values
 from langcell.row_readers import float_values, spread
 from langcell.threads import thread_count
 from pretrain.corpus_options import BuildOptions
 from pretrain.obs_columns import Column, first_present
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A release of the Census by its date, as `census:2025-11-08`.
 _CENSUS = "census:"
@@ -88,6 +88,8 @@ def read_soma_columns(
     experiment: Any, wanted: Mapping[str, tuple[str, ...]], rows: tuple[int, int], obs_filter: str
 ) -> tuple[np.ndarray, dict[str, Column]]:
     """Return the join ids of the cells of a slice that pass the filter, and columns of theirs."""
+    import pyarrow as pa
+
     found = {ours: first_present(names, experiment.obs.keys()) for ours, names in wanted.items()}
     names = sorted(set(found.values()) - {""})
     table = experiment.obs.read(
@@ -139,6 +141,8 @@ class SomaRows:
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Return rows start to stop."""
+        import pyarrow as pa
+
         cells = self._cells[start:stop]
         table = self._layer.read((pa.array(cells),)).tables().concat()
         rows = np.searchsorted(cells, table["soma_dim_0"].to_numpy())
@@ -178,7 +182,9 @@ def _layer(experiment: Any, name: str, options: BuildOptions) -> Any:
     return layers[options.soma_layer]
 
 
-def _genes(var: pd.DataFrame) -> GeneColumns:
+def _genes(var: "pd.DataFrame") -> GeneColumns:
+    from langcell.memory_source import text_values
+
     index = first_present(_VAR_INDEX, var.columns)
     if not index:
         raise ValueError(f"var names no genes; it has {', '.join(map(str, var.columns))}")

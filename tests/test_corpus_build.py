@@ -9,6 +9,7 @@ from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from pretrain.cell_keys import content_keys, sequence_keys, shuffle_keys
 from pretrain.corpus_build import Part, build_corpus, merge_corpus
 from pretrain.corpus_cli import app
 from pretrain.corpus_options import BuildOptions, with_columns
+from pretrain.obs_columns import read_obs_columns
 from tests.corpus_files import TERMS, cells_by_origin, contents, make_study
 
 OPTIONS = BuildOptions(min_genes=20, max_genes=64, shard_cells=40)
@@ -393,6 +395,29 @@ def test_inputs_are_found_and_named(files: list[str], tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(ValueError, match="no input in it"):
         build(tmp_path / "x", [str(empty)])
+
+
+@pytest.mark.parametrize("kind", ["categorical", "text", "numbers", "flags", "codes with blanks"])
+def test_columns_of_any_kind_are_read_as_text(tmp_path: Path, kind: str) -> None:
+    values = {
+        "categorical": pd.Categorical(["b", None, "a", "b"], categories=["c", "b", "a"]),
+        "text": ["b", "", "a", "b"],
+        "numbers": [2, 10, 1, 2],
+        "flags": [True, False, True, True],
+        "codes with blanks": pd.Categorical([" b", " ", "a", "b"]),
+    }[kind]
+    obs = pd.DataFrame({"x": values}, index=[*"abcd"])
+    anndata.AnnData(obs=obs).write_h5ad(tmp_path / "x.h5ad")
+    column = read_obs_columns(tmp_path / "x.h5ad", {"ours": ("y", "x")})["ours"]
+    found = [column.values[code] if code >= 0 else "" for code in column.codes]
+    wanted = ["" if pd.isna(each) else str(each).strip() for each in values]
+    assert found == wanted and list(column.values) == sorted({*wanted} - {""})
+
+
+def test_a_worker_imports_what_its_inputs_need_alone() -> None:
+    code = "import sys, pretrain.corpus_pieces, pretrain.corpus_merge; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pandas", "anndata", "zarr", "pyarrow", "torch"} & set(done.stdout.split())
 
 
 def test_contents_tell_cells_apart_and_know_them_again() -> None:
