@@ -157,9 +157,9 @@ def _merge(plan: Plan, workers: Executor) -> Manifest:
         raise ValueError(
             f"no cell of the {len(plan.inputs)} inputs is kept; {plan.folder / 'report.txt'} says why"
         )
-    manifest = write_manifest(plan, catalog, layout)
+    run_jobs(workers, write_manifest, [(plan.folder,)], lambda _n_cells: None)
     shutil.rmtree(plan.work)
-    return manifest
+    return Manifest.read(plan.folder)
 
 
 def _report(plan: Plan, catalog: Catalog, layout: Layout) -> None:

@@ -129,9 +129,10 @@ def make_shard(folder: Path, number: int) -> int:
     return cells.n_cells
 
 
-def write_manifest(plan: Plan, catalog: Catalog, layout: Layout) -> Manifest:
-    """Write what stands beside the shards, and the manifest last of all."""
-    folder = plan.folder
+def write_manifest(folder: Path) -> int:
+    """Write what stands beside the shards, and the manifest last of all; return how many cells."""
+    plan, catalog = read_plan(folder), read_catalog(folder)
+    layout = _layout(folder, stamp(plan.work / _LAYOUT))
     with replaced_file(folder / GENES) as part:
         shutil.copyfile(plan.work / GENES, part)
     ontology = open_ontology(plan.options.ontology)
@@ -165,7 +166,7 @@ def write_manifest(plan: Plan, catalog: Catalog, layout: Layout) -> Manifest:
         },
     )
     manifest.write(folder)
-    return manifest
+    return manifest.n_cells
 
 
 def _runs(plan: Plan, catalog: Catalog) -> Iterator[tuple[int, int]]:

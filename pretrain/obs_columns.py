@@ -50,6 +50,8 @@ class Column:
         >>> column.codes.tolist(), column.values
         ([1, 0, -1, -1], ('a', 'b'))
         """
+        if not -1 <= codes.min(initial=-1) <= codes.max(initial=-1) < len(values):
+            raise ValueError(f"codes up to {codes.max()} for {len(values)} values")
         is_used = np.zeros(len(values) + 1, dtype=bool)
         is_used[codes] = True
         texts = [
@@ -106,7 +108,7 @@ def read_obs_columns(path: Path, wanted: Mapping[str, tuple[str, ...]]) -> dict[
             return _columns(zarr.open_group(path, mode="r"), wanted)
         with h5py.File(path) as file:
             return _columns(file, wanted)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: its table of cells cannot be read ({error})") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -412,6 +413,16 @@ def test_columns_of_any_kind_are_read_as_text(tmp_path: Path, kind: str) -> None
     found = [column.values[code] if code >= 0 else "" for code in column.codes]
     wanted = ["" if pd.isna(each) else str(each).strip() for each in values]
     assert found == wanted and list(column.values) == sorted({*wanted} - {""})
+
+
+def test_codes_without_a_value_are_damage(files: list[str], tmp_path: Path) -> None:
+    path = Path(files[0]) / "a.h5ad"
+    with h5py.File(path, "a") as file:
+        file["obs/cell_type_ontology_term_id/codes"][3] = 77
+    with pytest.raises(
+        ValueError, match=r"a\.h5ad: its table of cells cannot be read \(codes up to 77"
+    ):
+        build(tmp_path / "corpus", files)
 
 
 def test_a_worker_imports_what_its_inputs_need_alone() -> None:
