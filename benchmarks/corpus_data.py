@@ -27,7 +27,7 @@ def write_cells(path: Path, n_cells: int, *, n_expressed: int, compression: str,
     copies = []
     for number in range(-(-n_cells // few.shape[0])):
         copy = few.copy()
-        copy.data += number  # so that no cell is there twice
+        copy.data[copy.indptr[:-1]] += number  # of one gene, so that no cell is there twice
         copies.append(copy)
     counts = sparse.vstack(copies, format="csr")[:n_cells]
     obs = pd.DataFrame(
@@ -42,7 +42,8 @@ def draw_counts(n_cells: int, n_expressed: int, seed: int) -> sparse.csr_matrix:
     """Draw counts, float32, of cells that express about `n_expressed` genes.
 
     Negative binomial about the abundance of a gene, which is the same for all seeds, times the
-    depth of a cell. So genes have medians as far apart as in real cells, and few keys are equal.
+    depth of a cell. As in studies of one technology most counts are 1, medians of genes lie close
+    together and a fifth of the genes of a cell have equal values, which are the slowest to rank.
     """
     abundances = np.random.default_rng(0).lognormal(0, _ABUNDANCE_SPREAD, N_GENES)
     depth = brentq(lambda depth: _n_expressed(depth * abundances) - n_expressed, 0, 1e6)
