@@ -190,8 +190,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":
-        if bool(self.sources) == bool(self.shards.folder):
-            raise ValueError("a recipe needs either sources (files) or shards.folder (a corpus)")
+        if self.sources and self.shards.folder:
+            raise ValueError(
+                "a recipe has either sources (files) or shards.folder (a corpus), and this has both:"
+                " sources=[] takes the files away"
+            )
+        if not self.sources and not self.shards.folder:
+            raise ValueError("a recipe needs sources (files) or shards.folder (a corpus)")
         if bool(self.losses.distillation) != bool(self.teachers):
             raise ValueError("losses.distillation and teachers go together: set both or neither")
         if self.linear_teacher.steps and not self.teachers:

@@ -32,9 +32,9 @@ _ASPECTS = {
     "disease": "disease",
     "stage": "development stage",
 }
-# Cells of two files are compared over genes that nearly all files measure: a file of few genes
-# takes no one else's away.
-_COMPARED_SHARE = 0.9
+# Cells are compared over genes that all inputs measure, but for those that measure less than this
+# share of what the middle one does: a panel takes no one else's genes away.
+_WIDE_SHARE = 0.5
 # One count of a cell of 20,000, the deepest that training draws: lower medians come from sources
 # that are far deeper, and would put a gene first wherever it is counted once.
 _LEAST_MEDIAN = 0.5
@@ -156,17 +156,22 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
     n_measured = np.zeros(len(token_genes()), dtype=np.int64)
     names: dict[str, set[str]] = {name: set() for name in CATEGORIES}
     texts: set[tuple[str, str, str, str]] = set()
-    inputs, n_counted = [], 0
+    inputs, measured = [], []
     for survey in surveys:
         histogram.add_packed(survey.places, survey.counts)
         n_measured[survey.measured] += 1
-        n_counted += bool(len(survey.measured))
+        if len(survey.measured):
+            here = np.zeros(len(n_measured), dtype=bool)
+            here[survey.measured] = True
+            measured.append(np.packbits(here))
         for name in CATEGORIES:
             names[name].update(survey.columns[name].values)
         texts.update(_kept_texts(survey))
         inputs.append(
             InputSize(n_cells=survey.n_cells, is_by_gene=survey.is_by_gene, error=survey.error)
         )
+    if inputs and all(each.error for each in inputs):
+        raise ValueError(f"none of the {len(inputs)} inputs can be read: {inputs[0].error}")
     vocabulary = given_vocabulary(options) or _own_vocabulary(histogram, n_measured, options)
     if vocabulary.size > np.iinfo(np.uint16).max:
         raise ValueError(f"{vocabulary.n_genes} genes are more than a corpus can number (65,532)")
@@ -174,7 +179,7 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
         vocabulary=vocabulary,
         categories={name: tuple(sorted(values)) for name, values in names.items()},
         texts=tuple(sorted(texts)),
-        compared=np.flatnonzero((n_measured >= _COMPARED_SHARE * n_counted) & (n_measured > 0)),
+        compared=_compared(measured),
         inputs=tuple(inputs),
     )
 
@@ -211,7 +216,8 @@ def _own_vocabulary(
         raise ValueError(
             f"no gene is measured in {options.min_inputs} inputs and seen in"
             f" {options.min_observations} of the sampled cells that are kept; are the cells"
-            " labelled? (--keep-unlabelled keeps those that are not)"
+            f" labelled, in obs {' or '.join(options.columns['label'])}? (--column label=NAME names"
+            " another column, --keep-unlabelled keeps cells without)"
         )
     table = GeneTable.bundled()
     genes = token_genes()[kept].tolist()
@@ -220,6 +226,16 @@ def _own_vocabulary(
         symbols=tuple(table.symbol(each) for each in genes),
         medians=np.maximum(histogram.medians()[kept], _LEAST_MEDIAN),
     )
+
+
+def _compared(measured: Sequence[np.ndarray]) -> np.ndarray:
+    """Choose the genes by which cells are compared; `measured` has bits of an input each."""
+    if not measured:
+        return np.empty(0, dtype=np.int64)
+    sizes = np.array([np.count_nonzero(np.unpackbits(each)) for each in measured])
+    wide = sizes >= _WIDE_SHARE * np.median(sizes)
+    common = np.bitwise_and.reduce(np.stack(measured)[wide])
+    return np.flatnonzero(np.unpackbits(common))
 
 
 def _kept_texts(survey: Survey) -> set[tuple[str, str, str, str]]:

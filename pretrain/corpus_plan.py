@@ -148,8 +148,12 @@ def begin_plan(
     path = plan.work / "plan.json"
     values = _to_json(plan)
     if path.is_file():
-        _refuse_other(json.loads(path.read_text(encoding="utf-8")), values, folder)
-        return plan
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there == values:
+            return plan
+        # What stopped a build may be left out by its next start.
+        leaves_out = {**there, "options": {**there["options"], "skip_bad": True}}
+        _refuse_other(leaves_out if options.skip_bad else there, values, folder)
     plan.work.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as part:
         part.write_text(json.dumps(values, indent=1), encoding="utf-8")

@@ -75,6 +75,8 @@ class Keeper(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over SIGINT and SIGTERM: a step in progress is finished, then the state saved."""
         self._started = (trainer.global_step, time.monotonic())
+        if trainer.global_step and trainer.is_global_zero:
+            _say(f"going on after step {trainer.global_step}")
         self._device = pl_module.device
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._stop)

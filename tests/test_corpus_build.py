@@ -288,6 +288,11 @@ def test_bad_inputs_are_refused_by_name_or_skipped(files: list[str], tmp_path: P
     assert not (tmp_path / "alone").exists()  # nothing was read that the next start could use
     corpus = build(tmp_path / "two", files, skip_bad=True)
     assert len(corpus) == 107
+    build(tmp_path / "one", files, skip_bad=True)  # as the refusal says, where it was given
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    with pytest.raises(ValueError, match=r"none of the 1 inputs can be read: .*c\.h5ad"):
+        build(tmp_path / "alone", [str(bad)], skip_bad=True)
+    assert not (tmp_path / "alone").exists()
     report = json.loads((tmp_path / "two/report.json").read_text())
     assert "c.h5ad" in report["inputs"][2]["error"]
 
@@ -429,6 +434,21 @@ def test_a_worker_imports_what_its_inputs_need_alone() -> None:
     code = "import sys, pretrain.corpus_pieces, pretrain.corpus_merge; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "anndata", "zarr", "pyarrow", "torch"} & set(done.stdout.split())
+
+
+def test_copies_are_found_whatever_else_is_there(tmp_path: Path, coding_genes: list[str]) -> None:
+    """A file that lacks genes, a panel of few genes, and other files do not hide a copy."""
+    study = make_study(coding_genes, 60, seed=0)
+    study.write_h5ad(tmp_path / "a.h5ad")
+    study[:40, : study.n_vars * 3 // 4].write_h5ad(tmp_path / "b.h5ad")
+    make_study(coding_genes, 50, seed=1)[:, :30].copy().write_h5ad(tmp_path / "panel.h5ad")
+    for number in range(20):
+        make_study(coding_genes, 30, seed=2 + number).write_h5ad(tmp_path / f"c{number}.h5ad")
+    options = {"min_genes": 5}
+    two = build(tmp_path / "two", [str(tmp_path / f"{name}.h5ad") for name in "ab"], **options)
+    assert len(two) == 60
+    everything = build(tmp_path / "all", [str(tmp_path)], **options)
+    assert sum(name == "b" for name, _ in cells_by_origin(everything)) == 0
 
 
 def test_contents_tell_cells_apart_and_know_them_again() -> None:

@@ -123,7 +123,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     for name in ("best", "last"):
         one, other = (load_file(run / name / "model.safetensors") for run in (straight, broken))
         assert all((one[key] == other[key]).all() for key in one)
-    assert "validation macro-F1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "validation macro-F1" in said and f"going on after step {n_before}\n" in said
 
 
 # Nothing here is drawn in the process that it is for: masks, dropout, dropped tokens.

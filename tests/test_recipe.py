@@ -68,8 +68,12 @@ def test_bundled_recipes_are_valid(name: str) -> None:
 def test_recipes_of_a_size_take_the_cells_from_the_command_line(name: str) -> None:
     for cells in ("shards.folder=x", "sources=[{files: [x.h5ad]}]"):
         assert isinstance(read_recipe(find_recipe(Path(name)), [cells]), Recipe)
-    with pytest.raises(ValueError, match="either sources .* or shards.folder"):
+    with pytest.raises(ValueError, match=r"needs sources \(files\) or shards.folder"):
         read_recipe(find_recipe(Path(name)))
+    both = ["shards.folder=x", "sources=[{files: [x.h5ad]}]"]
+    with pytest.raises(ValueError, match=r"this has both: sources=\[\] takes the files away"):
+        read_recipe(find_recipe(Path(name)), both)
+    assert not read_recipe(find_recipe(Path(name)), [*both, "sources=[]"]).sources
 
 
 def test_the_mini_recipe_names_every_training_file_once(shared: Path) -> None:
