@@ -349,8 +349,8 @@ def test_a_dry_run_looks_at_shards(recipe: Path, shards: TokenCorpus) -> None:
         (["augmentation.thin=0.5"], "augmentation.thin needs counts, and shards hold ranks"),
         (["augmentation.overdispersion=1"], "augmentation.overdispersion needs counts"),
         (["linear_teacher={steps: 5}"], "linear_teacher needs counts"),
-        (["sources=[{files: [a.h5ad]}]"], "either sources .* or shards.folder"),
-        (["shards.folder="], "either sources .* or shards.folder"),
+        (["sources=[{files: [a.h5ad]}]"], "has either sources .* and this has both"),
+        (["shards.folder="], "needs sources .* or shards.folder"),
         (["shards.max_tokens=3", "compute.devices=4"], "max_tokens 3 cannot be shared by 4 proc"),
         (
             [
