@@ -3,7 +3,7 @@
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 import numpy as np
@@ -74,7 +74,7 @@ class GeneTable:
         self.is_protein_coding = self.biotypes == "protein_coding"
         self._is_linked = np.array(linked, dtype=object) == "1"
         self._rows_by_id = {ensembl_id: row for row, ensembl_id in enumerate(ids)}
-        self._tiers = (_index(symbols), _index(previous), _index(aliases))
+        self._previous, self._aliases = previous, aliases
 
     @staticmethod
     @cache
@@ -155,6 +155,11 @@ class GeneTable:
         """Return the id that replaced this one in the table's release, or the id itself."""
         row = self._row_of_id(ensembl_id)
         return str(self.ensembl_ids[row]) if row >= 0 else ensembl_id
+
+    @cached_property
+    def _tiers(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """Rows by symbol, previous symbol and alias; a file of current Ensembl ids needs none."""
+        return (_index(self.symbols.tolist()), _index(self._previous), _index(self._aliases))
 
     def _row_of_id(self, ensembl_id: str) -> int:
         """Return the row of an id, or of the one id that replaced it."""

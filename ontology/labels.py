@@ -59,30 +59,8 @@ class LabelResolver:
 
     def __init__(self, ontology: Ontology, aliases: Mapping[str, str] | None = None) -> None:
         self._ontology = ontology
-        holds_cells = ROOT in ontology.index
-        self._pool = ontology.descendants(ROOT) | {ROOT} if holds_cells else frozenset(ontology.ids)
-        if aliases is None:
-            aliases = bundled_aliases() if holds_cells else {}
+        self._aliases = aliases
         self._ids = {term_id.lower(): term_id for term_id in ontology.terms}
-        terms = [ontology.terms[term_id] for term_id in sorted(self._pool)]
-        names = [(term.name, term.id) for term in terms]
-        synonyms = [(wording, term.id) for term in terms for wording in _own_synonyms(term)]
-        others = self._current(aliases.items())
-        # An alias that contradicts a synonym makes the wording ambiguous.
-        contested = _contested(synonyms, others)
-        long = [wording for wording in synonyms if not _ABBREVIATED_CELL.fullmatch(wording[0])]
-        # The first table that knows a wording decides.
-        self._tables = (
-            _table("name", str.strip, names),
-            _table("synonym", str.strip, [*synonyms, *contested]),
-            _table("name", normalise, names),
-            _table("synonym", normalise, [*synonyms, *contested]),
-            _table("alias", normalise, others),
-            _table("elliptic", without_cell, [*names, *long, *others]),
-            _table("reordered", reorder, [*names, *synonyms, *others]),
-            _table("replaced", normalise, self._current(self._obsolete_names())),
-        )
-        self._wordings = [*names, *synonyms]
 
     def resolve(self, labels: Iterable[str]) -> list[Resolution]:
         """Resolve each label: one resolution for each, in order.
@@ -107,8 +85,46 @@ class LabelResolver:
         return _unresolved(label, "unknown", self._suggestions.nearest(without_cell(label), n=3))
 
     @cached_property
+    def _pool(self) -> frozenset[str]:
+        """Terms that a wording may mean."""
+        if ROOT not in self._ontology.index:
+            return frozenset(self._ontology.ids)
+        return self._ontology.descendants(ROOT) | {ROOT}
+
+    @cached_property
+    def _names(self) -> list[tuple[str, str]]:
+        return [(self._ontology.terms[term_id].name, term_id) for term_id in sorted(self._pool)]
+
+    @cached_property
+    def _synonyms(self) -> list[tuple[str, str]]:
+        terms = [self._ontology.terms[term_id] for term_id in sorted(self._pool)]
+        return [(wording, term.id) for term in terms for wording in _own_synonyms(term)]
+
+    @cached_property
+    def _tables(self) -> tuple[_Table, ...]:
+        """The first table that knows a wording decides; files that give ids need none."""
+        aliases = self._aliases
+        if aliases is None:
+            aliases = bundled_aliases() if ROOT in self._ontology.index else {}
+        names, synonyms, others = self._names, self._synonyms, self._current(aliases.items())
+        # An alias that contradicts a synonym makes the wording ambiguous.
+        contested = _contested(synonyms, others)
+        long = [wording for wording in synonyms if not _ABBREVIATED_CELL.fullmatch(wording[0])]
+        return (
+            _table("name", str.strip, names),
+            _table("synonym", str.strip, [*synonyms, *contested]),
+            _table("name", normalise, names),
+            _table("synonym", normalise, [*synonyms, *contested]),
+            _table("alias", normalise, others),
+            _table("elliptic", without_cell, [*names, *long, *others]),
+            _table("reordered", reorder, [*names, *synonyms, *others]),
+            _table("replaced", normalise, self._current(self._obsolete_names())),
+        )
+
+    @cached_property
     def _suggestions(self) -> SuggestionIndex:
-        return SuggestionIndex((without_cell(text), term_id) for text, term_id in self._wordings)
+        wordings = [*self._names, *self._synonyms]
+        return SuggestionIndex((without_cell(text), term_id) for text, term_id in wordings)
 
     def _resolve_id(self, label: str, lower_id: str) -> Resolution:
         if lower_id not in self._ids:

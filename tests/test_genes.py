@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from langcell import gene_table
 from langcell.gene_names import looks_coding
 from langcell.genes import GeneTable, GeneVocabulary
 
@@ -189,3 +190,12 @@ def test_a_table_without_medians_is_not_a_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "genes.tsv").write_text("ensembl_id\tsymbol\nENSG1\tA\n")
     with pytest.raises(ValueError, match="no column 'median'"):
         GeneVocabulary.read(tmp_path / "genes.tsv")
+
+
+def test_current_ids_are_known_without_an_index_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join(["# x", "header", "ENSG00000010610\tCD4\tprotein_coding\t1\t\t"])
+    monkeypatch.setattr(gene_table, "_index", None)
+    found = GeneTable(text).resolve(["ENSG00000010610", "ENSG00000010610.7"])
+    assert found.ensembl_ids.tolist() == 2 * ["ENSG00000010610"]
+    with pytest.raises(TypeError):
+        GeneTable(text).resolve(["CD4"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ontology import LabelResolver, Ontology
+from ontology import LabelResolver, Ontology, labels
 from ontology.labels import bundled_aliases
 from ontology.wording import normalise
 
@@ -80,6 +80,19 @@ def test_what_a_label_means(
 def test_what_is_not_guessed(resolver: LabelResolver, label: str) -> None:
     found = resolver.resolve([label])[0]
     assert (found.term_id, found.how) == (None, "unknown")
+
+
+def test_ids_are_known_without_a_table_of_wordings(
+    cl: Ontology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labels, "_table", None)
+    resolver = LabelResolver(cl)
+    assert [each.how for each in resolver.resolve(["CL:0000236", "CL_9999999"])] == [
+        "id",
+        "unknown",
+    ]
+    with pytest.raises(TypeError):
+        resolver.resolve(["B cell"])
 
 
 def test_a_wording_of_two_terms_suggests_both(cl: Ontology, resolver: LabelResolver) -> None:
