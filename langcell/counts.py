@@ -12,7 +12,7 @@ from scipy import sparse
 
 from langcell.count_choice import Choice, choose_matrix
 from langcell.count_files import open_source
-from langcell.count_kernel import holds_only, row_totals
+from langcell.count_kernel import OUTSIDE, UNSORTED, WRONG, look_over
 from langcell.count_scale import Scale, Transform, make_linear
 from langcell.count_source import CountSource, GeneColumns
 from langcell.genes import GeneResolution, GeneTable
@@ -98,19 +98,27 @@ class CountMatrix:
         what = f"{self.label} ({self.source}, cells {start} to {stop - 1})"
         with _damage_named(what, ValueError):
             counts = self._rows.read(start, stop)
-            counts.check_format(full_check=True)
-        if not counts.has_canonical_format:
+            totals, faults = self._look_over(counts)
+            if faults & OUTSIDE:
+                counts.check_format(full_check=True)  # which says what is
+        if faults & UNSORTED:
             counts.sum_duplicates()
-        self._check(counts, start)
+            totals, faults = self._look_over(counts)
+        if faults & WRONG:
+            self._refuse_values(counts, start)
         if self.transform != "none":
             counts.data = make_linear(counts.data, self.transform)
-        totals = row_totals(counts.indptr, counts.data)
+            totals, _ = self._look_over(counts)
         return CountBlock(start=start, counts=counts, totals=totals)
 
-    def _check(self, counts: sparse.csr_matrix, start: int) -> None:
+    def _look_over(self, counts: sparse.csr_matrix) -> tuple[np.ndarray, int]:
+        """Return the total of each cell, and what is wrong with any (`look_over`)."""
+        totals = np.empty(counts.shape[0], dtype=np.float64)
+        arrays = (counts.indptr, counts.indices, counts.data)
+        return totals, look_over(*arrays, counts.shape[1], self._must_be_integer, totals)
+
+    def _refuse_values(self, counts: sparse.csr_matrix, start: int) -> None:
         values = counts.data
-        if holds_only(values, self._must_be_integer):
-            return
         wrong = ~(values >= 0) | ~np.isfinite(values)
         what = "a negative or missing value"
         if not wrong.any() and self._must_be_integer:

@@ -1,10 +1,11 @@
 """Compiled passes over counts, and over packed cells, against numpy."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import sparse
 
-from langcell.count_kernel import holds_only, row_totals
+from langcell.count_kernel import OUTSIDE, UNSORTED, WRONG, look_over
 from langcell.packed_cells import PackedCells
 from pretrain.value_histogram import N_BINS, ValueHistogram
 
@@ -21,23 +22,50 @@ from pretrain.value_histogram import N_BINS, ValueHistogram
         (np.inf, False, False),
     ],
 )
-def test_what_values_may_be(dtype: type, odd: float, is_linear: bool, is_count: bool) -> None:
+def test_what_values_may_be(
+    dtype: npt.DTypeLike, odd: float, is_linear: bool, is_count: bool
+) -> None:
     for place in (0, 57, 99):
-        values: np.ndarray = np.arange(100, dtype=dtype)
-        values[place] = odd
-        assert holds_only(values, False) == is_linear
-        assert holds_only(values, True) == is_count
-    assert holds_only(np.empty(0, dtype), True)
+        counts = sparse.csr_matrix(np.arange(1, 101, dtype=dtype).reshape(10, 10))
+        counts.data[place] = odd
+        assert looked_over(counts, integers=False)[1] == (0 if is_linear else WRONG)
+        assert looked_over(counts, integers=True)[1] == (0 if is_count else WRONG)
+    assert looked_over(sparse.csr_matrix((3, 10), dtype=dtype), integers=True)[1] == 0
 
 
-def test_totals_are_those_of_scipy_to_the_bit() -> None:
+def looked_over(counts: sparse.csr_matrix, *, integers: bool) -> tuple[np.ndarray, int]:
+    totals = np.full(counts.shape[0], np.nan)
+    arrays = (counts.indptr, counts.indices, counts.data)
+    return totals, look_over(*arrays, counts.shape[1], integers, totals)
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_totals_are_those_of_scipy_to_the_bit(integers: bool) -> None:
     rng = np.random.default_rng(0)
     counts = sparse.random(60, 300, 0.3, format="csr", rng=rng, dtype=np.float32)
     counts.data *= np.float32(1e3)
+    if integers:
+        counts.data = np.rint(counts.data) * 2**16
     counts.data[counts.indptr[7] : counts.indptr[8]] = 0
-    np.testing.assert_array_equal(
-        row_totals(counts.indptr, counts.data), counts @ np.ones(counts.shape[1])
-    )
+    totals, faults = looked_over(counts, integers=integers)
+    assert faults == 0
+    np.testing.assert_array_equal(totals, counts @ np.ones(counts.shape[1]))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_columns_that_lie_outside_or_do_not_ascend_are_seen(dtype: npt.DTypeLike) -> None:
+    values = np.ones(5)
+
+    def faults(*columns: int, indptr: tuple[int, ...] = (0, 2, 2, 5)) -> int:
+        arrays = (np.array(indptr, dtype), np.array(columns, dtype), values)
+        return look_over(*arrays, 9, True, np.empty(3))
+
+    assert faults(7, 8, 0, 1, 2) == 0
+    assert faults(7, 8, 0, 1, 1) == faults(8, 7, 0, 1, 2) == UNSORTED
+    assert faults(7, 8, 0, 1, 9) == faults(-1, 8, 0, 1, 2) == OUTSIDE
+    assert faults(9, 8, 0, 1, 2) == OUTSIDE | UNSORTED
+    assert faults(7, 8, 0, 1, 2, indptr=(0, 3, 2, 5)) == OUTSIDE
+    assert faults(7, 8, 0, 1, 2, indptr=(0, -1, 2, 5)) == OUTSIDE
 
 
 def test_a_histogram_counts_what_numpy_counts_and_finds_the_middle() -> None:
