@@ -1,7 +1,7 @@
-"""Slices of compressed HDF5 arrays, their chunks unpacked by several threads.
+"""Slices of chunked HDF5 arrays, their chunks read to where they belong and unpacked by threads.
 
 HDF5 unpacks one chunk after the other and keeps all other threads from it meanwhile; most of the time
-that it takes to read a compressed h5ad goes there.
+that it takes to read a compressed h5ad goes there. Chunks that are not packed it copies twice.
 """
 
 import zlib
@@ -18,14 +18,14 @@ _TASK_BYTES = 1 << 19
 
 
 class ChunkReader:
-    """A one-dimensional HDF5 dataset of numbers, packed in a way that is known here.
+    """A one-dimensional HDF5 dataset of numbers in chunks, packed in a way that is known here.
 
     Parameters
     ----------
     dataset
         What to read; see `open_array`.
     filters
-        Numbers of the filters that packed it, in their order.
+        Numbers of the filters that packed it, in their order; none if it is not packed.
 
     Attributes
     ----------
@@ -77,10 +77,14 @@ class ChunkReader:
 
     def _unpack(self, number: int, values: np.ndarray) -> None:
         """Fill `values` with all values of a chunk."""
+        place, target = (number * self._length,), values.view(np.uint8)
+        if not self._filters:
+            self._dataset.id.read_direct_chunk(place, out=target)
+            return
         # Bit i of the mask says that filter i was left out, as where it would have gained nothing.
-        mask, stored = self._dataset.id.read_direct_chunk((number * self._length,))
-        packed, target = np.frombuffer(stored, np.uint8), values.view(np.uint8)
-        used = [each for place, each in enumerate(self._filters) if not mask >> place & 1]
+        mask, stored = self._dataset.id.read_direct_chunk(place)
+        packed = np.frombuffer(stored, np.uint8)
+        used = [each for bit, each in enumerate(self._filters) if not mask >> bit & 1]
         try:
             while used:
                 unpack = _UNPACK[used.pop()]
@@ -96,7 +100,7 @@ class ChunkReader:
 def open_array(array: Any) -> Any:
     """Return what reads slices of an array fast: a `ChunkReader`, or the array itself.
 
-    Arrays of zarr, those that are not packed or in another way, and those with chunks that were
+    Arrays of zarr, those without chunks or packed in another way, and those with chunks that were
     never written are read as they are.
     """
     if not isinstance(array, h5py.Dataset) or array.chunks is None or array.ndim != 1:
@@ -104,7 +108,7 @@ def open_array(array: Any) -> Any:
     settings = array.id.get_create_plist()
     filters = tuple(settings.get_filter(place)[0] for place in range(settings.get_nfilters()))
     n_chunks = -(-array.shape[0] // array.chunks[0])
-    if not filters or not set(filters) <= _UNPACK.keys() or array.id.get_num_chunks() != n_chunks:
+    if not set(filters) <= _UNPACK.keys() or array.id.get_num_chunks() != n_chunks:
         return array
     return ChunkReader(array, filters)
 

@@ -1,11 +1,39 @@
 """Unpacks LZF (M. Lehmann, LibLZF), the fast compression of h5py."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from langcell.rank_kernel import compiled
 
-_ONE = np.uint64(1)
+_ONE, _EIGHT = np.uint64(1), np.uint64(8)
 _SHORT = np.uint64(7)  # the length that says that the next byte belongs to it
+
+
+def _eight_bytes(
+    context: Any, target: Any, place: Any, source: Any, at: Any
+) -> tuple[Any, Callable[..., Any]]:
+
+    def generate(target_context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def pointer(number: int) -> Any:
+            array = target_context.make_array(signature.args[number])
+            data = array(target_context, builder, arguments[number]).data
+            byte = builder.gep(data, [arguments[number + 1]])
+            return builder.bitcast(byte, ir.IntType(64).as_pointer())
+
+        builder.store(builder.load(pointer(2), align=1), pointer(0), align=1)
+        return target_context.get_dummy_value()
+
+    return types.void(target, place, source, at), generate
+
+
+# Copies eight bytes in one step, wherever they lie. Most copies are of fewer, and what is written
+# too much is written over by the next.
+_copy_eight: Any = intrinsic(_eight_bytes)
 
 
 @compiled
@@ -26,8 +54,11 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
             length = control + _ONE
             if at + length > n_packed or done + length > n_values:
                 return False
-            for place in range(length):
-                values[done + place] = packed[at + place]
+            if length <= _EIGHT and at + _EIGHT <= n_packed and done + _EIGHT <= n_values:
+                _copy_eight(values, done, packed, at)
+            else:
+                for place in range(length):
+                    values[done + place] = packed[at + place]
             at += length
             done += length
             continue
@@ -37,12 +68,19 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
             at += _ONE
         if at >= n_packed:
             return False
-        back = ((control & np.uint64(31)) << np.uint64(8)) + np.uint64(packed[at]) + _ONE
+        back = ((control & np.uint64(31)) << _EIGHT) + np.uint64(packed[at]) + _ONE
         at += _ONE
-        stop = done + length + np.uint64(2)
+        length += np.uint64(2)
+        stop = done + length
         if back > done or stop > n_values:
             return False
         source = done - back
+        if (length <= back or back >= _EIGHT) and stop + _EIGHT <= n_values:
+            while done < stop:
+                _copy_eight(values, done, values, source)
+                done += _EIGHT
+                source += _EIGHT
+            done = stop
         while done < stop:  # what is copied lies there to be copied with the rest, twice as much
             step = min(stop - done, done - source)
             for place in range(step):
