@@ -18,8 +18,7 @@ _DIGIT_BITS = 10
 _DIGITS = 1 << _DIGIT_BITS
 _LAST_DIGIT = np.uint64(_DIGITS - 1)
 _UPPER, _LOWER = np.uint64(64 - _DIGIT_BITS), np.uint64(64 - 2 * _DIGIT_BITS)
-_FARTHEST = np.uint64((1 << 58) - 1)
-_LEFT_OUT = np.uint64(58 - 2 * _DIGIT_BITS)
+_FARTHEST, _LEFT_OUT = (1 << 58) - 1, 58 - 2 * _DIGIT_BITS
 _TOKEN_BITS = np.uint64(22)
 _TOKEN, _PLACE = np.uint64((1 << 22) - 1), np.uint64((1 << 22) - 1)
 _ONE = np.uint64(1)
@@ -89,7 +88,7 @@ def _read_codes(
     total: float,
     column_tokens: np.ndarray,
     column_medians: np.ndarray,
-    highest: np.uint64,
+    highest: int,
     keys: np.ndarray,
     codes: np.ndarray,
     lower: np.ndarray,
@@ -100,22 +99,24 @@ def _read_codes(
     Returns how many genes are known.
     """
     n_columns, n_genes = np.uint64(len(columns)), np.uint64(0)
-    # Loops by themselves, so that the processor divides four numbers at once.
+    # Loops by themselves, so that the processor does four numbers at once where it can.
     for place in range(n_columns):
         keys[place] = column_medians[np.uint32(columns[place])]
     for place in range(n_columns):
         # Left to right, as the reference does: another order rounds differently.
         keys[place] = np.float64(counts[place]) / total * 1e4 / keys[place]
-    bits = keys.view(np.uint64)
+    bits = keys.view(np.int64)
+    for place in range(n_columns):
+        steps = min(max(highest - bits[place], 0), _FARTHEST) >> _LEFT_OUT
+        codes[place] = (np.uint64(steps) << _LOWER) | (place << _TOKEN_BITS)
     for place in range(n_columns):
         token = column_tokens[np.uint32(columns[place])]  # unsigned: none counts from the end
-        steps = min(highest - min(bits[place], highest), _FARTHEST) >> _LEFT_OUT
-        codes[n_genes] = (steps << _LOWER) | (place << _TOKEN_BITS) | (np.uint64(token) & _TOKEN)
+        codes[n_genes] = codes[place] | (np.uint64(token) & _TOKEN)
         # 0 or 1 and no branch; where it is 0 the next gene takes the place.
-        is_known = (token >= 0) & (counts[place] != 0)
-        lower[steps & _LAST_DIGIT] += np.uint32(is_known)
-        upper[steps >> np.uint64(_DIGIT_BITS)] += np.uint32(is_known)
-        n_genes += np.uint64(is_known)
+        n_genes += np.uint64((token >= 0) & (counts[place] != 0))
+    for gene in range(n_genes):
+        lower[(codes[gene] >> _LOWER) & _LAST_DIGIT] += np.uint32(1)
+        upper[codes[gene] >> _UPPER] += np.uint32(1)
     return n_genes
 
 
@@ -141,20 +142,26 @@ def _write_tokens(
     codes: np.ndarray,
     n_genes: np.uint64,
     keys: np.ndarray,
+    same: np.ndarray,
     same_keys: np.ndarray,
     same_tokens: np.ndarray,
     ranked: np.ndarray,
 ) -> None:
     """Write the first tokens, as many as `ranked` takes, of codes that are in order."""
-    n_wanted, start = np.uint64(len(ranked)), np.uint64(0)
-    while start < n_wanted:
-        steps, stop = codes[start] >> _LOWER, start + _ONE
-        if stop >= n_genes or codes[stop] >> _LOWER != steps:  # as most often
-            ranked[start] = codes[start] & _TOKEN
-            start = stop
-            continue
-        while stop < n_genes and codes[stop] >> _LOWER == steps:
+    n_wanted, n_same = np.uint64(len(ranked)), np.uint64(0)
+    for gene in range(n_wanted):
+        ranked[gene] = codes[gene] & _TOKEN
+    # Genes whose steps are those of the gene before; no branch, as which ones cannot be foreseen.
+    for gene in range(_ONE, n_genes):
+        same[n_same] = gene
+        n_same += np.uint64(codes[gene] >> _LOWER == codes[gene - _ONE] >> _LOWER)
+    at = np.uint64(0)
+    while at < n_same and same[at] <= n_wanted:
+        start, stop = same[at] - _ONE, same[at] + _ONE
+        at += _ONE
+        while at < n_same and same[at] == stop:
             stop += _ONE
+            at += _ONE
         size = stop - start
         for place in range(size):
             code = codes[start + place]
@@ -166,7 +173,6 @@ def _write_tokens(
             _sort_by_insertion(same_keys, same_tokens, size)
         for place in range(min(size, n_wanted - start)):
             ranked[start + place] = same_tokens[place]
-        start = stop
 
 
 @compiled
@@ -177,7 +183,7 @@ def _rank_some(
     totals: np.ndarray,
     column_tokens: np.ndarray,
     column_medians: np.ndarray,
-    highest: np.uint64,
+    highest: int,
     max_genes: int,
     places: np.ndarray,
     ranked: np.ndarray,
@@ -213,7 +219,7 @@ def _rank_some(
         _order(codes, n_genes, _LOWER, lower, ordered)
         _order(ordered, n_genes, _UPPER, upper, codes)
         stop = start + min(np.int64(n_genes), max_genes)
-        _write_tokens(codes, n_genes, keys, same_keys, same_tokens, ranked[start:stop])
+        _write_tokens(codes, n_genes, keys, ordered, same_keys, same_tokens, ranked[start:stop])
         lengths[cell] = stop - start
         start = stop
 
@@ -291,8 +297,8 @@ def rank_cells(
     return ranked[: offsets[-1]].copy(), offsets
 
 
-def _highest_key(column_tokens: np.ndarray, column_medians: np.ndarray) -> np.uint64:
+def _highest_key(column_tokens: np.ndarray, column_medians: np.ndarray) -> int:
     """Return the bits of a value that keys hardly exceed; those that do are compared whole."""
     medians = column_medians[column_tokens >= 0]
     highest = np.array([1e4 / medians.min() if len(medians) else 1.0])
-    return np.uint64(highest.view(np.uint64)[0])
+    return int(highest.view(np.int64)[0])
