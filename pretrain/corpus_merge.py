@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -101,18 +101,22 @@ def make_shard(folder: Path, number: int) -> int:
         return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"])
     layout = _layout(folder, stamp(plan.work / _LAYOUT))
     duplicates = np.load(plan.work / _DUPLICATES, mmap_mode="r")
+    runs = [Run.open(plan.run(*each)) for each in layout.runs]
     parts, keys = [], []
-    for order, (source, piece) in enumerate(layout.runs):
-        run = Run.open(plan.run(source, piece))
+    for order, run in enumerate(runs):
         start, stop = _key_range(run.keys, number, layout.n_shards)
-        cells, inside = run.cells.slice(start, stop), run.keys[start:stop]
         twice = _duplicates_of(duplicates, order)
-        twice = twice[(twice >= start) & (twice < stop)] - start
-        if len(twice):
-            kept = np.delete(np.arange(stop - start), twice)
-            cells, inside = cells.take(kept), inside[kept]
-        parts.append(cells)
-        keys.append(inside)
+        for of_range in _overlapping(number, layout.n_shards, run.n_ranges):
+            first, cells = run.cells(of_range)
+            low = max(start, first)
+            high = max(low, min(stop, first + cells.n_cells))
+            kept = np.setdiff1d(np.arange(low, high), twice, assume_unique=True)
+            is_whole = len(kept) == high - low  # one piece of the file
+            of_shard = (
+                cells.slice(low - first, high - first) if is_whole else cells.take(kept - first)
+            )
+            parts.append(of_shard)
+            keys.append(run.keys[kept])
     cells = PackedCells.gathered(parts, np.argsort(np.concatenate(keys), kind="stable"))
     path = plan.shard(number)
     write_shard(path, cells)
@@ -126,6 +130,7 @@ def make_shard(folder: Path, number: int) -> int:
     }
     with replaced_file(done) as part:
         part.write_text(json.dumps(said), encoding="utf-8")
+    _forget_tokens(plan, runs, number, layout.n_shards)
     return cells.n_cells
 
 
@@ -194,7 +199,7 @@ def _find_duplicates(plan: Plan, runs: tuple[tuple[int, int], ...], n_cells: int
             mine = mine[run.content[mine] != 0]
             content.append(run.content[mine])
             cells.append(order << _RUN_BITS | mine)
-            rows.append(run.cells.columns["row"][mine])
+            rows.append(run.columns["row"][mine])
         contents, places = np.concatenate(content), np.concatenate(cells)
         # Within a run cells are shuffled; the first in its file is the one to keep.
         ranks = np.lexsort((np.concatenate(rows), places >> _RUN_BITS, contents))
@@ -220,6 +225,20 @@ def _key_range(keys: np.ndarray, number: int, n_shards: int) -> tuple[int, int]:
     start = int(np.searchsorted(keys, np.uint64(edges[0])))
     is_last = number + 1 == n_shards
     return start, len(keys) if is_last else int(np.searchsorted(keys, np.uint64(edges[1])))
+
+
+def _overlapping(number: int, of: int, others: int) -> range:
+    """Return which of `others` equal ranges of all keys share keys with one of `of` such ranges."""
+    return range(number * others // of, -(-(number + 1) * others // of))
+
+
+def _forget_tokens(plan: Plan, runs: Sequence[Run], number: int, n_shards: int) -> None:
+    """Delete the tokens of a finished shard that no other one is still to take."""
+    for run in runs:
+        for of_range in _overlapping(number, n_shards, run.n_ranges):
+            takers = _overlapping(of_range, run.n_ranges, n_shards)
+            if all(_done(plan, each).is_file() for each in takers):
+                run.forget(of_range)
 
 
 def _done(plan: Plan, number: int) -> Path:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -161,38 +162,35 @@ def _write_run(
     parts: Iterator[_Tokens],
 ) -> None:
     """Leave cells with few genes out, sort the others by their keys and write them."""
-    packed, n_few = [_no_cells()], 0
+    packed, places, contents, n_few = [], [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
+    seen = np.zeros(catalog.vocabulary.n_genes, dtype=bool)
     for part in parts:
         fate, lengths = survey.fate[part.places], np.diff(part.offsets)
         enough = lengths >= max(1, plan.options.min_genes)
         kept = np.flatnonzero((fate == Fate.KEPT) & enough)
         n_few += int(np.count_nonzero((fate == Fate.KEPT) & ~enough))
-        columns = {"place": part.places, "content": part.content}
-        cells = PackedCells(tokens=part.tokens, offsets=part.offsets, columns=columns)
+        cells = PackedCells(tokens=part.tokens, offsets=part.offsets, columns={})
         packed.append(cells if len(kept) == len(fate) else cells.take(kept))
-    found = np.concatenate([part.columns["place"] for part in packed])
+        places.append(part.places[kept])
+        contents.append(part.content[kept])
+        if plan.inputs[source].kind == "tokens":  # of counts the survey knows what was measured
+            seen[packed[-1].tokens.astype(np.int64) - _GENES_FROM] = True
+    found = np.concatenate(places)
     keys = shuffle_keys(plan.options.seed, source, survey.rows[found])
     order = np.argsort(keys, kind="stable")
-    cells = PackedCells.gathered(packed, order)
-    places = cells.columns["place"]
-    columns = catalog.recoded({name: each.take(places) for name, each in survey.columns.items()})
-    columns["file"] = np.full(len(places), source, dtype=np.int32)
-    columns["row"] = survey.rows[places]
-    seen = np.zeros(catalog.vocabulary.n_genes, dtype=bool)
-    if plan.inputs[source].kind == "tokens":  # of counts the survey knows what was measured
-        seen[cells.tokens.astype(np.int64) - _GENES_FROM] = True
+    kept = found[order]
+    columns = catalog.recoded({name: each.take(kept) for name, each in survey.columns.items()})
+    columns["file"] = np.full(len(kept), source, dtype=np.int32)
+    columns["row"] = survey.rows[kept]
+    lengths = np.concatenate([np.empty(0, np.int64), *(cells.lengths for cells in packed)])[order]
     run = Run(
-        cells=PackedCells(tokens=cells.tokens, offsets=cells.offsets, columns=columns),
+        path=plan.run(source, piece.number),
         keys=keys[order],
-        content=cells.columns["content"],
+        content=np.concatenate(contents)[order],
+        offsets=np.append(0, np.cumsum(lengths)),
+        columns=columns,
         seen=seen,
         n_few=n_few,
     )
-    run.write(plan.run(source, piece.number))
-
-
-def _no_cells() -> PackedCells:
-    columns = {"place": np.empty(0, np.int64), "content": np.empty(0, np.uint64)}
-    return PackedCells(
-        tokens=np.empty(0, np.uint16), offsets=np.zeros(1, np.int64), columns=columns
-    )
+    ranges = pairwise(run.range_starts)
+    run.write(PackedCells.gathered(packed, order[start:stop]).tokens for start, stop in ranges)

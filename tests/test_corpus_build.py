@@ -19,10 +19,11 @@ from langcell.counts import open_counts
 from langcell.shards import TokenCorpus
 from langcell.tokenizer import RankTokenizer
 from ontology.descriptions import describe_aspects
-from pretrain import corpus_pieces, corpus_plan
+from pretrain import corpus_build, corpus_pieces, corpus_plan, corpus_runs
 from pretrain.cell_keys import content_keys, sequence_keys, shuffle_keys
 from pretrain.corpus_build import Part, build_corpus, merge_corpus
 from pretrain.corpus_cli import app
+from pretrain.corpus_merge import make_shard
 from pretrain.corpus_options import BuildOptions, with_columns
 from pretrain.obs_columns import read_obs_columns
 from tests.corpus_files import TERMS, cells_by_origin, contents, make_study
@@ -158,6 +159,39 @@ def test_a_stopped_build_goes_on_and_ends_with_the_same_bytes(
     assert opened == ["a", "b", "b"]  # what was finished is not read again
     assert contents(folder) == contents(whole)
     assert not (folder / ".build").exists()
+
+
+def test_tokens_go_with_the_shards_that_take_them_and_a_stop_between_shards_changes_nothing(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    build(whole, files)
+    monkeypatch.setattr(corpus_runs, "_LEAST_SPLIT", 1)
+    monkeypatch.setattr(corpus_plan, "PIECE_CELLS", 32)
+    build_corpus(folder, files, OPTIONS, part=Part())
+    runs = len(list((folder / ".build").glob("run-00000-?????.safetensors")))
+    assert runs == 3 and len(tokens_left(folder, 0)) == 3 * 16
+
+    def stopping(folder: Path, number: int) -> int:
+        if number == 2:
+            raise KeyboardInterrupt
+        return make_shard(folder, number)
+
+    monkeypatch.setattr(corpus_build, "make_shard", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        merge_corpus(folder)
+    # Of three shards two are there; range 10 of 16 lies in both the second and the third.
+    assert set(tokens_left(folder, 0)) == {f"{number:02}" for number in range(10, 16)}
+    monkeypatch.setattr(corpus_build, "make_shard", make_shard)
+    build_corpus(folder, files, OPTIONS)
+    assert contents(folder) == contents(whole)
+    assert not (folder / ".build").exists()
+
+
+def tokens_left(folder: Path, source: int) -> list[str]:
+    """Ranges of keys of which the tokens of an input are still there."""
+    paths = (folder / ".build").glob(f"run-{source:05}-?????-*.safetensors")
+    return [path.stem.split("-")[-1] for path in paths]
 
 
 def test_parts_and_processes_make_the_same_corpus(files: list[str], tmp_path: Path) -> None:
