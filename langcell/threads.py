@@ -94,6 +94,10 @@ def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> 
     size : rows a slice.
     """
     starts = range(0, n_rows, size)
+    if _chosen == 1:  # BLAS has one thread already
+        for start in starts:
+            work(start, min(n_rows, start + size))
+        return
     with _pools().limit(limits=1, user_api="blas"):
         if len(starts) == 1 or thread_count() == 1:  # threads have memory of their own, new to each
             for start in starts:

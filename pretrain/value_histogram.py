@@ -55,9 +55,7 @@ class ValueHistogram:
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the places that are not 0 and what stands there: most do not."""
-        flat = self.counts.reshape(-1)
-        places = np.flatnonzero(flat)
-        return places.astype(np.int32), flat[places].astype(np.int32)
+        return _pack(self.counts.reshape(-1))
 
     def add_packed(self, places: np.ndarray, counts: np.ndarray) -> None:
         """Add another histogram."""
@@ -81,6 +79,20 @@ class ValueHistogram:
         edges = ((np.arange(N_BINS + 1) + _LOWEST) << _SHIFT).astype(np.int32).view(np.float32)
         low, high = edges[bins].astype(np.float64), edges[bins + 1].astype(np.float64)
         return np.where(totals > 0, low + share * (high - low), np.nan)
+
+
+@compiled
+def _pack(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n_filled = 0
+    for count in flat:
+        n_filled += count != 0
+    places, counts = np.empty(n_filled, np.int32), np.empty(n_filled, np.int32)
+    at = 0
+    for place in range(len(flat)):
+        if flat[place] != 0:
+            places[at], counts[at] = place, flat[place]
+            at += 1
+    return places, counts
 
 
 @compiled
