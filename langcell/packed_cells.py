@@ -114,8 +114,11 @@ class PackedCells:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         tokens = np.empty(offsets[-1], dtype=parts[0].tokens.dtype)
+        part_of = np.searchsorted(firsts[1:], rows, side="right")
+        by_part = np.argsort(part_of, kind="stable")
+        edges = np.searchsorted(part_of[by_part], np.arange(len(parts) + 1))
         for number, part in enumerate(parts):
-            mine = np.flatnonzero((rows >= firsts[number]) & (rows < firsts[number + 1]))
+            mine = by_part[edges[number] : edges[number + 1]]
             copy = partial(
                 _copy_cells, part.tokens, starts[mine], offsets[mine], lengths[mine], tokens
             )

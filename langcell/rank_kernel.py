@@ -292,8 +292,9 @@ def rank_cells(
     np.cumsum(offsets, out=offsets)
     for first in range(0, n_cells, _CELLS_PER_TASK):  # close the gaps between slices
         last = min(n_cells, first + _CELLS_PER_TASK)
-        tokens = ranked[places[first] :][: offsets[last] - offsets[first]]
-        ranked[offsets[first] : offsets[last]] = tokens
+        if places[first] != offsets[first]:
+            tokens = ranked[places[first] :][: offsets[last] - offsets[first]]
+            ranked[offsets[first] : offsets[last]] = tokens
     return ranked[: offsets[-1]].copy(), offsets
 
 

@@ -10,7 +10,7 @@ from pretrain.corpus_inputs import CorpusInput
 from pretrain.corpus_options import BuildOptions
 from pretrain.soma_inputs import open_experiment, soma_matrix
 
-_BLOCK_ROWS = 256
+_BLOCK_ROWS = 1024
 
 
 @contextmanager
