@@ -1,7 +1,11 @@
-"""Cells per second from h5ad files to shards, beside the plain way: `python -m benchmarks.corpus`."""
+"""Cells per second from h5ad files to shards, beside the plain way: `python -m benchmarks.corpus`.
+
+Each worker imports this module: what makes the cells and the plain way is imported where it is used.
+"""
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -9,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
-from benchmarks.corpus_data import write_cells
-from benchmarks.plain_pipeline import run_plainly, storing_library
 from langcell.shards import TokenCorpus
-from langcell.threads import available_threads
+from langcell.threads import available_threads, set_threads
 from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 
@@ -29,7 +31,8 @@ class Cost:
 
 
 def cost(work: Callable[[], int]) -> Cost:
-    """Measure work that returns how many cells it dealt with."""
+    """Measure work that returns how many cells it dealt with; what was written before is on disk."""
+    os.sync()
 
     def processors() -> float:
         usages = (getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN))
@@ -59,6 +62,8 @@ def build(inputs: Path, target: Path, options: argparse.Namespace, *, n_workers:
 
 def run_beside(source: Path, corpus: Path, max_genes: int) -> Cost:
     """Tell what the released way takes for some cells of a corpus."""
+    from benchmarks.plain_pipeline import run_plainly
+
     vocabulary, target = TokenCorpus(corpus).vocabulary, corpus.with_suffix(".dataset")
 
     def work() -> int:
@@ -70,6 +75,8 @@ def run_beside(source: Path, corpus: Path, max_genes: int) -> Cost:
 
 def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str, float]:
     """Build a corpus of files of one storage, and do the same plainly."""
+    from benchmarks.corpus_data import write_cells
+
     inputs = folder / storage
     inputs.mkdir()
     for number in range(options.files):
@@ -80,7 +87,9 @@ def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str
             compression=storage,
             seed=number,
         )
+    set_threads(1)
     alone = build(inputs, folder / f"{storage}-alone", options, n_workers=1)
+    set_threads()
     together = build(inputs, folder / f"{storage}-together", options, n_workers=options.workers)
     plain = run_beside(inputs / "0.h5ad", folder / f"{storage}-alone", options.max_genes)
     rates = [each.n_cells / each.cpu_seconds for each in (alone, plain)]
@@ -94,6 +103,9 @@ def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str
 
 def main(arguments: list[str] | None = None) -> None:
     """Print a table, and one JSON line."""
+    from benchmarks.corpus_data import write_cells
+    from benchmarks.plain_pipeline import storing_library
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=256_000)
     parser.add_argument("--files", type=int, default=8)
@@ -116,8 +128,8 @@ def main(arguments: list[str] | None = None) -> None:
             found[storage] = measure(Path(name), storage, options)
             print("".join(f"{each:>16}" for each in (storage, *found[storage].values())))
     print(
-        "cells/s: all workers, their start included; cells/CPU-s: one process that has started, "
-        f"which free cores multiply; the plain way ends in a dataset of {storing_library()}"
+        "cells/s: all workers, their start included; cells/CPU-s: one process of one thread that has "
+        f"started, which free cores multiply; the plain way ends in a dataset of {storing_library()}"
     )
     print(json.dumps({"benchmark": "corpus", "cells": options.cells, **found}))
 
