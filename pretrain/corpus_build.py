@@ -138,7 +138,7 @@ def _tokenize_all(plan: Plan, workers: Executor, part: Part) -> None:
             _say(f"surveyed {n_done} of {n} inputs")
 
     run_jobs(workers, survey, [(plan.folder, source) for source in order], on_survey)
-    run_jobs(workers, combine_surveys, [(plan.folder,)], lambda _n_inputs: None)
+    run_jobs(workers, combine_surveys, [(plan.folder,)])
     catalog = read_catalog(plan.folder)
     tasks = list(plan.tasks(catalog))[part.number - 1 :: part.of]
     sizes = [sum(piece.stop - piece.start for piece in task.pieces) for task in tasks]
@@ -157,7 +157,7 @@ def _merge(plan: Plan, workers: Executor) -> Manifest:
         raise ValueError(
             f"no cell of the {len(plan.inputs)} inputs is kept; {plan.folder / 'report.txt'} says why"
         )
-    run_jobs(workers, write_manifest, [(plan.folder,)], lambda _n_cells: None)
+    run_jobs(workers, write_manifest, [(plan.folder,)])
     shutil.rmtree(plan.work)
     return Manifest.read(plan.folder)
 

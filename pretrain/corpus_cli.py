@@ -74,6 +74,9 @@ def build(
     median_cells: Annotated[
         int, typer.Option(help="Cells behind the medians; of each input at least 1,000.")
     ] = 200_000,
+    min_observations: Annotated[
+        int, typer.Option(help="Sampled cells that must express a gene for it to have a median.")
+    ] = 10,
     min_inputs: Annotated[int, typer.Option(help="Inputs that must measure a gene.")] = 1,
     measurement: Annotated[str, typer.Option(help="Of SOMA experiments.")] = "RNA",
     soma_layer: Annotated[str, typer.Option(help="Layer of X of SOMA experiments.")] = "raw",
@@ -124,6 +127,7 @@ def build(
         token_dictionary=token_dictionary,
         gene_medians=gene_medians,
         median_cells=median_cells,
+        min_observations=min_observations,
         min_inputs=min_inputs,
         ontology=ontology,
         measurement=measurement,

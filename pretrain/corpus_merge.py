@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,7 @@ def lay_out(plan: Plan, catalog: Catalog) -> Layout:
         values = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple((source, piece) for source, piece in values.pop("runs"))
         return Layout(runs=runs, **{**values, "duplicates": tuple(values["duplicates"])})
-    runs = tuple(_runs(plan, catalog))
+    runs = _runs(plan, catalog)
     sizes = [len(Run.open(plan.run(*each)).keys) for each in runs]
     found = np.empty(0, np.int64)
     if not plan.options.keep_duplicates:
@@ -174,17 +174,21 @@ def write_manifest(folder: Path) -> int:
     return manifest.n_cells
 
 
-def _runs(plan: Plan, catalog: Catalog) -> Iterator[tuple[int, int]]:
-    for source in range(len(plan.inputs)):
-        if catalog.inputs[source].error or plan.error(source).is_file():
-            continue
-        for piece in plan.pieces(catalog, source):
-            if not plan.run(source, piece.number).is_file():
-                raise FileNotFoundError(
-                    f"{plan.inputs[source].path} is not tokenised yet: give langcell corpus build"
-                    " again, for each of its parts"
-                )
-            yield source, piece.number
+def _runs(plan: Plan, catalog: Catalog) -> tuple[tuple[int, int], ...]:
+    runs = tuple(
+        (source, piece.number)
+        for source in range(len(plan.inputs))
+        if not (catalog.inputs[source].error or plan.error(source).is_file())
+        for piece in plan.pieces(catalog, source)
+    )
+    missing = sorted({source for source, piece in runs if not plan.run(source, piece).is_file()})
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(plan.inputs)} inputs are not tokenised yet, the first is"
+            f" {plan.inputs[missing[0]].path}: give langcell corpus build again, for each of its"
+            " parts"
+        )
+    return runs
 
 
 def _find_duplicates(plan: Plan, runs: tuple[tuple[int, int], ...], n_cells: int) -> np.ndarray:

@@ -154,7 +154,10 @@ def begin_plan(
         # What stopped a build may be left out by its next start.
         leaves_out = {**there, "options": {**there["options"], "skip_bad": True}}
         _refuse_other(leaves_out if options.skip_bad else there, values, folder)
-    plan.work.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"cannot write {folder}: {error.strerror}") from error
     with replaced_file(path) as part:
         part.write_text(json.dumps(values, indent=1), encoding="utf-8")
     return plan
@@ -233,7 +236,9 @@ def _check_folder(folder: Path) -> None:
         return
     if (folder / MANIFEST).is_file():
         Manifest.read(folder)  # which says what is wrong with one that is not ours
-    elif not folder.is_dir() or any(folder.iterdir()):
+    elif not folder.is_dir():
+        raise NotADirectoryError(f"cannot write {folder}: it is a file; --out names a folder")
+    elif any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty and holds no corpus; give a new folder")
 
 

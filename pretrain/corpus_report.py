@@ -24,6 +24,14 @@ _WORDS = {
     Fate.FEW_GENES: "too few genes",
     Fate.DUPLICATE: "seen before",
 }
+# What keeps such cells, said where most are lost to one fate.
+_REMEDIES = {
+    Fate.SECONDARY: "--keep-secondary keeps them",
+    Fate.UNLABELLED: "--column label=NAME names the column of labels, --keep-unlabelled keeps them",
+    Fate.UNKNOWN_LABEL: "labels are ids or names of the Cell Ontology; --keep-unlabelled keeps them",
+    Fate.FEW_GENES: "--min-genes takes fewer",
+    Fate.DUPLICATE: "--keep-duplicates keeps them",
+}
 _MOST_LABELS = 20
 
 
@@ -106,9 +114,12 @@ def report_lines(reports: list[InputReport], summary: dict[str, Any]) -> list[st
     n_cells = sum(each.n_cells for each in reports)
     lines = [f"{totals[Fate.KEPT]:,} of {n_cells:,} cells from {len(reports)} inputs are kept"]
     lines += [f"  {name}: {value}" for name, value in summary.items()]
-    lines += [
-        f"left out: {totals[fate]:,} {words}" for fate, words in _WORDS.items() if totals[fate]
-    ]
+    for fate, words in _WORDS.items():
+        if totals[fate]:
+            remedy = f" ({_REMEDIES[fate]})" if 2 * totals[fate] > n_cells else ""
+            lines.append(f"left out: {totals[fate]:,} {words}{remedy}")
+    if n_bad := sum(bool(each.error) for each in reports):
+        lines.append(f"left out: {n_bad} of {len(reports)} inputs that cannot be read, see below")
     if unresolved:
         lines.append("labels that the ontology does not know:")
         lines += [f"  {n:,} cells\t{label}" for label, n in unresolved.most_common(_MOST_LABELS)]

@@ -166,8 +166,8 @@ def _survey(source: CorpusInput, options: BuildOptions, sample_cells: int) -> Su
             return survey
         with open_matrix(source, options, rows) as matrix:
             return _sampled(survey, matrix, sample_cells)
-    found = read_obs_columns(Path(source.path), options.columns)
     with open_matrix(source, options) as matrix:
+        found = read_obs_columns(Path(source.path), options.columns)
         survey = _labelled(source, options, np.arange(matrix.n_cells), found)
         return _sampled(survey, matrix, sample_cells)
 

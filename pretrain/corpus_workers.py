@@ -71,7 +71,7 @@ def run_jobs(
     workers: Executor,
     function: Callable[..., int],
     jobs: Sequence[tuple[Any, ...]],
-    on_done: Callable[[int], None],
+    on_done: Callable[[int], None] = lambda _n_cells: None,
 ) -> None:
     """Do all jobs, in any order; the first error stops them.
 

@@ -209,7 +209,7 @@ def test_merging_names_what_no_part_has_done(files: list[str], tmp_path: Path) -
     with pytest.raises(FileNotFoundError, match="no unfinished build"):
         merge_corpus(tmp_path / "none")
     build_corpus(tmp_path / "corpus", files, OPTIONS, part=Part(number=1, of=2))
-    with pytest.raises(FileNotFoundError, match=r"b\.h5ad is not tokenised yet"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 inputs .* the first is .*b\.h5ad: give"):
         merge_corpus(tmp_path / "corpus")
 
 
@@ -329,6 +329,11 @@ def test_bad_inputs_are_refused_by_name_or_skipped(files: list[str], tmp_path: P
     assert not (tmp_path / "alone").exists()
     report = json.loads((tmp_path / "two/report.json").read_text())
     assert "c.h5ad" in report["inputs"][2]["error"]
+    said = (tmp_path / "two/report.txt").read_text()
+    assert "left out: 1 of 3 inputs that cannot be read, see below\n" in said
+    (tmp_path / "empty.h5ad").touch()
+    with pytest.raises(ValueError, match=r"empty\.h5ad: not an HDF5 file; counts are read from"):
+        build(tmp_path / "three", [str(tmp_path / "empty.h5ad")])
 
 
 def test_a_file_that_breaks_off_later_is_skipped_whole(
@@ -396,7 +401,28 @@ def test_no_cell_kept_says_why(tmp_path: Path, coding_genes: list[str]) -> None:
         ValueError, match=r"no cell of the 1 inputs is kept; .*report\.txt says why"
     ):
         build(tmp_path / "corpus", [str(tmp_path / "a.h5ad")], min_genes=400, max_genes=400)
-    assert "30 too few genes" in (tmp_path / "corpus/report.txt").read_text()
+    said = (tmp_path / "corpus/report.txt").read_text()
+    assert "left out: 30 too few genes (--min-genes takes fewer)\n" in said
+
+
+def test_what_most_cells_are_lost_to_is_said_with_its_remedy(
+    tmp_path: Path, coding_genes: list[str]
+) -> None:
+    cells = make_study(coding_genes, 30, seed=0)
+    cells.obs.iloc[10:, 0] = ""
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    build(tmp_path / "corpus", [str(tmp_path / "a.h5ad")], min_observations=1)
+    said = (tmp_path / "corpus/report.txt").read_text()
+    assert "left out: 20 no label (--column label=NAME names the column of labels" in said
+
+
+def test_a_folder_that_cannot_be_is_named(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file: it is a file; --out names a folder"):
+        build(tmp_path / "file", files)
+    with pytest.raises(OSError, match=f"cannot write {tmp_path / 'file/corpus'}: Not a directory"):
+        build(tmp_path / "file/corpus", files)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
