@@ -4,17 +4,18 @@ HDF5 unpacks one chunk after the other and keeps all other threads from it meanw
 that it takes to read a compressed h5ad goes there. Chunks that are not packed it copies twice.
 """
 
-import zlib
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 
 from langcell.lzf_kernel import unpack_lzf
 from langcell.threads import over_slices
 
 _DEFLATE, _SHUFFLE, _LZF = 1, 2, 32000  # HDF5's numbers of filters; gzip is deflate
 _TASK_BYTES = 1 << 19
+_InflateError = cast("type[Exception]", isal_zlib.error)  # which its types call an instance
 
 
 class ChunkReader:
@@ -93,7 +94,7 @@ class ChunkReader:
                 packed = unpacked
             if packed is not target:
                 _fill(target, packed)
-        except (ValueError, zlib.error) as error:
+        except (ValueError, _InflateError) as error:
             raise OSError(f"chunk {number} cannot be unpacked: {error}") from error
 
 
@@ -120,7 +121,9 @@ def _fill(target: np.ndarray, values: np.ndarray) -> None:
 
 
 def _inflate(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None:
-    _fill(values, np.frombuffer(zlib.decompress(packed.data, bufsize=len(values)), np.uint8))
+    # Twice as fast as zlib.
+    unpacked = isal_zlib.decompress(packed.data, bufsize=len(values))
+    _fill(values, np.frombuffer(unpacked, np.uint8))
 
 
 def _decode_lzf(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None:

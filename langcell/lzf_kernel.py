@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from langcell.rank_kernel import compiled
 
-_ONE, _EIGHT = np.uint64(1), np.uint64(8)
+_ONE, _TWO, _THREE, _EIGHT = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(8)
 _SHORT = np.uint64(7)  # the length that says that the next byte belongs to it
 
 
@@ -70,11 +70,17 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
             return False
         back = ((control & np.uint64(31)) << _EIGHT) + np.uint64(packed[at]) + _ONE
         at += _ONE
-        length += np.uint64(2)
+        length += _TWO
         stop = done + length
         if back > done or stop > n_values:
             return False
         source = done - back
+        if length == _THREE:  # upper bytes of an index: eight would wait for what was just written
+            values[done] = values[source]
+            values[done + _ONE] = values[source + _ONE]
+            values[done + _TWO] = values[source + _TWO]
+            done = stop
+            continue
         if (length <= back or back >= _EIGHT) and stop + _EIGHT <= n_values:
             while done < stop:
                 _copy_eight(values, done, values, source)
