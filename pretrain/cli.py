@@ -170,6 +170,8 @@ def _print_plan(plan: "Plan", *, is_long: bool) -> None:
                 f"{file.role:10} {file.scale:7} {file.n_kept:6} of {file.n_rows:6} rows "
                 f"{file.n_terms:4} types {file.n_genes:6} genes  {file.name}"
             )
+    if all(file.role != "validation" for file in plan.files):
+        typer.echo("no validation files: nothing is scored, and best/ is the last model", err=True)
     for file in plan.files:
         if file.unknown:
             typer.echo(f"{file.name}: skipped unknown ids {', '.join(file.unknown)}", err=True)

@@ -73,7 +73,9 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     output = Path(recipe.output).expanduser()
     compute = find_compute(recipe.compute)
     is_first = is_first_process()
-    is_resumed = _prepare_output(recipe, output, resume) if is_first else (output / LAST).is_file()
+    is_resumed = (output / LAST).is_file()
+    if is_resumed and is_first:
+        _check_run(recipe, output, resume)
     set_threads(recipe.optimisation.threads or None)
     if compute.accelerator == "cpu" and compute.devices > 1:
         set_threads(max(1, thread_count() // compute.devices))
@@ -82,6 +84,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     parts = build_parts(recipe, vocabulary=vocabulary, say=_say if is_first else _say_nothing)
     assert parts.model.vocabulary is not None
     if is_first:
+        if not is_resumed:
+            _begin_run(recipe, output)
         parts.model.vocabulary.write(genes)
     if is_first and parts.held_out.roots:
         parts.held_out.write(output / HOLDOUT, parts.ontology)
@@ -187,18 +191,13 @@ def _export(module: PretrainModule, parts: Parts, recipe: Recipe, folder: Path) 
     model.save_pretrained(folder, dtype=torch.float16 if recipe.half else torch.float32)
 
 
-def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> bool:
-    """Make the folder; tell whether a run in it is to be resumed."""
-    present = recipe.model_dump(mode="json")
-    path = output / "recipe.yaml"
-    if not (output / LAST).is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(present, sort_keys=False), encoding="utf-8")
-        return False
+def _check_run(recipe: Recipe, output: Path, resume: bool) -> None:
+    """Raise unless the run in the folder may go on with this recipe."""
     if not resume:
         raise FileExistsError(
             f"{output} holds a run already; go on with --resume auto, or give another output="
         )
+    path, present = output / "recipe.yaml", recipe.model_dump(mode="json")
     earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key in present:
         if key not in _FREE and present[key] != earlier.get(key):
@@ -206,7 +205,13 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> bool:
                 f"the run in {output} was started with {_difference(key, earlier.get(key), present[key])}"
                 f"; resume with its own recipe ({path}), or give another output="
             )
-    return True
+
+
+def _begin_run(recipe: Recipe, output: Path) -> None:
+    """Make the folder of a run."""
+    output.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    (output / "recipe.yaml").write_text(text, encoding="utf-8")
 
 
 def _difference(key: str, earlier: Any, now: Any) -> str:

@@ -34,3 +34,11 @@ def run_langcell(folder: Path, *words: object) -> "subprocess.CompletedProcess[s
             signal.signal(signal.SIGTERM, terminate)
             gc.set_threshold(*thresholds)
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+
+
+def run_apart(*words: object) -> "subprocess.CompletedProcess[str]":
+    """Run `langcell` in a process of its own, which may start others, to an end without error."""
+    command = [sys.executable, "-m", "langcell", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done

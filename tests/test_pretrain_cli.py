@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from pretrain.plan import plan
 from pretrain.recipe_file import read_recipe
 from pretrain.step_cells import StepCells
 from pretrain.training import train
-from tests.command_line import run_langcell
+from tests.command_line import run_apart, run_langcell
 from tests.pretraining_files import logged_losses, write_recipe
 
 TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
@@ -143,13 +142,7 @@ def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path) -> None
     alone = tmp_path / "alone"
     train(read_recipe(recipe, [*SHARED, f"output={alone}"]))
     words = [*SHARED, "compute.devices=2", "optimisation.part=4", f"output={tmp_path / 'two'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "langcell", "pretrain", "--config", str(recipe), *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_apart("pretrain", "--config", recipe, *words)
     assert done.stdout == f"{tmp_path / 'two' / 'best'}\n"
     assert done.stderr.count(" rows of ") == 1  # the first process speaks for both
     np.testing.assert_allclose(

@@ -32,6 +32,7 @@ from pretrain.shard_sampler import ShardSampler
 from pretrain.shard_types import shard_type_means, shard_types
 from pretrain.step_cells import StepCells
 from pretrain.training import train
+from tests.command_line import run_apart
 from tests.corpus_files import TERMS, make_study
 from tests.pretraining_files import logged_losses, write_recipe
 
@@ -133,14 +134,13 @@ def test_two_processes_read_their_own_shards_and_go_on(
     ]
     assert any((a <= 3) != (b <= 3) for a, b in zip(*sizes, strict=True))
     words = ["compute.devices=2", "compute.accelerator=cpu", *limits]
-    command = [sys.executable, "-m", "langcell", "pretrain", "--config", str(recipe), *words]
-    whole = subprocess.run(
-        [*command, f"output={tmp_path / 'whole'}"], capture_output=True, text=True, timeout=300
-    )
-    assert whole.returncode == 0, whole.stderr
+    command = ["pretrain", "--config", str(recipe), *words]
+    run_apart(*command, f"output={tmp_path / 'whole'}")
     stopped = tmp_path / "stopped"
     with subprocess.Popen(
-        [*command, f"output={stopped}"], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "langcell", *command, f"output={stopped}"],
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -149,13 +149,7 @@ def test_two_processes_read_their_own_shards_and_go_on(
                 break
         process.stderr.read()
     if process.returncode:  # else it was done before the signal came
-        again = subprocess.run(
-            [*command, f"output={stopped}", "--resume", "auto"],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert again.returncode == 0, again.stderr
+        run_apart(*command, f"output={stopped}", "--resume", "auto")
     assert logged_losses(stopped) == logged_losses(tmp_path / "whole")
     one, other = (
         load_file(tmp_path / run / "last/model.safetensors") for run in ("whole", "stopped")
@@ -389,6 +383,7 @@ def test_a_corrupt_shard_stops_a_run_by_name(recipe: Path, shards: TokenCorpus) 
             train(read_recipe(recipe))
     finally:
         shard.write_bytes(whole)
+    assert not Path(read_recipe(recipe).output).exists()
 
 
 def test_batches_may_be_limited_by_tokens(recipe: Path, shards: TokenCorpus) -> None:
