@@ -10,6 +10,7 @@ import numpy as np
 
 from langcell.output_file import replaced_file
 from langcell.shards import TokenCorpus
+from ontology.graph import Ontology
 from pretrain.corpus_catalog import Catalog
 from pretrain.corpus_merge import Layout
 from pretrain.corpus_plan import Plan
@@ -157,4 +158,8 @@ def corpus_lines(corpus: TokenCorpus, *, n_types: int = 10) -> list[str]:
         f"ontology\t{manifest.built['ontology']}",
         f"built by\tlangcell {manifest.built['version']}",
     ]
-    return lines + [f"type\t{term}\t{n:,}" for term, n in sizes.most_common(n_types)]
+    known = Ontology.bundled().terms
+    names = {term: known[term].name for term in sizes if term in known}
+    return lines + [
+        f"type\t{term}\t{n:,}\t{names.get(term, '')}" for term, n in sizes.most_common(n_types)
+    ]

@@ -545,7 +545,8 @@ def test_the_command_builds_checks_and_names_a_corrupt_shard(
     done = runner.invoke(app, [*command, "--shard-cells", "40", "--workers", "1"])
     assert done.exit_code == 0 and f"wrote\t{folder}" in done.stdout
     assert "107 cells" in runner.invoke(app, ["check", str(folder)]).stdout
-    assert "cells\t107" in runner.invoke(app, ["info", str(folder)]).stdout
+    told = runner.invoke(app, ["info", str(folder)]).stdout
+    assert "cells\t107\n" in told and "type\tCL:0000236\t36\tB cell\n" in told
     shard = folder / "shard-00001.safetensors"
     content = bytearray(shard.read_bytes())
     content[-5] ^= 1
