@@ -220,6 +220,7 @@ def _linear_teacher(recipe: Recipe, sampler: CellSampler, say: Say) -> LinearTea
     teacher = fit_linear_teacher(
         sampler, recipe.linear_teacher, batch_size=recipe.optimisation.batch_size, say=say
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     teacher.write(path)
     return teacher
 

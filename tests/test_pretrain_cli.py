@@ -18,6 +18,7 @@ from langcell.model import LangCell
 from pretrain.cli import app
 from pretrain.collate import StepBatch, StepBuilder
 from pretrain.gather import World
+from pretrain.linear_teacher import FILE as LINEAR_TEACHER
 from pretrain.plan import plan
 from pretrain.recipe_file import read_recipe
 from pretrain.step_cells import StepCells
@@ -167,6 +168,13 @@ def test_what_processes_cannot_do_is_refused(recipe: Path, tmp_path: Path) -> No
         assert done.returncode == 1
         assert message in done.stderr.strip().splitlines()[-1]
         assert not (tmp_path / "run").exists()
+
+
+def test_a_new_run_fits_its_linear_teacher_first(recipe: Path, tmp_path: Path) -> None:
+    first = train(read_recipe(recipe, [f"output={tmp_path / 'teacher'}", "optimisation.steps=1"]))
+    words = [f"teachers=[{first}]", "linear_teacher.steps=3", "losses.distillation=1"]
+    train(read_recipe(recipe, [*words, "optimisation.steps=1"]))
+    assert (tmp_path / "run" / LINEAR_TEACHER).is_file()
 
 
 def test_a_run_learns_and_its_model_encodes(recipe: Path, tmp_path: Path, corpus: Path) -> None:
