@@ -33,7 +33,7 @@ def _value_faults(values: np.ndarray, integers: bool) -> int:
 
 @compiled
 def _total(values: np.ndarray, integers: bool) -> float:
-    """Sum values from left to right; whole numbers, which any order sums to the same, four at once."""
+    """Sum values from left to right; whole numbers four at once: below 2^53 any order gives the same."""
     n_fours = len(values) // 4 if integers else 0
     first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
     for four in range(n_fours):
@@ -67,7 +67,7 @@ def look_over(
     integers
         Whether all values must be.
     totals
-        Where the sums go, float64, shape (n_rows,).
+        Where the sums go, float64, shape (n_rows,); not filled where `indptr` is at fault.
 
     Returns
     -------

@@ -100,7 +100,8 @@ class CountMatrix:
             counts = self._rows.read(start, stop)
             totals, faults = self._look_over(counts)
             if faults & OUTSIDE:
-                counts.check_format(full_check=True)  # which says what is
+                counts.check_format(full_check=True)  # which says what is, most often
+                raise ValueError("indptr must be a non-decreasing sequence")
         if faults & UNSORTED:
             counts.sum_duplicates()
             totals, faults = self._look_over(counts)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from langcell.rank_kernel import compiled
@@ -17,6 +18,9 @@ _SHORT = np.uint64(7)  # the length that says that the next byte belongs to it
 def _eight_bytes(
     context: Any, target: Any, place: Any, source: Any, at: Any
 ) -> tuple[Any, Callable[..., Any]]:
+
+    if not target.layout == source.layout == "C":
+        raise TypingError("bytes must lie side by side")
 
     def generate(target_context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def pointer(number: int) -> Any:

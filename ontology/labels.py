@@ -59,7 +59,7 @@ class LabelResolver:
 
     def __init__(self, ontology: Ontology, aliases: Mapping[str, str] | None = None) -> None:
         self._ontology = ontology
-        self._aliases = aliases
+        self._aliases = None if aliases is None else dict(aliases)
         self._ids = {term_id.lower(): term_id for term_id in ontology.terms}
 
     def resolve(self, labels: Iterable[str]) -> list[Resolution]:

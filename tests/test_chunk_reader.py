@@ -1,5 +1,6 @@
 """Slices of packed HDF5 arrays are those that HDF5 itself reads, whatever packed them."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,41 @@ def test_other_arrays_are_read_as_they_are(file: h5py.File) -> None:
     assert open_array(values) is values
 
 
+@pytest.mark.parametrize("stored", [8_000_000, 1000])
+def test_a_chunk_of_another_size_than_it_must_have_is_named(tmp_path: Path, stored: int) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(5000, dtype="<i4"), chunks=(500,), maxshape=(None,))
+    content = path.read_bytes()
+    key = struct.pack("<IIQQ", 2000, 0, 3 * 500, 0)  # of the tree of chunks: size, filters, place
+    assert content.count(key) == 1
+    path.write_bytes(content.replace(key, struct.pack("<I", stored) + key[4:]))
+    with h5py.File(path) as file:
+        reader = open_array(file["x"])
+        assert np.array_equal(reader[:1500], np.arange(1500))
+        with pytest.raises(OSError, match=f"chunk 3 has {stored} bytes, wanted 2000"):
+            reader[:2000]
+
+
+def test_odd_numbers_and_words_are_read_by_hdf5(file: h5py.File) -> None:
+    odd = h5py.h5t.STD_I16LE.copy()
+    odd.set_precision(12)
+    odd.set_offset(2)
+    space = h5py.h5s.create_simple((100,), (h5py.h5s.UNLIMITED,))
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_chunk((10,))
+    dataset = h5py.Dataset(h5py.h5d.create(file.id, b"odd", odd, space, layout))
+    dataset[:] = np.arange(100)
+    words = file.create_dataset("words", data=["a", "b"] * 50, chunks=(10,))
+    for each in (dataset, words):
+        assert open_array(each) is each
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 400))
 def test_damaged_lzf_is_refused_or_fills_all(packed: bytes, n_bytes: int) -> None:
-    found = np.empty(n_bytes, np.uint8)
+    around = np.full(n_bytes + 64, 7, np.uint8)
+    found = around[32 : 32 + n_bytes]
     try:
         unpack_lzf(np.frombuffer(packed, np.uint8), found)
     except ValueError as error:
@@ -119,6 +151,7 @@ def test_damaged_lzf_is_refused_or_fills_all(packed: bytes, n_bytes: int) -> Non
     else:
         assert len(found) == n_bytes == len(plainly_unpacked(packed))
         assert found.tobytes() == plainly_unpacked(packed)
+    assert (around[:32] == 7).all() and (around[32 + n_bytes :] == 7).all()
 
 
 def plainly_unpacked(packed: bytes) -> bytes:

@@ -495,6 +495,18 @@ def test_what_cannot_be_read_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_rows_that_begin_behind_all_values_are_refused_where_they_end_where_they_began(
+    adata: ad.AnnData, tmp_path: Path
+) -> None:
+    path = as_h5ad(adata, tmp_path)
+    with h5py.File(path, "a") as file:
+        indptr = file["X/indptr"][:]
+        indptr[11:20], indptr[20] = indptr[10] + 50_000_000, indptr[10]
+        file["X/indptr"][:] = indptr
+    with open_counts(path) as matrix, pytest.raises(ValueError, match="cells 10 to 19.*indptr"):
+        matrix.read(10, 20)
+
+
 def test_the_column_that_resolves_best_names_the_genes(
     adata: ad.AnnData, symbols: list[str], tmp_path: Path
 ) -> None:
