@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,24 +99,12 @@ def make_shard(folder: Path, number: int) -> int:
     if done.is_file():
         return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"])
     layout = _layout(folder, stamp(plan.work / _LAYOUT))
-    duplicates = np.load(plan.work / _DUPLICATES, mmap_mode="r")
-    runs = [Run.open(plan.run(*each)) for each in layout.runs]
-    parts, keys = [], []
-    for order, run in enumerate(runs):
-        start, stop = _key_range(run.keys, number, layout.n_shards)
-        twice = _duplicates_of(duplicates, order)
-        for of_range in _overlapping(number, layout.n_shards, run.n_ranges):
-            first, cells = run.cells(of_range)
-            low = max(start, first)
-            high = max(low, min(stop, first + cells.n_cells))
-            kept = np.setdiff1d(np.arange(low, high), twice, assume_unique=True)
-            is_whole = len(kept) == high - low  # one piece of the file
-            of_shard = (
-                cells.slice(low - first, high - first) if is_whole else cells.take(kept - first)
-            )
-            parts.append(of_shard)
-            keys.append(run.keys[kept])
-    cells = PackedCells.gathered(parts, np.argsort(np.concatenate(keys), kind="stable"))
+    try:
+        cells = _cells_of_shard(plan, layout, number)
+    except FileNotFoundError as error:
+        if done.is_file():  # by another process meanwhile, which deleted their tokens
+            return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"])
+        raise FileNotFoundError(f"{error}; start anew with --overwrite") from error
     path = plan.shard(number)
     write_shard(path, cells)
     terms, studies = (cells.columns[name].tolist() for name in ("term", "study"))
@@ -130,8 +117,26 @@ def make_shard(folder: Path, number: int) -> int:
     }
     with replaced_file(done) as part:
         part.write_text(json.dumps(said), encoding="utf-8")
-    _forget_tokens(plan, runs, number, layout.n_shards)
+    _forget_tokens(plan, layout, number)
     return cells.n_cells
+
+
+def _cells_of_shard(plan: Plan, layout: Layout, number: int) -> PackedCells:
+    duplicates = np.load(plan.work / _DUPLICATES, mmap_mode="r")
+    parts, keys = [], []
+    for order, each in enumerate(layout.runs):
+        run = Run.open(plan.run(*each))
+        start, stop = _key_range(run.keys, number, layout.n_shards)
+        twice = _duplicates_of(duplicates, order)
+        for of_range in _overlapping(number, layout.n_shards, run.n_ranges):
+            first, cells = run.cells(of_range)
+            low = max(start, first)
+            high = max(low, min(stop, first + cells.n_cells))
+            kept = np.setdiff1d(np.arange(low, high), twice, assume_unique=True)
+            part = cells.slice(low - first, high - first)
+            parts.append(part if len(kept) == high - low else part.take(kept - low))
+            keys.append(run.keys[kept])
+    return PackedCells.gathered(parts, np.argsort(np.concatenate(keys), kind="stable"))
 
 
 def write_manifest(folder: Path) -> int:
@@ -236,13 +241,26 @@ def _overlapping(number: int, of: int, others: int) -> range:
     return range(number * others // of, -(-(number + 1) * others // of))
 
 
-def _forget_tokens(plan: Plan, runs: Sequence[Run], number: int, n_shards: int) -> None:
+def _forget_tokens(plan: Plan, layout: Layout, number: int) -> None:
     """Delete the tokens of a finished shard that no other one is still to take."""
-    for run in runs:
-        for of_range in _overlapping(number, n_shards, run.n_ranges):
-            takers = _overlapping(of_range, run.n_ranges, n_shards)
-            if all(_done(plan, each).is_file() for each in takers):
-                run.forget(of_range)
+
+    def finished(n_ranges: int) -> list[int]:
+        return [
+            of_range
+            for of_range in _overlapping(number, layout.n_shards, n_ranges)
+            if all(
+                _done(plan, taker).is_file()
+                for taker in _overlapping(of_range, n_ranges, layout.n_shards)
+            )
+        ]
+
+    ranges: dict[int, list[int]] = {}
+    for each in layout.runs:
+        run = Run.open(plan.run(*each))
+        if run.n_ranges not in ranges:
+            ranges[run.n_ranges] = finished(run.n_ranges)
+        for of_range in ranges[run.n_ranges]:
+            run.forget(of_range)
 
 
 def _done(plan: Plan, number: int) -> Path:

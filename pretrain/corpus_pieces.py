@@ -162,27 +162,29 @@ def _write_run(
     parts: Iterator[_Tokens],
 ) -> None:
     """Leave cells with few genes out, sort the others by their keys and write them."""
-    packed, places, contents, n_few = [], [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
+    none = PackedCells(tokens=np.empty(0, np.uint16), offsets=np.zeros(1, np.int64), columns={})
+    packed, places, contents, n_few = [none], [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
     seen = np.zeros(catalog.vocabulary.n_genes, dtype=bool)
     for part in parts:
-        fate, lengths = survey.fate[part.places], np.diff(part.offsets)
-        enough = lengths >= max(1, plan.options.min_genes)
-        kept = np.flatnonzero((fate == Fate.KEPT) & enough)
-        n_few += int(np.count_nonzero((fate == Fate.KEPT) & ~enough))
+        is_wanted = survey.fate[part.places] == Fate.KEPT
+        is_long = np.diff(part.offsets) >= max(1, plan.options.min_genes)
+        kept = np.flatnonzero(is_wanted & is_long)
+        n_few += int(np.count_nonzero(is_wanted & ~is_long))
         cells = PackedCells(tokens=part.tokens, offsets=part.offsets, columns={})
-        packed.append(cells if len(kept) == len(fate) else cells.take(kept))
+        packed.append(cells if len(kept) == len(is_long) else cells.take(kept))
         places.append(part.places[kept])
         contents.append(part.content[kept])
         if plan.inputs[source].kind == "tokens":  # of counts the survey knows what was measured
             seen[packed[-1].tokens.astype(np.int64) - _GENES_FROM] = True
-    found = np.concatenate(places)
-    keys = shuffle_keys(plan.options.seed, source, survey.rows[found])
+    unsorted = np.concatenate(places)
+    keys = shuffle_keys(plan.options.seed, source, survey.rows[unsorted])
     order = np.argsort(keys, kind="stable")
-    kept = found[order]
-    columns = catalog.recoded({name: each.take(kept) for name, each in survey.columns.items()})
-    columns["file"] = np.full(len(kept), source, dtype=np.int32)
-    columns["row"] = survey.rows[kept]
-    lengths = np.concatenate([np.empty(0, np.int64), *(cells.lengths for cells in packed)])[order]
+    columns = catalog.recoded(
+        {name: column.take(unsorted[order]) for name, column in survey.columns.items()}
+    )
+    columns["file"] = np.full(len(order), source, dtype=np.int32)
+    columns["row"] = survey.rows[unsorted[order]]
+    lengths = np.concatenate([cells.lengths for cells in packed])[order]
     run = Run(
         path=plan.run(source, piece.number),
         keys=keys[order],

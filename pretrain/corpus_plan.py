@@ -88,7 +88,7 @@ class Plan:
             self.folder.rmdir()
 
     def run(self, source: int, piece: int) -> Path:
-        """Return where the tokens of a piece are."""
+        """Return where a tokenised piece is; its tokens lie beside it (`Run`)."""
         return self.work / f"run-{source:05}-{piece:05}.safetensors"
 
     def error(self, source: int) -> Path:
@@ -262,10 +262,15 @@ def _refuse_other(there: dict[str, Any], wanted: dict[str, Any], folder: Path) -
 
 
 def _clear(folder: Path) -> None:
-    """Remove a corpus and the work on one; the manifest first, so that none looks whole."""
+    """Remove a corpus and the work on one, each record before what it vouches for.
+
+    So that nothing looks whole, and the next start goes on, wherever this is stopped.
+    """
     if not folder.is_dir():
         return
     ours = [MANIFEST, "genes.tsv", "descriptions.tsv", "measured.safetensors", "report.*"]
-    for pattern in (*ours, "shard-*.safetensors", f"{WORK}/*"):
+    records = ["shard-*.json", "layout.json", CATALOG, "run-?????-?????.safetensors"]
+    work = [f"{WORK}/{name}" for name in (*records, "[!p]*")]  # all but the plan
+    for pattern in (*ours, *work, "shard-*.safetensors", f"{WORK}/*"):
         for path in folder.glob(pattern):
             path.unlink()

@@ -62,7 +62,7 @@ class Run:
         return np.concatenate([[0], inner, [len(self.keys)]])
 
     def write(self, tokens: Iterable[np.ndarray]) -> None:
-        """Write the run, whole or not at all; `tokens` are those of each range, end to end."""
+        """Write the run, last of all the file at `path`; `tokens` are those of each range, end to end."""
         for number, of_range in enumerate(tokens):
             write_tensors(self._tokens(number), {"tokens": of_range})
         tensors = {

@@ -17,7 +17,7 @@ from langcell.threads import let_waiting_threads_sleep, set_threads
 
 # Of mallopt(3) in glibc.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 1 << 30
+_LARGEST_MMAP_THRESHOLD, _KEPT_BYTES = 1 << 25, 1 << 30  # glibc before 2.35 takes no larger one
 
 
 class _SameProcess(Executor):
@@ -134,8 +134,9 @@ def _keep_freed_memory() -> None:
         adjust = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # the C library is another one than glibc
         return
-    for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-        adjust(parameter, _KEPT_BYTES)
+    # Trimming by itself would fix the other at its first value, which is far too low.
+    if adjust(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD):
+        adjust(_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from langcell.counts import open_counts
 from langcell.shards import TokenCorpus
 from langcell.tokenizer import RankTokenizer
 from ontology.descriptions import describe_aspects
-from pretrain import corpus_build, corpus_pieces, corpus_plan, corpus_runs
+from pretrain import corpus_build, corpus_merge, corpus_pieces, corpus_plan, corpus_runs
 from pretrain.cell_keys import content_keys, sequence_keys, shuffle_keys
 from pretrain.corpus_build import Part, build_corpus, merge_corpus
 from pretrain.corpus_cli import app
@@ -188,6 +188,52 @@ def test_tokens_go_with_the_shards_that_take_them_and_a_stop_between_shards_chan
     assert not (folder / ".build").exists()
 
 
+@pytest.mark.parametrize("n_gone", [1, 2, 5, 20, 35])
+def test_overwriting_that_is_stopped_leaves_a_build_that_goes_on(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_gone: int
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    build(whole, files)
+    monkeypatch.setattr(corpus_runs, "_LEAST_SPLIT", 1)
+    build_corpus(folder, files, OPTIONS, part=Part())
+    assert len(list((folder / ".build").iterdir())) > 35
+    unlink, gone = Path.unlink, []
+
+    def stopping(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix != ".tmp":
+            gone.append(path)
+        if len(gone) > n_gone:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", stopping)
+        build_corpus(folder, files, OPTIONS, overwrite=True)
+    build_corpus(folder, files, OPTIONS)
+    assert contents(folder) == contents(whole)
+
+
+def test_a_shard_that_another_process_made_meanwhile_is_taken_as_made(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "corpus"
+    build_corpus(folder, files, OPTIONS, part=Part())
+    plan = corpus_plan.read_plan(folder)
+    corpus_merge.lay_out(plan, corpus_plan.read_catalog(folder))
+    gather = corpus_merge._cells_of_shard
+
+    def late(*given: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(corpus_merge, "_cells_of_shard", gather)
+            assert make_shard(folder, 0) == n_cells
+        raise FileNotFoundError("tokens are missing")
+
+    n_cells = make_shard(folder, 0)
+    (folder / ".build/shard-00000.json").unlink()
+    monkeypatch.setattr(corpus_merge, "_cells_of_shard", late)
+    assert make_shard(folder, 0) == n_cells
+
+
 def tokens_left(folder: Path, source: int) -> list[str]:
     """Ranges of keys of which the tokens of an input are still there."""
     paths = (folder / ".build").glob(f"run-{source:05}-?????-*.safetensors")
@@ -243,6 +289,18 @@ def test_secondary_cells_are_left_out_unless_wanted(
     assert len(build(tmp_path / "one", [str(tmp_path / "a.h5ad")])) == 20
     everything = build(tmp_path / "two", [str(tmp_path / "a.h5ad")], keep_secondary=True)
     assert len(everything) == 30
+
+
+@pytest.mark.parametrize("primary", [range(0), range(32), range(64, 90)])
+def test_pieces_of_which_no_cell_is_kept_are_empty(
+    tmp_path: Path, coding_genes: list[str], monkeypatch: pytest.MonkeyPatch, primary: range
+) -> None:
+    monkeypatch.setattr(corpus_plan, "PIECE_CELLS", 32)
+    is_primary = [row in primary for row in range(90)]
+    make_study(coding_genes, 30, seed=0).write_h5ad(tmp_path / "a.h5ad")
+    make_study(coding_genes, 90, seed=1, is_primary_data=is_primary).write_h5ad(tmp_path / "b.h5ad")
+    corpus = build(tmp_path / "corpus", [str(tmp_path / "a.h5ad"), str(tmp_path / "b.h5ad")])
+    assert len(corpus) == 30 + len(primary)
 
 
 def test_labels_may_be_words(tmp_path: Path, coding_genes: list[str]) -> None:
