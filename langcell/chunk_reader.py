@@ -80,10 +80,6 @@ class ChunkReader:
         """Fill `values` with all values of a chunk."""
         place, target = (number * self._length,), values.view(np.uint8)
         if not self._filters:
-            # HDF5 copies as much as the file says that there is, whatever the room.
-            n_bytes = self._dataset.id.get_chunk_info_by_coord(place).size
-            if n_bytes != len(target):
-                raise OSError(f"chunk {number} has {n_bytes} bytes, wanted {len(target)}")
             self._dataset.id.read_direct_chunk(place, out=target)
             return
         # Bit i of the mask says that filter i was left out, as where it would have gained nothing.
@@ -107,6 +103,11 @@ def open_array(array: Any) -> Any:
 
     Arrays of zarr, those without chunks or packed in another way, those of odd numbers and those with
     chunks that were never written are read as they are.
+
+    Raises
+    ------
+    OSError
+        If a chunk is damaged.
     """
     if not isinstance(array, h5py.Dataset) or array.chunks is None or array.ndim != 1:
         return array
@@ -119,7 +120,21 @@ def open_array(array: Any) -> Any:
     n_chunks = -(-array.shape[0] // array.chunks[0])
     if not set(filters) <= _UNPACK.keys() or array.id.get_num_chunks() != n_chunks:
         return array
+    if not filters:
+        _check_sizes(array)
     return ChunkReader(array, filters)
+
+
+def _check_sizes(dataset: h5py.Dataset) -> None:
+    """Raise unless each chunk has the bytes of its values.
+
+    HDF5 copies as many as the file says that there are, whatever the room.
+    """
+    n_bytes = dataset.chunks[0] * dataset.dtype.itemsize
+    wrong = dataset.id.chunk_iter(lambda chunk: chunk if chunk.size != n_bytes else None)
+    if wrong is not None:
+        number = wrong.chunk_offset[0] // dataset.chunks[0]
+        raise OSError(f"chunk {number} has {wrong.size} bytes, wanted {n_bytes}")
 
 
 def _fill(target: np.ndarray, values: np.ndarray) -> None:

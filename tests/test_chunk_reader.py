@@ -119,10 +119,8 @@ def test_a_chunk_of_another_size_than_it_must_have_is_named(tmp_path: Path, stor
     assert content.count(key) == 1
     path.write_bytes(content.replace(key, struct.pack("<I", stored) + key[4:]))
     with h5py.File(path) as file:
-        reader = open_array(file["x"])
-        assert np.array_equal(reader[:1500], np.arange(1500))
         with pytest.raises(OSError, match=f"chunk 3 has {stored} bytes, wanted 2000"):
-            reader[:2000]
+            open_array(file["x"])
 
 
 def test_odd_numbers_and_words_are_read_by_hdf5(file: h5py.File) -> None:
