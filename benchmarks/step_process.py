@@ -8,6 +8,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from langcell.threads import set_threads
 
 
@@ -15,7 +17,8 @@ from langcell.threads import set_threads
 class Cost:
     """The least seconds of a repetition, on the clock and of processors, and memory.
 
-    `peak_mb` is the peak in MB beyond what was there before the first repetition.
+    `peak_mb` is the peak in MB beyond what was there before the first repetition, of the GPU where
+    one is used.
     """
 
     seconds: float
@@ -46,18 +49,23 @@ def _measure(
 ) -> Cost:
     set_threads(threads)
     run = prepare(*arguments)
-    before, seconds, cpu_seconds = _resident_mb("VmRSS"), float("inf"), float("inf")
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    before, seconds, cpu_seconds = _memory_mb(on_gpu, "VmRSS"), float("inf"), float("inf")
     for _ in range(repeats):
         started, used = time.perf_counter(), time.process_time()
         run()
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds = min(seconds, time.perf_counter() - started)
         cpu_seconds = min(cpu_seconds, time.process_time() - used)
-    peak_mb = max(0.0, _resident_mb("VmHWM") - before)
+    peak_mb = max(0.0, _memory_mb(on_gpu, "VmHWM") - before)
     return Cost(seconds=seconds, cpu_seconds=cpu_seconds, peak_mb=peak_mb)
 
 
-def _resident_mb(name: str) -> float:
-    """Return a figure of this process from the kernel; 0 where there is none."""
+def _memory_mb(on_gpu: bool, name: str) -> float:
+    """Return the peak of a GPU, or a figure of this process from the kernel; 0 where there is none."""
+    if on_gpu:
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     found = re.search(rf"{name}:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) / 1024 if found else 0.0

@@ -1,6 +1,6 @@
 """Post-LayerNorm BERT blocks with fused projections and optional cross-attention."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +79,28 @@ def inference(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
+class Norm(nn.LayerNorm):
+    """LayerNorm that gives half-precision states back in half precision.
+
+    Autocast would give float32, which doubles the bytes that every layer reads and writes; mean and
+    variance are of float32 in any case.
+    """
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Normalise each position of `states` (..., h)."""
+        with torch.autocast(states.device.type, enabled=False):
+            weight, bias = self.weight.to(states.dtype), self.bias.to(states.dtype)
+            return functional.layer_norm(states, self.normalized_shape, weight, bias, self.eps)
+
+
+def autocast_states(states: Tensor) -> Tensor:
+    """Return states in the precision that matrix products around them compute in."""
+    device = states.device.type
+    return (
+        states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
+    )
+
+
 class _Attention(nn.Module):
     """What self- and cross-attention share: heads, output projection, residual, LayerNorm."""
 
@@ -87,7 +109,7 @@ class _Attention(nn.Module):
         self.n_heads = config.n_heads
         self.attention_dropout = config.attention_dropout
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = Norm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def _heads(self, states: Tensor) -> Tensor:
@@ -116,8 +138,14 @@ class SelfAttention(_Attention):
         super().__init__(config)
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
 
-    def forward(self, states: Tensor, mask: Tensor | None, first_only: bool) -> Tensor:
-        """Attend within `states` (n, t, h); with `first_only` return position 0 alone."""
+    def forward(self, states: Tensor, mask: Tensor | Packing | None, first_only: bool) -> Tensor:
+        """Attend within `states` (n, t, h), or (n_tokens, h) where the mask is a packing.
+
+        With `first_only` return position 0 alone.
+        """
+        if isinstance(mask, Packing):
+            heads = self.query_key_value(states).unflatten(-1, (3, self.n_heads, -1))
+            return self._add(states, mask.attend(*heads.unbind(1)).flatten(1))
         if not first_only:
             query, key, value = self.query_key_value(states).chunk(3, dim=-1)
             return self._finish(states, query, key, value, mask)
@@ -126,11 +154,6 @@ class SelfAttention(_Attention):
         query = functional.linear(first, weight[:hidden], bias[:hidden])
         key, value = functional.linear(states, weight[hidden:], bias[hidden:]).chunk(2, dim=-1)
         return self._finish(first, query, key, value, mask)
-
-    def packed(self, states: Tensor, packing: Packing) -> Tensor:
-        """Attend within each row of a packed batch (n_tokens, h)."""
-        heads = self.query_key_value(states).unflatten(-1, (3, self.n_heads, -1))
-        return self._add(states, packing.attend(*heads.unbind(1)).flatten(1))
 
 
 class CrossAttention(_Attention):
@@ -165,7 +188,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = Norm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.activation = ACTIVATIONS[config.hidden_act]
 
@@ -185,9 +208,13 @@ class BertBlock(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(
-        self, states: Tensor, mask: Tensor | None, attended: Attended | None, first_only: bool
+        self,
+        states: Tensor,
+        mask: Tensor | Packing | None,
+        attended: Attended | None,
+        first_only: bool,
     ) -> Tensor:
-        """Return the next layer's states; `mask` is (n, 1, 1, t) bool."""
+        """Return the next layer's states; `mask` is (n, 1, 1, t) bool, or a packing."""
         return self.after_attention(self.attention(states, mask, first_only), attended)
 
     def after_attention(self, states: Tensor, attended: Attended | None) -> Tensor:
@@ -196,10 +223,6 @@ class BertBlock(nn.Module):
             assert self.cross_attention is not None, "block was built without cross-attention"
             states = self.cross_attention(states, attended)
         return self.feed_forward(states)
-
-    def packed(self, states: Tensor, packing: Packing) -> Tensor:
-        """Return the next layer's states of a packed batch (n_tokens, h)."""
-        return self.feed_forward(self.attention.packed(states, packing))
 
 
 class BertStack(nn.Module):
@@ -215,7 +238,7 @@ class BertStack(nn.Module):
     Attributes
     ----------
     pack
-        Spend nothing on padding, whose states come out as zeros.
+        Let `packing` leave out padding, whose states then come out as zeros.
     recompute
         In training, keep the states between blocks alone and compute the rest of each block again
         for the gradient (Chen et al. 2016, arXiv 1604.06174).
@@ -232,7 +255,7 @@ class BertStack(nn.Module):
     def forward(
         self,
         states: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Packing | None = None,
         *,
         attended: Attended | None = None,
         first_only: bool = False,
@@ -243,9 +266,10 @@ class BertStack(nn.Module):
         Parameters
         ----------
         states
-            Shape (n, t, h).
+            Shape (n, t, h), or (n_tokens, h) of a packed batch.
         attention_mask
-            Shape (n, t), nonzero where a token is real; None where all are (the fast path).
+            Shape (n, t), nonzero where a token is real; None where all are (the fast path); or the
+            packing of the states, which does not go with `attended` and `first_only`.
         attended
             Given, every block also attends to these states.
         first_only
@@ -256,14 +280,10 @@ class BertStack(nn.Module):
         Returns
         -------
         Tensor
-            Shape (n, t, h), or (n, 1, h) with `first_only`.
+            Shape (n, t, h), or (n, 1, h) with `first_only`, or (n_tokens, h) where packed.
         """
-        # Packed rows have no dropout of attention.
-        drops = self.training and self._drops_attention
-        may_pack = not (attended or first_only or begun or drops)
-        if self.pack and attention_mask is not None and may_pack:
-            return self._packed(states, Packing.of(attention_mask))
-        mask = key_mask(attention_mask)
+        states = autocast_states(states)
+        mask = attention_mask if isinstance(attention_mask, Packing) else key_mask(attention_mask)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
             first = first_only and layer == last
@@ -288,19 +308,28 @@ class BertStack(nn.Module):
             found[block.cross_attention] = block.cross_attention.project(states)
         return found
 
-    def _packed(self, states: Tensor, packing: Packing) -> Tensor:
-        """Run all blocks without padding, where nothing but states within a row meets."""
-        packed = packing.pack(states)
-        for block in self.blocks:
-            assert isinstance(block, BertBlock)
-            packed = self._run(block.packed, packed, packing)
-        return packing.pad(packed)
+    def packing(self, attention_mask: Tensor | None) -> Packing | None:
+        """Return how a batch (n, t) is to be packed; None where it is to stay padded."""
+        # Packed rows have no dropout of attention.
+        drops = self.training and self._drops_attention
+        if not self.pack or attention_mask is None or drops:
+            return None
+        return Packing.of(attention_mask)
 
-    def _run(self, block: Callable[..., Tensor], *given: Any) -> Tensor:
-        if self.recompute and self.training:
-            made: Tensor = checkpoint(block, *given, use_reentrant=False)
-            return made
-        return block(*given)
+    def _run(self, block: nn.Module, *given: Any) -> Tensor:
+        if not self.training:  # as it is, also where training has compiled the block
+            made: Tensor = block.forward(*given)
+        elif self.recompute:
+            made = checkpoint(block, *given, use_reentrant=False)
+        else:
+            made = block(*given)
+        return made
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks as training runs them; the first step takes a quarter of a minute."""
+        for block in self.blocks:
+            # Dropout drawn within compiled kernels took a seventh of a step on an H100.
+            block.compile(dynamic=True, options={"fallback_random": True})
 
 
 class BertEmbeddings(nn.Module):
@@ -310,15 +339,20 @@ class BertEmbeddings(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocab_size, config.hidden_size)
         self.position = nn.Embedding(max_positions, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = Norm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Embed token ids (n, t) as states (n, t, h)."""
+    def forward(self, input_ids: Tensor, packing: Packing | None = None) -> Tensor:
+        """Embed token ids (n, t) as states (n, t, h), or as (n_tokens, h) with a packing."""
         width = input_ids.shape[1]
         if width > self.position.num_embeddings:
             raise ValueError(
                 f"input_ids must have at most {self.position.num_embeddings} positions, got {width}"
             )
-        positions = torch.arange(width, device=input_ids.device)
-        return self.dropout(self.norm(self.token(input_ids) + self.position(positions)))
+        if packing is None:
+            return self._embed(input_ids, torch.arange(width, device=input_ids.device))
+        return self._embed(packing.pack(input_ids), packing.columns)
+
+    def _embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        states = autocast_states(self.token(input_ids) + self.position(positions))
+        return self.dropout(self.norm(states))

@@ -61,8 +61,10 @@ class CellEncoder(nn.Module):
         Tensor
             Shape (n_cells, t, hidden_size), or (n_cells, 1, hidden_size) with `cls_only`.
         """
-        states = self.embeddings(input_ids)
-        return self.stack(states, attention_mask, first_only=cls_only)
+        packing = None if cls_only else self.stack.packing(attention_mask)
+        if packing is not None:
+            return packing.pad(self.stack(self.embeddings(input_ids, packing), packing))
+        return self.stack(self.embeddings(input_ids), attention_mask, first_only=cls_only)
 
     @property
     def gene_embeddings(self) -> Tensor:

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before torch 2.10
-    varlen_attn = None  # type: ignore[assignment]
+from langcell.flash_attention import RowAttention, find_row_attention
 
 _HALF = (torch.float16, torch.bfloat16)  # what variable-length attention computes in
 
@@ -26,12 +23,15 @@ class Packing:
         Where each row begins among the tokens, and their number, int32, shape (n_rows + 1,).
     mask
         True where the padded batch has a token, shape (n_rows, width).
+    flash
+        Attention in half precision; None where the device has none.
     """
 
     rows: Tensor
     columns: Tensor
     starts: Tensor
     mask: Tensor
+    flash: RowAttention | None = None
 
     @classmethod
     def of(cls, attention_mask: Tensor) -> "Packing":
@@ -46,7 +46,13 @@ class Packing:
         mask = attention_mask.bool()
         rows, columns = mask.nonzero(as_tuple=True)
         starts = functional.pad(mask.sum(dim=1).cumsum(0), (1, 0)).to(torch.int32)
-        return cls(rows=rows, columns=columns, starts=starts, mask=mask)
+        return cls(
+            rows=rows,
+            columns=columns,
+            starts=starts,
+            mask=mask,
+            flash=find_row_attention(mask.device),
+        )
 
     def pack(self, padded: Tensor) -> Tensor:
         """Return the tokens (n_tokens, ...) of a padded batch (n_rows, width, ...)."""
@@ -60,14 +66,11 @@ class Packing:
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend within each row; all (n_tokens, n_heads, head size).
 
-        In half precision on CUDA by variable-length FlashAttention (Dao 2023, arXiv 2307.08691),
-        elsewhere with padding, for the attention alone: the numbers are the same.
+        In half precision on CUDA by variable-length FlashAttention, elsewhere with padding, for the
+        attention alone: the numbers are the same.
         """
-        if varlen_attn is not None and query.is_cuda and query.dtype in _HALF:
-            width = self.mask.shape[1]
-            attended = varlen_attn(query, key, value, self.starts, self.starts, width, width)
-            assert isinstance(attended, Tensor)
-            return attended
+        if self.flash is not None and query.dtype in _HALF:
+            return self.flash(query, key, value, self.starts, self.mask.shape[1])
         attended = functional.scaled_dot_product_attention(
             self.pad(query).transpose(1, 2),
             self.pad(key).transpose(1, 2),

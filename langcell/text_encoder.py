@@ -51,6 +51,9 @@ class TextEncoder(nn.Module):
         """
         if cells is not None and not self.config.cross_attention:
             raise ValueError("this text encoder has no cross-attention to read cells with")
+        packing = None if cells or first_only else self.stack.packing(attention_mask)
+        if packing is not None:
+            return packing.pad(self.stack(self.embeddings(input_ids, packing), packing))
         states = self.embeddings(input_ids)
         return self.stack(states, attention_mask, attended=cells, first_only=first_only)
 

@@ -134,7 +134,7 @@ class Compute(Section):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     devices: int = Field(default=1, ge=1)  # on each node, a process each
     nodes: int = Field(default=1, ge=1)
-    compile: bool = False  # the blocks of a transformer; minutes at the start, then faster on CUDA
+    compile: bool = False  # the blocks of a transformer; on an H100 it gained nothing
     strategy: Literal["ddp", "fsdp"] = "ddp"  # fsdp shares the weights out too; cuda alone
 
     @property

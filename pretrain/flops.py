@@ -2,7 +2,7 @@
 
 import torch
 
-from langcell.config import CellEncoderConfig
+from langcell.config import CellEncoderConfig, StackConfig
 
 # Dense bf16 peak in FLOP/s, from the makers' data sheets; the first name that fits counts.
 _PEAKS = {
@@ -19,18 +19,18 @@ _PEAKS = {
 _PASSES = 3  # backward costs twice the forward
 
 
-def flops_per_token(config: CellEncoderConfig, width: float) -> float:
+def flops_per_token(config: StackConfig, width: float) -> float:
     """Return the FLOP of one token in a training step, forward and backward.
 
     Two for each weight that a token is multiplied with, and attention to the `width` tokens of its
-    cell (Chowdhery et al. 2022, PaLM, appendix B); embeddings and the heads of losses are left out.
+    row (Chowdhery et al. 2022, PaLM, appendix B); embeddings and the heads of losses are left out.
 
     Parameters
     ----------
     config
         Sizes; a bag of genes has one vector a cell, which is next to nothing a token.
     width
-        Mean tokens a cell.
+        Tokens of its row, on average over tokens: the sum of squared lengths over that of lengths.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def flops_per_token(config: CellEncoderConfig, width: float) -> float:
     >>> f"{flops_per_token(config, 2048):.3g}"
     '3.02e+08'
     """
-    if config.kind == "bag":
+    if isinstance(config, CellEncoderConfig) and config.kind == "bag":
         return float(_PASSES * 2 * config.hidden_size)
     hidden, inner = config.hidden_size, config.intermediate_size
     weights = 4 * hidden**2 + 2 * hidden * inner

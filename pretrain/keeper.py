@@ -172,7 +172,7 @@ class Keeper(Callback):
         _say(
             f"step {step}/{self.recipe.optimisation.steps}: {shown}; "
             f"{read.cells / seconds:.0f} cells/s, {tokens:,.0f} tokens/s"
-            f"{self._utilisation(trainer, tokens, read.tokens / read.rows)}, {left / 60:.1f} min left"
+            f"{self._utilisation(trainer, tokens, read.pairs / read.tokens)}, {left / 60:.1f} min left"
         )
 
     def _utilisation(self, trainer: Trainer, tokens: float, width: float) -> str:

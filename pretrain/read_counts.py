@@ -16,25 +16,26 @@ class ReadCounts:
     ----------
     tokens
         Of all rows, padding left out.
-    rows
-        Cells, and second views of some of them.
+    pairs
+        Of tokens of the same row, each of which attention looks at.
     cells
         Cells alone.
     """
 
     tokens: int = 0
-    rows: int = 0
+    pairs: int = 0
     cells: int = 0
 
     def plus(self, batch: StepBatch) -> "ReadCounts":
         """Return the counts after one more batch."""
+        lengths = batch.attention_mask.sum(dim=1)
         return ReadCounts(
-            tokens=self.tokens + int(batch.attention_mask.sum()),
-            rows=self.rows + len(batch.input_ids),
+            tokens=self.tokens + int(lengths.sum()),
+            pairs=self.pairs + int(lengths.square().sum()),
             cells=self.cells + batch.n_cells,
         )
 
     def of_all(self, world: World, device: torch.device) -> "ReadCounts":
         """Return the sums over processes, each of which must ask."""
-        tokens, rows, cells = world.total(torch.tensor(astuple(self), device=device)).tolist()
-        return ReadCounts(tokens=tokens, rows=rows, cells=cells)
+        tokens, pairs, cells = world.total(torch.tensor(astuple(self), device=device)).tolist()
+        return ReadCounts(tokens=tokens, pairs=pairs, cells=cells)

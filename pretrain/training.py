@@ -118,8 +118,7 @@ def _tune_stacks(model: LangCell, recipe: Recipe, compute: Compute) -> None:
             encoder.stack.pack = True
             encoder.stack.recompute = recipe.model.recompute
     if isinstance(model.cell_encoder, CellEncoder) and compute.compile:
-        for block in model.cell_encoder.stack.blocks:
-            block.compile()
+        model.cell_encoder.stack.compile_blocks()
 
 
 def _fit(

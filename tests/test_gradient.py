@@ -445,7 +445,7 @@ sizes = (2, 0, 3)
 own = (torch.arange(sizes[world.rank]) + 10.0 * world.rank)[:, None].requires_grad_()
 everyone = world.gather(own, sizes)
 ((world.rank + 1) * everyone * torch.arange(1.0, 6.0)[:, None]).sum().backward()
-read = ReadCounts(tokens=10**9 * world.rank, rows=3, cells=sizes[world.rank])
+read = ReadCounts(tokens=10**9 * world.rank, pairs=3, cells=sizes[world.rank])
 read = read.of_all(world, torch.device("cpu"))
 found = {"rows": everyone.detach(), "gradient": own.grad, "cells": read.cells}
 torch.save({**found, "tokens": read.tokens}, f"{world.rank}.pt")
