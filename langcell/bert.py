@@ -317,10 +317,8 @@ class BertStack(nn.Module):
         return Packing.of(attention_mask)
 
     def _run(self, block: nn.Module, *given: Any) -> Tensor:
-        if not self.training:  # as it is, also where training has compiled the block
-            made: Tensor = block.forward(*given)
-        elif self.recompute:
-            made = checkpoint(block, *given, use_reentrant=False)
+        if self.recompute and self.training:
+            made: Tensor = checkpoint(block, *given, use_reentrant=False)
         else:
             made = block(*given)
         return made

@@ -3,9 +3,8 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
-from langcell.bert import BertBlock
 from pretrain.config import Compute
 
 
@@ -55,7 +54,12 @@ def trainer_arguments(compute: Compute, precision: str) -> dict[str, Any]:
 
 def _strategy(compute: Compute) -> Any:
     if compute.strategy == "fsdp":
-        return FSDPStrategy(auto_wrap_policy={BertBlock}, use_orig_params=True)
+        # The module shares its weights out itself, see `pretrain.sharding`.
+        return ModelParallelStrategy(
+            data_parallel_size=compute.n_processes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+        )
     if compute.n_processes == 1:
         return "auto"
     # Heads without a loss have no gradient.

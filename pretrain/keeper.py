@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from langcell.model import LangCell
 from langcell.output_file import replaced_file
 from pretrain.collate import StepBatch
 from pretrain.config import Recipe
@@ -33,11 +34,11 @@ class Keeper(Callback):
         How often to do what.
     output
         Folder of the run: `last.ckpt` to resume from, `best/` the model with the highest mean
-        macro-F1 over the validation studies (without any, the last one).
+        macro-F1 over the validation studies (without any, the last one), `last/` the last one.
     score
-        Scores of the present weights, one a study; empty without validation files.
+        Scores of a model, one a study; empty without validation files.
     export
-        Writes the present weights as a checkpoint folder.
+        Writes a model as a checkpoint folder.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class Keeper(Callback):
         recipe: Recipe,
         output: Path,
         *,
-        score: Callable[[PretrainModule], list[StudyScore]],
-        export: Callable[[PretrainModule, Path], None],
+        score: Callable[[LangCell], list[StudyScore]],
+        export: Callable[[LangCell, Path], None],
     ) -> None:
         self.recipe = recipe
         self.output = output
@@ -104,8 +105,12 @@ class Keeper(Callback):
         self.is_stopped = World.here().any(self.is_stopped)
         if self.is_stopped:  # first of all: whoever stops the run may not wait for a validation
             self._save(trainer)
-        if (step % self.recipe.validation.every == 0 or is_last) and trainer.is_global_zero:
-            self._validate(pl_module, step)
+        if step % self.recipe.validation.every == 0 or is_last:
+            model = pl_module.best_model()
+            if trainer.is_global_zero:
+                self._validate(model, pl_module, step)
+                if is_last:
+                    self.export(model, self.output / "last")
         if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
             self._save(trainer)
         trainer.should_stop = trainer.should_stop or self.is_stopped
@@ -120,11 +125,11 @@ class Keeper(Callback):
         """Give the signals back."""
         self._restore()
 
-    def _validate(self, module: PretrainModule, step: int) -> None:
-        scores = self.score(module)
+    def _validate(self, model: LangCell, module: PretrainModule, step: int) -> None:
+        scores = self.score(model)
         if not scores:
             self.best_step = step
-            self.export(module, self.output / "best")
+            self.export(model, self.output / "best")
             return
         mean = sum(score.macro_f1 for score in scores) / len(scores)
         values = {"validation/macro_f1": mean}
@@ -147,7 +152,7 @@ class Keeper(Callback):
         self.last_scores = scores
         if mean > self.best:
             self.best, self.best_step = mean, step
-            self.export(module, self.output / "best")
+            self.export(model, self.output / "best")
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:

@@ -17,6 +17,13 @@ from pretrain.config import Optimisation, Recipe
 from pretrain.gather import World
 from pretrain.gradient import add_gradients
 from pretrain.objective import Objective, TextTensors
+from pretrain.sharding import (
+    average_gradients,
+    clip_gradients,
+    is_shared,
+    share_out,
+    whole_weights,
+)
 from pretrain.teachers import Teachers
 
 _FIRST_BIAS = -10.0  # as SigLIP begins: nearly all pairs are negative
@@ -58,6 +65,13 @@ class PretrainModule(LightningModule):
         self.average: LangCell | None = None
         if recipe.optimisation.average:
             self.average = copy.deepcopy(model).requires_grad_(False)
+        self._whole: list[LangCell] = []  # where processes share weights out, and for all of them
+
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy has a mesh of processes to do so among."""
+        if self.device_mesh is not None and not self._whole:
+            self._whole = [copy.deepcopy(self.model)]
+            share_out(self.model, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         """Put what losses read beside the model on its device."""
@@ -65,10 +79,16 @@ class PretrainModule(LightningModule):
         if teachers := self._teachers[0]:
             self._teachers = [moved(teachers, self.device)]
 
-    @property
     def best_model(self) -> LangCell:
-        """The weights to judge and keep: the averaged ones where there are any."""
-        return self.average or self.model
+        """Return the weights to judge and keep: the averaged ones where there are any.
+
+        All processes must ask; where they share weights out, only the first gets all of them.
+        """
+        if not self._whole:
+            return self.average or self.model
+        if weights := whole_weights(self.model):
+            self._whole[0].load_state_dict(weights)
+        return self._whole[0].to(self.device)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """Make one step."""
@@ -99,8 +119,10 @@ class PretrainModule(LightningModule):
         if not bool(torch.isfinite(total)):
             values = ", ".join(f"{name}={loss.item():.3g}" for name, loss in losses.items())
             raise ValueError(f"step {batch.step}: the loss is not finite ({values}); lower the lr")
-        parameters = [each for each in self.parameters() if each.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimisation.clip)
+        parameters = list(self.parameters())
+        if self._whole:
+            average_gradients(parameters, objective.world)
+        norm = clip_gradients(parameters, self.recipe.optimisation.clip)
         optimizer.step()
         schedule.step()
         logged = {
@@ -139,10 +161,11 @@ class PretrainModule(LightningModule):
         inside = {id(each) for each in known}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
         groups = [
-            {"params": [p for p in some if (p.ndim > 1) == decays], "weight_decay": decay, "lr": lr}
+            {"params": params, "weight_decay": decay, "lr": lr}
             for some, lr in ((others, settings.lr), (known, settings.lr * self.recipe.text.lr))
             for decays, decay in ((True, settings.weight_decay), (False, 0.0))
-            if some
+            for shared in (False, True)  # the two kinds do not go into one call
+            if (params := [p for p in some if (p.ndim > 1) == decays and is_shared(p) == shared])
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -107,13 +107,16 @@ class Objective:
         texts
             From `texts_of`.
         """
+        features = features.float()
         ways = {
             "cell_cell": lambda: self._cell_cell(batch, sizes, features),
-            "cell_text": lambda: self._cell_text(batch, sizes, features, texts.pooled),
-            "ontology": lambda: self._ontology(batch, sizes, features, texts.labels),
+            "cell_text": lambda: self._cell_text(batch, sizes, features, texts.pooled.float()),
+            "ontology": lambda: self._ontology(batch, sizes, features, texts.labels.float()),
             "distillation": lambda: self._distillation(batch, sizes, features),
         }
-        return {name: loss() for name, loss in ways.items() if getattr(self.weights, name)}
+        # Half precision has three digits, and similarities are multiplied by the temperature.
+        with torch.autocast(features.device.type, enabled=False):
+            return {name: loss() for name, loss in ways.items() if getattr(self.weights, name)}
 
     def of_states(
         self,

@@ -96,15 +96,14 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     keeper = Keeper(
         recipe,
         output,
-        score=lambda module: _score(module, parts, recipe),
-        export=lambda module, folder: _export(module, parts, recipe, folder),
+        score=lambda model: _score(model, parts, recipe),
+        export=lambda model, folder: _export(model, parts, recipe, folder),
     )
     _fit(recipe, output, module, keeper, parts, compute, is_resumed)
     if not is_first:
         sys.exit(0)  # the first process has the model
     if keeper.is_stopped:
         raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
-    _export(module, parts, recipe, output / "last")
     card = run_card(recipe, compute, best_step=keeper.best_step, scores=keeper.last_scores)
     write_run_card(card, [output, output / "best", output / "last"])
     _say(f"best model: {output / 'best'} (step {keeper.best_step})")
@@ -166,10 +165,9 @@ def _loggers(recipe: Recipe, output: Path) -> list[Logger]:
     return loggers
 
 
-def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudyScore]:
+def _score(model: LangCell, parts: Parts, recipe: Recipe) -> list[StudyScore]:
     if not parts.validation or parts.labels is None:
         return []
-    model = module.best_model
     return score_studies(
         model,
         parts.validation,
@@ -180,8 +178,8 @@ def _score(module: PretrainModule, parts: Parts, recipe: Recipe) -> list[StudySc
     )
 
 
-def _export(module: PretrainModule, parts: Parts, recipe: Recipe, folder: Path) -> None:
-    model = merged(module.best_model)
+def _export(trained: LangCell, parts: Parts, recipe: Recipe, folder: Path) -> None:
+    model = merged(trained)
     if parts.labels is not None:
         model.label_embeddings = parts.labels.embeddings(model)
     model.reference = reference_features(

@@ -22,6 +22,7 @@ from pretrain.config import Losses
 from pretrain.gradient import add_gradients
 from pretrain.match_pairs import match_pairs
 from pretrain.objective import Objective
+from pretrain.step_sizes import StepSizes
 
 STEP = """
 import sys
@@ -275,6 +276,22 @@ def test_a_trained_tower_has_the_losses_of_a_frozen_one_with_its_weights(tiny_mo
     assert found[0].keys() == found[1].keys() == FEATURES.keys()
     for name, loss in found[0].items():
         assert found[1][name].item() == pytest.approx(loss.item(), rel=1e-5), name
+
+
+def test_half_precision_leaves_losses_of_features_alone(tiny_model):
+    """Similarities times a temperature of 1/20 would be off by several percent."""
+    model = LangCell.from_pretrained(tiny_model).eval()
+    batch, weights = make_batch(model, World()), Losses(**FEATURES)
+    objective = Objective(model=model, texts=make_texts(), weights=weights)
+    sizes = StepSizes.of(batch, World())
+    features = model.encode_cell(batch.input_ids, batch.attention_mask).features.detach()
+    texts = objective.texts_of(batch, objective.text_rows(batch))
+    expected = objective.of_features(batch, sizes, features, texts)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = objective.of_features(batch, sizes, features, texts)
+    assert {name: loss.item() for name, loss in found.items()} == {
+        name: loss.item() for name, loss in expected.items()
+    }
 
 
 def test_parts_see_the_same_dropout_and_report_the_same_losses(tiny_model):

@@ -157,6 +157,47 @@ def test_two_processes_read_their_own_shards_and_go_on(
     assert all((one[key] == other[key]).all() for key in one)
 
 
+SHARED_OUT = """
+import sys
+from pathlib import Path
+import pretrain.training
+from pretrain.recipe_file import read_recipe
+
+if __name__ == "__main__":
+    # No CUDA here: weights are shared out among processes of a CPU in the same way.
+    pretrain.training.find_compute = lambda wanted: wanted
+    pretrain.training.train(read_recipe(Path(sys.argv[1]), sys.argv[3:]), resume=sys.argv[2] == "yes")
+"""
+
+
+def test_processes_that_share_weights_out_learn_the_same(recipe: Path, tmp_path: Path) -> None:
+    """As processes that each hold all of them, in losses, norms and weights; stopped ones too."""
+    script = tmp_path / "shared_out.py"
+    script.write_text(SHARED_OUT, encoding="utf-8")
+    same = ["compute.devices=2", "compute.accelerator=cpu", "optimisation.average=0"]
+    same += ["checkpoint_every=3", "log_every=1"]
+    run_apart("pretrain", "--config", str(recipe), *same, f"output={tmp_path / 'whole'}")
+    shared = [*same, "compute.strategy=fsdp", f"output={tmp_path / 'shared'}"]
+    command = [sys.executable, str(script), str(recipe)]
+    with subprocess.Popen([*command, "no", *shared], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 4/8"):
+                process.kill()
+                break
+    subprocess.run([*command, "yes", *shared], check=True, timeout=300)
+    whole, found = (logged_losses(tmp_path / run) for run in ("whole", "shared"))
+    assert whole.keys() == found.keys()
+    for step, loss in whole.items():
+        assert float(found[step]) == pytest.approx(float(loss), rel=1e-4)
+    one, other = (
+        load_file(tmp_path / run / "last/model.safetensors") for run in ("whole", "shared")
+    )
+    assert one.keys() == other.keys()
+    for name, weights in one.items():
+        np.testing.assert_allclose(other[name], weights, atol=2e-3)
+
+
 def test_a_killed_run_loses_the_steps_since_its_checkpoint_alone(
     recipe: Path, tmp_path: Path
 ) -> None:
