@@ -195,7 +195,7 @@ def test_processes_that_share_weights_out_learn_the_same(recipe: Path, tmp_path:
     )
     assert one.keys() == other.keys()
     for name, weights in one.items():
-        np.testing.assert_allclose(other[name], weights, atol=2e-3)
+        np.testing.assert_allclose(other[name], weights, atol=1e-5)
 
 
 def test_a_killed_run_loses_the_steps_since_its_checkpoint_alone(
