@@ -196,12 +196,19 @@ def _check_run(recipe: Recipe, output: Path, resume: bool) -> None:
         )
     path, present = output / "recipe.yaml", recipe.model_dump(mode="json")
     earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key in present:
-        if key not in _FREE and present[key] != earlier.get(key):
-            raise ValueError(
-                f"the run in {output} was started with {_difference(key, earlier.get(key), present[key])}"
-                f"; resume with its own recipe ({path}), or give another output="
-            )
+    strategies = [each.get("compute", {}).get("strategy", "ddp") for each in (earlier, present)]
+    differences = [
+        _difference(key, earlier.get(key), present[key])
+        for key in present
+        if key not in _FREE and present[key] != earlier.get(key)
+    ]
+    if strategies[0] != strategies[1]:  # the optimiser's state is grouped in another way
+        differences.append(_difference("compute.strategy", *strategies))
+    if differences:
+        raise ValueError(
+            f"the run in {output} was started with {differences[0]}; resume with its own recipe "
+            f"({path}), or give another output="
+        )
 
 
 def _begin_run(recipe: Recipe, output: Path) -> None:

@@ -186,6 +186,8 @@ def test_processes_that_share_weights_out_learn_the_same(recipe: Path, tmp_path:
                 process.kill()
                 break
     subprocess.run([*command, "yes", *shared], check=True, timeout=300)
+    with pytest.raises(ValueError, match="with another compute.strategy: fsdp, not ddp"):
+        train(read_recipe(recipe, [*same, f"output={tmp_path / 'shared'}"]), resume=True)
     whole, found = (logged_losses(tmp_path / run) for run in ("whole", "shared"))
     assert whole.keys() == found.keys()
     for step, loss in whole.items():
