@@ -1,16 +1,16 @@
 """What a training step costs: `python -m benchmarks.train_step`.
 
 Forward and backward of the paper's encoders (12 layers of 512 for cells of up to 2,048 genes, 12
-layers of 768 for texts), random weights, cells of several lengths. First whole steps, of masked
-genes, cells against cells and cells against texts, both towers trained: as transformers does them on
-padded rows, and ours. Then the encoder of cells alone: BERT of transformers on padded rows, ours on
-padded rows, without padding, with blocks compiled, and with activations computed again. Then texts:
-one a cell against the distinct ones of the batch, repeated as descriptions are. Each row
-is a process of its own; memory is what the step adds to it, of the GPU where there is one, and a step
-of transformers that does not fit is made with half the cells. The peak of a GPU is its maker's figure,
-that of a CPU a product of matrices measured here; on a CPU seconds are those of the processors, which
-other work on the machine does not slow as much. The goal on a GPU is 45 % of the peak in bf16 and
-three times the cells of transformers in a second.
+layers of 768 for texts), random weights, cells of several lengths. First whole steps but for the
+optimiser, of masked genes, cells against cells and cells against texts, both towers trained: as
+transformers does them on padded rows, and ours. Then the encoder of cells alone: BERT of
+transformers on padded rows, ours on padded rows, without padding, with blocks compiled, and with
+activations computed again. Then texts: one a cell against the distinct ones of the batch, repeated
+as descriptions are. Each row is a process of its own; memory is what the step adds to it, of the
+GPU where there is one, and a step of transformers that does not fit is made with half the cells.
+The peak of a GPU is its maker's figure, that of a CPU a product of matrices measured here; on a CPU
+seconds are those of the processors, which other work on the machine does not slow as much. The goal
+on a GPU is 45 % of the peak in bf16 and three times the cells of transformers in a second.
 """
 
 import argparse

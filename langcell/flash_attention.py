@@ -10,7 +10,8 @@ from torch import Tensor
 # (n_rows + 1,), and the longest row; returns what the queries read, shaped as they are.
 RowAttention = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
-_HOPPER = 9  # compute capability from which the fourth version has kernels
+# Compute capabilities from which the second and the fourth version have kernels.
+_AMPERE, _HOPPER = 8, 9
 _HEAD_SIZES = (64, 96, 128)  # of the fourth version
 
 
@@ -21,7 +22,7 @@ def find_row_attention(device: torch.device) -> RowAttention | None:
     The second version (Dao 2023, arXiv 2307.08691) comes with torch. The fourth, where `langcell[flash]`
     is installed, is half as fast again on Hopper GPUs.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < _AMPERE:
         return None
     try:
         from torch.nn.attention.varlen import varlen_attn

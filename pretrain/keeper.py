@@ -103,14 +103,16 @@ class Keeper(Callback):
             self._report(trainer, step)
         # A process that was told to stop stops all, after the same step.
         self.is_stopped = World.here().any(self.is_stopped)
-        if self.is_stopped:  # first of all: whoever stops the run may not wait for a validation
+        # First of all: whoever stops the run may not wait for a validation. But after the last step
+        # nothing would make up for one that is cut short.
+        if self.is_stopped and not is_last:
             self._save(trainer)
         if step % self.recipe.validation.every == 0 or is_last:
-            model = pl_module.best_model()
-            if trainer.is_global_zero:
-                self._validate(model, pl_module, step)
-                if is_last:
-                    self.export(model, self.output / "last")
+            with pl_module.best_model() as model:
+                if trainer.is_global_zero:
+                    self._validate(model, pl_module, step)
+                    if is_last:
+                        self.export(model, self.output / "last")
         if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
             self._save(trainer)
         trainer.should_stop = trainer.should_stop or self.is_stopped

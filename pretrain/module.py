@@ -2,7 +2,8 @@
 
 import copy
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -65,13 +66,19 @@ class PretrainModule(LightningModule):
         self.average: LangCell | None = None
         if recipe.optimisation.average:
             self.average = copy.deepcopy(model).requires_grad_(False)
-        self._whole: list[LangCell] = []  # where processes share weights out, and for all of them
+        self._is_shared = False
+        self._whole: list[LangCell] = []  # where processes share weights out, in the first alone
 
     def configure_model(self) -> None:
         """Share the weights out, where the strategy has a mesh of processes to do so among."""
-        if self.device_mesh is not None and not self._whole:
+        if self.device_mesh is None or self._is_shared:
+            return
+        self._is_shared = True
+        # Or a checkpoint must have a state of the optimiser for weights that no loss reads, too.
+        self.strict_loading = False
+        if self.global_rank == 0:
             self._whole = [copy.deepcopy(self.model)]
-            share_out(self.model, self.device_mesh["data_parallel"])
+        share_out(self.model, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         """Put what losses read beside the model on its device."""
@@ -79,16 +86,20 @@ class PretrainModule(LightningModule):
         if teachers := self._teachers[0]:
             self._teachers = [moved(teachers, self.device)]
 
-    def best_model(self) -> LangCell:
-        """Return the weights to judge and keep: the averaged ones where there are any.
+    @contextmanager
+    def best_model(self) -> Iterator[LangCell]:
+        """Give the weights to judge and keep: the averaged ones where there are any.
 
         All processes must ask; where they share weights out, only the first gets all of them.
         """
-        if not self._whole:
-            return self.average or self.model
-        if weights := whole_weights(self.model):
-            self._whole[0].load_state_dict(weights)
-        return self._whole[0].to(self.device)
+        weights = whole_weights(self.model) if self._is_shared else {}
+        if not weights:
+            yield self.average or self.model
+            return
+        (whole,) = self._whole
+        whole.load_state_dict(weights)
+        yield whole.to(self.device)
+        whole.cpu()
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """Make one step."""
@@ -120,7 +131,7 @@ class PretrainModule(LightningModule):
             values = ", ".join(f"{name}={loss.item():.3g}" for name, loss in losses.items())
             raise ValueError(f"step {batch.step}: the loss is not finite ({values}); lower the lr")
         parameters = list(self.parameters())
-        if self._whole:
+        if self._is_shared:
             average_gradients(parameters, objective.world)
         norm = clip_gradients(parameters, self.recipe.optimisation.clip)
         optimizer.step()
@@ -134,6 +145,7 @@ class PretrainModule(LightningModule):
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
 
     def _hold(self) -> AbstractContextManager[object]:
+        # Weights that are shared out exchange the gradient of each part: whole ones do not fit.
         strategy = self.trainer.strategy
         if isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()

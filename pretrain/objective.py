@@ -107,12 +107,13 @@ class Objective:
         texts
             From `texts_of`.
         """
+        taught = self._taught(batch) if self.weights.distillation else None
         features = features.float()
         ways = {
             "cell_cell": lambda: self._cell_cell(batch, sizes, features),
             "cell_text": lambda: self._cell_text(batch, sizes, features, texts.pooled.float()),
             "ontology": lambda: self._ontology(batch, sizes, features, texts.labels.float()),
-            "distillation": lambda: self._distillation(batch, sizes, features),
+            "distillation": lambda: self._distillation(batch, sizes, features, taught),
         }
         # Half precision has three digits, and similarities are multiplied by the temperature.
         with torch.autocast(features.device.type, enabled=False):
@@ -239,13 +240,16 @@ class Objective:
             )
         return loss * self.world.weight(len(features), sum(sizes.rows))
 
-    def _distillation(self, batch: StepBatch, sizes: StepSizes, features: Tensor) -> Tensor:
+    def _taught(self, batch: StepBatch) -> Tensor:
+        """Return what the teachers make of the cells, (n_cells, n_labels)."""
         assert self.teachers is not None
         assert batch.whole_ids is not None and batch.whole_mask is not None
-        loss = distillation_loss(
-            features[: batch.n_cells],
-            self.model.project_text(self.texts.labels[self.texts.descriptions]),
-            self.teachers.probabilities(batch.whole_ids, batch.whole_mask, batch.linear),
-            self.model.scale,
-        )
+        return self.teachers.probabilities(batch.whole_ids, batch.whole_mask, batch.linear)
+
+    def _distillation(
+        self, batch: StepBatch, sizes: StepSizes, features: Tensor, taught: Tensor | None
+    ) -> Tensor:
+        assert taught is not None
+        labels = self.model.project_text(self.texts.labels[self.texts.descriptions])
+        loss = distillation_loss(features[: batch.n_cells], labels, taught, self.model.scale)
         return loss * self.world.weight(batch.n_cells, sum(sizes.cells))

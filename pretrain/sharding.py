@@ -1,7 +1,7 @@
 """Weights that processes share out among them (FSDP; Zhao et al. 2023, arXiv 2304.11277).
 
 The blocks of the transformers are shared out; what stands around them (embeddings, projections,
-heads, temperature) each process keeps whole. So a process holds one block whole at a time.
+heads, temperature) each process keeps whole. So a process holds a block or two whole at a time.
 """
 
 from collections.abc import Sequence
@@ -39,13 +39,19 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def average_gradients(weights: Sequence[Tensor], world: World) -> None:
     """Average the gradients of weights that each process keeps whole; those of shared ones are."""
-    gradients = [each.grad for each in weights if each.grad is not None and not is_shared(each)]
-    if gradients:
-        mean = world.mean(torch.cat([each.flatten() for each in gradients]))
-        for gradient, part in zip(
-            gradients, mean.split([each.numel() for each in gradients]), strict=True
-        ):
-            gradient.copy_(part.view_as(gradient))
+    own = [each for each in weights if not is_shared(each)]
+    # A loss that one process has no cells for leaves no gradient there.
+    has_one = torch.tensor([each.grad is not None for each in own], device=own[0].device)
+    found = [each for each, n in zip(own, world.total(has_one.int()).tolist(), strict=True) if n]
+    if not found:
+        return
+    flat = [
+        torch.zeros_like(each).flatten() if each.grad is None else each.grad.flatten()
+        for each in found
+    ]
+    mean = world.mean(torch.cat(flat)).split([len(each) for each in flat])
+    for each, part in zip(found, mean, strict=True):
+        each.grad = part.view_as(each)
 
 
 def clip_gradients(weights: Sequence[Tensor], limit: float) -> Tensor:

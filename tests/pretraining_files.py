@@ -39,14 +39,10 @@ def write_recipe(path: Path, **values: Any) -> Path:
     return path
 
 
-def logged_losses(output: Path) -> dict[int, str]:
-    """Loss of each step, as written, over all starts of a run."""
+def logged_losses(output: Path, name: str = "train/loss") -> dict[int, str]:
+    """Loss of each step, or what else was logged, as written, over all starts of a run."""
     losses: dict[int, str] = {}
     for path in sorted((output / "logs" / "csv").glob("*/metrics.csv")):
         with path.open() as file:
-            losses |= {
-                int(row["step"]): row["train/loss"]
-                for row in csv.DictReader(file)
-                if row["train/loss"]
-            }
+            losses |= {int(row["step"]): row[name] for row in csv.DictReader(file) if row[name]}
     return losses

@@ -5,9 +5,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch.nn.attention import varlen
 
 from langcell.flash_attention import find_row_attention
+
+varlen = pytest.importorskip("torch.nn.attention.varlen")
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +39,10 @@ def used(monkeypatch):
     return called
 
 
-def test_a_cpu_has_none():
+def test_a_cpu_has_none_nor_has_an_old_gpu(monkeypatch):
     assert find_row_attention(torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert find_row_attention(torch.device("cuda")) is None
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from pretrain.corpus_build import build_corpus
 from pretrain.corpus_options import BuildOptions
 from pretrain.expression import gene_variability
 from pretrain.gather import World
+from pretrain.keeper import Keeper
+from pretrain.module import PretrainModule
 from pretrain.plan import plan
 from pretrain.recipe_file import read_recipe
 from pretrain.shard_cells import ShardSource, vary
@@ -157,6 +159,34 @@ def test_two_processes_read_their_own_shards_and_go_on(
     assert all((one[key] == other[key]).all() for key in one)
 
 
+def test_a_run_that_dies_in_its_last_validation_can_be_ended(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was told to stop in the last step, after which no step is left to go on with."""
+    update, validate = PretrainModule.update_average, Keeper._validate
+    died: list[int] = []
+
+    def stop_after_the_last(self: PretrainModule, step: int) -> None:
+        if step == 7 and not died:
+            signal.raise_signal(signal.SIGTERM)
+        update(self, step)
+
+    def die_once(self: Keeper, model: LangCell, module: PretrainModule, step: int) -> None:
+        if step == 8 and not died:
+            died.append(step)
+            raise RuntimeError("killed")
+        validate(self, model, module, step)
+
+    monkeypatch.setattr(PretrainModule, "update_average", stop_after_the_last)
+    monkeypatch.setattr(Keeper, "_validate", die_once)
+    settings = read_recipe(recipe, ["checkpoint_every=7", "compute.accelerator=cpu"])
+    with pytest.raises(RuntimeError, match="killed"):
+        train(settings)
+    assert not (tmp_path / "run/last").exists()
+    train(settings, resume=True)
+    assert LangCell.from_pretrained(tmp_path / "run/last").genes.n_genes
+
+
 SHARED_OUT = """
 import sys
 from pathlib import Path
@@ -171,11 +201,14 @@ if __name__ == "__main__":
 
 
 def test_processes_that_share_weights_out_learn_the_same(recipe: Path, tmp_path: Path) -> None:
-    """As processes that each hold all of them, in losses, norms and weights; stopped ones too."""
+    """As processes that each hold all of them, in losses, norms and weights; killed ones too.
+
+    The matching head has no loss, and so no gradient.
+    """
     script = tmp_path / "shared_out.py"
     script.write_text(SHARED_OUT, encoding="utf-8")
     same = ["compute.devices=2", "compute.accelerator=cpu", "optimisation.average=0"]
-    same += ["checkpoint_every=3", "log_every=1"]
+    same += ["checkpoint_every=3", "log_every=1", "losses.matching=0"]
     run_apart("pretrain", "--config", str(recipe), *same, f"output={tmp_path / 'whole'}")
     shared = [*same, "compute.strategy=fsdp", f"output={tmp_path / 'shared'}"]
     command = [sys.executable, str(script), str(recipe)]
@@ -188,10 +221,11 @@ def test_processes_that_share_weights_out_learn_the_same(recipe: Path, tmp_path:
     subprocess.run([*command, "yes", *shared], check=True, timeout=300)
     with pytest.raises(ValueError, match="with another compute.strategy: fsdp, not ddp"):
         train(read_recipe(recipe, [*same, f"output={tmp_path / 'shared'}"]), resume=True)
-    whole, found = (logged_losses(tmp_path / run) for run in ("whole", "shared"))
-    assert whole.keys() == found.keys()
-    for step, loss in whole.items():
-        assert float(found[step]) == pytest.approx(float(loss), rel=1e-4)
+    for name in ("train/loss", "train/gradient_norm"):
+        whole, found = (logged_losses(tmp_path / run, name) for run in ("whole", "shared"))
+        assert len(whole) == 8 and whole.keys() == found.keys()
+        for step, value in whole.items():
+            assert float(found[step]) == pytest.approx(float(value), rel=3e-5)
     one, other = (
         load_file(tmp_path / run / "last/model.safetensors") for run in ("whole", "shared")
     )
