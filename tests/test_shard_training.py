@@ -188,37 +188,51 @@ def test_a_run_that_dies_in_its_last_validation_can_be_ended(
 
 
 SHARED_OUT = """
+import signal
 import sys
 from pathlib import Path
 import pretrain.training
+from pretrain.module import PretrainModule
 from pretrain.recipe_file import read_recipe
 
-if __name__ == "__main__":
-    # No CUDA here: weights are shared out among processes of a CPU in the same way.
-    pretrain.training.find_compute = lambda wanted: wanted
-    pretrain.training.train(read_recipe(Path(sys.argv[1]), sys.argv[3:]), resume=sys.argv[2] == "yes")
+update, stopped = PretrainModule.update_average, []
+
+
+def train(*words, resume=False):
+    try:
+        pretrain.training.train(read_recipe(Path(sys.argv[1]), [*sys.argv[2:], *words]), resume=resume)
+    except (SystemExit, KeyboardInterrupt) as end:  # not the first process; stopped
+        print(end)
+
+
+def stop_once(self, step):
+    if step == 4 and not stopped:
+        stopped.append(step)
+        signal.raise_signal(signal.SIGTERM)
+    update(self, step)
+
+
+# No CUDA here: weights are shared out among processes of a CPU in the same way.
+pretrain.training.find_compute = lambda wanted: wanted
+train("output=whole")
+PretrainModule.update_average = stop_once
+train("output=shared", "compute.strategy=fsdp")
+assert not Path("shared/last").exists()
+train("output=shared", "compute.strategy=fsdp", resume=True)
 """
 
 
 def test_processes_that_share_weights_out_learn_the_same(recipe: Path, tmp_path: Path) -> None:
-    """As processes that each hold all of them, in losses, norms and weights; killed ones too.
+    """As processes that each hold all of them, in losses, norms and weights; stopped ones too.
 
     The matching head has no loss, and so no gradient.
     """
     script = tmp_path / "shared_out.py"
     script.write_text(SHARED_OUT, encoding="utf-8")
     same = ["compute.devices=2", "compute.accelerator=cpu", "optimisation.average=0"]
-    same += ["checkpoint_every=3", "log_every=1", "losses.matching=0"]
-    run_apart("pretrain", "--config", str(recipe), *same, f"output={tmp_path / 'whole'}")
-    shared = [*same, "compute.strategy=fsdp", f"output={tmp_path / 'shared'}"]
-    command = [sys.executable, str(script), str(recipe)]
-    with subprocess.Popen([*command, "no", *shared], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("step 4/8"):
-                process.kill()
-                break
-    subprocess.run([*command, "yes", *shared], check=True, timeout=300)
+    same += ["log_every=1", "losses.matching=0"]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*run, str(script), str(recipe), *same], check=True, timeout=300, cwd=tmp_path)
     with pytest.raises(ValueError, match="with another compute.strategy: fsdp, not ddp"):
         train(read_recipe(recipe, [*same, f"output={tmp_path / 'shared'}"]), resume=True)
     for name in ("train/loss", "train/gradient_norm"):
