@@ -326,7 +326,7 @@ class BertStack(nn.Module):
     def compile_blocks(self) -> None:
         """Compile the blocks as training runs them; the first step takes a quarter of a minute."""
         for block in self.blocks:
-            # Dropout drawn within compiled kernels took a seventh of a step on an H100.
+            # Dropout as eager kernels draw it: compiled ones are slower at that.
             block.compile(dynamic=True, options={"fallback_random": True})
 
 

@@ -20,7 +20,7 @@ def find_row_attention(device: torch.device) -> RowAttention | None:
     """Return variable-length attention in half precision; None where there is none for the device.
 
     The second version (Dao 2023, arXiv 2307.08691) comes with torch. The fourth, where `langcell[flash]`
-    is installed, is 1.4 times as fast on an H100.
+    is installed, is faster on Hopper GPUs.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < _AMPERE:
         return None
