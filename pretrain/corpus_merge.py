@@ -95,15 +95,15 @@ def lay_out(plan: Plan, catalog: Catalog) -> Layout:
 def make_shard(folder: Path, number: int) -> int:
     """Gather the cells of a shard, unless that is done; return how many they are."""
     plan = read_plan(folder)
-    done = _done(plan, number)
-    if done.is_file():
-        return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"])
+    if (n_cells := _n_finished(plan, number)) is not None:
+        return n_cells
     layout = _layout(folder, stamp(plan.work / _LAYOUT))
     try:
         cells = _cells_of_shard(plan, layout, number)
     except FileNotFoundError as error:
-        if done.is_file():  # by another process meanwhile, which deleted their tokens
-            return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"])
+        # By another process meanwhile, which deleted their tokens.
+        if (n_cells := _n_finished(plan, number)) is not None:
+            return n_cells
         raise FileNotFoundError(f"{error}; start anew with --overwrite") from error
     path = plan.shard(number)
     write_shard(path, cells)
@@ -115,7 +115,7 @@ def make_shard(folder: Path, number: int) -> int:
         "file": vars(file_entry(path)),
         "pairs": [[*pair, n] for pair, n in sorted(pairs.items())],
     }
-    with replaced_file(done) as part:
+    with replaced_file(_done(plan, number)) as part:
         part.write_text(json.dumps(said), encoding="utf-8")
     _forget_tokens(plan, layout, number)
     return cells.n_cells
@@ -265,6 +265,12 @@ def _forget_tokens(plan: Plan, layout: Layout, number: int) -> None:
 
 def _done(plan: Plan, number: int) -> Path:
     return plan.work / f"shard-{number:05}.json"
+
+
+def _n_finished(plan: Plan, number: int) -> int | None:
+    """Return how many cells a shard has, None of one that is not finished."""
+    done = _done(plan, number)
+    return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"]) if done.is_file() else None
 
 
 def _measured(plan: Plan, catalog: Catalog, layout: Layout) -> np.ndarray:

@@ -141,16 +141,16 @@ def begin_plan(
     _check_folder(folder)
     if overwrite:
         _clear(folder)
+    path = plan.work / "plan.json"
+    values = _to_json(plan)
+    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if there == values:  # also where it was stopped after the manifest, before its work was removed
+        return plan
     if (folder / MANIFEST).exists():
         raise FileExistsError(
             f"{folder} holds a corpus already; choose another --out or replace it with --overwrite"
         )
-    path = plan.work / "plan.json"
-    values = _to_json(plan)
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if there == values:
-            return plan
+    if there is not None:
         # What stopped a build may be left out by its next start.
         leaves_out = {**there, "options": {**there["options"], "skip_bad": True}}
         _refuse_other(leaves_out if options.skip_bad else there, values, folder)

@@ -96,7 +96,7 @@ class Keeper(Callback):
     ) -> None:
         """Save, validate and report where it is time to."""
         assert isinstance(pl_module, PretrainModule)
-        self._read = self._read.plus(batch)
+        self._read = self._read.plus(batch, pl_module.model.config.cell.max_positions)
         pl_module.update_average(batch.step)
         step, is_last = batch.step + 1, batch.step + 1 == self.recipe.optimisation.steps
         if step % self.recipe.log_every == 0 or is_last:
@@ -179,19 +179,19 @@ class Keeper(Callback):
         _say(
             f"step {step}/{self.recipe.optimisation.steps}: {shown}; "
             f"{read.cells / seconds:.0f} cells/s, {tokens:,.0f} tokens/s"
-            f"{self._utilisation(trainer, tokens, read.pairs / read.tokens)}, {left / 60:.1f} min left"
+            f"{self._utilisation(trainer, read, seconds)}, {left / 60:.1f} min left"
         )
 
-    def _utilisation(self, trainer: Trainer, tokens: float, width: float) -> str:
+    def _utilisation(self, trainer: Trainer, read: ReadCounts, seconds: float) -> str:
         """Say what share of the devices' peak the encoder's arithmetic is, where that is known."""
         module = trainer.lightning_module
         assert isinstance(module, PretrainModule)
         peak = peak_flops(module.device)
         if not peak:
             return ""
-        cell = module.model.config.cell
-        done = tokens * flops_per_token(cell, width)
-        return f", {done / (peak * trainer.world_size):.0%} of peak FLOP/s"
+        each = flops_per_token(module.model.config.cell, read.pairs / read.attended)
+        share = read.attended * each / (seconds * peak * trainer.world_size)
+        return f", {share:.0%} of peak FLOP/s"
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.is_stopped:  # a second time: the user does not want to wait for the step

@@ -188,6 +188,28 @@ def test_tokens_go_with_the_shards_that_take_them_and_a_stop_between_shards_chan
     assert not (folder / ".build").exists()
 
 
+def test_a_build_that_is_killed_once_it_is_whole_ends_by_the_same_command_alone(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    build(whole, files)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(corpus_build.shutil, "rmtree", killed)
+        build_corpus(folder, files, OPTIONS)
+    assert (folder / "manifest.json").is_file() and (folder / ".build").is_dir()
+    with pytest.raises(FileExistsError, match="holds a corpus already"):
+        build_corpus(folder, files, BuildOptions(**{**vars(OPTIONS), "seed": 1}))
+    build_corpus(folder, files, OPTIONS)
+    assert contents(folder) == contents(whole)
+    assert not (folder / ".build").exists()
+    with pytest.raises(FileExistsError, match="holds a corpus already"):
+        build_corpus(folder, files, OPTIONS)
+
+
 @pytest.mark.parametrize("n_gone", [1, 2, 5, 20, 35])
 def test_overwriting_that_is_stopped_leaves_a_build_that_goes_on(
     files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_gone: int
