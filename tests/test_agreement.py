@@ -119,14 +119,24 @@ def test_nothing_to_score_is_an_error(ontology):
 
 def test_a_column_is_read_from_every_source(tmp_path):
     obs = pd.DataFrame(
-        {"label": pd.Categorical(["a", None, "b"]), "number": [1, 2, 3]}, index=list("xyz")
+        {
+            "label": pd.Categorical(["a", None, "b"]),
+            "number": [1, 2, 3],
+            "gap": [1, None, 3],
+            "share": [1, None, 0.5],
+        },
+        index=list("xyz"),
     )
     adata = anndata.AnnData(X=np.ones((3, 2), np.float32), obs=obs)
     adata.write_h5ad(tmp_path / "cells.h5ad")
     for source in (adata, tmp_path / "cells.h5ad"):
         assert read_obs_column(source, "label").tolist() == ["a", "", "b"]
         assert read_obs_column(source, "number").tolist() == ["1", "2", "3"]
-        with pytest.raises(ValueError, match="no column 'nope' in obs; it has label, number"):
+        assert read_obs_column(source, "gap").tolist() == ["1", "", "3"]
+        assert read_obs_column(source, "share").tolist() == ["1.0", "", "0.5"]
+        with pytest.raises(
+            ValueError, match="no column 'nope' in obs; it has label, number, gap, share"
+        ):
             read_obs_column(source, "nope")
     with pytest.raises(ValueError, match="has no table of cells"):
         read_obs_column(tmp_path, "label")

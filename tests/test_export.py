@@ -415,6 +415,7 @@ def test_an_id_of_an_older_release_is_brought_up_to_date(called, ontology):
         ("cas", "a.json", {"author": "A B", "title": "x" * 201}, "1 to 200 characters, got 201"),
         ("cap", "a.h5ad", {"author": "A B", "calls": "mine"}, "no column 'mine_label'"),
         ("cellxgene", "a.h5ad", {"evidence": True}, "--evidence is for cap and cas"),
+        ("cap", "a.h5ad", {"author": "A B", "head": object()}, "give --evidence with it"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(called, tmp_path, form, out, options, line):

@@ -11,11 +11,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
+from langcell.config import LangCellConfig
 from langcell.model import LangCell
 from langcell.tokenizer import TokenBlock
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from tests.command_line import run_langcell
+from zeroshot import few_shot
 from zeroshot.annotate_options import AnnotateOptions
 from zeroshot.annotator import annotate
 from zeroshot.calibration import UNCALIBRATED, Regime
@@ -75,6 +77,13 @@ def make_shots(labels, *, n_labels=3, seed=0, groups=None) -> Shots:
         ),
         groups=groups,
     )
+
+
+def test_a_model_without_texts_is_refused_before_cells_are_read(model, labelled, monkeypatch):
+    monkeypatch.setattr(LangCellConfig, "has_texts", False)
+    monkeypatch.setattr(few_shot, "read_cells", None)
+    with pytest.raises(ValueError, match="has no text tower: it embeds cells and names none"):
+        fit_few_shot(labelled, "mine", model=model)
 
 
 def test_ranks_weigh_by_hand():

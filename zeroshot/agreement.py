@@ -157,7 +157,11 @@ def _column(table: Any, columns: Sequence[str], key: str, where: str) -> Any:
 
 
 def _as_text(values: Any) -> np.ndarray:
-    series = pd.Series(values).astype(object)
+    series = pd.Series(values)
+    # A gap makes floats of whole numbers: cluster 1 is not to be called 1.0 for it.
+    if pd.api.types.is_float_dtype(series.dtype) and (series.dropna() % 1 == 0).all():
+        series = series.astype("Int64")
+    series = series.astype(object)
     return series.where(series.notna(), "").astype(str).to_numpy(dtype=object)
 
 

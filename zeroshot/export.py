@@ -75,6 +75,8 @@ def export(
     options, source, out = options or ExportOptions(), Path(source), Path(out)
     if form not in SUFFIXES:
         raise ValueError(f"--format must be {', '.join(SUFFIXES)}, got {form!r}")
+    if options.head is not None and not options.evidence:
+        raise ValueError("--head is asked for the genes behind its calls: give --evidence with it")
     if options.evidence and form == "cellxgene":
         raise ValueError("--evidence is for cap and cas; CELLxGENE has no column for it")
     if not source.exists():

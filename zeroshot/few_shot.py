@@ -103,6 +103,8 @@ def _load(model: "Embedder | str | Path", options: FewShotOptions) -> tuple[str,
             "the model was never saved, so that nothing tells it from another: save_pretrained it "
             "and fit the head on the saved one"
         )
+    if options.target == TYPE:  # before cells are read
+        model.config.check_has_texts()
     return name, model
 
 
