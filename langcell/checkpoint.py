@@ -175,7 +175,9 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     old = new.with_name(new.name + ".old")
     try:
         yield new
-        new.chmod(0o755)  # mkdtemp makes it private
+        new.chmod(0o755)  # mkdtemp makes it private, and so does safetensors its files
+        for file in new.iterdir():
+            file.chmod(0o644)
         if target.exists():
             os.replace(target, old)
         os.replace(new, target)

@@ -155,7 +155,15 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _stop(message: str) -> NoReturn:
+    """Say that a signal ended the command; the status is that of a shell."""
+    number = _signals[0] if _signals else signal.SIGINT
+    by = "the user" if number == signal.SIGINT else signal.Signals(number).name
+    _fail(message or f"stopped by {by}; no unfinished output is left", 128 + number)
+
+
 _shown: set[str] = set()
+_signals: list[int] = []  # that ended this process
 
 
 def _show_warning(
@@ -174,7 +182,8 @@ def _show_warning(
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Leave as Ctrl-C does, so that temporary files are removed."""
-    sys.exit(128 + number)
+    _signals.append(number)
+    raise KeyboardInterrupt
 
 
 def _fail_usage(error: Any) -> NoReturn:
@@ -206,10 +215,14 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except (_StoppedError, KeyboardInterrupt) as stop:
-        _fail(str(stop) or "stopped by the user; no unfinished output is left", 130)
+        _stop(str(stop))
     except (ValueError, KeyError, OSError, ImportError) as error:
+        if _signals:  # C code that a signal met says that its arguments were wrong
+            _stop("")
         _fail(str(error.args[0] if isinstance(error, KeyError) else error), 1)
     except Exception as error:  # noqa: BLE001  the border: a user gets a line, never a traceback
+        if _signals:
+            _stop("")
         if hasattr(error, "format_message"):  # typer's own; versions differ in where its class is
             _fail_usage(error)
         _fail(

@@ -333,7 +333,9 @@ def sample_hard_negatives(
     chosen = torch.full((len(similarity),), -1, dtype=torch.int64, device=similarity.device)
     rows = allowed.any(dim=1)
     if bool(rows.any()):
-        scores = similarity.detach().float().masked_fill(~allowed, -torch.inf)[rows]
+        # What is not a number is for the loss to say; a GPU would end the process here.
+        known = similarity.detach().float().nan_to_num()
+        scores = known.masked_fill(~allowed, -torch.inf)[rows]
         chosen[rows] = torch.multinomial(scores.softmax(dim=1), 1, generator=generator)[:, 0]
     return chosen
 

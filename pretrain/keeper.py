@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,9 +21,8 @@ from pretrain.gather import World
 from pretrain.module import PretrainModule
 from pretrain.random_state import RandomState, random_state, set_random_state
 from pretrain.read_counts import ReadCounts
+from pretrain.run_folder import LAST
 from pretrain.validation import RECALL_AT, StudyScore
-
-LAST = "last.ckpt"
 
 
 class Keeper(Callback):
@@ -55,22 +55,25 @@ class Keeper(Callback):
         self.export = export
         self.best = -1.0
         self.best_step = 0
+        self.best_scores: list[dict[str, Any]] = []  # of the best model, one a study
         self.is_stopped = False
         self._rng: list[RandomState] = []
         self._device = torch.device("cpu")
         self._handlers: dict[signal.Signals, Any] = {}
-        self.last_scores: list[StudyScore] = []
+        self.results: dict[str, Any] = {}
         self._started = (0, 0.0)
         self._read = ReadCounts()  # by this process since then
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know; saved in the checkpoint."""
         rng = World.here().gather_objects(random_state(self._device))
-        return {"best": self.best, "best_step": self.best_step, "rng": rng}
+        best = {"best": self.best, "best_step": self.best_step, "best_scores": self.best_scores}
+        return {**best, "rng": rng}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where the checkpoint was; Lightning itself keeps no random state."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+        self.best_scores = state_dict.get("best_scores", [])
         self._rng = state_dict["rng"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,9 +113,10 @@ class Keeper(Callback):
         if step % self.recipe.validation.every == 0 or is_last:
             with pl_module.best_model() as model:
                 if trainer.is_global_zero:
-                    self._validate(model, pl_module, step)
+                    scores = self._validate(model, pl_module, step)
                     if is_last:
                         self.export(model, self.output / "last")
+                        self.results = self._results(trainer, scores)
         if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
             self._save(trainer)
         trainer.should_stop = trainer.should_stop or self.is_stopped
@@ -127,12 +131,21 @@ class Keeper(Callback):
         """Give the signals back."""
         self._restore()
 
-    def _validate(self, model: LangCell, module: PretrainModule, step: int) -> None:
+    def _results(self, trainer: Trainer, scores: list[StudyScore]) -> dict[str, Any]:
+        """Return what the run card says of the end of a run."""
+        return {
+            "best_step": self.best_step,
+            "best_validation": self.best_scores,
+            "last_validation": [asdict(each) for each in scores],
+            "last_losses": _training_metrics(trainer),
+        }
+
+    def _validate(self, model: LangCell, module: PretrainModule, step: int) -> list[StudyScore]:
         scores = self.score(model)
         if not scores:
             self.best_step = step
             self.export(model, self.output / "best")
-            return
+            return scores
         mean = sum(score.macro_f1 for score in scores) / len(scores)
         values = {"validation/macro_f1": mean}
         for score in scores:
@@ -151,10 +164,11 @@ class Keeper(Callback):
             f"step {step}: validation macro-F1 {mean:.3f} (accuracy/macro-F1: {by_study}); "
             f"own text among all: {among}"
         )
-        self.last_scores = scores
         if mean > self.best:
             self.best, self.best_step = mean, step
+            self.best_scores = [asdict(each) for each in scores]
             self.export(model, self.output / "best")
+        return scores
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
@@ -169,29 +183,34 @@ class Keeper(Callback):
             return
         first, began = self._started
         seconds = max(1e-9, time.monotonic() - began)
-        tokens = read.tokens / seconds
+        rates = {"cells_per_s": read.cells / seconds, "tokens_per_s": read.tokens / seconds}
+        utilisation = self._utilisation(trainer, read, seconds)
+        if utilisation:
+            rates["of_peak_flops"] = utilisation
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                values | {f"rate/{name}": rate for name, rate in rates.items()}, step
+            )
         left = (self.recipe.optimisation.steps - step) * seconds / (step - first)
         shown = " ".join(
-            f"{name.removeprefix('train/')} {value:.3f}"
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("train/")
+            f"{name} {value:.3f}" for name, value in _training_metrics(trainer).items()
         )
         _say(
             f"step {step}/{self.recipe.optimisation.steps}: {shown}; "
-            f"{read.cells / seconds:.0f} cells/s, {tokens:,.0f} tokens/s"
-            f"{self._utilisation(trainer, read, seconds)}, {left / 60:.1f} min left"
+            f"{rates['cells_per_s']:.0f} cells/s, {rates['tokens_per_s']:,.0f} tokens/s"
+            f"{f', {utilisation:.0%} of peak FLOP/s' if utilisation else ''}, {left / 60:.1f} min left"
         )
 
-    def _utilisation(self, trainer: Trainer, read: ReadCounts, seconds: float) -> str:
-        """Say what share of the devices' peak the encoder's arithmetic is, where that is known."""
+    def _utilisation(self, trainer: Trainer, read: ReadCounts, seconds: float) -> float:
+        """Return what share of the devices' peak the encoder's arithmetic is; 0 where unknown."""
         module = trainer.lightning_module
         assert isinstance(module, PretrainModule)
         peak = peak_flops(module.device)
         if not peak:
-            return ""
+            return 0.0
         each = flops_per_token(module.model.config.cell, read.pairs / read.attended)
-        share = read.attended * each / (seconds * peak * trainer.world_size)
-        return f", {share:.0%} of peak FLOP/s"
+        return read.attended * each / (seconds * peak * trainer.world_size)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.is_stopped:  # a second time: the user does not want to wait for the step
@@ -202,6 +221,15 @@ class Keeper(Callback):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
+
+
+def _training_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the losses of the last step and what was logged beside them, by name."""
+    return {
+        name.removeprefix("train/"): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("train/")
+    }
 
 
 def _say(line: str) -> None:

@@ -134,6 +134,7 @@ class PretrainModule(LightningModule):
         if self._is_shared:
             average_gradients(parameters, objective.world)
         norm = clip_gradients(parameters, self.recipe.optimisation.clip)
+        (lr, *_) = schedule.get_last_lr()
         optimizer.step()
         schedule.step()
         logged = {
@@ -142,7 +143,8 @@ class PretrainModule(LightningModule):
             "logit_scale": self.model.scale.detach(),
             "gradient_norm": norm,
         }
-        self.log_dict({f"train/{name}": value for name, value in logged.items()})
+        named = {f"train/{name}": value for name, value in logged.items()}
+        self.log_dict({**named, "lr": lr}, logger=False)  # the keeper passes them on
 
     def _hold(self) -> AbstractContextManager[object]:
         # Weights that are shared out exchange the gradient of each part: whole ones do not fit.

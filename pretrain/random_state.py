@@ -1,4 +1,8 @@
-"""Where torch's random numbers stand, so that they can be drawn again."""
+"""What makes a run repeatable: where random numbers stand, and the order of sums."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,3 +22,23 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)
+
+
+@contextmanager
+def repeatable(accelerator: str) -> Iterator[None]:
+    """Let a CPU add in the same order each time, within a block; a GPU stays as it is.
+
+    Else threads that add to one row of a gradient do so as they come, and the last bits differ.
+    """
+    if accelerator != "cpu":
+        yield
+        return
+    memory: Any = torch.utils.deterministic
+    before = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # which finds mistakes, and is slow
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before[0])
+        memory.fill_uninitialized_memory = before[1]

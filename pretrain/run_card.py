@@ -5,8 +5,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +19,13 @@ from langcell.shards import MANIFEST
 from langcell.version import __version__
 from pretrain.config import Compute, Recipe
 from pretrain.sources import find_sources
-from pretrain.validation import StudyScore
 
 FILE = "run.json"
 _PACKAGES = ("torch", "lightning", "transformers", "numpy", "anndata")
 
 
 def run_card(
-    recipe: Recipe, compute: Compute, *, best_step: int, scores: Sequence[StudyScore]
+    recipe: Recipe, compute: Compute, *, data_sha256: str, results: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Describe a finished run.
 
@@ -37,16 +35,16 @@ def run_card(
         All of it.
     compute
         Where it ran, with "auto" settled.
-    best_step
-        Whose weights were kept as the best.
-    scores
-        Of the last validation, empty without one.
+    data_sha256
+        From `data_digest`, as the run began.
+    results
+        What came of it, by name (`Keeper.results`).
     """
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "recipe": recipe.model_dump(mode="json"),
-        "data_sha256": data_digest(recipe),
+        "data_sha256": data_sha256,
         "compute": {
             **compute.model_dump(mode="json"),
             "device": _device(compute),
@@ -57,8 +55,7 @@ def run_card(
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
         },
-        "best_step": best_step,
-        "last_validation": [asdict(each) for each in scores],
+        **results,
     }
 
 

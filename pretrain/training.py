@@ -3,15 +3,12 @@
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from langcell.cell_encoder import CellEncoder
-from langcell.genes import GeneVocabulary
 from langcell.low_rank import merged
 from langcell.model import LangCell
 from langcell.processes import is_first_process, process_number
@@ -23,22 +20,21 @@ from pretrain.cluster import find_compute, trainer_arguments
 from pretrain.config import Compute, Recipe
 from pretrain.datamodule import PretrainData
 from pretrain.holdout import FILE as HOLDOUT
-from pretrain.keeper import LAST, Keeper
+from pretrain.keeper import Keeper
 from pretrain.module import PretrainModule
-from pretrain.run_card import run_card, write_run_card
+from pretrain.random_state import repeatable
+from pretrain.run_card import data_digest, run_card, write_run_card
+from pretrain.run_folder import (
+    LAST,
+    begin_run,
+    check_run,
+    check_state,
+    is_finished,
+    read_genes,
+    write_genes,
+)
 from pretrain.validation import StudyScore, reference_features, score_studies
 
-# What may change between the start of a run and its resumption.
-_FREE = (
-    "corpus_root",
-    "output",
-    "checkpoint_every",
-    "log_every",
-    "validation",
-    "half",
-    "compute",
-    "wandb",
-)
 # Warnings of Lightning that say nothing new.
 _EXPECTED = (
     # The length of an endless stream is not known, and nothing asks for it.
@@ -58,35 +54,42 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         (to resume from), `genes.tsv`, `recipe.yaml`, `logs/` (TensorBoard and CSV), and `holdout.tsv`
         where types were held out, and `run.json`, which says what was trained on what.
     resume
-        Go on from `last.ckpt` if there is one. The result is that of a run that was not
-        interrupted, to the bit for the same number of threads.
+        Go on from `last.ckpt` if there is one; a run that is finished stays as it is. The result is
+        that of a run that was not interrupted, on a CPU to the bit for the same number of threads.
 
     Raises
     ------
     FileExistsError
-        If the folder holds a run and `resume` is not set.
+        If the folder holds a run and `resume` is not set, or one without its checkpoint.
     ValueError
-        If the run in the folder was started with another recipe.
+        If the run in the folder was started with another recipe or other data, or its checkpoint
+        is damaged.
     KeyboardInterrupt
         After Ctrl-C or SIGTERM; the state was saved.
     """
     output = Path(recipe.output).expanduser()
     compute = find_compute(recipe.compute)
     is_first = is_first_process()
-    is_resumed = (output / LAST).is_file()
+    is_resumed = check_run(recipe, output, resume=resume)
+    if is_resumed and is_finished(output):
+        if not is_first:
+            sys.exit(0)
+        _say(f"the run in {output} is finished already")
+        return output / "best"
+    loggers = _loggers(recipe, output)
+    data = data_digest(recipe) if is_first else ""
     if is_resumed and is_first:
-        _check_run(recipe, output, resume)
+        check_state(output, data)
     set_threads(recipe.optimisation.threads or None)
     if compute.accelerator == "cpu" and compute.devices > 1:
         set_threads(max(1, thread_count() // compute.devices))
-    genes = output / "genes.tsv"
-    vocabulary = GeneVocabulary.read(genes) if is_resumed else None
+    vocabulary = read_genes(output) if is_resumed else None
     parts = build_parts(recipe, vocabulary=vocabulary, say=_say if is_first else _say_nothing)
     assert parts.model.vocabulary is not None
     if is_first:
         if not is_resumed:
-            _begin_run(recipe, output)
-        parts.model.vocabulary.write(genes)
+            begin_run(recipe, output, data)
+        write_genes(parts.model.vocabulary, output)
     if is_first and parts.held_out.roots:
         parts.held_out.write(output / HOLDOUT, parts.ontology)
     _tune_stacks(parts.model, recipe, compute)
@@ -99,12 +102,13 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         score=lambda model: _score(model, parts, recipe),
         export=lambda model, folder: _export(model, parts, recipe, folder),
     )
-    _fit(recipe, output, module, keeper, parts, compute, is_resumed)
+    with repeatable(compute.accelerator):
+        _fit(recipe, output, module, keeper, parts, compute, loggers, is_resumed)
     if not is_first:
         sys.exit(0)  # the first process has the model
     if keeper.is_stopped:
         raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
-    card = run_card(recipe, compute, best_step=keeper.best_step, scores=keeper.last_scores)
+    card = run_card(recipe, compute, data_sha256=data, results=keeper.results)
     write_run_card(card, [output, output / "best", output / "last"])
     _say(f"best model: {output / 'best'} (step {keeper.best_step})")
     return output / "best"
@@ -127,6 +131,7 @@ def _fit(
     keeper: Keeper,
     parts: Parts,
     compute: Compute,
+    loggers: list[Logger],
     is_resumed: bool,
 ) -> None:
     settings = recipe.optimisation
@@ -134,9 +139,8 @@ def _fit(
         trainer = Trainer(
             **trainer_arguments(compute, settings.precision),
             max_steps=settings.steps,
-            logger=_loggers(recipe, output),
+            logger=loggers,
             callbacks=[keeper],
-            log_every_n_steps=recipe.log_every,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -186,44 +190,6 @@ def _export(trained: LangCell, parts: Parts, recipe: Recipe, folder: Path) -> No
         model, parts.reference, batch_size=recipe.validation.batch_size
     )
     model.save_pretrained(folder, dtype=torch.float16 if recipe.half else torch.float32)
-
-
-def _check_run(recipe: Recipe, output: Path, resume: bool) -> None:
-    """Raise unless the run in the folder may go on with this recipe."""
-    if not resume:
-        raise FileExistsError(
-            f"{output} holds a run already; go on with --resume auto, or give another output="
-        )
-    path, present = output / "recipe.yaml", recipe.model_dump(mode="json")
-    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-    strategies = [each.get("compute", {}).get("strategy", "ddp") for each in (earlier, present)]
-    differences = [
-        _difference(key, earlier.get(key), present[key])
-        for key in present
-        if key not in _FREE and present[key] != earlier.get(key)
-    ]
-    if strategies[0] != strategies[1]:  # the optimiser's state is grouped in another way
-        differences.append(_difference("compute.strategy", *strategies))
-    if differences:
-        raise ValueError(
-            f"the run in {output} was started with {differences[0]}; resume with its own recipe "
-            f"({path}), or give another output="
-        )
-
-
-def _begin_run(recipe: Recipe, output: Path) -> None:
-    """Make the folder of a run."""
-    output.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    (output / "recipe.yaml").write_text(text, encoding="utf-8")
-
-
-def _difference(key: str, earlier: Any, now: Any) -> str:
-    """Say which value of a recipe is another one, by its dotted key."""
-    if isinstance(earlier, dict) and isinstance(now, dict):
-        name = next(name for name in now if now[name] != earlier.get(name))
-        return _difference(f"{key}.{name}", earlier.get(name), now[name])
-    return f"another {key}: {earlier}, not {now}"
 
 
 def _say(line: str) -> None:

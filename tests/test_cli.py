@@ -2,6 +2,7 @@
 
 import ast
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import typer
 
 from benchmarks.cli import app as benchmark
+from langcell import cli
 from langcell.model import LangCell
 from tests.command_line import run_langcell
 from tests.released_files import V2, symbols_to_ids, write_dictionaries, write_geneformer
@@ -220,6 +222,26 @@ def test_a_converted_geneformer_embeds_cells_and_names_none(work, coding_genes):
     done = _langcell("zeroshot", "--h5ad", "cells.h5ad", "--model", "ours", cwd=work)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "the model has no text tower: it embeds cells and names none" in done.stderr
+
+
+@pytest.mark.parametrize("becomes", [None, ValueError, RuntimeError])
+def test_sigterm_is_said_in_a_line_whatever_the_code_that_it_meets_makes_of_it(
+    tmp_path, monkeypatch, becomes
+):
+    def app(**options):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            if becomes is None:
+                raise
+            raise becomes("could not determine the shape of object type") from None
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(cli, "_register_commands", lambda: None)
+    monkeypatch.setattr(cli, "_signals", [])
+    done = run_langcell(tmp_path, "embed")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr == "langcell: error: stopped by SIGTERM; no unfinished output is left\n"
 
 
 def _raised_words(path):

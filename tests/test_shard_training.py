@@ -171,11 +171,11 @@ def test_a_run_that_dies_in_its_last_validation_can_be_ended(
             signal.raise_signal(signal.SIGTERM)
         update(self, step)
 
-    def die_once(self: Keeper, model: LangCell, module: PretrainModule, step: int) -> None:
+    def die_once(self: Keeper, model: LangCell, module: PretrainModule, step: int) -> Any:
         if step == 8 and not died:
             died.append(step)
             raise RuntimeError("killed")
-        validate(self, model, module, step)
+        return validate(self, model, module, step)
 
     monkeypatch.setattr(PretrainModule, "update_average", stop_after_the_last)
     monkeypatch.setattr(Keeper, "_validate", die_once)
