@@ -18,7 +18,7 @@ def find_recipe(name: Path) -> Path:
     'mini.yaml'
     """
     bundled = Path(__file__).parent / "recipes" / f"{name}.yaml"
-    return bundled if not name.exists() and bundled.is_file() else name
+    return bundled if not name.is_file() and bundled.is_file() else name
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

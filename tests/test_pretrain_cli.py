@@ -20,7 +20,7 @@ from pretrain.collate import StepBatch, StepBuilder
 from pretrain.gather import World
 from pretrain.linear_teacher import FILE as LINEAR_TEACHER
 from pretrain.plan import plan
-from pretrain.recipe_file import read_recipe
+from pretrain.recipe_file import find_recipe, read_recipe
 from pretrain.step_cells import StepCells
 from pretrain.training import train
 from tests.command_line import run_apart, run_langcell
@@ -304,3 +304,11 @@ def test_a_slurm_job_goes_back_into_the_queue_only_when_stopped(
     assert (tmp_path / "told").is_file() == requeued
     if requeued:
         assert (tmp_path / "told").read_text() == "requeue 17\n"
+
+
+def test_a_folder_of_that_name_does_not_hide_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe(Path("tiny")).is_file()
