@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """Train a model on labelled h5ad files.
 
-Example: langcell pretrain --config mini corpus_root=corpus output=runs/mini optimisation.steps=2000
+Example: langcell pretrain --config tiny corpus_root=corpus output=runs/tiny
 
 KEY=VALUE words replace values of the recipe. The output folder gets best/ and last/ (models for
 --model), last.ckpt to go on from, logs/ and run.json, which says what was trained on what.
@@ -32,8 +32,8 @@ class _Overrides(TyperGroup):
 def _name_overrides(words: Sequence[str]) -> Iterator[str]:
     """Put `--set` before each word that is an override.
 
-    >>> list(_name_overrides(["--config", "mini", "seed=1", "slurm", "--dry-run", "seed=2"]))
-    ['--config', 'mini', '--set', 'seed=1', 'slurm', '--dry-run', '--set', 'seed=2']
+    >>> list(_name_overrides(["--config", "tiny", "seed=1", "slurm", "--dry-run", "seed=2"]))
+    ['--config', 'tiny', '--set', 'seed=1', 'slurm', '--dry-run', '--set', 'seed=2']
     """
     before = ""
     for word in words:
@@ -89,7 +89,7 @@ def pretrain(
     if context.invoked_subcommand is not None:
         return
     if config is None:
-        raise typer.BadParameter("give a recipe, such as mini", param_hint="--config")
+        raise typer.BadParameter("give a recipe, such as tiny", param_hint="--config")
     from pretrain.recipe_file import find_recipe, read_recipe
 
     if resume not in ("auto", "never"):
@@ -124,7 +124,7 @@ def slurm(
 ) -> None:
     """Print a job for sbatch: it stops in good order, requeues itself and goes on.
 
-    Example: langcell pretrain slurm --config mini --nodes 4 --gpus 8 output=runs/mini > mini.sbatch
+    Example: langcell pretrain slurm --config geneformer-6L --nodes 4 --gpus 8 shards.folder=shards output=runs/6L optimisation.batch_size=8192 > 6L.sbatch
     """
     from pretrain.recipe_file import find_recipe, read_recipe
     from pretrain.slurm import SlurmJob, sbatch

@@ -15,12 +15,12 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from langcell.model import LangCell
-from pretrain.cli import app
+from pretrain.cli import EXAMPLE, app, slurm
 from pretrain.collate import StepBatch, StepBuilder
 from pretrain.gather import World
 from pretrain.linear_teacher import FILE as LINEAR_TEACHER
 from pretrain.plan import plan
-from pretrain.recipe_file import read_recipe
+from pretrain.recipe_file import find_recipe, read_recipe
 from pretrain.step_cells import StepCells
 from pretrain.training import train
 from tests.command_line import run_apart, run_langcell
@@ -259,6 +259,16 @@ def test_unknown_ids_are_reported_and_skipped(
     (file,) = planned.files
     assert file.n_kept == 2
     assert file.unknown == ("CL:9999999", "x")
+
+
+def test_examples_of_the_help_start_from_no_earlier_run() -> None:
+    for text in (EXAMPLE, str(slurm.__doc__)):
+        words = (
+            text.partition("Example: langcell pretrain ")[2].split("\n")[0].split(" > ")[0].split()
+        )
+        name = words[words.index("--config") + 1]
+        recipe = read_recipe(find_recipe(Path(name)), [word for word in words if "=" in word])
+        assert not recipe.model.start_from
 
 
 def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_path: Path) -> None:
