@@ -112,9 +112,9 @@ def pretrain(
 def slurm(
     config: Annotated[Path, CONFIG_OPTION],
     overrides: Overrides = None,
-    nodes: Annotated[int, typer.Option(help="Nodes of the job.")] = 1,
-    gpus: Annotated[int, typer.Option(help="GPUs a node, a process each.")] = 1,
-    cpus: Annotated[int, typer.Option(help="CPU cores a process.")] = 8,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs a node, a process each.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPU cores a process.")] = 8,
     time: Annotated[str, typer.Option(help="Time of one job; it requeues itself.")] = "24:00:00",
     partition: Annotated[str, typer.Option(help="Partition, if the cluster wants one.")] = "",
     account: Annotated[str, typer.Option(help="Account, if the cluster wants one.")] = "",

@@ -1,6 +1,7 @@
 """Pretraining end to end on a tiny corpus: the run, its resumption, and what is refused."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from pretrain.gather import World
 from pretrain.linear_teacher import FILE as LINEAR_TEACHER
 from pretrain.plan import plan
 from pretrain.recipe_file import find_recipe, read_recipe
+from pretrain.slurm import seconds_of
 from pretrain.step_cells import StepCells
 from pretrain.training import train
 from tests.command_line import run_apart, run_langcell
@@ -288,6 +290,7 @@ def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpu", "requeue"):
         assert f"#SBATCH --{line}\n" in done.stdout
+    assert "\nsrun --cpus-per-task=8 " in done.stdout
     assert "--resume auto" in done.stdout and "'output=runs/with space'" in done.stdout
     assert "compute.devices=4 compute.nodes=2" in done.stdout
     script = tmp_path / "job.sbatch"
@@ -297,20 +300,79 @@ def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_pa
     assert refused.returncode == 1 and "cannot be shared by 3 processes" in refused.stderr
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(130, True), (1, False), (0, False)])
-def test_a_slurm_job_goes_back_into_the_queue_only_when_stopped(
-    recipe: Path, tmp_path: Path, status: int, requeued: bool
+# Stand-ins for SLURM's programs: the run tells the script to stop, and ends when scancel says so.
+RUN_STOPPED = """
+kill -USR1 $PPID
+until [ -f signalled ]; do sleep 0.01; done
+"""
+SCANCEL = 'echo "$@" > signalled'
+SCONTROL = 'echo "$@" > told'
+
+
+@pytest.mark.parametrize(
+    ("run", "status", "requeued"),
+    [
+        (RUN_STOPPED, 130, True),
+        (RUN_STOPPED, 137, True),  # of a process that was killed because the first had ended
+        (RUN_STOPPED, 0, False),  # it came to its end meanwhile
+        ("", 0, False),
+        ("", 1, False),
+        ("", 130, False),  # cancelled by the user
+    ],
+)
+def test_a_slurm_job_goes_back_into_the_queue_only_when_its_time_is_over(
+    recipe: Path, tmp_path: Path, run: str, status: int, requeued: bool
 ) -> None:
-    """With programs of SLURM that write down what they are told."""
     job = run_langcell(tmp_path, "pretrain", "slurm", "--config", recipe).stdout
-    for name, code in (("srun", f"exit {status}"), ("scontrol", f'echo "$@" > {tmp_path}/told')):
+    programs = {"srun": f"{run}\nexit {status}", "scancel": SCANCEL, "scontrol": SCONTROL}
+    for name, code in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{code}\n")
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", job], env={"PATH": path, "SLURM_JOB_ID": "17"}, check=False
+        ["bash", "-c", job],
+        cwd=tmp_path,
+        env={"PATH": path, "SLURM_JOB_ID": "17"},
+        timeout=60,
+        check=False,
     )
     assert done.returncode == status
+    if run:
+        assert (tmp_path / "signalled").read_text() == "--signal=TERM 17\n"
     assert (tmp_path / "told").is_file() == requeued
     if requeued:
         assert (tmp_path / "told").read_text() == "requeue 17\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--cpus", 0], 2, "--cpus"),
+        (["--gpus", 0], 2, "--gpus"),
+        (["--nodes", 0], 2, "--nodes"),
+        (["--time", "one day"], 1, "--time must be minutes, .*; got 'one day': give 24:00:00"),
+        (["--time", "1:2:3:4"], 1, "got '1:2:3:4'"),
+        (["--time", "6:00"], 1, "--time must be longer than 6 minutes, .*; got '6:00'"),
+    ],
+)
+def test_a_slurm_job_that_cannot_be_is_refused(
+    recipe: Path, tmp_path: Path, words: list[object], status: int, message: str
+) -> None:
+    done = run_langcell(tmp_path, "pretrain", "slurm", "--config", recipe, *words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert re.search(message, done.stderr) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("7", 420),
+        ("7:30", 450),
+        ("2:07:30", 7650),
+        ("1-2", 93600),
+        ("1-2:30", 95400),
+        ("1-2:30:15", 95415),
+    ],
+)
+def test_times_are_read_as_slurm_reads_them(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
