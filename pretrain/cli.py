@@ -154,7 +154,7 @@ def apptainer(
         str, typer.Option(help="Image with Python that it starts from; CUDA comes with torch.")
     ] = "docker://python:3.12-slim",
 ) -> None:
-    """Print a definition for apptainer build; it copies the checkout that it is built in.
+    """Print a definition for apptainer build; to be built in a checkout of the project.
 
     Example: langcell pretrain apptainer > langcell.def; apptainer build langcell.sif langcell.def
     """

@@ -9,6 +9,11 @@ from langcell.version import __version__
 _SAVE_S = 180  # from the signal to the end of the time: for the step, the checkpoint, the exit
 _LEAST_S = 2 * _SAVE_S  # of a job: SLURM may send the signal a minute early
 _TIME = re.compile(r"((\d+)-)?(\d+)(:\d+)?(:\d+)?", re.ASCII)
+# What pip installs from; a checkout holds environments, runs and shards too.
+_SOURCES = (
+    *("setup.cfg", "pyproject.toml", "constraints.txt", "MANIFEST.in", "README.md", "LICENSE"),
+    *("langcell", "pretrain", "ontology", "zeroshot", "benchmarks"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +140,23 @@ def apptainer_definition(base: str) -> str:
 
     It is built in a checkout of the project, whose tested versions it installs; those of torch
     bring CUDA along.
+
+    Raises
+    ------
+    ValueError
+        If the image does not say where it comes from.
     """
-    return f"""Bootstrap: {base.partition("://")[0]}
-From: {base.partition("://")[2]}
+    bootstrap, _, image = base.partition("://")
+    if not (bootstrap and image):
+        raise ValueError(
+            f"--base must say where the image is from, as docker://python:3.12-slim; got {base!r}"
+        )
+    files = "\n".join(f"    {name} /opt/langcell/{name}" for name in _SOURCES)
+    return f"""Bootstrap: {bootstrap}
+From: {image}
 
 %files
-    . /opt/langcell
+{files}
 
 %post
     pip install --no-cache-dir -c /opt/langcell/constraints.txt /opt/langcell

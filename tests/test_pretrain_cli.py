@@ -1,5 +1,6 @@
 """Pretraining end to end on a tiny corpus: the run, its resumption, and what is refused."""
 
+import configparser
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ from pretrain.training import train
 from tests.command_line import run_apart, run_langcell
 from tests.pretraining_files import logged_losses, write_recipe
 
+ROOT = Path(__file__).parents[1]
 TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
 
 
@@ -376,3 +378,26 @@ def test_a_slurm_job_that_cannot_be_is_refused(
 )
 def test_times_are_read_as_slurm_reads_them(time: str, seconds: int) -> None:
     assert seconds_of(time) == seconds
+
+
+def test_an_image_is_given_all_that_pip_installs_from_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    done = run_langcell(tmp_path, "pretrain", "apptainer", "--base", "docker://python:3.12")
+    assert done.stdout.startswith("Bootstrap: docker\nFrom: python:3.12\n")
+    listed = done.stdout.partition("%files\n")[2].partition("\n\n")[0].splitlines()
+    files = dict(line.split() for line in listed)
+    assert all(target == f"/opt/langcell/{name}" for name, target in files.items())
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = setup["options.packages.find"]["include"].replace("*", "").split()
+    named = {setup["metadata"]["license_files"], "README.md", "setup.cfg", "pyproject.toml"}
+    assert set(files) == {*packages, *named, "MANIFEST.in", "constraints.txt"}
+    assert all((ROOT / name).exists() for name in files)
+
+
+@pytest.mark.parametrize("base", ["python:3.12", "docker://", ""])
+def test_an_image_from_nowhere_is_refused(tmp_path: Path, base: str) -> None:
+    done = run_langcell(tmp_path, "pretrain", "apptainer", "--base", base)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"as docker://python:3.12-slim; got '{base}'" in done.stderr
