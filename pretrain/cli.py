@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """Train a model on labelled h5ad files.
 
-Example: langcell pretrain --config mini corpus_root=corpus output=runs/mini optimisation.steps=2000
+Example: langcell pretrain --config tiny corpus_root=corpus output=runs/tiny
 
 KEY=VALUE words replace values of the recipe. The output folder gets best/ and last/ (models for
 --model), last.ckpt to go on from, logs/ and run.json, which says what was trained on what.
@@ -32,8 +32,8 @@ class _Overrides(TyperGroup):
 def _name_overrides(words: Sequence[str]) -> Iterator[str]:
     """Put `--set` before each word that is an override.
 
-    >>> list(_name_overrides(["--config", "mini", "seed=1", "slurm", "--dry-run", "seed=2"]))
-    ['--config', 'mini', '--set', 'seed=1', 'slurm', '--dry-run', '--set', 'seed=2']
+    >>> list(_name_overrides(["--config", "tiny", "seed=1", "slurm", "--dry-run", "seed=2"]))
+    ['--config', 'tiny', '--set', 'seed=1', 'slurm', '--dry-run', '--set', 'seed=2']
     """
     before = ""
     for word in words:
@@ -89,7 +89,7 @@ def pretrain(
     if context.invoked_subcommand is not None:
         return
     if config is None:
-        raise typer.BadParameter("give a recipe, such as mini", param_hint="--config")
+        raise typer.BadParameter("give a recipe, such as tiny", param_hint="--config")
     from pretrain.recipe_file import find_recipe, read_recipe
 
     if resume not in ("auto", "never"):
@@ -112,9 +112,9 @@ def pretrain(
 def slurm(
     config: Annotated[Path, CONFIG_OPTION],
     overrides: Overrides = None,
-    nodes: Annotated[int, typer.Option(help="Nodes of the job.")] = 1,
-    gpus: Annotated[int, typer.Option(help="GPUs a node, a process each.")] = 1,
-    cpus: Annotated[int, typer.Option(help="CPU cores a process.")] = 8,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs a node, a process each.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPU cores a process.")] = 8,
     time: Annotated[str, typer.Option(help="Time of one job; it requeues itself.")] = "24:00:00",
     partition: Annotated[str, typer.Option(help="Partition, if the cluster wants one.")] = "",
     account: Annotated[str, typer.Option(help="Account, if the cluster wants one.")] = "",
@@ -124,7 +124,7 @@ def slurm(
 ) -> None:
     """Print a job for sbatch: it stops in good order, requeues itself and goes on.
 
-    Example: langcell pretrain slurm --config mini --nodes 4 --gpus 8 output=runs/mini > mini.sbatch
+    Example: langcell pretrain slurm --config geneformer-6L --nodes 4 --gpus 8 shards.folder=shards output=runs/6L optimisation.batch_size=8192 > 6L.sbatch
     """
     from pretrain.recipe_file import find_recipe, read_recipe
     from pretrain.slurm import SlurmJob, sbatch
@@ -154,7 +154,7 @@ def apptainer(
         str, typer.Option(help="Image with Python that it starts from; CUDA comes with torch.")
     ] = "docker://python:3.12-slim",
 ) -> None:
-    """Print a definition for apptainer build; it copies the checkout that it is built in.
+    """Print a definition for apptainer build; to be built in a checkout of the project.
 
     Example: langcell pretrain apptainer > langcell.def; apptainer build langcell.sif langcell.def
     """

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,7 @@ _WIDE_SHARE = 0.5
 # One count of a cell of 20,000, the deepest that training draws: lower medians come from sources
 # that are far deeper, and would put a gene first wherever it is counted once.
 _LEAST_MEDIAN = 0.5
+_MOST_NAMED = 3  # labels in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +152,14 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
     Raises
     ------
     ValueError
-        If no gene has a median, or there are more genes than uint16 can number.
+        If no cell is kept, no gene has a median, or there are more genes than uint16 can number.
     """
     histogram = ValueHistogram(len(token_genes()))
     n_measured = np.zeros(len(token_genes()), dtype=np.int64)
     names: dict[str, set[str]] = {name: set() for name in CATEGORIES}
     texts: set[tuple[str, str, str, str]] = set()
+    fates = np.zeros(len(Fate), dtype=np.int64)
+    unresolved: Counter[str] = Counter()
     inputs, measured = [], []
     for survey in surveys:
         histogram.add_packed(survey.places, survey.counts)
@@ -167,12 +171,18 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
         for name in CATEGORIES:
             names[name].update(survey.columns[name].values)
         texts.update(_kept_texts(survey))
+        fates += np.bincount(survey.fate, minlength=len(Fate))
+        unresolved.update(survey.unresolved)
         inputs.append(
             InputSize(n_cells=survey.n_cells, is_by_gene=survey.is_by_gene, error=survey.error)
         )
     if inputs and all(each.error for each in inputs):
         raise ValueError(f"none of the {len(inputs)} inputs can be read: {inputs[0].error}")
-    vocabulary = given_vocabulary(options) or _own_vocabulary(histogram, n_measured, options)
+    vocabulary = given_vocabulary(options)
+    if vocabulary is None:
+        if not fates[Fate.KEPT]:
+            raise ValueError(f"no cell is kept: {_why_none_is_kept(fates, unresolved, options)}")
+        vocabulary = _own_vocabulary(histogram, n_measured, options)
     if vocabulary.size > np.iinfo(np.uint16).max:
         raise ValueError(f"{vocabulary.n_genes} genes are more than a corpus can number (65,532)")
     return Catalog(
@@ -204,6 +214,24 @@ def given_tokens(options: BuildOptions) -> dict[str, float]:
     return dict(zip(vocabulary.ensembl_ids, vocabulary.gene_tokens.tolist(), strict=True))
 
 
+def _why_none_is_kept(fates: np.ndarray, unresolved: Counter[str], options: BuildOptions) -> str:
+    remedy = "--column label=NAME names another column, --keep-unlabelled keeps such cells"
+    if fates[Fate.UNKNOWN_LABEL]:
+        named = [f"{label!r} ({n:,} cells)" for label, n in unresolved.most_common(_MOST_NAMED)]
+        if len(unresolved) > _MOST_NAMED:
+            named.append(f"{len(unresolved) - _MOST_NAMED:,} more")
+        return (
+            f"the ontology does not know the labels {', '.join(named)}; labels are ids or names of"
+            f" the Cell Ontology ({remedy})"
+        )
+    if fates[Fate.UNLABELLED]:
+        columns = " or ".join(options.columns["label"])
+        return f"are the cells labelled, in obs {columns}? ({remedy})"
+    if fates[Fate.SECONDARY]:
+        return "none is primary data (--keep-secondary keeps such cells)"
+    return "the inputs have none, or none that --obs-filter takes"
+
+
 def _own_vocabulary(
     histogram: ValueHistogram, n_measured: np.ndarray, options: BuildOptions
 ) -> GeneVocabulary:
@@ -215,9 +243,8 @@ def _own_vocabulary(
     if not kept.any():
         raise ValueError(
             f"no gene is measured in {options.min_inputs} inputs and seen in"
-            f" {options.min_observations} of the sampled cells that are kept; are the cells"
-            f" labelled, in obs {' or '.join(options.columns['label'])}? (--column label=NAME names"
-            " another column, --keep-unlabelled keeps cells without)"
+            f" {options.min_observations} of the sampled cells that are kept; --min-inputs and"
+            " --min-observations take fewer"
         )
     table = GeneTable.bundled()
     genes = token_genes()[kept].tolist()

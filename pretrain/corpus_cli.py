@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Workers = Annotated[
-    int | None, typer.Option(help="Processes on this machine. Default: one for each core.")
+    int | None, typer.Option(min=1, help="Processes on this machine. Default: one for each core.")
 ]
 Dask = Annotated[
     str,
@@ -36,7 +36,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the corpus.")],
     max_genes: Annotated[int, typer.Option(help="Genes kept of a cell.")] = 2048,
     min_genes: Annotated[int, typer.Option(help="Least known genes of a cell.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the order of the cells.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the cells.")] = 0,
     shard_cells: Annotated[int, typer.Option(help="Cells of a shard, on average.")] = 32768,
     column: Annotated[
         list[str] | None,

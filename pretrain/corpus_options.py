@@ -81,6 +81,8 @@ class BuildOptions:
         for name in ("max_genes", "shard_cells", "min_observations", "min_inputs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be 0 to 2**64 - 1, got {self.seed}")
         if not 0 <= self.min_genes <= self.max_genes:
             raise ValueError(
                 f"min_genes must be 0 to max_genes={self.max_genes}, got {self.min_genes}"

@@ -216,6 +216,14 @@ def _to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _check_named_files(options: BuildOptions) -> None:
+    for name in ("genes", "token_dictionary", "gene_medians"):
+        path = getattr(options, name)
+        if path and not Path(path).is_file():
+            what = "is a folder" if Path(path).is_dir() else "is not there"
+            raise ValueError(f"--{name.replace('_', '-')} must name a file, and {path} {what}")
+
+
 def _check_genes(inputs: Sequence[CorpusInput], options: BuildOptions) -> None:
     if bool(options.token_dictionary) != bool(options.gene_medians) and not options.genes:
         raise ValueError(
@@ -227,6 +235,7 @@ def _check_genes(inputs: Sequence[CorpusInput], options: BuildOptions) -> None:
             f"{tokenised[0]} holds tokens, not counts: name the genes behind them with"
             " --token-dictionary and --gene-medians, or with --genes"
         )
+    _check_named_files(options)
     given_vocabulary(options)  # reads the files, or says what is wrong with them
 
 
@@ -246,19 +255,32 @@ def _refuse_other(there: dict[str, Any], wanted: dict[str, Any], folder: Path) -
     """Raise if the build that is there is another one; name the first difference."""
     if there == wanted:
         return
-    for name, value in wanted["options"].items():
-        if there["options"].get(name) != value:
-            found = f"{name}={there['options'].get(name)!r}, not {value!r}"
-            break
+    begun_with = there["options"]
+    other = [name for name, value in wanted["options"].items() if begun_with.get(name) != value]
+    if other:
+        name = other[0]
+        found = f"{name}={begun_with.get(name)!r}, not {wanted['options'][name]!r}"
+    elif there["digests"] != wanted["digests"]:
+        found = "other contents of a file of --genes, --token-dictionary or --gene-medians"
     else:
-        changed = [each["path"] for each in wanted["inputs"] if each not in there["inputs"]] or [
-            "fewer inputs"
-        ]
-        found = f"other inputs ({changed[0]} is new or has changed)"
+        found = f"other inputs ({_difference(there['inputs'], wanted['inputs'])})"
     raise ValueError(
         f"{folder} holds an unfinished build with {found}; give the command it was begun with, or"
         " start anew with --overwrite"
     )
+
+
+def _difference(there: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> str:
+    """Say of one input how the given ones differ from those that a build was begun with."""
+    began_with, given = ({each["path"] for each in inputs} for inputs in (there, wanted))
+    new = [each["path"] for each in wanted if each["path"] not in began_with]
+    missing = [each["path"] for each in there if each["path"] not in given]
+    changed = [each["path"] for each in wanted if each not in there]
+    if new:
+        return f"{new[0]} is new"
+    if missing:  # before changes, as the others may have other names without it
+        return f"{missing[0]} is missing now"
+    return f"{changed[0]} has changed" if changed else "the same in another order"
 
 
 def _clear(folder: Path) -> None:

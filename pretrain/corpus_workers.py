@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -75,6 +76,8 @@ def run_jobs(
 ) -> None:
     """Do all jobs, in any order; the first error stops them.
 
+    What they warn of is said by this process, which knows what was said before and how.
+
     Parameters
     ----------
     workers
@@ -87,13 +90,20 @@ def run_jobs(
         Told that number after each job.
     """
     futures = []
+
+    def end(future: Future[Any]) -> None:
+        n_cells, said = future.result()
+        for message in said:
+            warnings.warn(message, stacklevel=1)
+        on_done(n_cells)
+
     try:
         for job in jobs:
-            futures.append(workers.submit(function, *job))
+            futures.append(workers.submit(_with_warnings, function, *job))
             if futures[-1].done():
-                on_done(futures.pop().result())
+                end(futures.pop())
         for future in as_completed(futures):
-            on_done(future.result())
+            end(future)
     except BrokenProcessPool as error:
         raise OSError(
             "a worker was killed, most likely for want of memory: give fewer --workers; the same"
@@ -103,6 +113,13 @@ def run_jobs(
         for future in futures:
             future.cancel()
         raise
+
+
+def _with_warnings(function: Callable[..., int], *job: Any) -> tuple[int, list[Warning | str]]:
+    """Do a job; return what it returns and what it warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        n_cells = function(*job)
+    return n_cells, [each.message for each in caught]
 
 
 def _begin_worker() -> None:

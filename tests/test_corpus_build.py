@@ -22,6 +22,7 @@ from ontology.descriptions import describe_aspects
 from pretrain import corpus_build, corpus_merge, corpus_pieces, corpus_plan, corpus_runs
 from pretrain.cell_keys import content_keys, sequence_keys, shuffle_keys
 from pretrain.corpus_build import Part, build_corpus, merge_corpus
+from pretrain.corpus_catalog import make_catalog
 from pretrain.corpus_cli import app
 from pretrain.corpus_merge import make_shard
 from pretrain.corpus_options import BuildOptions, with_columns
@@ -343,6 +344,17 @@ def test_labels_may_be_words(tmp_path: Path, coding_genes: list[str]) -> None:
     assert np.count_nonzero(unlabelled == -1) == 10
 
 
+def test_a_build_does_not_go_on_with_other_medians(files: list[str], tmp_path: Path) -> None:
+    build(tmp_path / "one", files)
+    genes = tmp_path / "one/genes.tsv"
+    options = BuildOptions(**{**vars(OPTIONS), "genes": str(genes)})
+    build_corpus(tmp_path / "two", files, options, part=Part(number=1, of=2))
+    lines = genes.read_text().splitlines()
+    genes.write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(ValueError, match="with other contents of a file of --genes"):
+        build_corpus(tmp_path / "two", files, options)
+
+
 def test_given_genes_rank_by_their_own_medians(files: list[str], tmp_path: Path) -> None:
     first = build(tmp_path / "first", [f"{files[0]}/a.h5ad"])
     again = build(tmp_path / "again", files, genes=str(tmp_path / "first/genes.tsv"))
@@ -436,7 +448,17 @@ def test_a_file_that_breaks_off_later_is_skipped_whole(
         ({"max_genes": 0}, "max_genes must be at least 1"),
         ({"min_genes": 65}, "min_genes must be 0 to max_genes=64, got 65"),
         ({"gene_medians": "x.json"}, "go together"),
-        ({"genes": "nowhere.tsv"}, "nowhere.tsv"),
+        ({"seed": -5}, "seed must be 0 to .*, got -5"),
+        ({"genes": "nowhere.tsv"}, "--genes must name a file, and nowhere.tsv is not there"),
+        ({"genes": "/"}, "--genes must name a file, and / is a folder"),
+        (
+            {"token_dictionary": "no.pkl", "gene_medians": "no.pkl"},
+            "--token-dictionary must name a file, and no.pkl is not there",
+        ),
+        (
+            {"token_dictionary": __file__, "gene_medians": "no.pkl"},
+            "--gene-medians must name a file, and no.pkl is not there",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused(
@@ -444,6 +466,13 @@ def test_options_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises((ValueError, OSError), match=message):
         build(tmp_path / "corpus", files, **changes)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize("words", [("--seed", "-5"), ("--workers", "0")])
+def test_numbers_that_cannot_be_are_wrong_usage(tmp_path: Path, words: tuple[str, str]) -> None:
+    done = CliRunner().invoke(app, ["build", "a.h5ad", "--out", str(tmp_path / "corpus"), *words])
+    assert done.exit_code == 2 and words[0] in done.output
 
 
 def test_a_build_goes_on_only_as_it_was_begun(files: list[str], tmp_path: Path) -> None:
@@ -451,8 +480,15 @@ def test_a_build_goes_on_only_as_it_was_begun(files: list[str], tmp_path: Path) 
     build_corpus(folder, files, OPTIONS, part=Part(number=1, of=2))
     with pytest.raises(ValueError, match="unfinished build with max_genes=64, not 32"):
         build(folder, files, max_genes=32, min_genes=10)
-    with pytest.raises(ValueError, match="other inputs"):
-        build(folder, [f"{files[0]}/b.h5ad"])
+    a, b, c = f"{files[0]}/a.h5ad", f"{files[0]}/b.h5ad", f"{tmp_path}/c.h5ad"
+    Path(c).touch()
+    for given, found in (
+        ([b], rf"{a} is missing now"),
+        ([a, b, c], rf"{c} is new"),
+        ([b, a], "the same in another order"),
+    ):
+        with pytest.raises(ValueError, match=rf"other inputs \({found}\); give"):
+            build(folder, given)
     build_corpus(folder, files, OPTIONS)
     with pytest.raises(FileExistsError, match="holds a corpus already"):
         build_corpus(folder, files, OPTIONS)
@@ -509,7 +545,14 @@ def test_a_folder_that_cannot_be_is_named(files: list[str], tmp_path: Path) -> N
     ("change", "message"),
     [
         ("genes", "no input has a gene that is known: var must name human genes"),
-        ("labels", "are the cells labelled"),
+        ("labels", r"no cell is kept: are the cells labelled, in obs \w+ or cell_type\? \("),
+        (
+            "words",
+            "no cell is kept: the ontology does not know the labels 'type 0' .18 cells., 'type 1'"
+            " .18 cells., 'type 2' .17 cells., 1 more; labels are ids or names",
+        ),
+        ("secondary", "no cell is kept: none is primary data"),
+        ("few", r"no gene is measured in 1 inputs and .*kept; --min-inputs and --min-obs\S+ take"),
     ],
 )
 def test_inputs_that_make_no_corpus_leave_nothing(
@@ -518,13 +561,25 @@ def test_inputs_that_make_no_corpus_leave_nothing(
     cells = anndata.read_h5ad(f"{files[0]}/a.h5ad")
     if change == "genes":
         cells.var_names = [f"peak-{number}" for number in range(cells.n_vars)]
-    else:
+    elif change == "labels":
         del cells.obs["cell_type_ontology_term_id"]
+    elif change == "words":
+        labels = [f"type {row % 4}" for row in range(cells.n_obs)]
+        cells.obs["cell_type_ontology_term_id"] = labels
+    elif change == "secondary":
+        cells.obs["is_primary_data"] = False
+    else:
+        cells = cells[:5].copy()
     cells.write_h5ad(tmp_path / "wrong.h5ad")
     with pytest.raises(ValueError, match=message):
         build(tmp_path / "corpus", [str(tmp_path / "wrong.h5ad")])
     assert not (tmp_path / "corpus").exists()
     build(tmp_path / "corpus", files)  # which needs no --overwrite
+
+
+def test_inputs_without_a_cell_are_said_to_have_none() -> None:
+    with pytest.raises(ValueError, match="no cell is kept: .* none that --obs-filter takes"):
+        make_catalog([], OPTIONS)
 
 
 def test_inputs_are_found_and_named(files: list[str], tmp_path: Path) -> None:

@@ -24,6 +24,31 @@ if __name__ == "__main__":
         run_jobs(workers, hold, [(0,), (1,)])
 """
 
+WARNING = """
+import warnings
+
+from pretrain.corpus_workers import open_workers, run_jobs
+
+
+def copy(number):
+    warnings.warn("a copy is made", stacklevel=1)
+    return number
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings(record=True) as caught, open_workers(2) as workers:
+        run_jobs(workers, copy, [(1,), (2,), (3,)], lambda n: print(n, flush=True))
+    print(*(each.message for each in caught))
+"""
+
+
+def test_what_workers_warn_of_is_said_once_by_the_process_that_began_them(tmp_path: Path) -> None:
+    script = tmp_path / "build.py"
+    script.write_text(WARNING)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    *numbers, said = done.stdout.splitlines()
+    assert (sorted(numbers), said, done.stderr) == (["1", "2", "3"], "a copy is made", "")
+
 
 def test_workers_have_a_core_each_leave_interrupts_alone_and_end_with_a_parent_that_is_killed(
     tmp_path: Path,

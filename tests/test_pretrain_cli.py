@@ -1,6 +1,8 @@
 """Pretraining end to end on a tiny corpus: the run, its resumption, and what is refused."""
 
+import configparser
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -15,17 +17,19 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from langcell.model import LangCell
-from pretrain.cli import app
+from pretrain.cli import EXAMPLE, app, slurm
 from pretrain.collate import StepBatch, StepBuilder
 from pretrain.gather import World
 from pretrain.linear_teacher import FILE as LINEAR_TEACHER
 from pretrain.plan import plan
 from pretrain.recipe_file import find_recipe, read_recipe
+from pretrain.slurm import seconds_of
 from pretrain.step_cells import StepCells
 from pretrain.training import train
 from tests.command_line import run_apart, run_langcell
 from tests.pretraining_files import logged_losses, write_recipe
 
+ROOT = Path(__file__).parents[1]
 TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")
 
 
@@ -261,6 +265,16 @@ def test_unknown_ids_are_reported_and_skipped(
     assert file.unknown == ("CL:9999999", "x")
 
 
+def test_examples_of_the_help_start_from_no_earlier_run() -> None:
+    for text in (EXAMPLE, str(slurm.__doc__)):
+        words = (
+            text.partition("Example: langcell pretrain ")[2].split("\n")[0].split(" > ")[0].split()
+        )
+        name = words[words.index("--config") + 1]
+        recipe = read_recipe(find_recipe(Path(name)), [word for word in words if "=" in word])
+        assert not recipe.model.start_from
+
+
 def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_path: Path) -> None:
     words = [
         "pretrain",
@@ -278,6 +292,7 @@ def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpu", "requeue"):
         assert f"#SBATCH --{line}\n" in done.stdout
+    assert "\nsrun --cpus-per-task=8 " in done.stdout
     assert "--resume auto" in done.stdout and "'output=runs/with space'" in done.stdout
     assert "compute.devices=4 compute.nodes=2" in done.stdout
     script = tmp_path / "job.sbatch"
@@ -287,20 +302,45 @@ def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_pa
     assert refused.returncode == 1 and "cannot be shared by 3 processes" in refused.stderr
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(130, True), (1, False), (0, False)])
-def test_a_slurm_job_goes_back_into_the_queue_only_when_stopped(
-    recipe: Path, tmp_path: Path, status: int, requeued: bool
+# Stand-ins for SLURM's programs: the run tells the script to stop, and ends when scancel says so.
+RUN_STOPPED = """
+kill -USR1 $PPID
+until [ -f signalled ]; do sleep 0.01; done
+"""
+SCANCEL = 'echo "$@" > signalled'
+SCONTROL = 'echo "$@" > told'
+
+
+@pytest.mark.parametrize(
+    ("run", "status", "requeued"),
+    [
+        (RUN_STOPPED, 130, True),
+        (RUN_STOPPED, 137, True),  # of a process that was killed because the first had ended
+        (RUN_STOPPED, 0, False),  # it came to its end meanwhile
+        ("", 0, False),
+        ("", 1, False),
+        ("", 130, False),  # cancelled by the user
+    ],
+)
+def test_a_slurm_job_goes_back_into_the_queue_only_when_its_time_is_over(
+    recipe: Path, tmp_path: Path, run: str, status: int, requeued: bool
 ) -> None:
-    """With programs of SLURM that write down what they are told."""
     job = run_langcell(tmp_path, "pretrain", "slurm", "--config", recipe).stdout
-    for name, code in (("srun", f"exit {status}"), ("scontrol", f'echo "$@" > {tmp_path}/told')):
+    programs = {"srun": f"{run}\nexit {status}", "scancel": SCANCEL, "scontrol": SCONTROL}
+    for name, code in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{code}\n")
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", job], env={"PATH": path, "SLURM_JOB_ID": "17"}, check=False
+        ["bash", "-c", job],
+        cwd=tmp_path,
+        env={"PATH": path, "SLURM_JOB_ID": "17"},
+        timeout=60,
+        check=False,
     )
     assert done.returncode == status
+    if run:
+        assert (tmp_path / "signalled").read_text() == "--signal=TERM 17\n"
     assert (tmp_path / "told").is_file() == requeued
     if requeued:
         assert (tmp_path / "told").read_text() == "requeue 17\n"
@@ -312,3 +352,60 @@ def test_a_folder_of_that_name_does_not_hide_a_recipe(
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_recipe(Path("tiny")).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--cpus", 0], 2, "--cpus"),
+        (["--gpus", 0], 2, "--gpus"),
+        (["--nodes", 0], 2, "--nodes"),
+        (["--time", "one day"], 1, "--time must be minutes, .*; got 'one day': give 24:00:00"),
+        (["--time", "1:2:3:4"], 1, "got '1:2:3:4'"),
+        (["--time", "6:00"], 1, "--time must be longer than 6 minutes, .*; got '6:00'"),
+    ],
+)
+def test_a_slurm_job_that_cannot_be_is_refused(
+    recipe: Path, tmp_path: Path, words: list[object], status: int, message: str
+) -> None:
+    done = run_langcell(tmp_path, "pretrain", "slurm", "--config", recipe, *words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert re.search(message, done.stderr) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("7", 420),
+        ("7:30", 450),
+        ("2:07:30", 7650),
+        ("1-2", 93600),
+        ("1-2:30", 95400),
+        ("1-2:30:15", 95415),
+    ],
+)
+def test_times_are_read_as_slurm_reads_them(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
+
+
+def test_an_image_is_given_all_that_pip_installs_from_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    done = run_langcell(tmp_path, "pretrain", "apptainer", "--base", "docker://python:3.12")
+    assert done.stdout.startswith("Bootstrap: docker\nFrom: python:3.12\n")
+    listed = done.stdout.partition("%files\n")[2].partition("\n\n")[0].splitlines()
+    files = dict(line.split() for line in listed)
+    assert all(target == f"/opt/langcell/{name}" for name, target in files.items())
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = setup["options.packages.find"]["include"].replace("*", "").split()
+    named = {setup["metadata"]["license_files"], "README.md", "setup.cfg", "pyproject.toml"}
+    assert set(files) == {*packages, *named, "MANIFEST.in", "constraints.txt"}
+    assert all((ROOT / name).exists() for name in files)
+
+
+@pytest.mark.parametrize("base", ["python:3.12", "docker://", ""])
+def test_an_image_from_nowhere_is_refused(tmp_path: Path, base: str) -> None:
+    done = run_langcell(tmp_path, "pretrain", "apptainer", "--base", base)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"as docker://python:3.12-slim; got '{base}'" in done.stderr
