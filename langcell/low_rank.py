@@ -31,8 +31,10 @@ class LowRank(nn.Module):
         super().__init__()
         n_outputs, n_inputs = weight.shape
         self.scale = scale
-        self.down = nn.Parameter(torch.randn(rank, n_inputs) / n_inputs**0.5)
-        self.up = nn.Parameter(torch.zeros(n_outputs, rank))
+        # Drawn by the processor, the same for every device.
+        down = torch.randn(rank, n_inputs) / n_inputs**0.5
+        self.down = nn.Parameter(down.to(weight.device))
+        self.up = nn.Parameter(torch.zeros(n_outputs, rank, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the adapted weight."""

@@ -77,3 +77,8 @@ def test_merged_weights_read_texts_as_the_adapted_ones(tower: TextEncoder) -> No
         torch.testing.assert_close(found, adapted, rtol=1e-5, atol=1e-6)
         assert (found - stock).abs().max() > 0.1
     assert merged(plain) is plain
+
+
+def test_adapters_lie_where_the_weights_do():
+    adapter = LowRank(torch.empty(3, 4, device="meta"), rank=2, scale=1.0)
+    assert {each.device.type for each in adapter.parameters()} == {"meta"}

@@ -55,11 +55,12 @@ class TuningRun(LightningModule):
         self._look()
         if not n_epochs:
             return
+        device = self.tuned.model.device
         # Few cells are few batches.
         with quiet_lightning(".*number of training batches.*"):
             trainer = Trainer(
-                accelerator="cpu" if self.tuned.model.device.type == "cpu" else "auto",
-                devices=1,
+                accelerator=device.type,
+                devices=[device.index or 0] if device.type == "cuda" else 1,
                 max_epochs=n_epochs,
                 reload_dataloaders_every_n_epochs=1,
                 logger=False,
