@@ -60,7 +60,7 @@ class Keeper(Callback):
         self._rng: list[RandomState] = []
         self._device = torch.device("cpu")
         self._handlers: dict[signal.Signals, Any] = {}
-        self.results: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}  # for the run card, once the last step is done
         self._started = (0, 0.0)
         self._read = ReadCounts()  # by this process since then
 
@@ -68,12 +68,13 @@ class Keeper(Callback):
         """Return what a resumed run must know; saved in the checkpoint."""
         rng = World.here().gather_objects(random_state(self._device))
         best = {"best": self.best, "best_step": self.best_step, "best_scores": self.best_scores}
-        return {**best, "rng": rng}
+        return {**best, "results": self.results, "rng": rng}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where the checkpoint was; Lightning itself keeps no random state."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
         self.best_scores = state_dict.get("best_scores", [])
+        self.results = state_dict.get("results", {})
         self._rng = state_dict["rng"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

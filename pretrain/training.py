@@ -109,7 +109,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if keeper.is_stopped:
         raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
     card = run_card(recipe, compute, data_sha256=data, results=keeper.results)
-    write_run_card(card, [output, output / "best", output / "last"])
+    # Last beside the run itself, where it says that the run is finished.
+    write_run_card(card, [output / "best", output / "last", output])
     _say(f"best model: {output / 'best'} (step {keeper.best_step})")
     return output / "best"
 

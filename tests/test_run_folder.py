@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,12 +53,17 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def card_of(run: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return card
+
+
 def go_on(recipe: Path, run: Path, *changes: str, resume: bool = True) -> Path:
     return train(read_recipe(recipe, [f"output={run}", *changes]), resume=resume)
 
 
 def test_the_card_says_what_the_best_and_the_last_model_reached(finished: Path) -> None:
-    card = json.loads((finished / "best/run.json").read_text())
+    card = card_of(finished / "best")
     assert card["best_step"] in (2, 4)
     (best,), (last,) = card["best_validation"], card["last_validation"]
     assert best["study"] == last["study"] == "held out"
@@ -141,7 +147,10 @@ def test_a_run_goes_on_with_the_data_that_it_began_with_alone(
         go_on(recipe, run, f"corpus_root={tmp_path}")
     shutil.copy(recipe.parent / "cells.h5ad", tmp_path)
     go_on(recipe, run, f"corpus_root={tmp_path}")
-    assert (run / "run.json").is_file() and not stale.exists()
+    assert not stale.exists()
+    # Killed after its last step, it lacked the card alone; what that says is in the checkpoint.
+    for name in ("best_step", "best_validation", "last_validation", "last_losses"):
+        assert card_of(run)[name] == card_of(recipe.parent / "run")[name]
 
 
 def test_sums_have_one_order_on_a_cpu_alone() -> None:
