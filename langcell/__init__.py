@@ -1,52 +1,35 @@
-"""Cells and words in one space: counts, tokens, encoders and the model that joins them."""
+"""Cells and words in one space: annotate, embed and search single cells.
+
+>>> import langcell as lc
+>>> lc.annotate(adata, tissue="pancreas")  # doctest: +SKIP
+"""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from langcell.version import __version__ as __version__
+import lazy_loader
 
-if TYPE_CHECKING:
-    from langcell.checkpoint import list_bundled_models as list_bundled_models
-    from langcell.config import LangCellConfig as LangCellConfig
-    from langcell.counts import open_counts as open_counts
-    from langcell.gene_table import GeneTable as GeneTable
-    from langcell.genes import GeneVocabulary as GeneVocabulary
-    from langcell.label_embeddings import LabelEmbeddings as LabelEmbeddings
-    from langcell.model import LangCell as LangCell
-    from langcell.shards import TokenCorpus as TokenCorpus
-    from langcell.tokenizer import RankTokenizer as RankTokenizer
+from langcell.runtime.version import __version__ as __version__
 
-# Exported name -> module that defines it. Importing the package imports none of them (PEP 562).
-_HOMES = {
-    "GeneTable": "langcell.gene_table",
-    "GeneVocabulary": "langcell.genes",
-    "LabelEmbeddings": "langcell.label_embeddings",
-    "LangCell": "langcell.model",
-    "LangCellConfig": "langcell.config",
-    "RankTokenizer": "langcell.tokenizer",
-    "TokenCorpus": "langcell.shards",
-    "list_bundled_models": "langcell.checkpoint",
-    "open_counts": "langcell.counts",
-}
-__all__ = [
-    "GeneTable",
-    "GeneVocabulary",
-    "LabelEmbeddings",
-    "LangCell",
-    "LangCellConfig",
-    "RankTokenizer",
-    "TokenCorpus",
-    "__version__",
-    "list_bundled_models",
-    "open_counts",
-]
+_own, _, __all__ = lazy_loader.attach_stub(__name__, str(Path(__file__).with_name("public.pyi")))
+# Packages whose public names are reached from here too. By string: nothing of langcell imports
+# upward, and a name is listed in its own package alone.
+_PACKAGES = ("zeroshot", "ontology", "pretrain")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'langcell' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return _own(name)
+    if name == "pl":  # as scanpy calls its plots
+        return import_module("zeroshot.plots")
+    if not name.startswith("_"):
+        for package in map(import_module, _PACKAGES):
+            if name in package.__all__:
+                return getattr(package, name)
+    raise AttributeError(f"module 'langcell' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    upper = (name for package in _PACKAGES for name in import_module(package).__all__)
+    return sorted({*__all__, *upper, "pl", "__version__"})

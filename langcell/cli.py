@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
-from langcell.cli_options import (
+from langcell.runtime.cli_options import (
     AllowNormalized,
     BatchSize,
     Cells,
@@ -23,7 +23,7 @@ from langcell.cli_options import (
     Overwrite,
     Threads,
 )
-from langcell.version import __version__
+from langcell.runtime.version import __version__
 
 COMMAND_GROUP = "langcell.commands"
 
@@ -90,9 +90,9 @@ def embed(
 
     Example: langcell embed --h5ad pbmc.h5ad --out pbmc.npy
     """
-    from langcell.embedding_output import embed_file
-    from langcell.progress import cell_progress
-    from langcell.threads import set_threads
+    from langcell.output.embedding_output import embed_file
+    from langcell.runtime.progress import cell_progress
+    from langcell.runtime.threads import set_threads
 
     set_threads(threads)
     target = out or Path.cwd() / f"{h5ad.resolve().stem}.langcell.h5ad"
@@ -117,8 +117,8 @@ def models() -> None:
 
     Example: langcell models
     """
-    from langcell.checkpoint import list_bundled_models, resolve_checkpoint
-    from langcell.config import LangCellConfig
+    from langcell.checkpoints.checkpoint import list_bundled_models, resolve_checkpoint
+    from langcell.nn.config import LangCellConfig
 
     print("name\tgenes a cell\tlayers\tembedding\tweights MB\ttext tower")
     for name in list_bundled_models():
@@ -201,7 +201,7 @@ def main() -> None:
 
     Set LANGCELL_DEBUG=1 to see the traceback instead.
     """
-    from langcell.threads import let_waiting_threads_sleep
+    from langcell.runtime.threads import let_waiting_threads_sleep
 
     let_waiting_threads_sleep()
     # Importing and reading make few cycles: looking for them took a fifth of the start.

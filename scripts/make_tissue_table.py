@@ -14,9 +14,9 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.studies import shared_folder
+from benchmarks.data.studies import shared_folder
+from langcell.counts.obs_columns import read_obs_column
 from ontology.graph import Ontology
-from zeroshot.agreement import read_obs_column
 
 TABLE = Path(__file__).resolve().parents[1] / "ontology" / "data" / "tissue_cell_types.tsv"
 COLUMNS = ("tissue_ontology_term_id", "cell_type_ontology_term_id", "study")

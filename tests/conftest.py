@@ -12,17 +12,17 @@ import pytest
 import torch
 from scipy import sparse
 
-from langcell.config import (
+from langcell.checkpoints.label_embeddings import LabelEmbeddings
+from langcell.genes.table import GeneTable
+from langcell.genes.vocabulary import GeneVocabulary
+from langcell.model.langcell import LangCell
+from langcell.nn.config import (
     CellEncoderConfig,
     CellEncoderKind,
     LangCellConfig,
     MatchingConfig,
     TextEncoderConfig,
 )
-from langcell.gene_table import GeneTable
-from langcell.genes import GeneVocabulary
-from langcell.label_embeddings import LabelEmbeddings
-from langcell.model import LangCell
 from ontology.candidates import all_cell_types
 from ontology.descriptions import describe
 from ontology.graph import Ontology

@@ -1,0 +1,1 @@
+"""Benchmarks of accuracy, each a runnable module that prints a table."""

@@ -1,0 +1,130 @@
+"""The contestants of the arena that run without a network: models, baselines, recorded answers."""
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from benchmarks.arena.fewshot import ShotMethod
+from benchmarks.arena.leaks import TrainedOn, trained_on
+from benchmarks.arena.results import Contestant
+from benchmarks.baselines.annotators import LangCellAnnotator
+from benchmarks.baselines.baseline import Baseline, TrainingMajority, TrainingSplit
+from benchmarks.baselines.gene_list_neighbors import (
+    GeneListNeighbors,
+    MarkerListOverlap,
+    RandomName,
+)
+from benchmarks.baselines.methods import METHODS, missing_extra
+from benchmarks.data.marker_lists import MarkerLists
+from benchmarks.data.named_answers import Answer
+from benchmarks.scoring.answer_terms import AnswerTerms
+from langcell.checkpoints.checkpoint import resolve_checkpoint
+from langcell.model.embedder import load_embedder
+from ontology.graph import Ontology
+from pretrain.recipe.sources import find_sources
+from zeroshot.annotate.options import AnnotateOptions
+
+MODEL, FEW_SHOT, BASELINE = "model", "few-shot", "baseline"
+RECORDED, LANGUAGE_MODEL = "recorded", "language model"
+_RECIPE = "recipe.yaml"
+
+
+class RecordedAnswers:
+    """Gives the answers that a table of marker lists records of a system.
+
+    Answers in words alone are mapped to terms, as those of language models.
+    """
+
+    def __init__(self, system: str, ontology: Ontology) -> None:
+        self._system = system
+        self._ontology = ontology
+
+    def answers(self, lists: MarkerLists) -> Sequence[Answer | None]:
+        """Return the recorded answers, None where the system was not asked."""
+        recorded = lists.recorded[self._system]
+        if self._system not in lists.worded:
+            return recorded
+        terms = AnswerTerms(self._ontology, lists.broad_types)
+        return [None if each is None else terms.answer(each.label) for each in recorded]
+
+
+def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) -> list[Contestant]:
+    """Load langcell models.
+
+    Parameters
+    ----------
+    names: bundled names, folders or hub ids
+    corpus: folder whose manifest names the studies of training files
+    """
+    found = []
+    for name in names:
+        model = load_embedder(name, device=device)
+        annotator = LangCellAnnotator(name, model, ontology, AnnotateOptions(device=device))
+        sources = _training_files(resolve_checkpoint(name))
+        found.append(
+            Contestant(
+                name=name,
+                kind=MODEL,
+                annotator=annotator,
+                identity=model.sha256,
+                trained_on=trained_on(corpus, sources) if sources else None,
+            )
+        )
+    return found
+
+
+def baselines(
+    names: Sequence[str], split: TrainingSplit, corpus: Path, cache: Path
+) -> tuple[list[Contestant], list[str]]:
+    """Return baselines that learn from the training split, and a line for each left out."""
+    known = trained_on(corpus, [source.name for source in find_sources(split.recipe)])
+    found = [_baseline("majority", TrainingMajority(split), split.fingerprint, known)]
+    left_out = []
+    for name in names:
+        if extra := missing_extra(name):
+            left_out.append(f"{name}: pip install 'langcell[{extra}]' brings it")
+            continue
+        method = METHODS[name]
+        versions = [f"{each} {metadata.version(each)}" for each in method.packages]
+        identity = " ".join([split.fingerprint, *versions])
+        found.append(_baseline(name, Baseline(method, split, cache), identity, known))
+    return found, left_out
+
+
+def list_contestants(lists: MarkerLists, ontology: Ontology) -> list[Contestant]:
+    """Return baselines that know other lists of markers alone, and the recorded systems."""
+    simple = (GeneListNeighbors(), MarkerListOverlap(), RandomName())
+    found = [_baseline(each.name, each, "") for each in simple]
+    for system in lists.recorded:
+        annotator = RecordedAnswers(system, ontology)
+        found.append(Contestant(name=system, kind=RECORDED, annotator=annotator, identity=""))
+    return found
+
+
+def shot_contestants(names: Sequence[str]) -> list[Contestant]:
+    """Return methods that learn from a few labelled cells of the very study."""
+    return [
+        Contestant(name=f"few-shot {name}", kind=FEW_SHOT, annotator=ShotMethod(name), identity="")
+        for name in names
+    ]
+
+
+def _baseline(
+    name: str, annotator: object, identity: str, known: TrainedOn | None = None
+) -> Contestant:
+    return Contestant(
+        name=name, kind=BASELINE, annotator=annotator, identity=identity, trained_on=known
+    )
+
+
+def _training_files(folder: Path) -> list[str]:
+    """Names of the files that a checkpoint was trained on, none where it does not say."""
+    path = folder / _RECIPE
+    if not path.is_file():
+        return []
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [
+        Path(file).stem for source in recipe.get("sources", []) for file in source.get("files", [])
+    ]

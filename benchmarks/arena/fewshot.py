@@ -1,0 +1,74 @@
+"""Task of the arena: what a few labelled cells of each type are worth."""
+
+import numpy as np
+
+from benchmarks.accuracy.fewshot import METHODS, StudyCells, read_cells, splits
+from benchmarks.arena.cells import CellFiles, unite
+from benchmarks.arena.results import Contestant, Unit
+from langcell.model.embedder import Embedder
+from langcell.nn import metrics
+
+_WITHIN = "learnt and called cells of the same donors"
+
+
+class ShotMethod:
+    """A method of `benchmarks.accuracy.fewshot`: it sees labelled cells of the very study.
+
+    Parameters
+    ----------
+    method: one of its `METHODS`
+    """
+
+    def __init__(self, method: str) -> None:
+        self.call = METHODS[method]
+
+
+class FewShotTask:
+    """Macro-F1 of own labels with k cells of each, mean over k and seeds.
+
+    Donors are held out where a file names two; a file that names none is learnt and called within,
+    which is marked as a leak.
+    """
+
+    name = "few-shot"
+    by_row = False
+    title = "macro-F1 of own labels with a few labelled cells of each"
+
+    def __init__(
+        self, cells: CellFiles, model: Embedder, *, shots: tuple[int, ...], n_seeds: int
+    ) -> None:
+        self._cells = cells
+        self._model = model
+        self._shots = shots
+        self._n_seeds = n_seeds
+        self._read: dict[str, StudyCells] = {}
+        self.figures = ("macro_f1", *(f"{k} shots" for k in shots))
+        self.data = f"{'/'.join(map(str, shots))} cells a type, {n_seeds} seeds, {cells.described}"
+        self.digest = f"{cells.digest} {shots} {n_seeds} {model.sha256}"
+
+    def takes(self, annotator: object) -> bool:
+        """Take methods that learn from a few cells."""
+        return isinstance(annotator, ShotMethod)
+
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+        """Score every file; the files of a study are averaged."""
+        assert isinstance(contestant.annotator, ShotMethod)
+        parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
+        leaks = {}
+        for file in self._cells.files:
+            if file.name not in self._read:
+                self._read[file.name] = read_cells(file, self._model, self._cells.ontology)
+            cells = self._read[file.name]
+            figures = {f"{k} shots": self._macro_f1(contestant.annotator, cells, k) for k in self._shots}  # fmt: skip
+            figures["macro_f1"] = float(np.mean(list(figures.values())))
+            parts.setdefault(file.study, []).append((file.n_cells, figures))
+            leaks[file.study] = _WITHIN if cells.shots.groups is None else ""
+        return unite(parts, leaks), []
+
+    def _macro_f1(self, annotator: ShotMethod, cells: StudyCells, k: int) -> float:
+        found = []
+        for seed in range(self._n_seeds):
+            for train, test in splits(cells, k, seed):
+                truth, called = cells.shots.labels[test], annotator.call(cells, train, test)
+                found.append(metrics.macro_f1(truth, called, min_cells=1))
+        return float(np.mean(found))

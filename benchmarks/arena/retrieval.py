@@ -1,0 +1,69 @@
+"""Task of the arena: cells to texts and texts to cells, among all cell types."""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from benchmarks.arena.cells import CellFiles, CellScorer, unite
+from benchmarks.arena.leaks import CellLeaks
+from benchmarks.arena.results import Contestant, Unit
+from benchmarks.data.studies import LabelledFile
+from benchmarks.scoring.retrieval import K, Retrieval, retrieve
+from benchmarks.scoring.search_scores import right_cells
+
+
+class RetrievalTask:
+    """Recall at k and mean reciprocal rank, within each file.
+
+    `cell` ranks all cell types for each cell, and its own is right; `text` ranks the cells of the
+    file for each of its types, and cells of that type or a subtype are right, those labelled more
+    coarsely left out. `chance` is what a random order reaches.
+    """
+
+    name = "retrieval"
+    title = "cells to texts and texts to cells: mean reciprocal rank of the right cell type"
+    figures: tuple[str, ...] = (
+        *("cell mrr", *(f"cell R@{k}" for k in K), "cell chance mrr"),
+        *("text mrr", *(f"text R@{k}" for k in K), "text chance mrr"),
+    )
+    by_row = False
+
+    def __init__(self, cells: CellFiles, leaks: CellLeaks) -> None:
+        self._cells = cells
+        self._leaks = leaks
+        self.data = cells.described
+        self.digest = cells.digest
+
+    def takes(self, annotator: object) -> bool:
+        """Take what scores cells."""
+        return isinstance(annotator, CellScorer)
+
+    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+        """Score every file; the files of a study are averaged."""
+        parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
+        leaks: dict[str, str] = {}
+        for file in self._cells.files:
+            figures = self._figures(file, contestant)
+            parts.setdefault(file.study, []).append((file.n_cells, figures))
+            leaks[file.study] = leaks.get(file.study) or self._leaks.of(contestant.trained_on, file)
+        return unite(parts, leaks), []
+
+    def _figures(self, file: LabelledFile, contestant: Contestant) -> dict[str, float]:
+        candidates = self._cells.spaces[file.name]["all"]
+        place = {term_id: column for column, term_id in enumerate(candidates)}
+        is_candidate = np.array([term_id in place for term_id in file.truth_ids])
+        scores = self._cells.scores(contestant, file, candidates)[is_candidate]
+        labels = np.array([place[term_id] for term_id in file.truth_ids[is_candidate]])
+        own = labels[:, None] == np.arange(len(candidates))
+        present = np.unique(labels)
+        closure = self._cells.ontology.closure_of(candidates)
+        is_right, is_known = right_cells(closure, labels, present)
+        by_cell = retrieve(scores, own, np.ones_like(own))
+        by_text = retrieve(scores[:, present].T, is_right.T, is_known.T)
+        return _named("cell", by_cell) | _named("text", by_text)
+
+
+def _named(what: str, found: Retrieval) -> dict[str, float]:
+    values = asdict(found)
+    recall = {f"{what} R@{k}": each for k, each in zip(K, values["recall"], strict=True)}
+    return {f"{what} mrr": found.mrr, **recall, f"{what} chance mrr": found.chance_mrr}

@@ -1,0 +1,230 @@
+"""The suites of the arena: which tasks and contestants `--suite quick` and `full` are.
+
+`quick` samples 200 labelled cells of each validation file, draws 3,000 training rows for the
+baselines, leaves out the slowest methods, and spares baselines the changed files of `robustness`, for
+which they would be fitted again each time. `full` takes everything. Without the corpus both measure
+models on the blood cells that scanpy brings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anndata
+
+from benchmarks import demo
+from benchmarks.accuracy.fewshot import METHODS as SHOT_METHODS
+from benchmarks.arena.cells import CellFiles, CellTask
+from benchmarks.arena.contestants import (
+    BASELINE,
+    FEW_SHOT,
+    MODEL,
+    baselines,
+    list_contestants,
+    models,
+    shot_contestants,
+)
+from benchmarks.arena.fewshot import FewShotTask
+from benchmarks.arena.gene_lists import MarkerListTask
+from benchmarks.arena.leaks import CellLeaks, ListLeaks
+from benchmarks.arena.puzzles import PuzzleFileTask, PuzzleTask
+from benchmarks.arena.results import Contestant, Task
+from benchmarks.arena.retrieval import RetrievalTask
+from benchmarks.arena.robustness import RobustnessTask
+from benchmarks.arena.run import Suite
+from benchmarks.arena.unseen import UnseenTask
+from benchmarks.baselines.baseline import TrainingSplit
+from benchmarks.baselines.methods import METHODS
+from benchmarks.data.labelled_samples import donor_column, read_own_file, sample_file
+from benchmarks.data.marker_lists import read_marker_lists
+from benchmarks.data.studies import LabelledFile, read_validation_files
+from benchmarks.data.training_cells import bundled_recipe
+from langcell.checkpoints.checkpoint import list_bundled_models
+from langcell.counts.scale import Scale
+from langcell.model.embedder import load_embedder
+from langcell.runtime.output_file import replaced_file
+from ontology.graph import Ontology
+from zeroshot.annotate.text_states import cache_folder
+
+_LISTS = Path("markers") / "gptcelltype.csv"
+_SHOT_MODEL = "mini-fast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much a suite measures."""
+
+    n_cells: int | None  # of each file; None for all
+    n_rows: int  # of the training split that baselines learn from
+    n_puzzles: int  # of each size and study
+    shots: tuple[int, ...]
+    n_seeds: int  # of few-shot draws
+    shot_methods: tuple[str, ...]
+    baselines: tuple[str, ...]
+    spared: frozenset[tuple[str, str]] = frozenset()
+
+
+SIZES = {
+    "quick": Size(
+        n_cells=200,
+        n_rows=3_000,
+        n_puzzles=50,
+        shots=(1, 5),
+        n_seeds=2,
+        shot_methods=("langcell, auto", "langcell, prototype", "logistic, PCA", "kNN, PCA"),
+        baselines=("pca-knn", "logistic", "markers"),
+        spared=frozenset({(BASELINE, RobustnessTask.name)}),
+    ),
+    "full": Size(
+        n_cells=None,
+        n_rows=12_000,
+        n_puzzles=200,
+        shots=(1, 3, 5, 9),
+        n_seeds=5,
+        shot_methods=tuple(SHOT_METHODS),
+        baselines=tuple(METHODS),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a run is made from.
+
+    Attributes
+    ----------
+    corpus: folder with manifest.tsv, which need not be there
+    folder: of the run, for samples
+    models: names of langcell models; none: all that are bundled
+    own: a user's labelled files in place of the validation studies
+    lists, puzzles: a table of marker lists, and a file of puzzles, beside or in place of the corpus'
+    others: further contestants, such as language models
+    """
+
+    corpus: Path
+    folder: Path
+    models: tuple[str, ...] = ()
+    own: tuple[LabelledFile, ...] = ()
+    lists: Path | None = None
+    puzzles: Path | None = None
+    device: str = "cpu"
+    others: tuple[Contestant, ...] = ()
+
+
+def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
+    """Bring tasks and contestants of a suite together; nothing is written before all are read.
+
+    Raises
+    ------
+    ValueError, OSError
+        If there is no such suite, an input cannot be read, or the folder is a file.
+    """
+    if name not in SIZES:
+        raise ValueError(f"no suite {name!r}; there are {', '.join(SIZES)}")
+    if inputs.folder.is_file():
+        raise NotADirectoryError(
+            f"cannot write to {inputs.folder}: it is a file; give --out the name of a folder"
+        )
+    size = SIZES[name]
+    has_corpus = (inputs.corpus / "manifest.tsv").is_file()
+    split = TrainingSplit(bundled_recipe(inputs.corpus), ontology, n_rows=size.n_rows)
+    contestants, left_out = _contestants(inputs, size, split, has_corpus=has_corpus)
+    tasks = _list_tasks(inputs, ontology, contestants)
+    puzzles = [] if inputs.puzzles is None else [PuzzleFileTask(inputs.puzzles)]
+    # Writes samples, so what may be refused has been read before.
+    files = _files(inputs, size, ontology, has_corpus=has_corpus)
+    cells = CellFiles.of(files, ontology, by_donor=_donors(inputs.own))
+    tasks += _cell_tasks(cells, size)
+    if has_corpus and not inputs.own:
+        tasks.append(UnseenTask(cells, frozenset(split.term_counts)))
+    tasks += puzzles
+    return Suite(
+        name=name,
+        tasks=tuple(tasks),
+        contestants=tuple(_in_order([*contestants, *inputs.others])),
+        spared=size.spared,
+        left_out=tuple(left_out),
+    )
+
+
+def _contestants(
+    inputs: Inputs, size: Size, split: TrainingSplit, *, has_corpus: bool
+) -> tuple[list[Contestant], list[str]]:
+    """Return all but those that a table of lists brings, and a line for each left out."""
+    names = inputs.models or list_bundled_models()
+    found = models(names, inputs.corpus, split.ontology, inputs.device)
+    found += shot_contestants(size.shot_methods)
+    if has_corpus:
+        fitted, left_out = baselines(
+            size.baselines, split, inputs.corpus, cache_folder() / "baselines"
+        )
+        return found + fitted, left_out
+    return found, [
+        f"validation studies, marker lists and baselines: no {inputs.corpus / 'manifest.tsv'}; name "
+        "the folder that holds corpus/ with --shared"
+    ]
+
+
+def own_files(
+    paths: Sequence[Path], label_key: str, scale: Scale, ontology: Ontology
+) -> tuple[LabelledFile, ...]:
+    """Read a user's labelled files; see `benchmarks.data.labelled_samples.read_own_file`."""
+    return tuple(read_own_file(path, label_key, scale, ontology) for path in paths)
+
+
+def _files(
+    inputs: Inputs, size: Size, ontology: Ontology, *, has_corpus: bool
+) -> list[LabelledFile]:
+    if inputs.own:
+        return list(inputs.own)
+    samples = inputs.folder / "samples"
+    if not has_corpus:
+        file = read_own_file(_demo_file(samples), demo.TRUTH, "log1p", ontology)
+        return [replace(file, study="Zheng 2017")]
+    files = read_validation_files(inputs.corpus)
+    if size.n_cells is None:
+        return files
+    return [sample_file(file, size.n_cells, samples) for file in files]
+
+
+def _demo_file(folder: Path) -> Path:
+    """Write the blood cells of scanpy with log1p values of all their genes, and return the path."""
+    path = folder / "blood.h5ad"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = anndata.read_h5ad(demo.write_input(folder))
+        with replaced_file(path) as temporary:
+            whole.raw.to_adata().write_h5ad(temporary)
+    return path
+
+
+def _donors(own: Sequence[LabelledFile]) -> str | None:
+    """Return the column of donors of a single file, which studies cannot stand in for."""
+    return donor_column(own[0].path) if len(own) == 1 else None
+
+
+def _list_tasks(inputs: Inputs, ontology: Ontology, contestants: list[Contestant]) -> list[Task]:
+    """Return the task of marker lists, if there is a table; adds its own contestants."""
+    path = inputs.lists or inputs.corpus / _LISTS
+    if inputs.lists is None and (inputs.own or not path.is_file()):
+        return []
+    lists = read_marker_lists(path, ontology)
+    contestants += list_contestants(lists, ontology)
+    return [MarkerListTask(lists, ontology, ListLeaks())]
+
+
+def _cell_tasks(cells: CellFiles, size: Size) -> list[Task]:
+    leaks = CellLeaks()
+    return [
+        CellTask(cells, leaks),
+        PuzzleTask(cells, leaks, n_puzzles=size.n_puzzles),
+        RetrievalTask(cells, leaks),
+        RobustnessTask(cells, leaks),
+        FewShotTask(cells, load_embedder(_SHOT_MODEL), shots=size.shots, n_seeds=size.n_seeds),
+    ]
+
+
+def _in_order(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Models first, then what learns from a few cells, then the others as they came."""
+    kinds = (MODEL, FEW_SHOT)
+    return sorted(contestants, key=lambda each: kinds.index(each.kind) if each.kind in kinds else 2)

@@ -1,0 +1,1 @@
+"""Simple and published methods that models are compared with."""

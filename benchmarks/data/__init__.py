@@ -1,0 +1,1 @@
+"""Labelled files that benchmarks measure on, and training cells for baselines."""

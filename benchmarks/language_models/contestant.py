@@ -1,0 +1,122 @@
+"""Language models as contestants of the arena: they name lists of markers and match puzzles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.arena.contestants import LANGUAGE_MODEL
+from benchmarks.arena.results import Contestant
+from benchmarks.data.marker_lists import MarkerLists
+from benchmarks.data.named_answers import Answer
+from benchmarks.language_models import prompts as llm_prompts
+from benchmarks.language_models.chat import Chat, Message, Reply
+from benchmarks.scoring.answer_terms import AnswerTerms
+from ontology.graph import Ontology
+from zeroshot.decide.puzzle_files import Genes
+from zeroshot.decide.puzzles import Answer as PuzzleAnswer
+from zeroshot.decide.puzzles import Puzzle, read_response
+
+PROMPTS = ("zero-shot", "cot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """Dollars for a million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Price":
+        """Return the price that "2.5,10" says: of prompts, then of replies.
+
+        Raises
+        ------
+        ValueError
+            If it is not two numbers.
+        """
+        try:
+            prompt, completion = map(float, text.split(","))
+        except ValueError as error:
+            raise ValueError(f"a price is two numbers as 2.5,10, got {text!r}") from error
+        return cls(prompt=prompt, completion=completion)
+
+
+class LanguageModel:
+    """Answers in words, which are mapped to terms.
+
+    Parameters
+    ----------
+    chat: what is asked
+    prompt: of lists of markers, one of `PROMPTS`
+    price: of tokens; what is kept on disk is counted as paid, as it was once
+
+    Attributes
+    ----------
+    notes: calls, failures and cost of the last task
+    """
+
+    def __init__(self, chat: Chat, ontology: Ontology, *, prompt: str, price: Price) -> None:
+        if prompt not in PROMPTS:
+            raise ValueError(f"no prompt {prompt!r}; there are {', '.join(PROMPTS)}")
+        self.notes: tuple[str, ...] = ()
+        self._chat = chat
+        self._ontology = ontology
+        self._prompt = prompt
+        self._price = price
+
+    def answers(self, lists: MarkerLists) -> list[Answer]:
+        """Return an answer to each list; one without a label where there was no usable reply."""
+        terms = AnswerTerms(self._ontology, lists.broad_types)
+        rows = list(zip(lists.genes, map(str, lists.tissues), strict=True))
+        if self._prompt == "zero-shot":
+            replies = self._chat.replies([llm_prompts.zero_shot(*row) for row in rows])
+            asked = replies
+        else:
+            thoughts = self._chat.replies([llm_prompts.think(*row) for row in rows])
+            # A question whose reasoning failed is not asked on.
+            pairs = zip(rows, thoughts, strict=True)
+            concluding = [
+                llm_prompts.conclude(*row, thought.content)
+                for row, thought in pairs
+                if thought.content
+            ]
+            last = iter(self._chat.replies(concluding))
+            replies = [next(last) if each.content else each for each in thoughts]
+            asked = [*thoughts, *(each for each in replies if each.content)]
+        found = [terms.answer(each.content) for each in replies]
+        n_words = sum(bool(each.label) and not each.terms for each in found)
+        self.notes = (
+            *self._counted(asked, replies),
+            f"{n_words} answers are no term of the ontology",
+        )
+        return found
+
+    def puzzle_answers(
+        self, puzzles: Sequence[Puzzle], genes: Sequence[Genes]
+    ) -> list[PuzzleAnswer | None]:
+        """Return labels of each puzzle, None where the reply is not in the form asked for."""
+        questions: list[list[Message]] = [llm_prompts.match(each, genes) for each in puzzles]
+        replies = self._chat.replies(questions)
+        self.notes = self._counted(replies, replies)
+        return [read_response((each.content or "").strip()) for each in replies]
+
+    def _counted(self, asked: Sequence[Reply], last: Sequence[Reply]) -> tuple[str, ...]:
+        prompt = sum(each.prompt_tokens for each in asked)
+        completion = sum(each.completion_tokens for each in asked)
+        cost = (prompt * self._price.prompt + completion * self._price.completion) / 1e6
+        n_failed = sum(each.content is None for each in last)
+        n_kept = sum(each.is_kept for each in asked)
+        return (
+            f"{len(asked):,} replies, {n_kept:,} of them kept from before, {n_failed} failed; "
+            f"{prompt:,} tokens asked and {completion:,} written, {cost:.2f} dollars",
+        )
+
+
+def llm_contestant(chat: Chat, ontology: Ontology, *, prompt: str, price: Price) -> Contestant:
+    """Return a language model as a contestant."""
+    return Contestant(
+        name=chat.name if prompt == "zero-shot" else f"{chat.name}, {prompt}",
+        kind=LANGUAGE_MODEL,
+        annotator=LanguageModel(chat, ontology, prompt=prompt, price=price),
+        identity=f"{chat.identity} {prompt}",
+    )

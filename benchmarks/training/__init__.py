@@ -1,0 +1,1 @@
+"""Benchmarks that train models: ablations, unseen cell types, further studies."""

@@ -1,0 +1,211 @@
+"""What a calibration is worth on studies that chose nothing: `python -m benchmarks.training.further_studies`.
+
+Eight studies of the training data are each called by a model of one bag of genes that was trained
+without them (`--train` makes those that are missing in the folder of `--runs`). Confidence comes from
+the calibration that the bundled model has from the validation studies; its curve is the same for all.
+
+A call is right if it is the truth or an ancestor of it. Authors label some cells coarsely
+("lymphocyte"): whether "T cell" is right for one of them cannot be told. Such calls, finer than the
+label, count as wrong under `accuracy` and are left out under `decided`.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from benchmarks.data.arguments import add_model, make_parser, parse
+from benchmarks.data.studies import LabelledFile, read_labelled_file
+from benchmarks.scoring.model_scores import file_features
+from benchmarks.training.runs import RECIPE, Run
+from langcell.checkpoints.checkpoint import resolve_checkpoint
+from langcell.model.langcell import LangCell
+from ontology.graph import Ontology
+from pretrain.recipe.recipe_file import find_recipe, read_recipe
+from zeroshot.annotate.cell_scorer import CellScorer
+from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.confidence.backoff import Ladder
+from zeroshot.confidence.calibration import FILE, UNCALIBRATED, Calibration
+from zeroshot.confidence.reliability import deepest
+from zeroshot.fit.fit_calibration import label_rungs, make_ladders
+from zeroshot.labels.candidates import all_candidates, own_candidates
+
+LEVEL = 0.9
+
+_CELLS = "train/cells"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherStudy:
+    """A training study that a model is trained without.
+
+    Attributes
+    ----------
+    name: of the study
+    cells: its files of cells, that are called
+    without: parts of names of all files that hold its cells or means of them
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    without: tuple[str, ...]
+
+
+# Every training study of at least 100 labelled cells. Where one laboratory's cells, or panels of the
+# same tissue that may hold them, stand in several files, all of them are left out.
+FURTHER = (
+    FurtherStudy(
+        name="Zheng 2017",
+        cells=("zheng2017_pbmc_facs", "mudan_zheng_sorted2140", "garnett_pbmc_facs800"),
+        without=("zheng", "garnett", "PBMC_10x", "statescope_PBMC"),
+    ),
+    FurtherStudy(name="Moncada 2020", cells=("moncada2020_pdac_card",), without=("moncada", "PDAC")),
+    FurtherStudy(
+        name="Enge 2017",
+        cells=("northstar_cells_Enge_2017_manual_reannotation",),
+        without=("Enge_2017", "GSE81547"),
+    ),
+    FurtherStudy(name="Pollen 2014", cells=("pollen2014",), without=("pollen",)),
+    FurtherStudy(name="Puram 2017", cells=("puram2017_hnscc180",), without=("puram",)),
+    FurtherStudy(
+        name="Sade-Feldman 2018", cells=("sadefeldman2018_melanoma_t550",), without=("sadefeldman",)
+    ),
+    FurtherStudy(
+        name="Tirosh 2016", cells=("tirosh2016_oligodendroglioma184",), without=("tirosh",)
+    ),
+    FurtherStudy(
+        name="TimeCCI colorectal", cells=("colorectal_timecci1105",), without=("colorectal",)
+    ),
+)  # fmt: skip
+
+
+def run_without(study: FurtherStudy, folder: Path, corpus: Path) -> Run:
+    """Return the run of the recipe without a study."""
+    recipe = read_recipe(find_recipe(Path(RECIPE)), (f"corpus_root={corpus}",))
+    sources = []
+    for source in recipe.sources:
+        values = source.model_dump(mode="json")
+        values["files"] = [
+            name for name in values["files"] if not any(part in name for part in study.without)
+        ]
+        if values["files"]:
+            sources.append(values)
+    slug = study.name.lower().replace(" ", "-")
+    flow = yaml.safe_dump(sources, default_flow_style=True, width=10**6).strip()
+    return Run(
+        folder=folder / f"without-{slug}",
+        overrides=(f"sources={flow}", "seed=1", "optimisation.threads=1"),
+        corpus=corpus,
+    )
+
+
+def read_study(study: FurtherStudy, run: Run) -> list[LabelledFile]:
+    """Read the labels of the files of a study."""
+    recipe = read_recipe(find_recipe(Path(RECIPE)), (f"corpus_root={run.corpus}",))
+    scales = {name: source.scale for source in recipe.sources for name in source.files}
+    return [
+        read_labelled_file(
+            run.corpus / _CELLS / f"{name}.h5ad",
+            study=study.name,
+            scale=scales[f"{_CELLS}/{name}.h5ad"],
+        )
+        for name in study.cells
+    ]
+
+
+def is_finer(ladder: Ladder, truth_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
+    """Tell which rungs are strict descendants of the truth, shape (n_cells, n_depths)."""
+    truth = np.array([ontology.index[each] for each in truth_ids], dtype=np.int64)
+    rows = np.array([ontology.index.get(each, -1) for each in ladder.tree.ids], dtype=np.int64)
+    terms = np.where(ladder.terms >= 0, rows[ladder.terms], -1)
+    cells, depths = np.nonzero(terms >= 0)
+    finer = np.zeros(terms.shape, dtype=bool)
+    below = np.asarray(ontology.closure[terms[cells, depths], truth[cells]]).ravel() > 0
+    finer[cells, depths] = below & (terms[cells, depths] != truth[cells])
+    return finer
+
+
+def judge_file(
+    model: LangCell, file: LabelledFile, calibration: Calibration, ontology: Ontology
+) -> Iterator[dict[str, object]]:
+    """Yield the figures of the calls of a file, over all cell types and over its own labels."""
+    features = file_features(model, file)
+    own = own_candidates(sorted(set(file.truth_ids)), ontology)
+    for space, candidates in (("all", all_candidates(ontology)), ("own", own)):
+        scorer = CellScorer(model, candidates, AnnotateOptions(calibration=UNCALIBRATED))
+        ladder = make_ladders(scorer, features)
+        rungs = label_rungs(ladder, file.truth_ids, ontology, study=file.study)
+        regime = calibration.regime(is_choice=candidates.is_choice)
+        depths = np.arange(rungs.probabilities.shape[1])
+        sure = np.where(
+            rungs.probabilities > 0, regime.confidence(rungs.probabilities, depths), 0.0
+        )
+        made, rung = deepest(sure, LEVEL)
+        cells = np.arange(file.n_cells)
+        right = rungs.is_right[cells, rung][made]
+        finer = is_finer(ladder, file.truth_ids, ontology)[cells, rung][made]
+        yield {
+            "candidates": space,
+            "study": file.study,
+            "cells": file.n_cells,
+            "accuracy": right.mean() if made.any() else np.nan,
+            "decided": right[~finer].mean() if (~finer).any() else np.nan,
+            "finer": finer.mean() if made.any() else np.nan,
+            "coverage": made.mean(),
+            "depth": rung[made].mean() if made.any() else np.nan,
+        }
+
+
+def main() -> None:
+    """Print a table for each kind of candidates, and one JSON line."""
+    parser = make_parser(__doc__)
+    add_model(parser)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the trained models")
+    parser.add_argument("--train", action="store_true", help="train those that are missing")
+    options = parse(parser)
+    ontology = Ontology.bundled()
+    rows: list[dict[str, object]] = []
+    try:
+        calibration = Calibration.read(resolve_checkpoint(options.model) / FILE)
+        for study in FURTHER:
+            run = run_without(study, options.runs, options.shared / "corpus")
+            print(f"{study.name}: {run.folder}", file=sys.stderr, flush=True)
+            if options.train:
+                run.train()
+            run.check()
+            model = LangCell.from_pretrained(run.model)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # few genes, repeated columns
+                for file in read_study(study, run):
+                    rows += judge_file(model, file, calibration, ontology)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(str(error))
+    print_tables(pd.DataFrame(rows), options.model)
+
+
+def print_tables(files: pd.DataFrame, model: str) -> None:
+    """Print studies, whose files are averaged, and their mean."""
+    record = {}
+    for space, part in files.groupby("candidates"):
+        studies = part.drop(columns="candidates").groupby("study", sort=False)
+        table = studies.mean().assign(cells=studies["cells"].sum())
+        print(f"\ncalibration of {model}; candidates: {space}; level {LEVEL:g}")
+        print(table.to_string(float_format="{:.3f}".format))
+        means = table.drop(columns="cells").mean()
+        print("mean over studies   " + "  ".join(f"{k} {v:.3f}" for k, v in means.items()))
+        lowest = {f"lowest_{name}": table[name].min() for name in ("accuracy", "decided")}
+        print("lowest of a study   " + "  ".join(f"{k[7:]} {v:.3f}" for k, v in lowest.items()))
+        record[space] = {
+            name: round(float(value), 4) for name, value in {**means, **lowest}.items()
+        }
+    print(json.dumps({"benchmark": "further_studies", "model": model, "level": LEVEL, **record}))
+
+
+if __name__ == "__main__":
+    main()

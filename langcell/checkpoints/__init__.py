@@ -1,0 +1,1 @@
+"""Model weights on disk and on the Hugging Face hub."""

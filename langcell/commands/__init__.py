@@ -1,0 +1,1 @@
+"""The commands `langcell embed`, `langcell models` and `langcell convert`."""

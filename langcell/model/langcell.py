@@ -1,0 +1,284 @@
+"""The model that puts cells and texts in one space."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langcell.checkpoints import hub
+from langcell.checkpoints.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    read_weights,
+    resolve_checkpoint,
+    write_checkpoint,
+)
+from langcell.checkpoints.label_embeddings import LabelEmbeddings
+from langcell.checkpoints.reference_cells import ReferenceCells
+from langcell.checkpoints.tensor_shapes import check_tensors
+from langcell.checkpoints.text_towers import load_tokenizer, load_tower
+from langcell.checkpoints.weight_changes import WeightChanges, changed_sha256, changed_weights
+from langcell.counts.reader import open_counts
+from langcell.model.embed_cells import embed_cells
+from langcell.model.text_pooling import pool_texts, tokenize_texts
+from langcell.nn.bert import inference
+from langcell.nn.config import LangCellConfig
+from langcell.nn.empty_init import unset_weights
+from langcell.nn.text_encoder import TextEncoder
+from langcell.nn.two_tower import TwoTower
+from langcell.released.official import is_official, read_official
+from langcell.runtime.device import find_device
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from transformers import PreTrainedTokenizerBase
+
+    from langcell.genes.vocabulary import GeneVocabulary
+
+
+class LangCell(TwoTower):
+    """Two-tower model with its genes and label embeddings: embeds cells and texts, loads and saves.
+
+    Without a text tower (`text.tower` is '') it is a cell encoder and its projection alone: it embeds
+    cells, and refuses what asks for a text.
+
+    Parameters
+    ----------
+    config
+        Sizes and choices.
+    vocabulary
+        Genes behind the tokens; None leaves `encode_cells` and `save_pretrained` without.
+    text_encoder
+        Weights for a tuned text tower to start from (see `langcell.checkpoints.text_towers.load_tower`); random
+        without. A frozen tower is loaded when it is first needed and is never part of the
+        module's parameters.
+
+    Examples
+    --------
+    >>> model = LangCell.from_pretrained("mini-fast")  # doctest: +SKIP
+    >>> model.encode_texts(["cell type: B cell. "]).shape  # doctest: +SKIP
+    (1, 256)
+    """
+
+    def __init__(
+        self,
+        config: LangCellConfig,
+        vocabulary: "GeneVocabulary | None" = None,
+        *,
+        text_encoder: TextEncoder | None = None,
+    ) -> None:
+        if vocabulary is not None and vocabulary.n_genes != config.cell.n_genes:
+            raise ValueError(
+                f"cell.vocab_size must fit the vocabulary's {vocabulary.n_genes} genes, got "
+                f"{config.cell.vocab_size}, which are {config.cell.n_genes}"
+            )
+        super().__init__(config, text_encoder=text_encoder)
+        self.vocabulary = vocabulary
+        self.sha256 = ""  # of the weights file that the model was read from or written to
+        self.label_embeddings: LabelEmbeddings | None = None
+        self.reference: ReferenceCells | None = None
+        self.calibration = ""  # text of calibration.json, see zeroshot.confidence.calibration
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
+    def genes(self) -> "GeneVocabulary":
+        """Genes behind the tokens.
+
+        Raises
+        ------
+        ValueError
+            If the model was made without.
+        """
+        if self.vocabulary is None:
+            raise ValueError(
+                "the model has no gene table; make a checkpoint of its folder with langcell "
+                "convert, or load it with vocabulary=..."
+            )
+        return self.vocabulary
+
+    def _load_frozen_tower(self) -> TextEncoder:
+        return load_tower(self.config.text)
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Tokenizer of the text tower."""
+        self.config.check_has_texts()
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.config.text.tower, self.config.text.revision)
+        return self._tokenizer
+
+    def tokenize_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids and mask of texts, both (n_texts, t), on the model's device."""
+        return tokenize_texts(
+            self.tokenizer, texts, max_tokens=self.config.text.max_tokens, device=self.device
+        )
+
+    def pool_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """Return texts before the projection: float32, shape (n_texts, text hidden size)."""
+        return pool_texts(self.text_tower(), self.tokenizer, texts, batch_size=batch_size)
+
+    def encode_cells(
+        self,
+        source: "AnnData | str | Path",
+        *,
+        batch_size: int | None = None,
+        layer: str | None = None,
+        allow_normalized: bool = False,
+    ) -> np.ndarray:
+        """Embed the cells of an AnnData or a file in the common space.
+
+        Parameters
+        ----------
+        source
+            AnnData, or path to .h5ad, .zarr, 10x .h5 or a 10x mtx folder.
+        batch_size
+            Cells computed at once; see `langcell.model.embed_cells.embed_cells`.
+        layer, allow_normalized
+            Where the counts are, and whether they may be normalised; see
+            `langcell.counts.reader.open_counts`.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, unit norm, shape (n_cells, embedding_dim).
+
+        Raises
+        ------
+        ValueError
+            If there are no usable counts, or too few of the genes are known.
+        """
+        with open_counts(source, layer=layer, allow_normalized=allow_normalized) as matrix:
+            blocks = [block.features for block in embed_cells(self, matrix, batch_size=batch_size)]
+        return np.concatenate(blocks)
+
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+        """Embed texts: float32, unit norm, shape (n_texts, embedding_dim)."""
+        return self.project_pooled(self.pool_texts(texts, batch_size=batch_size))
+
+    def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
+        """Map pooled texts, float32, to features as `encode_texts` returns them."""
+        with inference(self):
+            return self.project_text(torch.from_numpy(pooled).to(self.device)).cpu().numpy()
+
+    def changed(self, changes: WeightChanges) -> "LangCell":
+        """Return the model with some weights changed; all else is shared.
+
+        Where the text encoder changes, stored label embeddings and reference cells stay behind: they
+        are of the space that was.
+
+        Raises
+        ------
+        ValueError
+            If the changes do not fit.
+        """
+        tensors = self.state_dict()
+        new = changed_weights({name: each.cpu().numpy() for name, each in tensors.items()}, changes)
+        reads_anew = any(name.startswith("text_encoder.") for name in new)
+        other = LangCell.from_checkpoint(
+            Checkpoint(
+                config=self.config,
+                tensors={
+                    name: torch.from_numpy(new[name]).to(self.device) if name in new else tensor
+                    for name, tensor in tensors.items()
+                },
+                vocabulary=self.vocabulary,
+                labels=None if reads_anew else self.label_embeddings,
+                reference=None if reads_anew else self.reference,
+                calibration=self.calibration,
+                sha256=changed_sha256(self.sha256, changes),
+            ),
+            "the changed model",
+        )
+        other._frozen_tower, other._tokenizer = self._frozen_tower, self._tokenizer
+        return other
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the model to a folder; see `langcell.checkpoints.checkpoint.write_checkpoint`."""
+        checkpoint = Checkpoint(
+            config=self.config,
+            tensors=dict(self.state_dict()),
+            vocabulary=self.vocabulary,
+            labels=self.label_embeddings,
+            reference=self.reference,
+            calibration=self.calibration,
+        )
+        self.sha256 = write_checkpoint(Path(folder), checkpoint, dtype=dtype)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str = "",
+        private: bool = False,
+        message: str = "Upload a langcell checkpoint",
+        dtype: torch.dtype = torch.float32,
+    ) -> str:
+        """Upload the model to the Hugging Face hub; see `langcell.checkpoints.hub.upload`.
+
+        Returns
+        -------
+        str
+            Hash of the commit: `from_pretrained(repo_id, revision=...)` loads this and no other.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype=dtype)
+            return hub.upload(
+                Path(folder), repo_id, revision=revision, private=private, message=message
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str = "",
+        device: str = "cpu",
+        vocabulary: "GeneVocabulary | None" = None,
+    ) -> "LangCell":
+        """Load a bundled model by name, a folder, or a Hugging Face hub id.
+
+        Parameters
+        ----------
+        name
+            See `langcell.checkpoints.checkpoint.resolve_checkpoint`. A folder in the layout of the released
+            LangCell is read too.
+        revision
+            Commit, tag or branch of a hub id; `owner/name@revision` names it too.
+        device
+            Where the weights go.
+        vocabulary
+            Gene table for a released LangCell folder, which brings none.
+
+        Raises
+        ------
+        OSError
+            If it is not found.
+        ValueError
+            If it is not a checkpoint of this format, or tensors are missing, unknown or misshapen;
+            or there is no such device.
+        """
+        place = find_device(device)
+        folder = resolve_checkpoint(name, revision=revision)
+        if is_official(folder):
+            checkpoint = read_official(folder, vocabulary=vocabulary)
+        else:
+            checkpoint = read_checkpoint(folder, read_weights)
+        return cls.from_checkpoint(checkpoint, str(folder)).to(place)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint[Tensor], where: str) -> "LangCell":
+        """Build the model that a checkpoint describes; `where` names it in errors."""
+        with unset_weights():
+            model = cls(checkpoint.config, checkpoint.vocabulary)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        check_tensors(checkpoint.tensors, shapes, where)
+        model.load_state_dict(checkpoint.tensors, assign=True)
+        model.label_embeddings = checkpoint.labels
+        model.reference = checkpoint.reference
+        model.calibration = checkpoint.calibration
+        model.sha256 = checkpoint.sha256
+        return model.requires_grad_(True).eval()

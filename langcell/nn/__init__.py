@@ -1,0 +1,1 @@
+"""PyTorch modules, losses and metrics: arrays and tensors in and out, no files."""

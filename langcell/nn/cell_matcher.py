@@ -1,0 +1,124 @@
+"""One cell against many texts, with nothing of either computed twice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from langcell.nn.bert import Attended
+from langcell.nn.features import CellFeatures, TextFeatures
+from langcell.nn.matching_heads import FusionMatching
+from langcell.nn.two_tower import TwoTower
+
+# Texts go through the blocks together when their lengths lie in the same step, so many at most.
+_WIDTH_STEP = 8
+_TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BegunText:
+    """A text as far as the first block of the matching head reads it without a cell.
+
+    Attributes
+    ----------
+    states
+        After the first self-attention, shape (t, h).
+    features
+        Unit vector of the text, shape (embedding_dim,).
+    """
+
+    states: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadCell:
+    """A cell as the matching head reads it.
+
+    Attributes
+    ----------
+    attended
+        Its states without padding, and their keys and values for every block.
+    features
+        Unit vector of the cell, shape (embedding_dim,).
+    """
+
+    attended: Attended
+    features: Tensor
+
+
+class CellMatcher:
+    """Scores a cell against many texts as `LangCell.match` does pair by pair, with less work.
+
+    Exact: keys and values of a cell are projected once for each block, whichever texts ask; the
+    first self-attention of a text, which no cell changes, comes from `begin`; texts of about the
+    same length are queries to the cell side by side; where the head reads position 0 alone, the
+    last block computes no other; and padding of the cell is left out.
+
+    Parameters
+    ----------
+    model
+        With a matching head; to be used within `langcell.nn.bert.inference`.
+    """
+
+    def __init__(self, model: TwoTower) -> None:
+        self.model = model
+        self._fusion = model.matching if isinstance(model.matching, FusionMatching) else None
+        self._stack = (self._fusion or model.text_tower()).stack
+
+    def begin(self, text: TextFeatures) -> BegunText:
+        """Read one text, from `LangCell.encode_text`, as far as it needs no cell."""
+        if self._fusion is not None:
+            states = self._fusion.enter(text.states)
+        else:
+            states = self.model.text_tower().embeddings(text.input_ids)
+        begun = self._stack.begin(states, text.attention_mask)  # (1, t, h)
+        return BegunText(states=begun[0], features=text.features[0])
+
+    def read(self, cells: CellFeatures, row: int) -> ReadCell:
+        """Read one cell of a batch, from `LangCell.encode_cell` with all states."""
+        states = cells.states[row]
+        if cells.attention_mask is not None:
+            states = states[: int(cells.attention_mask[row].sum())]
+        states = states[None]  # (1, t, width)
+        attended = Attended(states=states, keys_values=self._stack.project(states))
+        return ReadCell(attended=attended, features=cells.features[row])
+
+    def match(self, cell: ReadCell, texts: Sequence[BegunText]) -> Tensor:
+        """Return logits of every text with the cell, (n_texts, 2); index 1 is 'match'."""
+        logits = torch.empty(len(texts), 2, device=self.model.device)
+        for places in _groups([len(text.states) for text in texts]):
+            logits[places] = self._match_group(cell, [texts[place] for place in places])
+        return logits
+
+    def _match_group(self, cell: ReadCell, texts: Sequence[BegunText]) -> Tensor:
+        states = pad_sequence([text.states for text in texts], batch_first=True)  # (n, t, h)
+        lengths = torch.tensor([len(text.states) for text in texts], device=states.device)
+        mask = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+        real = None if bool(mask.all()) else mask
+        fusion = self._fusion
+        first_only = fusion is None or fusion.first_only
+        states = self._stack(
+            states, real, attended=cell.attended, first_only=first_only, begun=True
+        )
+        if fusion is None:
+            logits: Tensor = self.model.matching(states[:, 0])
+            return logits
+        product = torch.stack([text.features for text in texts]) * cell.features
+        return fusion.decide(states, real, product)
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield places of texts of about the same length.
+
+    >>> list(_groups([9, 20, 10, 16]))
+    [[0, 2, 3], [1]]
+    """
+    by_width: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        by_width.setdefault(-(-length // _WIDTH_STEP), []).append(place)
+    for _, places in sorted(by_width.items()):
+        for start in range(0, len(places), _TEXTS_AT_ONCE):
+            yield places[start : start + _TEXTS_AT_ONCE]

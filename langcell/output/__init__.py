@@ -1,0 +1,1 @@
+"""Embeddings written to h5ad, NumPy and parquet files."""

@@ -1,0 +1,56 @@
+"""Devices by name, checked before anything is put on them, and dataclasses of tensors put there."""
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of that name.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+
+    Raises
+    ------
+    ValueError
+        If there is no such device on this machine.
+    """
+    there = ["cpu"]
+    there += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    there += ["mps"] * torch.backends.mps.is_available()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    full = f"{device.type}:{device.index or 0}" if device else ""
+    if device is None or not {full, full.removesuffix(":0")} & set(there):
+        raise ValueError(f"no device {name!r} on this machine; there is {', '.join(there)}")
+    return device
+
+
+def moved(item: Item, device: torch.device) -> Item:
+    """Return a dataclass with its tensors and modules on a device, those of its parts too.
+
+    >>> from langcell.nn.features import CellFeatures
+    >>> one = torch.ones(1)
+    >>> cells = CellFeatures(states=one, attention_mask=None, pooled=one, features=one)
+    >>> moved(cells, torch.device("meta")).states.device
+    device(type='meta')
+    """
+    assert is_dataclass(item) and not isinstance(item, type)
+    values = {each.name: getattr(item, each.name) for each in fields(item)}
+    found: Item = replace(item, **{name: _moved(value, device) for name, value in values.items()})
+    return found
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor | nn.Module):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_moved(each, device) for each in value)
+    return moved(value, device) if is_dataclass(value) else value

@@ -1,0 +1,1 @@
+"""Cells as rank-value token sequences, and pre-tokenised corpora on disk."""

@@ -1,0 +1,1 @@
+"""Training cells: in memory or streamed from shards, sampled, masked."""

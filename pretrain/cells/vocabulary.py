@@ -1,0 +1,72 @@
+"""The genes that become tokens, and their medians."""
+
+import numpy as np
+from scipy import sparse
+
+from langcell.genes.table import GeneTable
+from langcell.genes.vocabulary import GeneVocabulary
+from pretrain.cells.corpus import Corpus
+from pretrain.cells.sampling import CellSampler
+from pretrain.recipe.cell_config import Augmentation, Balance, Vocabulary
+
+_DRAWS_AT_ONCE = 1000
+
+
+def build_vocabulary(
+    corpus: Corpus,
+    settings: Vocabulary,
+    augmentation: Augmentation,
+    balance: Balance,
+    *,
+    seed: int,
+) -> GeneVocabulary:
+    """Choose the genes that enough sources measure, and estimate their medians.
+
+    The median of a gene is that of its nonzero counts per 10,000 over cells drawn as training
+    draws them, all genes measured: profiles have no counts of their own, and balanced draws keep
+    one large study from setting the medians.
+
+    Raises
+    ------
+    ValueError
+        If no gene is measured often enough.
+    """
+    whole = augmentation.model_copy(update={"subset": 0.0})
+    sampler = CellSampler(corpus, whole, balance, seed=seed)
+    medians = _nonzero_medians(sampler, settings)
+    kept = (corpus.measured.sum(axis=0) >= settings.min_sources) & np.isfinite(medians)
+    if not kept.any():
+        raise ValueError(
+            f"no gene is measured in vocabulary.min_sources={settings.min_sources} files and seen "
+            f"in vocabulary.min_observations={settings.min_observations} of "
+            f"{settings.n_draws} draws"
+        )
+    # One count of the deepest cell: lower values come from sources without counts alone, and a
+    # tiny median would put its gene first wherever it is counted once.
+    medians = np.maximum(medians, 1e4 / augmentation.depth[1])
+    ensembl_ids = tuple(np.array(corpus.ensembl_ids, dtype=object)[kept])
+    table = GeneTable.bundled()
+    return GeneVocabulary(
+        ensembl_ids=ensembl_ids,
+        symbols=tuple(table.symbol(ensembl_id) for ensembl_id in ensembl_ids),
+        medians=medians[kept],
+    )
+
+
+def _nonzero_medians(sampler: CellSampler, settings: Vocabulary) -> np.ndarray:
+    """Median of nonzero counts per 10,000 of each gene; NaN where too few are seen."""
+    blocks = []
+    for step, start in enumerate(range(0, settings.n_draws, _DRAWS_AT_ONCE)):
+        n_cells = min(_DRAWS_AT_ONCE, settings.n_draws - start)
+        counts = sampler.draw(sampler.choose(step, n_cells), step).counts
+        totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+        scale = np.repeat(1e4 / np.maximum(totals, 1e-12), np.diff(counts.indptr))
+        counts.data *= scale.astype(np.float32)
+        blocks.append(counts)
+    columns = sparse.vstack(blocks).tocsc()
+    medians = np.full(columns.shape[1], np.nan)
+    for gene in range(columns.shape[1]):
+        values = columns.data[columns.indptr[gene] : columns.indptr[gene + 1]]
+        if len(values) >= settings.min_observations:
+            medians[gene] = np.median(values)
+    return medians

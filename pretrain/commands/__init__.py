@@ -1,0 +1,1 @@
+"""The commands `langcell pretrain` and `langcell corpus`."""

@@ -1,0 +1,1 @@
+"""Building a tokenised corpus on disk: `langcell corpus build`."""

@@ -1,0 +1,165 @@
+"""What of its inputs a corpus kept, and why not the rest: for people and for programs."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langcell.runtime.output_file import replaced_file
+from langcell.tokens.token_corpus import TokenCorpus
+from ontology.graph import Ontology
+from pretrain.corpus.catalog import Catalog
+from pretrain.corpus.merge import Layout
+from pretrain.corpus.plan import Plan
+from pretrain.corpus.survey import Fate, Survey
+from pretrain.corpus.token_runs import Run
+
+# What is said of a fate.
+_WORDS = {
+    Fate.SECONDARY: "not primary data",
+    Fate.UNLABELLED: "no label",
+    Fate.UNKNOWN_LABEL: "label that the ontology does not know",
+    Fate.FEW_GENES: "too few genes",
+    Fate.DUPLICATE: "seen before",
+}
+# What keeps such cells, said where most are lost to one fate.
+_REMEDIES = {
+    Fate.SECONDARY: "--keep-secondary keeps them",
+    Fate.UNLABELLED: "--column label=NAME names the column of labels, --keep-unlabelled keeps them",
+    Fate.UNKNOWN_LABEL: "labels are ids or names of the Cell Ontology; --keep-unlabelled keeps them",
+    Fate.FEW_GENES: "--min-genes takes fewer",
+    Fate.DUPLICATE: "--keep-duplicates keeps them",
+}
+_MOST_LABELS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputReport:
+    """What became of the cells of one input.
+
+    Attributes
+    ----------
+    fates
+        Cells by `Fate`; they add up to `n_cells`.
+    unresolved
+        Cells by label that the ontology does not know.
+    error
+        Why it was left out, '' if it was not.
+    """
+
+    name: str
+    path: str
+    n_cells: int
+    n_genes: int
+    fates: dict[Fate, int]
+    unresolved: dict[str, int]
+    error: str
+
+
+def report_inputs(plan: Plan, catalog: Catalog, layout: Layout) -> list[InputReport]:
+    """Put together what surveys, pieces and the search for duplicates said of each input."""
+    n_few: Counter[int] = Counter()
+    for source, piece in layout.runs:
+        n_few[source] += Run.open(plan.run(source, piece)).n_few
+    reports = []
+    for source, each in enumerate(plan.inputs):
+        survey = Survey.read(plan.survey(source))
+        counts = np.bincount(survey.fate, minlength=len(Fate))
+        fates = {fate: int(counts[fate]) for fate in Fate}
+        fates[Fate.FEW_GENES] = n_few[source]
+        fates[Fate.DUPLICATE] = layout.duplicates[source]
+        fates[Fate.KEPT] -= fates[Fate.FEW_GENES] + fates[Fate.DUPLICATE]
+        error = catalog.inputs[source].error
+        if plan.error(source).is_file():
+            error = plan.error(source).read_text(encoding="utf-8")
+            fates = dict.fromkeys(Fate, 0)
+        reports.append(
+            InputReport(
+                name=each.name,
+                path=each.path,
+                n_cells=survey.n_cells,
+                n_genes=len(survey.measured),
+                fates=fates,
+                unresolved=survey.unresolved,
+                error=error,
+            )
+        )
+    return reports
+
+
+def write_report(folder: Path, reports: list[InputReport], summary: dict[str, Any]) -> None:
+    """Write report.json and report.txt."""
+    values = {
+        **summary,
+        "inputs": [
+            {**vars(each), "fates": {fate.name.lower(): n for fate, n in each.fates.items()}}
+            for each in reports
+        ],
+    }
+    with replaced_file(folder / "report.json") as part:
+        part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    with replaced_file(folder / "report.txt") as part:
+        part.write_text("\n".join(report_lines(reports, summary)) + "\n", encoding="utf-8")
+
+
+def report_lines(reports: list[InputReport], summary: dict[str, Any]) -> list[str]:
+    """Write the report for people."""
+    totals: Counter[Fate] = Counter()
+    unresolved: Counter[str] = Counter()
+    for each in reports:
+        totals.update(each.fates)
+        unresolved.update(each.unresolved)
+    n_cells = sum(each.n_cells for each in reports)
+    lines = [f"{totals[Fate.KEPT]:,} of {n_cells:,} cells from {len(reports)} inputs are kept"]
+    lines += [f"  {name}: {value}" for name, value in summary.items()]
+    for fate, words in _WORDS.items():
+        if totals[fate]:
+            remedy = f" ({_REMEDIES[fate]})" if 2 * totals[fate] > n_cells else ""
+            lines.append(f"left out: {totals[fate]:,} {words}{remedy}")
+    if n_bad := sum(bool(each.error) for each in reports):
+        lines.append(f"left out: {n_bad} of {len(reports)} inputs that cannot be read, see below")
+    if unresolved:
+        lines.append("labels that the ontology does not know:")
+        lines += [f"  {n:,} cells\t{label}" for label, n in unresolved.most_common(_MOST_LABELS)]
+        if len(unresolved) > _MOST_LABELS:
+            lines.append(f"  and {len(unresolved) - _MOST_LABELS} more, in report.json")
+    lines.append("inputs (kept of all cells, genes):")
+    for each in reports:
+        why = "; ".join(
+            f"{each.fates[fate]:,} {words}" for fate, words in _WORDS.items() if each.fates[fate]
+        )
+        lines.append(
+            f"  {each.name}\t{each.fates[Fate.KEPT]:,} of {each.n_cells:,}\t{each.n_genes:,}"
+            + (f"\t{why}" if why else "")
+            + (f"\tleft out: {each.error}" if each.error else "")
+        )
+    return lines
+
+
+def corpus_lines(corpus: TokenCorpus, *, n_types: int = 10) -> list[str]:
+    """Say what a corpus holds, name and value a line."""
+    manifest = corpus.manifest
+    sizes: Counter[str] = Counter()
+    for term, _, n in manifest.pairs:
+        sizes[manifest.categories["term"][term] if term >= 0 else "no type"] += n
+    lines = [
+        f"cells\t{manifest.n_cells:,}",
+        f"tokens\t{manifest.n_tokens:,}",
+        f"genes a cell\t{manifest.n_tokens / max(1, manifest.n_cells):.0f} of {manifest.max_genes}",
+        f"genes\t{corpus.vocabulary.n_genes:,}",
+        f"shards\t{len(manifest.shards):,}",
+        *(f"{name}\t{len(manifest.categories[name]):,}" for name in ("file", "study", "donor")),
+        f"cell types\t{len(sizes):,}",
+        f"texts\t{len(corpus.descriptions):,}",
+        f"seed\t{manifest.seed}",
+        f"ontology\t{manifest.built['ontology']}",
+        f"built by\tlangcell {manifest.built['version']}",
+    ]
+    known = Ontology.bundled().terms
+    names = {term: known[term].name for term in sizes if term in known}
+    return lines + [
+        f"type\t{term}\t{n:,}\t{names.get(term, '')}" for term, n in sizes.most_common(n_types)
+    ]

@@ -1,0 +1,28 @@
+"""The genes that may become tokens."""
+
+from functools import cache
+
+import numpy as np
+
+from langcell.genes.table import GeneTable
+
+# Receptor segments tell lymphocytes apart and are not called protein coding.
+_BIOTYPES = ("protein_coding", "IG_C_gene", "IG_V_gene", "TR_C_gene", "TR_V_gene")
+
+
+@cache
+def token_genes() -> np.ndarray:
+    """Return the Ensembl ids of all genes that may become tokens, object, shape (n_genes,)."""
+    table = GeneTable.bundled()
+    return table.ensembl_ids[np.isin(table.biotypes, _BIOTYPES)]
+
+
+def gene_columns(ensembl_ids: np.ndarray) -> np.ndarray:
+    """Return the place of each id in `token_genes`, -1 where it has none, int64."""
+    place = _places()
+    return np.array([place.get(each, -1) for each in ensembl_ids], dtype=np.int64)
+
+
+@cache
+def _places() -> dict[str, int]:
+    return {ensembl_id: column for column, ensembl_id in enumerate(token_genes())}

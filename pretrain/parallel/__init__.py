@@ -1,0 +1,1 @@
+"""Processes that train together: gathering with gradients, sharding, strategies."""

@@ -1,0 +1,73 @@
+"""Weights that processes share out among them (FSDP; Zhao et al. 2023, arXiv 2304.11277).
+
+The blocks of the transformers are shared out; what stands around them (embeddings, projections,
+heads, temperature) each process keeps whole. So a process holds a block or two whole at a time.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from langcell.nn.bert import BertStack
+from pretrain.parallel.gather import World
+
+
+def share_out(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Share the blocks of all stacks of a model out among the processes of a one-dimensional mesh."""
+    for stack in [each for each in model.modules() if isinstance(each, BertStack)]:
+        for block in stack.blocks:
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        fully_shard(stack, mesh=mesh)  # has no weights itself, but sees the next block coming
+
+
+def is_shared(weight: Tensor) -> bool:
+    """Tell whether processes hold parts of a weight."""
+    return isinstance(weight, DTensor)
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return all weights by name in the first process, on the CPU; all processes must ask."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    found: dict[str, Tensor] = get_model_state_dict(model, options=options)  # type: ignore[assignment]
+    return found
+
+
+def average_gradients(weights: Sequence[Tensor], world: World) -> None:
+    """Average the gradients of weights that each process keeps whole; those of shared ones are."""
+    own = [each for each in weights if not is_shared(each)]
+    # A loss that one process has no cells for leaves no gradient there.
+    has_one = torch.tensor([each.grad is not None for each in own], device=own[0].device)
+    found = [each for each, n in zip(own, world.total(has_one.int()).tolist(), strict=True) if n]
+    if not found:
+        return
+    flat = [
+        torch.zeros_like(each).flatten() if each.grad is None else each.grad.flatten()
+        for each in found
+    ]
+    mean = world.mean(torch.cat(flat)).split([len(each) for each in flat])
+    for each, part in zip(found, mean, strict=True):
+        each.grad = part.view_as(each)
+
+
+def clip_gradients(weights: Sequence[Tensor], limit: float) -> Tensor:
+    """Scale gradients so that their norm over all weights is `limit` at most; return the norm."""
+    found = [each for each in weights if each.grad is not None]
+    norms = []
+    for shared in (True, False):  # the two kinds do not go into one call
+        gradients = [
+            each.grad for each in found if is_shared(each) == shared and each.grad is not None
+        ]
+        if gradients:
+            norm = nn.utils.get_total_norm(gradients)
+            norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    total = torch.stack(norms).norm()
+    for shared in (True, False):
+        nn.utils.clip_grads_with_norm_(
+            [each for each in found if is_shared(each) == shared], limit, total
+        )
+    return total

@@ -1,0 +1,1 @@
+"""Recipes: the YAML configuration of a training run, and the files and cells that it names."""

@@ -1,0 +1,120 @@
+"""Recipes on disk: YAML, on top of the recipe that it extends, with single values replaced."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from pretrain.recipe.config import Recipe
+
+
+def find_recipe(name: Path) -> Path:
+    """Return the path of a recipe: a file, or one of the package by its bare name.
+
+    >>> find_recipe(Path("mini")).name
+    'mini.yaml'
+    """
+    bundled = Path(__file__).parents[1] / "recipes" / f"{name}.yaml"
+    return bundled if not name.is_file() and bundled.is_file() else name
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and change single values of it.
+
+    A recipe may begin with `extends: NAME`: the values of that recipe (a file beside it, or one of
+    the package) hold wherever it does not set its own.
+
+    Parameters
+    ----------
+    path
+        YAML file.
+    overrides
+        `dotted.key=value` with a YAML value, as `optimisation.steps=100`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not YAML or a key or value is wrong; one line that names the key and, for an
+        unknown key, the nearest known one.
+    """
+    values = _read_values(path)
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_first_error(error)}") from error
+
+
+def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a recipe's keys on top of those of the recipe that it extends."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe {path}")
+    if path in above:
+        raise ValueError(f"{path} extends itself through {above[-1].name}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold keys and values, got {type(values).__name__}")
+    if base := values.pop("extends", ""):
+        beside = path.parent / str(base)
+        found = beside if beside.is_file() else find_recipe(Path(str(base)))
+        values = _merged(_read_values(found, (*above, path)), values)
+    return values
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if is_section else value
+    return merged
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"override {override!r} must read key=value, as optimisation.steps=100")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"override {override!r}: {section} has no keys below it")
+    try:
+        values[last] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {override!r}: the value is not YAML") from error
+
+
+def _first_error(error: ValidationError) -> str:
+    # A misspelt key often makes another one missing: the misspelling is what to name.
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first = errors[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":  # of a section, or of how sections fit together
+        return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
+    if first["type"] != "extra_forbidden":
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        return f"{key}: {first['msg']}{got}"
+    known = _keys_beside(first["loc"])
+    near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields of the section that a location lies in."""
+    section: Any = Recipe
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        section = section.model_fields[part].annotation
+        section = next(iter(get_args(section)), section)  # tuple[Source, ...] -> Source
+    return sorted(section.model_fields)

@@ -1,0 +1,1 @@
+"""A training run: model, Lightning module, callbacks, validation, run folder."""

@@ -1,0 +1,146 @@
+"""From a recipe to the parts of a run: corpus, vocabulary, model, texts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from langcell.genes.vocabulary import GeneVocabulary
+from langcell.model.langcell import LangCell
+from ontology.candidates import all_cell_types
+from ontology.graph import Ontology
+from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.step_cells import CellSource
+from pretrain.cells.training_data import open_data
+from pretrain.recipe.config import Recipe
+from pretrain.recipe.holdout import HeldOut
+from pretrain.run.recipe_model import build_model
+from pretrain.run.validation import LabelledTokens, read_validation
+from pretrain.steps.collator import StepBuilder
+from pretrain.steps.teachers import Teachers, load_teachers
+from pretrain.texts.label_embeddings import ShippedLabels
+from pretrain.texts.label_texts import build_label_texts
+from pretrain.texts.text_table import build_text_table
+from pretrain.texts.text_tensors import TextTensors, build_text_tensors
+
+NOT_MEASURED = (
+    "validation is left out: without a loss that reads texts no cell can be named, so there is "
+    "neither macro-F1 nor R@k; the last weights are kept as the best"
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """Everything that a run is put together from.
+
+    Attributes
+    ----------
+    candidates
+        Cell types that can be called (`text.candidates`), then training types not among them.
+    labels
+        Their texts, as they travel with the checkpoint; None where no loss reads texts, so that
+        nothing can be called.
+    reference
+        Tokens of the cells whose features travel with it (`langcell.checkpoints.reference_cells`).
+    """
+
+    ontology: Ontology
+    held_out: HeldOut
+    model: LangCell
+    source: CellSource
+    builder: StepBuilder
+    texts: TextTensors
+    teachers: Teachers | None
+    candidates: tuple[str, ...]
+    labels: ShippedLabels | None
+    reference: list[np.ndarray]
+    validation: list[LabelledTokens]
+
+
+def open_ontology(recipe: Recipe) -> Ontology:
+    """Return the Cell Ontology release that the recipe names."""
+    if recipe.ontology == "bundled":
+        return Ontology.bundled()
+    return Ontology.from_obo(Path(recipe.ontology).expanduser())
+
+
+def build_parts(
+    recipe: Recipe,
+    *,
+    vocabulary: GeneVocabulary | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Parts:
+    """Read the corpus and build all parts.
+
+    Parameters
+    ----------
+    recipe
+        Checked recipe.
+    vocabulary
+        Of a run that is resumed; None makes one from the corpus.
+    say
+        Takes a line at each stage.
+    """
+    ontology = open_ontology(recipe)
+    data = open_data(recipe, ontology, vocabulary, say)
+    say("building the model")
+    model = build_model(recipe, data.vocabulary, data.means, say)
+    table = build_text_table(data.types, ontology, recipe.text)
+    candidates = _candidates(recipe, ontology, data.types)
+    wordings = build_label_texts(ontology, candidates, max_synonyms=recipe.text.max_synonyms)
+    texts = build_text_tensors(
+        model, recipe, ontology, data.types, table, wordings, candidates, say
+    )
+    labels = None
+    if recipe.losses.read_texts:
+        labels = ShippedLabels(
+            term_ids=candidates,
+            texts=tuple(wordings.texts[start] for start in wordings.starts[:-1]),
+            release=ontology.release,
+            pooled=None if texts.tokens else texts.labels[texts.descriptions],
+        )
+    teachers = None
+    if recipe.losses.distillation:
+        say(f"loading {len(recipe.teachers)} teachers")
+        teachers = load_teachers(
+            recipe.teachers,
+            data.vocabulary,
+            texts.labels[texts.descriptions],
+            [candidates.index(term_id) for term_id in data.types.term_ids],
+            linear_weight=recipe.linear_teacher.weight,
+        )
+    source = data.open_source(teachers.max_genes if teachers else 0)
+    return Parts(
+        ontology=ontology,
+        held_out=data.held_out,
+        model=model,
+        source=source,
+        builder=StepBuilder(recipe, data.vocabulary, data.types, table, wordings),
+        texts=texts,
+        teachers=teachers,
+        candidates=candidates,
+        labels=labels,
+        reference=source.reference_cells(recipe.reference_cells),
+        validation=_validation(recipe, ontology, data.vocabulary, candidates, say),
+    )
+
+
+def _candidates(recipe: Recipe, ontology: Ontology, types: TrainedTypes) -> tuple[str, ...]:
+    named = all_cell_types(ontology) if recipe.text.candidates == "all" else ()
+    return (*named, *sorted(set(types.term_ids) - set(named)))
+
+
+def _validation(
+    recipe: Recipe,
+    ontology: Ontology,
+    vocabulary: GeneVocabulary,
+    candidates: tuple[str, ...],
+    say: Callable[[str], None],
+) -> list[LabelledTokens]:
+    """Read the validation files, where there is anything to measure on them."""
+    if recipe.losses.read_texts:
+        return read_validation(recipe, ontology, vocabulary, candidates)
+    if recipe.validation.files:
+        say(NOT_MEASURED)
+    return []

@@ -1,0 +1,213 @@
+"""The training loop's side of the model: losses, optimiser, schedule, averaged weights."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
+
+from langcell.model.langcell import LangCell
+from langcell.runtime.device import moved
+from pretrain.parallel.gather import World
+from pretrain.parallel.sharding import (
+    average_gradients,
+    clip_gradients,
+    is_shared,
+    share_out,
+    whole_weights,
+)
+from pretrain.recipe.config import Optimisation, Recipe
+from pretrain.steps.collator import StepBatch
+from pretrain.steps.gradient import add_gradients
+from pretrain.steps.objective import Objective, TextTensors
+from pretrain.steps.teachers import Teachers
+
+_FIRST_BIAS = -10.0  # as SigLIP begins: nearly all pairs are negative
+
+
+class PretrainModule(LightningModule):
+    """Trains a `LangCell`.
+
+    Parameters
+    ----------
+    model
+        What to train; those of its weights that need gradients.
+    recipe
+        Weights of the losses, optimiser.
+    texts
+        Precomputed texts; not part of the saved state.
+    teachers
+        For the distillation loss.
+    """
+
+    def __init__(
+        self,
+        model: LangCell,
+        recipe: Recipe,
+        texts: TextTensors,
+        teachers: Teachers | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # a step may go back through the batch part by part
+        self.model = model
+        self.recipe = recipe
+        self.texts = texts
+        self._teachers = [teachers]  # in a list, so that the module does not count them as its own
+        model.logit_scale.requires_grad_(recipe.model.learn_temperature)
+        self.bias: torch.nn.Parameter | None = None
+        if recipe.losses.contrast == "sigmoid":
+            self.bias = torch.nn.Parameter(torch.tensor(_FIRST_BIAS))
+        # Averaged weights vary less from step to step than the last ones, and score better.
+        self.average: LangCell | None = None
+        if recipe.optimisation.average:
+            self.average = copy.deepcopy(model).requires_grad_(False)
+        self._is_shared = False
+        self._whole: list[LangCell] = []  # where processes share weights out, in the first alone
+
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy has a mesh of processes to do so among."""
+        if self.device_mesh is None or self._is_shared:
+            return
+        self._is_shared = True
+        # Or a checkpoint must have a state of the optimiser for weights that no loss reads, too.
+        self.strict_loading = False
+        if self.global_rank == 0:
+            self._whole = [copy.deepcopy(self.model)]
+        share_out(self.model, self.device_mesh["data_parallel"])
+
+    def on_fit_start(self) -> None:
+        """Put what losses read beside the model on its device."""
+        self.texts = moved(self.texts, self.device)
+        if teachers := self._teachers[0]:
+            self._teachers = [moved(teachers, self.device)]
+
+    @contextmanager
+    def best_model(self) -> Iterator[LangCell]:
+        """Give the weights to judge and keep: the averaged ones where there are any.
+
+        All processes must ask; where they share weights out, only the first gets all of them.
+        """
+        weights = whole_weights(self.model) if self._is_shared else {}
+        if not weights:
+            yield self.average or self.model
+            return
+        (whole,) = self._whole
+        whole.load_state_dict(weights)
+        yield whole.to(self.device)
+        whole.cpu()
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """Make one step."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
+        objective = Objective(
+            model=self.model,
+            texts=self.texts,
+            weights=self.recipe.losses,
+            world=World.here(),
+            teachers=self._teachers[0],
+            bias=self.bias,
+            seed=self.recipe.seed,
+        )
+        optimizer.zero_grad()
+        losses = add_gradients(
+            objective,
+            batch,
+            part=self.recipe.optimisation.part,
+            backward=self.manual_backward,
+            hold=self._hold,
+        )
+        losses = dict(
+            zip(losses, objective.world.mean(torch.stack([*losses.values()])), strict=True)
+        )
+        total = objective.total(losses)
+        if not bool(torch.isfinite(total)):
+            values = ", ".join(f"{name}={loss.item():.3g}" for name, loss in losses.items())
+            raise ValueError(f"step {batch.step}: the loss is not finite ({values}); lower the lr")
+        parameters = list(self.parameters())
+        if self._is_shared:
+            average_gradients(parameters, objective.world)
+        norm = clip_gradients(parameters, self.recipe.optimisation.clip)
+        (lr, *_) = schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+        logged = {
+            "loss": total,
+            **losses,
+            "logit_scale": self.model.scale.detach(),
+            "gradient_norm": norm,
+        }
+        named = {f"train/{name}": value for name, value in logged.items()}
+        self.log_dict({**named, "lr": lr}, logger=False)  # the keeper passes them on
+
+    def _hold(self) -> AbstractContextManager[object]:
+        # Weights that are shared out exchange the gradient of each part: whole ones do not fit.
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return nullcontext()
+
+    def update_average(self, step: int) -> None:
+        """Move the averaged weights towards those after a step.
+
+        The keeper calls this: Lightning runs a module's own hook after the callbacks, so what they
+        save would lack the step.
+        """
+        if self.average is None:
+            return
+        # A short memory at first, or the random start would stay in the average for long.
+        decay = min(self.recipe.optimisation.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+            for averaged, new in pairs:
+                averaged.lerp_(new, 1 - decay)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW without decay on biases and norms, and a warmed-up cosine schedule."""
+        settings, tower = self.recipe.optimisation, self.model.text_encoder
+        known = [] if tower is None else [each for each in tower.parameters() if each.requires_grad]
+        inside = {id(each) for each in known}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
+        groups = [
+            {"params": params, "weight_decay": decay, "lr": lr}
+            for some, lr in ((others, settings.lr), (known, settings.lr * self.recipe.text.lr))
+            for decays, decay in ((True, settings.weight_decay), (False, 0.0))
+            for shared in (False, True)  # the two kinds do not go into one call
+            if (params := [p for p in some if (p.ndim > 1) == decays and is_shared(p) == shared])
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, settings)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def learning_rate_factor(step: int, settings: Optimisation) -> float:
+    """Return the share of the learning rate at a step: linear warm-up, then a way down.
+
+    The way is half a cosine, a line, none, or for "decay" none until the last share of the steps,
+    then a line (warm-up, stable, decay; Hu et al. 2024, arXiv 2404.06395).
+
+    >>> settings = Optimisation(steps=110, warmup=10, final_lr=0.0)
+    >>> [round(learning_rate_factor(step, settings), 3) for step in (0, 9, 10, 60, 110)]
+    [0.1, 1.0, 1.0, 0.5, 0.0]
+    """
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    progress = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
+    left = {
+        "cosine": (1 + math.cos(math.pi * progress)) / 2,
+        "linear": 1 - progress,
+        "constant": 1.0,
+        "decay": min(1.0, (1 - progress) / settings.decay),
+    }[settings.schedule]
+    return settings.final_lr + (1 - settings.final_lr) * left

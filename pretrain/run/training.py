@@ -1,0 +1,201 @@
+"""A training run, from a recipe to a folder with a model."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from langcell.model.langcell import LangCell
+from langcell.nn.cell_encoder import CellEncoder
+from langcell.nn.lora import merged
+from langcell.nn.text_encoder import TextEncoder
+from langcell.runtime.lightning_messages import quiet_lightning
+from langcell.runtime.processes import is_first_process, process_number
+from langcell.runtime.threads import set_threads, thread_count
+from pretrain.parallel.cluster import find_compute, trainer_arguments
+from pretrain.recipe.config import Compute, Recipe
+from pretrain.recipe.holdout import FILE as HOLDOUT
+from pretrain.recipe.random_state import repeatable
+from pretrain.run.build import Parts, build_parts
+from pretrain.run.callbacks import Keeper
+from pretrain.run.datamodule import PretrainData
+from pretrain.run.module import PretrainModule
+from pretrain.run.run_card import data_digest, run_card, write_run_card
+from pretrain.run.run_folder import (
+    LAST,
+    begin_run,
+    check_run,
+    check_state,
+    is_finished,
+    read_genes,
+    write_genes,
+)
+from pretrain.run.validation import StudyScore, reference_features, score_studies
+
+# Warnings of Lightning that say nothing new.
+_EXPECTED = (
+    # The length of an endless stream is not known, and nothing asks for it.
+    ".*IterableDataset.*has.*__len__.*",
+    # Resuming in the middle of an epoch is what StepStream is made for.
+    ".*resuming from a checkpoint that ended before.*",
+)
+
+
+def train(recipe: Recipe, *, resume: bool = False) -> Path:
+    """Train as the recipe says and return the folder of the best model.
+
+    Parameters
+    ----------
+    recipe
+        Checked recipe; `recipe.output` gets `best/` and `last/` (checkpoint folders), `last.ckpt`
+        (to resume from), `genes.tsv`, `recipe.yaml`, `logs/` (TensorBoard and CSV), and `holdout.tsv`
+        where types were held out, and `run.json`, which says what was trained on what.
+    resume
+        Go on from `last.ckpt` if there is one; a run that is finished stays as it is. The result is
+        that of a run that was not interrupted, on a CPU to the bit for the same number of threads.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a run and `resume` is not set, or one without its checkpoint.
+    ValueError
+        If the run in the folder was started with another recipe or other data, or its checkpoint
+        is damaged.
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM; the state was saved.
+    """
+    output = Path(recipe.output).expanduser()
+    compute = find_compute(recipe.compute)
+    is_first = is_first_process()
+    is_resumed = check_run(recipe, output, resume=resume)
+    if is_resumed and is_finished(output):
+        if not is_first:
+            sys.exit(0)
+        _say(f"the run in {output} is finished already")
+        return output / "best"
+    loggers = _loggers(recipe, output)
+    data = data_digest(recipe) if is_first else ""
+    if is_resumed and is_first:
+        check_state(output, data)
+    set_threads(recipe.optimisation.threads or None)
+    if compute.accelerator == "cpu" and compute.devices > 1:
+        set_threads(max(1, thread_count() // compute.devices))
+    vocabulary = read_genes(output) if is_resumed else None
+    parts = build_parts(recipe, vocabulary=vocabulary, say=_say if is_first else _say_nothing)
+    assert parts.model.vocabulary is not None
+    if is_first:
+        if not is_resumed:
+            begin_run(recipe, output, data)
+        write_genes(parts.model.vocabulary, output)
+    if is_first and parts.held_out.roots:
+        parts.held_out.write(output / HOLDOUT, parts.ontology)
+    _tune_stacks(parts.model, recipe, compute)
+    # Dropout; the keeper restores its state on resumption.
+    torch.manual_seed(recipe.seed + process_number())
+    module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
+    keeper = Keeper(
+        recipe,
+        output,
+        score=lambda model: _score(model, parts, recipe),
+        export=lambda model, folder: _export(model, parts, recipe, folder),
+    )
+    with repeatable(compute.accelerator):
+        _fit(recipe, output, module, keeper, parts, compute, loggers, is_resumed)
+    if not is_first:
+        sys.exit(0)  # the first process has the model
+    if keeper.is_stopped:
+        raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
+    card = run_card(recipe, compute, data_sha256=data, results=keeper.results)
+    # Last beside the run itself, where it says that the run is finished.
+    write_run_card(card, [output / "best", output / "last", output])
+    _say(f"best model: {output / 'best'} (step {keeper.best_step})")
+    return output / "best"
+
+
+def _tune_stacks(model: LangCell, recipe: Recipe, compute: Compute) -> None:
+    """Set what changes the speed and memory of the encoders and none of their numbers."""
+    for encoder in (model.cell_encoder, model.text_encoder):
+        if isinstance(encoder, CellEncoder | TextEncoder):
+            encoder.stack.pack = True
+            encoder.stack.recompute = recipe.model.recompute
+    if isinstance(model.cell_encoder, CellEncoder) and compute.compile:
+        model.cell_encoder.stack.compile_blocks()
+
+
+def _fit(
+    recipe: Recipe,
+    output: Path,
+    module: PretrainModule,
+    keeper: Keeper,
+    parts: Parts,
+    compute: Compute,
+    loggers: list[Logger],
+    is_resumed: bool,
+) -> None:
+    settings = recipe.optimisation
+    with quiet_lightning(*_EXPECTED):
+        trainer = Trainer(
+            **trainer_arguments(compute, settings.precision),
+            max_steps=settings.steps,
+            logger=loggers,
+            callbacks=[keeper],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(
+            module,
+            PretrainData(parts.source, parts.builder, n_steps=settings.steps),
+            ckpt_path=output / LAST if is_resumed else None,
+            weights_only=True,
+        )
+
+
+def _loggers(recipe: Recipe, output: Path) -> list[Logger]:
+    loggers: list[Logger] = [
+        TensorBoardLogger(output / "logs", name="tensorboard", version=""),
+        # A version for each start: a resumed run would delete the earlier lines.
+        CSVLogger(output / "logs", name="csv", flush_logs_every_n_steps=1),
+    ]
+    if recipe.wandb:
+        if find_spec("wandb") is None:
+            raise ValueError("wandb: not installed; pip install 'langcell[wandb]', or leave it out")
+        loggers.append(
+            WandbLogger(project=recipe.wandb, name=output.name, save_dir=output / "logs")
+        )
+    return loggers
+
+
+def _score(model: LangCell, parts: Parts, recipe: Recipe) -> list[StudyScore]:
+    if not parts.validation or parts.labels is None:
+        return []
+    return score_studies(
+        model,
+        parts.validation,
+        parts.labels.pool(model),
+        parts.reference,
+        batch_size=recipe.validation.batch_size,
+        min_cells=recipe.validation.min_cells,
+    )
+
+
+def _export(trained: LangCell, parts: Parts, recipe: Recipe, folder: Path) -> None:
+    model = merged(trained)
+    if parts.labels is not None:
+        model.label_embeddings = parts.labels.embeddings(model)
+    model.reference = reference_features(
+        model, parts.reference, batch_size=recipe.validation.batch_size
+    )
+    model.save_pretrained(folder, dtype=torch.float16 if recipe.half else torch.float32)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _say_nothing(line: str) -> None:
+    """Leave saying it to the first process."""

@@ -1,0 +1,1 @@
+"""One training step: collator, objective, gradient, teachers."""

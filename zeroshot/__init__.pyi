@@ -1,0 +1,37 @@
+"""Naming cells with no labels or a few."""
+
+from . import plots as plots
+from .annotate.annotator import annotate as annotate
+from .annotate.options import AnnotateOptions as AnnotateOptions
+from .confidence.calibration import Calibration as Calibration
+from .decide.decoders import assign as assign
+from .decide.decoders import consensus as consensus
+from .decide.decoders import smooth as smooth
+from .decide.decoding import decode as decode
+from .decide.options import DecodeOptions as DecodeOptions
+from .evidence.explain import ExplainOptions as ExplainOptions
+from .evidence.explain import explain as explain
+from .evidence.gene_sets import rank_genes as rank_genes
+from .fit.donor_calls import call_donors as call_donors
+from .fit.few_shot import fit_few_shot as fit_few_shot
+from .fit.fit_calibration import calibrate as calibrate
+from .fit.fitted_head import FittedHead as FittedHead
+from .fit.options import FewShotOptions as FewShotOptions
+from .heads.few_shot_head import ShotHead as ShotHead
+from .heads.head_file import read_head as read_head
+from .heads.head_file import write_head as write_head
+from .heads.head_hub import load_head as load_head
+from .heads.head_hub import push_head as push_head
+from .labels.candidates import CandidateSet as CandidateSet
+from .labels.candidates import all_candidates as all_candidates
+from .labels.candidates import own_candidates as own_candidates
+from .report.report import ReportOptions as ReportOptions
+from .report.report import write_report as write_report
+from .results.annotations import Annotations as Annotations
+from .results.cell_scores import CellScores as CellScores
+from .results.cell_scores import read_scores as read_scores
+from .scores.label_index import LabelIndex as LabelIndex
+from .scores.scores import Scores as Scores
+from .search.cell_search import SearchOptions as SearchOptions
+from .search.cell_search import SearchResult as SearchResult
+from .search.cell_search import search as search

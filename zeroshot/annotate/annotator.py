@@ -1,0 +1,311 @@
+"""From counts to named cells, one block of cells at a time."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from langcell.counts.modality import modality_of
+from langcell.counts.reader import CountMatrix, open_counts
+from langcell.model.embedder import Embedder, load_embedder
+from langcell.runtime.version import __version__
+from langcell.tokens.tokenizer import Coverage, RankTokenizer
+from ontology.graph import Ontology
+from zeroshot.annotate.cell_scorer import CellScorer, Progress, annotate_pending
+from zeroshot.annotate.official_scoring import FUSED, OFFICIAL
+from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotate.run_identity import annotation_job
+from zeroshot.confidence.backoff import Calls, n_probable
+from zeroshot.labels.candidates import CandidateSet, all_candidates, own_candidates
+from zeroshot.labels.tissue_weights import weigh_by_tissue
+from zeroshot.results.annotations import Annotations, Slots
+from zeroshot.results.partial_results import (
+    FolderResults,
+    MemoryResults,
+    PartialResults,
+    open_results,
+    partial_folder,
+)
+from zeroshot.results.records import RecordLayout
+from zeroshot.results.writers import AnnotationWriter, check_annotation_output, open_writer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+_SCORES = {
+    FUSED: "probability among all candidates",
+    OFFICIAL: "score of the LangCell paper among all candidates, which sums to one",
+}
+_PARAMETERS = ("allow_normalized", "confidence", "rerank", "rerank_weight", "scoring", "top_k")
+
+
+def annotate(
+    source: "AnnData | MuData | str | Path",
+    *,
+    model: "Embedder | str | Path" = "mini-fast",
+    model_name: str = "in memory",
+    labels: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    modality: str | None = None,
+    options: AnnotateOptions | None = None,
+    progress: Progress | None = None,
+) -> Annotations:
+    """Name the cells of a file, or of an AnnData in memory.
+
+    A cell's call does not depend on which other cells are there. Peak memory does not depend on
+    the number of cells when `source` is a file, but for 24 bytes a cell and its name. A run that
+    is interrupted before it has written its output leaves what it has in a folder beside it
+    (`zeroshot.results.partial_results.partial_folder`), and the same call goes on from there.
+
+    Parameters
+    ----------
+    source: .h5ad, .zarr, 10x .h5, 10x folder, AnnData or MuData; an AnnData, or that of the modality,
+        gets the results written to it
+    model: a model, or the name, folder or hub id of one
+    model_name: what to call a model that is given loaded
+    labels: candidates as in `zeroshot.labels.candidates.own_candidates`; all cell types by default
+    out: file to write, .h5ad, .csv or .parquet; nothing is written without
+    modality: of a MuData, the one with counts of RNA
+    options: how to annotate
+    progress: called after each block with the number of cells done so far and of all cells
+
+    Raises
+    ------
+    ValueError, OSError
+        With one line that says what is wrong with the input, labels, model or output; then no
+        output is left behind.
+    """
+    options, source = options or AnnotateOptions(), modality_of(source, modality)
+    has_folder = isinstance(source, str | Path) and (out is not None or options.inplace)
+    if options.is_distributed and not has_folder:
+        raise ValueError(
+            "several devices meet in a folder beside a file: give source and out paths"
+        )
+    output = _Output(source, None if out is None else Path(out), options)
+    ontology = Ontology.bundled()
+    candidates = with_tissue(source, _candidates(labels, options, ontology), options, ontology)
+    with ExitStack() as kept:  # left after the counts are closed: --inplace writes to that file
+        with open_counts(
+            source, layer=options.layer, allow_normalized=options.allow_normalized
+        ) as matrix:
+            output.check()
+            if isinstance(model, str | Path):
+                model_name = str(model)
+                model = load_embedder(model, device=options.device, states=options.needs_states)
+            coverage = RankTokenizer(model.genes, max_genes=model.config.max_genes).coverage(matrix)
+            scorer = CellScorer(model, candidates, options)
+            details = _details(scorer, model_name, matrix, coverage, ontology)
+            return _annotate_matrix(matrix, coverage, scorer, output, kept, details, progress)
+
+
+def _candidates(
+    labels: Sequence[str] | None, options: AnnotateOptions, ontology: Ontology
+) -> CandidateSet:
+    if options.head is not None:
+        return own_candidates(labels or options.head.keys, ontology)
+    return all_candidates(ontology) if labels is None else own_candidates(labels, ontology)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where calls go: into a file, or into the source itself."""
+
+    source: "AnnData | str | Path"
+    target: Path | None
+    options: AnnotateOptions
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(key=self.options.key_added)
+
+    def check(self) -> None:
+        check_annotation_output(
+            self.source,
+            self.target,
+            self.slots,
+            overwrite=self.options.overwrite,
+            inplace=self.options.inplace,
+        )
+
+
+def _annotate_matrix(
+    matrix: CountMatrix,
+    coverage: Coverage,
+    scorer: CellScorer,
+    output: _Output,
+    kept: ExitStack,
+    details: dict[str, Any],
+    progress: Progress | None,
+) -> Annotations:
+    """Annotate what no earlier run did and write it all; `kept` closes what it opens."""
+    started = time.monotonic()
+    results = kept.enter_context(_open_results(output.source, output.target, matrix, scorer))
+    output.check()  # another run may have ended since: with the folder goes its right to the output
+    n_resumed = matrix.n_cells - sum(map(len, results.pending()))
+    _compute(results, scorer, matrix, progress)
+    writer = kept.enter_context(
+        open_writer(
+            output.source, matrix, output.target, output.slots, inplace=scorer.options.inplace
+        )
+    )
+    annotations = Annotations(
+        slots=output.slots,
+        cell_names=matrix.obs_names,
+        candidates=scorer.candidates,
+        tree=scorer.tree,
+        coverage=coverage,
+        **_hand_on(results, writer),
+        seconds=time.monotonic() - started,
+        n_resumed=n_resumed,
+        details=details,
+    )
+    writer.finish(annotations)
+    return annotations
+
+
+def _compute(
+    results: PartialResults, scorer: CellScorer, matrix: CountMatrix, progress: Progress | None
+) -> None:
+    """Annotate what is pending, in this process or in several."""
+    if not scorer.options.is_distributed:
+        annotate_pending(results, scorer, matrix, progress)
+        return
+    # With Lightning, which takes seconds to import.
+    from zeroshot.annotate.distributed import annotate_over_devices
+
+    assert isinstance(results, FolderResults), "options were checked"
+    annotate_over_devices(results, scorer, matrix, progress)
+
+
+@contextmanager
+def _open_results(
+    source: "AnnData | str | Path", target: Path | None, matrix: CountMatrix, scorer: CellScorer
+) -> Iterator[PartialResults]:
+    """Open where results go until they are written: beside a file that is to be written."""
+    is_file, inplace = isinstance(source, str | Path), scorer.options.inplace
+    wants_arrays = target is None and (not is_file or inplace)
+    wants_arrays |= target is not None and target.suffix == ".h5ad"
+    layout = RecordLayout(
+        candidate_ids=scorer.candidates.keys,
+        n_kept=scorer.n_kept,
+        width=scorer.model.config.embedding_dim if wants_arrays else 0,
+        n_terms=len(scorer.tree.ids),
+        n_probable=n_probable(scorer.tree) if wants_arrays else 0,
+    )
+    if not isinstance(source, str | Path) or (target is None and not inplace):
+        yield MemoryResults(layout, matrix.n_cells)
+        return
+    output = target or Path(source)
+    if scorer.options.is_distributed:
+        from langcell.runtime.processes import is_first_process
+
+        if not is_first_process():  # the folder is the first one's to make and to remove
+            yield FolderResults(partial_folder(output), layout, matrix.n_cells)
+            return
+    job = annotation_job(Path(source), matrix, scorer, width=layout.width)
+    with open_results(output, job, layout, matrix.n_cells) as results:
+        yield results
+
+
+def with_tissue(
+    source: "AnnData | str | Path",
+    candidates: CandidateSet,
+    options: AnnotateOptions,
+    ontology: Ontology,
+) -> CandidateSet:
+    """Return candidates that know what the tissue of the cells says about them, if one is given."""
+    if options.tissue is None:
+        return candidates
+    weights = weigh_by_tissue(
+        source,
+        options.tissue,
+        mode=options.tissue_mode,
+        term_ids=candidates.ids,
+        keys=candidates.keys,
+        ontology=ontology,
+        obo=options.tissue_obo,
+    )
+    return replace(candidates, tissue=weights)
+
+
+def _hand_on(results: PartialResults, writer: AnnotationWriter) -> dict[str, Any]:
+    """Hand each block to the writer; return what `Annotations` says of each cell."""
+    n_cells = results.n_cells
+    best = np.empty(n_cells, dtype=np.int32)
+    terms = np.empty(n_cells, dtype=np.int32)
+    margin, confidence, leaf_confidence, ood = np.empty((4, n_cells), dtype=np.float32)
+    for block in results.blocks():
+        rows = slice(block.start, block.start + len(block.ood))
+        best[rows], margin[rows] = block.scores.best, block.scores.margin
+        terms[rows], ood[rows] = block.calls.terms, block.ood
+        confidence[rows] = block.calls.confidence
+        leaf_confidence[rows] = block.calls.leaf_confidence
+        writer.add(block)
+    calls = Calls(terms=terms, confidence=confidence, leaf_confidence=leaf_confidence)
+    return {"best": best, "margin": margin, "calls": calls, "ood": ood}
+
+
+def _details(
+    scorer: CellScorer, name: str, matrix: CountMatrix, coverage: Coverage, ontology: Ontology
+) -> dict[str, Any]:
+    """Collect what a reader of the file must know to judge or repeat the calls."""
+    model, candidates, options = scorer.model, scorer.candidates, scorer.options
+    return {
+        "version": __version__,
+        "source": matrix.label,
+        **({"command": options.command} if options.command else {}),
+        "model": name,
+        "model_sha256": scorer.model_sha256,
+        "ontology_release": ontology.release,
+        "candidates": candidates.described,
+        "candidate_ids": np.array(candidates.keys, dtype=object),
+        "candidate_names": np.array(candidates.names, dtype=object),
+        "term_ids": np.array(scorer.tree.keys, dtype=object),
+        "counts_source": matrix.source,
+        "counts_transform": matrix.transform,
+        "gene_coverage": {
+            key: value
+            for key, value in asdict(coverage).items()
+            if isinstance(value, int | float | str)
+        },
+        **(
+            {"tissue": {"given": options.tissue, **candidates.tissue.details()}}
+            if candidates.tissue
+            else {}
+        ),
+        **({"head": options.head.notes()} if options.head is not None else {}),
+        "scores": f"{_SCORES[options.scoring]}; the best of each cell are stored",
+        "terms": "probability of a term with all below it, before calibration; the best of each "
+        "depth are stored",
+        "ood": "distance to the nearest training cell: 0 as the median one, 1 as the loneliest hundredth"
+        if options.head is None
+        else "distance to the nearest label of the head: 0 as its median cell, 1 as the loneliest "
+        "hundredth",
+        "calibration": {
+            "id": scorer.calibration.identifier,
+            "fitted_on": ", ".join(scorer.calibration.fitted_on),
+            "learnt_for": scorer.learnt_for,
+            **asdict(scorer.regime),
+            **_reliability(scorer),
+        },
+        "parameters": {
+            "logit_scale": model.scale.item(),
+            **{key: getattr(options, key) for key in _PARAMETERS},
+            **({"alpha": options.similarity_weight} if options.scoring == OFFICIAL else {}),
+        },
+    }
+
+
+def _reliability(scorer: CellScorer) -> dict[str, Any]:
+    """Return what the confidence was worth where it was measured, as uns holds it."""
+    measured = scorer.calibration.reliability(is_choice=scorer.candidates.is_choice)
+    if measured is None:
+        return {}
+    values = asdict(measured).items()
+    columns = {key: np.array(each) if isinstance(each, tuple) else each for key, each in values}
+    return {"reliability": columns}

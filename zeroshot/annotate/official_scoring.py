@@ -1,0 +1,49 @@
+"""The zero-shot arithmetic of the paper's code, for who wants its numbers."""
+
+import numpy as np
+
+from langcell.model.embedder import Embedder
+from zeroshot.labels.candidates import CandidateSet
+
+FUSED, OFFICIAL = SCORINGS = ("fused", "official")
+TEMPERATURE = 0.05  # of cosine similarities; the release has no other
+ALPHA = 0.1  # what its notebook reports
+
+
+def official_scores(
+    similarity_log_probabilities: np.ndarray,
+    match_log_probabilities: np.ndarray,
+    *,
+    alpha: float = ALPHA,
+) -> np.ndarray:
+    """Return the logarithm of alpha * S + (1 - alpha) * M, float64, shape (n_cells, n_labels).
+
+    S is the softmax of similarities over the labels, M the softmax over the labels of the
+    probabilities that they match (LangCell, Zhao et al. 2024, zero-shot notebook of the release). A
+    cell's scores sum to one. As a probability is at most one, M differs the less among labels the
+    more of them there are: alpha 0.1 lets the matching head decide among ten and the similarity
+    among a hundred.
+
+    Parameters
+    ----------
+    similarity_log_probabilities: log-softmax of similarity / TEMPERATURE over all labels
+    match_log_probabilities: that each label describes the cell, in the same shape
+    alpha: weight of the similarity
+
+    Examples
+    --------
+    >>> similarities, matches = np.log([[0.75, 0.25]]), np.log([[0.5, 0.5]])
+    >>> np.exp(official_scores(similarities, matches, alpha=0.5)).tolist()
+    [[0.625, 0.375]]
+    """
+    matched = np.exp(match_log_probabilities.astype(np.float64))
+    matched = np.exp(matched - matched.max(axis=1, keepdims=True))
+    matched /= matched.sum(axis=1, keepdims=True)
+    similar = np.exp(similarity_log_probabilities.astype(np.float64))
+    scores: np.ndarray = np.log(alpha * similar + (1 - alpha) * matched)
+    return scores
+
+
+def label_features(candidates: CandidateSet, model: Embedder) -> np.ndarray:
+    """Embed labels in single precision; float32, unit norm, shape (n_labels, embedding_dim)."""
+    return model.project_pooled(model.pool_texts(candidates.texts))

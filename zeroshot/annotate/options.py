@@ -1,0 +1,116 @@
+"""How to annotate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroshot.annotate.official_scoring import ALPHA, FUSED, OFFICIAL, SCORINGS
+from zeroshot.confidence.calibration import Calibration
+from zeroshot.heads.few_shot_head import DONOR, STATE, ShotHead
+from zeroshot.labels.tissue_weights import MODES
+
+DEFAULT_KEY = "langcell"
+STATE_KEY = f"{DEFAULT_KEY}_state"
+
+
+def default_key(head: ShotHead | None) -> str:
+    """Return what the names of results begin with: states stand beside the cell types of a file."""
+    return STATE_KEY if head is not None and head.target == STATE else DEFAULT_KEY
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateOptions:
+    """How to annotate."""
+
+    layer: str | None = None  # of the counts; found without
+    allow_normalized: bool = False  # accept values that look like log1p or CPM
+    device: str = "cpu"  # of a model that is given by name
+    devices: int = 1  # of that kind on each node, a process each
+    nodes: int = 1  # started by torchrun or SLURM, each with the same command
+    batch_size: int | None = None  # chosen for the device by default
+    top_k: int = 10  # candidates a cell whose scores are kept
+    rerank: int = 0  # candidates a cell that the matching head looks at; 0 leaves it out
+    rerank_weight: float = 1.0  # of the head's opinion beside the similarity
+    scoring: str = FUSED  # or "official", the sum of softmaxes of the paper
+    alpha: float | None = None  # of the similarity in the official scoring; 0.1 by default
+    confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
+    calibration: Calibration | None = None  # in place of the model's own
+    head: ShotHead | None = None  # of labelled cells; its labels are the candidates
+    key_added: str = DEFAULT_KEY  # what the names of all results begin with
+    overwrite: bool = False  # replace an output or results that are there already
+    inplace: bool = False  # add the results to the input h5ad itself
+    command: str = ""  # that does the same, to be written down with the results
+    tissue: str | None = None  # UBERON name or id of the cells, or "auto" for those in obs
+    tissue_mode: str = "weigh"  # candidates by the tissue, or "restrict" them to it
+    tissue_obo: str | Path | None = None  # release whose relations say where a type belongs
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+        if self.devices < 1 or self.nodes < 1:
+            raise ValueError(
+                f"--devices and --nodes must be at least 1, got {self.devices} and {self.nodes}"
+            )
+        if self.is_distributed and self.device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"several devices must all be cpu or cuda, got --device {self.device!r}; leave out "
+                "the number of one"
+            )
+        if self.head is not None:
+            self._check_head(self.head)
+        if self.rerank == 1 or self.rerank < 0:
+            raise ValueError(
+                f"--rerank must be 0 (off) or at least 2 candidates, got {self.rerank}"
+            )
+        self._check_scoring()
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"--confidence must be between 0 and 1, got {self.confidence}")
+        if self.tissue_mode not in MODES:
+            raise ValueError(
+                f"--tissue-mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}"
+            )
+        if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
+            raise ValueError("--tissue-mode and --tissue-obo need a tissue: --tissue NAME, or auto")
+
+    def _check_head(self, head: ShotHead) -> None:
+        if self.rerank:
+            raise ValueError("a head replaces reranking: leave out --rerank")
+        if head.target == DONOR:
+            raise ValueError("the head calls donors, not cells: langcell fewshot donors")
+        if head.target == STATE and self.key_added == DEFAULT_KEY:
+            raise ValueError(
+                f"the head calls states, and names that begin with {DEFAULT_KEY} are of cell types: "
+                f"give another --key-added, such as {STATE_KEY}"
+            )
+
+    def _check_scoring(self) -> None:
+        if self.scoring not in SCORINGS:
+            raise ValueError(f"--scoring must be {' or '.join(SCORINGS)}, got {self.scoring!r}")
+        if self.scoring == FUSED:
+            if self.alpha is not None:
+                raise ValueError(f"--alpha is of the official scoring: --scoring {OFFICIAL}")
+            return
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ValueError(f"--alpha must be from 0 to 1, got {self.alpha}")
+        if self.rerank or self.head or self.tissue is not None or self.calibration is not None:
+            raise ValueError(
+                "the official scoring matches every label and knows neither tissues nor heads nor "
+                "calibrations: leave out --rerank, --tissue, --head and --calibration"
+            )
+
+    @property
+    def similarity_weight(self) -> float:
+        """Return alpha of the official scoring."""
+        return ALPHA if self.alpha is None else self.alpha
+
+    @property
+    def needs_states(self) -> bool:
+        """Tell whether the matching head reads the states of the cells."""
+        matches = self.head is not None and self.head.matches
+        return self.rerank > 0 or self.scoring == OFFICIAL or matches
+
+    @property
+    def is_distributed(self) -> bool:
+        """Tell whether several processes share the work."""
+        return self.devices * self.nodes > 1

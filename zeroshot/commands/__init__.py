@@ -1,0 +1,1 @@
+"""The commands of this package: annotate (zeroshot), explain, export, fewshot, report, search."""

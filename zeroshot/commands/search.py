@@ -1,0 +1,85 @@
+"""The command `langcell search`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langcell.runtime.cli_options import (
+    AllowNormalized,
+    BatchSize,
+    Cells,
+    Device,
+    Layer,
+    Model,
+    Overwrite,
+    Threads,
+)
+
+EXAMPLE = """Find the cells of a file that fit words, and say "none" where none do.
+
+Example: langcell search --h5ad pbmc.h5ad "exhausted CD8 T cells" "NK cell" --out hits.csv
+
+Prints, for each query, how it was read, its hits and its best cell. A hit has a false discovery
+rate of at most --fdr and log-odds of at least --floor against all other cell types' descriptions.
+"""
+
+
+def search(
+    queries: Annotated[
+        list[str],
+        typer.Argument(help="Names, synonyms or CL ids; any other words are free text."),
+    ],
+    h5ad: Cells,
+    out: Annotated[
+        Path | None, typer.Option(help="The listed cells: .csv or .parquet. Default: printed.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Cells to list for each query.")] = 50,
+    fdr: Annotated[float, typer.Option(help="False discovery rate up to which cells are hits.")] = (
+        0.05
+    ),
+    floor: Annotated[
+        float | None,
+        typer.Option(help="Log-odds that a hit must have. Default: chosen on validation studies."),
+    ] = None,
+    model: Model = "mini-fast",
+    layer: Layer = None,
+    allow_normalized: AllowNormalized = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run the command; its words are in `EXAMPLE`."""
+    from langcell.counts.file_formats import check_inputs
+    from langcell.runtime.progress import cell_progress
+    from langcell.runtime.threads import set_threads
+    from zeroshot.results.tables import check_table, print_table, write_table
+    from zeroshot.search.cell_search import FLOOR, SearchOptions
+    from zeroshot.search.cell_search import search as search_cells
+
+    set_threads(threads)
+    check_inputs(h5ad)
+    if out is not None:
+        check_table(out, overwrite=overwrite)
+    options = SearchOptions(
+        top=top,
+        fdr=fdr,
+        floor=FLOOR if floor is None else floor,
+        layer=layer,
+        allow_normalized=allow_normalized,
+        device=device,
+        batch_size=batch_size,
+    )
+    with cell_progress("searching") as progress:
+        found = search_cells(h5ad, queries, model=model, options=options, progress=progress)
+    print_table(found.summary())
+    if out is None:
+        print()
+        print_table(found.table())
+    else:
+        write_table(found.table(), out)
+        print(f"wrote\t{out}")
+
+
+search.__doc__ = EXAMPLE

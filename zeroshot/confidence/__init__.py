@@ -1,0 +1,1 @@
+"""Confidence of calls: ontology back-off, calibration, reliability, out-of-distribution scores."""

@@ -1,0 +1,1 @@
+"""Second calls from stored scores: smoothing, cluster consensus, joint assignment."""

@@ -1,0 +1,164 @@
+"""What a model calls a target, and what it would call it next."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langcell.model.embed_cells import CellEmbeddings
+from langcell.model.langcell import LangCell
+from langcell.tokens.tokenizer import TokenBlock
+from ontology.graph import Ontology
+from zeroshot.annotate.cell_scorer import CellScorer
+from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.confidence.calibration import UNCALIBRATED
+from zeroshot.evidence.attribution import token_features
+from zeroshot.evidence.head_evidence import HeadDirections, adapted
+from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.labels.candidates import (
+    FREE_TEXT,
+    CandidateSet,
+    all_candidates,
+    candidate_features,
+    own_candidates,
+)
+from zeroshot.labels.queries import Query, query_features, read_queries
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opinion:
+    """A label and what it is held against, None for nothing.
+
+    Attributes
+    ----------
+    features: of the label, and of the other where there is one, (embedding_dim,) each
+    ranks: what a head gives the ranks of genes, for the same labels, (vocabulary size,) each; none
+        without a head
+    """
+
+    label: Query
+    against: Query | None
+    features: tuple[np.ndarray, ...]
+    ranks: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Side:
+    """A label, its direction among features, and of a head that among ranks."""
+
+    query: Query
+    features: np.ndarray
+    ranks: np.ndarray | None = None
+
+
+class Opinions:
+    """Calls targets by the mean probability of candidates over their cells.
+
+    Parameters
+    ----------
+    model: that encodes cells and labels
+    ontology: of the labels
+    labels: candidates as in `zeroshot.annotate`; None for all cell types
+    head: whose labels are the candidates, and whose log-odds their directions
+    against: what every label is held against; None for the runner-up
+    """
+
+    def __init__(
+        self,
+        model: LangCell,
+        ontology: Ontology,
+        *,
+        labels: Sequence[str] | None = None,
+        head: ShotHead | None = None,
+        against: str | None = None,
+    ) -> None:
+        self.model = model if head is None else adapted(head, model)
+        self._ontology, self._head = ontology, head
+        wanted = labels or (head.keys if head is not None else None)
+        candidates = own_candidates(wanted, ontology) if wanted else all_candidates(ontology)
+        self._candidates: CandidateSet = candidates
+        # Of candidates alone: what is explained is not what back-off makes of them.
+        options = AnnotateOptions(calibration=UNCALIBRATED, head=head, key_added="explained")
+        self._scorer = CellScorer(model, candidates, options)
+        self._features, self._ranks = self._directions(head)
+        self._against = self._asked(against) if against is not None else None
+
+    def _directions(self, head: ShotHead | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return those of the candidates among features, and of a head those among ranks."""
+        if head is None:
+            return candidate_features(self._candidates, self.model), None
+        texts = np.zeros((len(self._candidates), self.model.config.embedding_dim), dtype=np.float32)
+        if head.text_weight:
+            texts = candidate_features(self._candidates, self.model)
+        found = HeadDirections.of(head, texts, self.model)
+        return found.features, found.ranks
+
+    def of(self, cells: Sequence[np.ndarray], label: str | None = None) -> Opinion:
+        """Return the opinion on a target.
+
+        Parameters
+        ----------
+        cells: gene tokens of each of its cells, highest rank first
+        label: what to call it; None for the best candidate
+        """
+        probabilities = self._probabilities(cells)
+        chosen = self._asked(label) if label is not None else None
+        chosen = chosen or self._candidate(int(np.argmax(probabilities)))
+        against = self._against or self._runner_up(probabilities, chosen.query)
+        if against.query.text == chosen.query.text:
+            raise ValueError(f"{chosen.query.name!r} cannot be compared with itself; name another")
+        return Opinion(
+            label=chosen.query,
+            against=against.query,
+            features=(chosen.features, against.features),
+            ranks=tuple(each.ranks for each in (chosen, against) if each.ranks is not None),
+        )
+
+    def _probabilities(self, cells: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the mean probability of each candidate over cells, shape (n_candidates,)."""
+        read = [tokens[: self.model.config.max_genes] for tokens in cells]
+        features = token_features(self.model, read)
+        embedded = CellEmbeddings(start=0, features=features, tokens=TokenBlock.of(read))
+        _, log_probabilities = self._scorer.score_all(embedded)  # (n_cells, n_candidates)
+        return np.exp(log_probabilities.astype(np.float64)).mean(axis=0)
+
+    def _runner_up(self, probabilities: np.ndarray, chosen: Query) -> _Side:
+        """Return the best candidate that says something else, or else the best other one."""
+        order = [int(row) for row in np.argsort(-probabilities, kind="stable")]
+        others = [row for row in order if self._candidates.texts[row] != chosen.text]
+        for row in others:
+            term_id = self._candidates.ids[row]
+            if not (term_id and chosen.term_id) or not self._ontology.is_comparable(
+                term_id, chosen.term_id
+            ):
+                return self._candidate(row)
+        return self._candidate(others[0])
+
+    def _candidate(self, row: int) -> _Side:
+        of = self._candidates
+        query = Query(
+            words=of.names[row], term_id=of.ids[row], name=of.names[row], text=of.texts[row]
+        )
+        ranks = None if self._ranks is None else self._ranks[row]
+        return _Side(query=query, features=self._features[row], ranks=ranks)
+
+    def _asked(self, words: str) -> _Side:
+        (query,) = read_queries([words], self._ontology)
+        if self._head is not None:
+            return self._label_of_head(words, query)
+        if not query.term_id and not words.lower().startswith(FREE_TEXT):
+            warnings.warn(
+                f"{words!r} names no one Cell Ontology term and is read as free text; see langcell "
+                "ontology resolve",
+                stacklevel=2,
+            )
+        return _Side(query=query, features=query_features([query], self.model)[0])
+
+    def _label_of_head(self, words: str, query: Query) -> _Side:
+        """Return a label that the head has learnt: it knows no other."""
+        of = self._candidates
+        for row, (name, term_id) in enumerate(zip(of.names, of.ids, strict=True)):
+            if words == name or (term_id and term_id == query.term_id):
+                return self._candidate(row)
+        raise ValueError(f"the head has no label {words!r}; it has {', '.join(of.names)}")

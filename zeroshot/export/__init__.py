@@ -1,0 +1,1 @@
+"""Annotated cells as CELLxGENE, CAP and the Cell Annotation Schema take them."""

@@ -1,0 +1,258 @@
+"""Calls in the forms that repositories take: `langcell export`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+
+from langcell.counts.obs_columns import obs_columns, read_obs_column
+from langcell.output.h5ad_writer import H5adWriter
+from langcell.runtime.output_file import check_output, replaced_file
+from ontology.graph import Ontology
+from zeroshot.confidence.backoff import UNKNOWN
+from zeroshot.export import cellxgene
+from zeroshot.export.cap import cap_columns, cap_notes, column_names
+from zeroshot.export.cas import Publication, annotation_set
+from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.labels.candidates import candidate_key
+from zeroshot.results.annotated_file import open_annotated
+from zeroshot.results.annotations import Slots
+from zeroshot.results.called_cells import group_by_call
+from zeroshot.results.written_calls import WrittenCalls, read_calls
+
+SUFFIXES = {"cellxgene": ".h5ad", "cap": ".h5ad", "cas": ".json"}
+BEFORE = "_before"  # what the name of a column ends with that gave way to ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How to export."""
+
+    key: str = "langcell"  # what the names of the results begin with
+    calls: str | None = None  # which calls: what their columns begin with
+    labelset: str | None = None  # name of the set of labels; that of the calls by default
+    write_cell_type: bool = False  # let existing columns of cell types give way
+    names: bool = False  # write obs["cell_type"] too, which CELLxGENE adds itself
+    title: str | None = None  # of the data set; by default what uns says, or the file's name
+    author: str | None = None  # by default what uns says
+    evidence: bool = False  # name the genes that raise each call, for which the model is asked
+    head: ShotHead | None = None  # that made the calls, where one did; for the evidence
+    url: str = "NA"  # of the published annotations
+    overwrite: bool = False  # replace an output
+
+
+def export(
+    source: str | Path, out: str | Path, *, form: str, options: ExportOptions | None = None
+) -> list[str]:
+    """Write the calls of an annotated h5ad in the form that a repository takes.
+
+    "cellxgene" adds obs["cell_type_ontology_term_id"], as the schema of CELLxGENE has it. "cap" adds
+    columns and notes of the Cell Annotation Platform. "cas" is a JSON document of the Cell Annotation
+    Schema. The first two copy the file; memory does not depend on the size of its matrices.
+
+    Parameters
+    ----------
+    source: an h5ad with calls
+    out: .h5ad, or .json for "cas"
+    form: "cellxgene", "cap" or "cas"
+    options: how to export
+
+    Returns
+    -------
+    Lines that say what was written and what a reader should know
+
+    Raises
+    ------
+    ValueError, OSError
+        With one line that says what is wrong with the source, the output or the options.
+    """
+    options, source, out = options or ExportOptions(), Path(source), Path(out)
+    if form not in SUFFIXES:
+        raise ValueError(f"--format must be {', '.join(SUFFIXES)}, got {form!r}")
+    if options.head is not None and not options.evidence:
+        raise ValueError("--head is asked for the genes behind its calls: give --evidence with it")
+    if options.evidence and form == "cellxgene":
+        raise ValueError("--evidence is for cap and cas; CELLxGENE has no column for it")
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such file")
+    check_output(out, suffixes=(SUFFIXES[form],), overwrite=True)
+    if out.exists() and out.samefile(source):
+        raise ValueError(f"{out} is the input itself; choose another name for the output")
+    check_output(out, suffixes=(SUFFIXES[form],), overwrite=options.overwrite)
+    ontology = Ontology.bundled()
+    calls = read_calls(source, ontology, key=options.key, name=options.calls)
+    write = {"cellxgene": _write_cellxgene, "cap": _write_cap, "cas": _write_cas}[form]
+    unknown = int(np.sum(calls.labels == UNKNOWN))
+    lines = [f"calls\t{calls.name}: {len(calls):,} cells, {unknown:,} of them {UNKNOWN}"]
+    return lines + write(source, out, calls, ontology, options)
+
+
+def _write_cellxgene(
+    source: Path, out: Path, calls: WrittenCalls, ontology: Ontology, options: ExportOptions
+) -> list[str]:
+    columns = obs_columns(source)
+    own = (cellxgene.COLUMN, cellxgene.RESERVED)
+    there = [each for each in own if each in columns]
+    if cellxgene.COLUMN in there and not options.write_cell_type:
+        raise ValueError(
+            f"{source} already has obs[{cellxgene.COLUMN!r}]; --write-cell-type puts the calls there "
+            f"and keeps the old column as {cellxgene.COLUMN}{BEFORE}"
+        )
+    moved = there if options.write_cell_type else []
+    _check_free(source, [f"{each}{BEFORE}" for each in moved], columns)
+    if options.names and cellxgene.RESERVED in there and not moved:
+        raise ValueError(
+            f"{source} already has obs['cell_type']; --names needs --write-cell-type, which keeps "
+            f"the old column as cell_type{BEFORE}"
+        )
+    in_tissue = None
+    if "in_tissue" in columns:
+        in_tissue = ~np.isin(read_obs_column(source, "in_tissue"), ["0", "0.0", "False"])
+    ids = cellxgene.cell_type_ids(calls.term_ids, ontology, in_tissue)
+    lines = [f"{each}\tkept as {each}{BEFORE}" for each in moved]
+    with replaced_file(out) as temporary:
+        left_out = _copy(source, temporary, _not_dense(source), moved)
+        with h5py.File(temporary, "r+") as file:
+            writer = H5adWriter(file)
+            writer.set_obs(cellxgene.COLUMN, pd.Categorical(ids))
+            if options.names:
+                names = [ontology.terms[each].name if each != UNKNOWN else each for each in ids]
+                writer.set_obs(cellxgene.RESERVED, pd.Categorical(names))
+    lines += [f"{each}\tleft out: the schema takes dense arrays alone" for each in left_out]
+    if options.names or (cellxgene.RESERVED in there and not moved):
+        lines.append(
+            "cell_type\tCELLxGENE adds it itself; its validator refuses a file that has it"
+        )
+    n_unknown = int(np.sum(ids == UNKNOWN))
+    return [*lines, f"{cellxgene.COLUMN}\t{len(set(ids))} values; {n_unknown:,} cells {UNKNOWN}"]
+
+
+def _write_cap(
+    source: Path, out: Path, calls: WrittenCalls, ontology: Ontology, options: ExportOptions
+) -> list[str]:
+    name = options.labelset or calls.name
+    _check_free(source, column_names(name), obs_columns(source))
+    publication = _publication(source, options)
+    evidence = _evidence(source, calls, ontology, options)
+    with replaced_file(out) as temporary:
+        _copy(source, temporary, [], [])
+        with h5py.File(temporary, "r+") as file:
+            writer = H5adWriter(file)
+            for column, values in cap_columns(calls, ontology, name, evidence=evidence).items():
+                writer.set_obs(column, values)
+            for key, value in cap_notes(calls, name, publication).items():
+                writer.set_uns(key, value)
+    return [f"{name}\tset of labels with {len(column_names(name)) - 1} columns beside it"]
+
+
+def _write_cas(
+    source: Path, out: Path, calls: WrittenCalls, ontology: Ontology, options: ExportOptions
+) -> list[str]:
+    name = options.labelset or calls.name
+    publication = _publication(source, options)
+    evidence = _evidence(source, calls, ontology, options)
+    document = annotation_set(calls, ontology, publication, name, evidence=evidence)
+    with replaced_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+    return [f"{name}\tset of labels with {len(document['annotations'])} annotations"]
+
+
+def _evidence(
+    source: Path, calls: WrittenCalls, ontology: Ontology, options: ExportOptions
+) -> dict[str, list[str]]:
+    """Return the genes that raise each call, where they are wanted."""
+    if not options.evidence:
+        return {}
+    # With torch, which takes seconds to import and which nothing else here needs.
+    from zeroshot.evidence.group_evidence import (
+        GroupCall,
+        candidate_keys,
+        candidates_below,
+        explain_groups,
+    )
+    from zeroshot.report.groups import mean_scores
+
+    grouping = group_by_call(calls.labels)
+    with open_annotated(source) as opened:
+        means = mean_scores(opened, Slots(key=options.key).scores, grouping)
+    if means is None:
+        raise ValueError(
+            f"{source} has no scores, from which --evidence is found; annotate it again"
+        )
+    ids = dict(zip(calls.labels, calls.term_ids, strict=True))
+    keys = candidate_keys(calls.notes)
+    asked = [
+        GroupCall(
+            group=label,
+            call=label,
+            term_id=ids[label],
+            weights=scores * candidates_below(candidate_key(ids[label], label), keys, ontology),
+        )
+        for label, scores in zip(grouping.names, means, strict=True)
+        if label != UNKNOWN
+    ]
+    found = explain_groups(
+        source, asked, calls.labels, calls.notes, ontology=ontology, head=options.head
+    )
+    return {label: [gene.symbol for gene in each.raising] for label, each in found.items()}
+
+
+def _publication(source: Path, options: ExportOptions) -> Publication:
+    """Take from uns what the options leave open; a call is as old as its file."""
+    with h5py.File(source, "r") as file:
+        known = {
+            key: str(read_elem(file[f"uns/{key}"])) if f"uns/{key}" in file else ""
+            for key in ("title", "author_name")
+        }
+    return Publication(
+        title=options.title or known["title"] or source.stem,
+        author=options.author or known["author_name"],
+        url=options.url,
+        made=datetime.fromtimestamp(int(source.stat().st_mtime), tz=UTC),
+    )
+
+
+def _check_free(source: Path, wanted: Sequence[str], columns: Sequence[str]) -> None:
+    if taken := [each for each in wanted if each in columns]:
+        raise ValueError(
+            f"{source} already has obs[{taken[0]!r}]; rename or remove it, or, for cap, choose "
+            "another name with --labelset"
+        )
+
+
+def _not_dense(source: Path) -> list[str]:
+    """Return the entries of obsm that are no dense arrays."""
+    with h5py.File(source, "r") as file:
+        obsm = file.get("obsm", {})
+        return [f"obsm/{name}" for name in obsm if not isinstance(obsm[name], h5py.Dataset)]
+
+
+def _copy(source: Path, target: Path, left_out: list[str], moved: Sequence[str]) -> list[str]:
+    """Copy an h5ad element by element but some, and rename columns of obs; return those left out."""
+    with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
+        new.attrs.update(old.attrs)
+        for name in old:
+            if not any(each.startswith(f"{name}/") for each in left_out):
+                old.copy(name, new)
+                continue
+            new.create_group(name).attrs.update(old[name].attrs)
+            for each in old[name]:
+                if f"{name}/{each}" not in left_out:
+                    old.copy(f"{name}/{each}", new[name])
+        if moved:
+            obs = new["obs"]
+            for each in moved:
+                obs.move(each, f"{each}{BEFORE}")
+                if f"uns/{each}_colors" in new:
+                    new.move(f"uns/{each}_colors", f"uns/{each}{BEFORE}_colors")
+            order = [str(each) for each in obs.attrs["column-order"]]
+            renamed = [f"{each}{BEFORE}" if each in moved else each for each in order]
+            obs.attrs["column-order"] = np.array(renamed, dtype=h5py.string_dtype())
+    return left_out

@@ -1,0 +1,1 @@
+"""Fitting on labelled cells: few-shot heads, fine-tuning, donors, calibration."""

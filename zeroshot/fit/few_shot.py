@@ -1,0 +1,217 @@
+"""From a file of labelled cells to a head: `zeroshot.fit_few_shot`."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from langcell.counts.modality import modality_of
+from langcell.counts.obs_columns import read_obs_column
+from langcell.model.embed_cells import CellEmbeddings
+from langcell.model.embedder import Embedder, load_embedder
+from langcell.tokens.tokenizer import TokenBlock
+from ontology.graph import Ontology
+from zeroshot.annotate.cell_scorer import CellScorer, Progress
+from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.confidence.calibration import UNCALIBRATED, model_calibration
+from zeroshot.confidence.term_tree import TermTree
+from zeroshot.fit.donor_head import check_donors, fit_donors
+from zeroshot.fit.donor_split import check_donor_split
+from zeroshot.fit.fit_head import KINDS as FITTED
+from zeroshot.fit.fit_head import Kind, Shots, choose_kind, fit_head, held_out
+from zeroshot.fit.fitted_head import FittedHead, Folds, judge_head
+from zeroshot.fit.labelled_cells import draw_shots, read_cells
+from zeroshot.fit.options import FewShotOptions
+from zeroshot.fit.tuning_recipes import RECIPES
+from zeroshot.heads.few_shot_head import DONOR, STATE, TYPE, ShotHead
+from zeroshot.labels.candidates import CandidateSet, candidate_features
+from zeroshot.labels.label_column import NamedLabels
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+
+def fit_few_shot(
+    source: "AnnData | MuData | str | Path",
+    label_key: str,
+    *,
+    model: "Embedder | str | Path" = "mini-fast",
+    modality: str | None = None,
+    options: FewShotOptions | None = None,
+    progress: Progress | None = None,
+) -> FittedHead:
+    """Fit a head to the labelled cells of a file, or of an AnnData.
+
+    Memory grows with the labelled cells, or with the donors, not with the file.
+
+    Parameters
+    ----------
+    source: .h5ad, .zarr or AnnData with counts
+    label_key: column of obs with labels: names, synonyms or ids of the Cell Ontology, or any words;
+        states of cells or donors where `options.target` says so. Empty values and those of
+        `zeroshot.labels.label_column.NO_LABELS` are no labels
+    model: the model, or its name, folder or hub id
+    modality: of a MuData, the one with counts of RNA
+    options: how to fit
+    progress: called with the number of cells read and of all cells; then, by a head that tunes the
+        model, with the number learnt from, each many times, and how many that may become
+
+    Raises
+    ------
+    ValueError, OSError
+        With one line that says what is wrong with the input, the labels or the model.
+    """
+    options, source = options or FewShotOptions(), modality_of(source, modality)
+    named, groups = _read_labels(source, label_key, options)
+    name, model = _load(model, options)
+    if options.target == DONOR:
+        assert groups is not None, "was checked"
+        fitted = fit_donors(source, named, groups, model, options, progress)
+    else:
+        fitted = _fit_cells(source, named, groups, model, options, progress)
+    return replace(fitted, head=replace(fitted.head, model=name))
+
+
+def _read_labels(
+    source: "AnnData | str | Path", label_key: str, options: FewShotOptions
+) -> tuple[NamedLabels, np.ndarray | None]:
+    """Return the labels, and the groups that folds do not divide; refuse what cannot be learnt."""
+    given = read_obs_column(source, label_key)
+    groups = _groups(source, options.group_key)
+    is_type, ontology = options.target == TYPE, Ontology.bundled()
+    named = NamedLabels.of(given, label_key, options.labels, ontology, are_types=is_type)
+    if options.target == DONOR:
+        check_donors(named, groups, label_key, options)
+    elif options.target == STATE:
+        group_key = None if groups is None else options.group_key
+        check_donor_split(source, named.codes, label_key=label_key, group_key=group_key)
+    return named, groups
+
+
+def _load(model: "Embedder | str | Path", options: FewShotOptions) -> tuple[str, Embedder]:
+    """Return what to call a model, and the model, whose weights must be known again."""
+    name = "in memory"
+    if isinstance(model, str | Path):
+        # What tunes a model needs torch, which a bag of genes is else read without.
+        states = options.kind in RECIPES
+        name, model = str(model), load_embedder(model, device=options.device, states=states)
+    if not model.sha256:
+        raise ValueError(
+            "the model was never saved, so that nothing tells it from another: save_pretrained it "
+            "and fit the head on the saved one"
+        )
+    if options.target == TYPE:  # before cells are read
+        model.config.check_has_texts()
+    return name, model
+
+
+def _fit_cells(
+    source: "AnnData | str | Path",
+    named: NamedLabels,
+    groups: np.ndarray | None,
+    model: Embedder,
+    options: FewShotOptions,
+    progress: Progress | None,
+) -> FittedHead:
+    """Fit a head to cells, and judge it on cells that it did not see."""
+    is_type = options.target == TYPE
+    rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
+    cells = read_cells(source, rows, model, options, progress)
+    texts, label_features = _texts(named, cells, model, options)
+    shots = Shots(
+        labels=named.codes[rows],
+        keys=named.candidates.keys,
+        label_features=label_features,
+        texts=texts,
+        features=cells.features,
+        tokens=_tokens(cells),
+        groups=None if groups is None else groups[rows],
+    )
+    head, folds = _fit(shots, named.candidates, model, options, progress)
+    # What the model learnt of cell types says nothing of states.
+    calibration = model_calibration(model.calibration, model.sha256) if is_type else UNCALIBRATED
+    fitted = FittedHead(
+        head=replace(
+            head,
+            target=options.target,
+            text_weight=head.text_weight if is_type else 0.0,
+            model_sha256=model.sha256,
+            calibration=calibration,
+        ),
+        names=named.candidates.names,
+        as_text=named.as_text if is_type else (),
+        n_without=int(np.sum(named.codes < 0)),
+    )
+    tree = TermTree.of(named.candidates, Ontology.bundled())
+    return judge_head(fitted, shots, folds, tree, group_key=options.group_key)
+
+
+def _fit(
+    shots: Shots,
+    candidates: CandidateSet,
+    model: Embedder,
+    options: FewShotOptions,
+    progress: Progress | None,
+) -> tuple[ShotHead, Folds]:
+    """Fit a head, and more of its kind to the cells that each of some folds leaves."""
+    if options.kind not in RECIPES:
+        kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
+        return fit_head(shots, kind, model="", model_sha256=""), held_out(shots, kind)
+    # With Lightning, which takes seconds to import.
+    from langcell.model.langcell import LangCell
+    from zeroshot.fit.finetune import tune_head
+    from zeroshot.fit.tuned_model import LabelTexts
+
+    if not isinstance(model, LangCell):
+        raise ValueError(
+            f"head {options.kind} tunes the model, and a FrozenBag cannot learn: give the model by "
+            "its name, or as a LangCell"
+        )
+    labels = LabelTexts.of(candidates, shots.label_features, model)
+    tuned = tune_head(
+        shots,
+        options.kind,
+        model=model,
+        labels=labels,
+        seed=options.seed,
+        progress=progress,
+    )
+    return tuned.head, tuned.held_out
+
+
+def _groups(source: "AnnData | str | Path", key: str | None) -> np.ndarray | None:
+    """Return a column of groups, None where it tells none apart."""
+    if key is None:
+        return None
+    groups = read_obs_column(source, key)
+    if len(set(groups)) > 1:
+        return groups
+    warnings.warn(f"obs[{key!r}] has one value alone: cells are held out instead", stacklevel=3)
+    return None
+
+
+def _texts(
+    named: NamedLabels, cells: CellEmbeddings, model: Embedder, options: FewShotOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the texts of the labels say of the cells, and their features; of states nothing.
+
+    The model was trained on descriptions of cell types, and calls control cells stimulated by words.
+    """
+    candidates = named.candidates
+    if options.target != TYPE:
+        shape = (len(cells.features), len(candidates))
+        return np.zeros(shape, np.float32), np.zeros((len(candidates), cells.features.shape[1]))
+    scorer = CellScorer(model, candidates, AnnotateOptions(calibration=UNCALIBRATED))
+    return scorer.score_all(cells)[1], candidate_features(candidates, model)
+
+
+def _kind(name: str) -> Kind:
+    return next(each for each in FITTED if each == name)
+
+
+def _tokens(cells: CellEmbeddings) -> TokenBlock:
+    assert cells.tokens is not None
+    return cells.tokens

@@ -1,0 +1,287 @@
+"""Learn a calibration from labelled studies."""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+
+from langcell.counts.obs_columns import read_obs_column
+from langcell.counts.reader import open_counts
+from langcell.model.embed_cells import CellEmbeddings, embed_cells
+from langcell.model.langcell import LangCell
+from ontology.graph import Ontology
+from zeroshot.annotate.cell_scorer import CellScorer
+from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.confidence.backoff import Ladder, make_ladder
+from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, Regime
+from zeroshot.confidence.reliability import Reliability, Rungs, measure_reliability
+from zeroshot.labels.agreement import resolve_truth
+from zeroshot.labels.candidates import all_candidates, own_candidates
+
+# Chosen on the validation studies: above 1, because a model that learnt from own labels alone is
+# too sure of cells whose type it has never seen.
+TEMPERATURE_ALL, TEMPERATURE_GIVEN = 1.25, 1.0
+_FEW_CELLS, _FEW_STUDIES = 500, 3  # with fewer a calibration is shaky
+_LEAST_PROBABLE = 0.01  # rungs below it are never called and would bend the curve
+_SHRINKAGE = 1e-4  # keeps slopes finite where every call is right
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledRungs:
+    """Ladders of cells of one study, beside the truth.
+
+    Attributes
+    ----------
+    study: its cells weigh together as much as those of any other
+    probabilities: of the rungs, float64, shape (n_cells, n_depths)
+    is_right: True where the rung is the truth or an ancestor of it, same shape
+    """
+
+    study: str
+    probabilities: np.ndarray
+    is_right: np.ndarray
+
+
+def label_rungs(
+    ladder: Ladder, truth_ids: np.ndarray, ontology: Ontology, *, study: str
+) -> LabelledRungs:
+    """Compare ladders with the truth.
+
+    Parameters
+    ----------
+    ladder: of some cells
+    truth_ids: Cell Ontology id of each of them, shape (n_cells,)
+    ontology: holds all of them
+    study: name of the study
+    """
+    truth = np.array([ontology.index[each] for each in truth_ids], dtype=np.int64)
+    rows = np.array([ontology.index.get(each, -1) for each in ladder.tree.ids], dtype=np.int64)
+    terms = np.where(ladder.terms >= 0, rows[ladder.terms], -1)  # (n_cells, n_depths)
+    cells, depths = np.nonzero(terms >= 0)
+    is_right = np.zeros(terms.shape, dtype=bool)
+    above = ontology.closure[truth[cells], terms[cells, depths]]
+    is_right[cells, depths] = np.asarray(above).ravel()
+    return LabelledRungs(study=study, probabilities=ladder.probabilities, is_right=is_right)
+
+
+def make_ladders(scorer: CellScorer, features: np.ndarray) -> Ladder:
+    """Make ladders at the temperature that calibrations of such candidates have.
+
+    Parameters
+    ----------
+    scorer: without reranking
+    features: of cells, float32, shape (n_cells, embedding_dim)
+    """
+    scores, everything = scorer.score_all(CellEmbeddings(start=0, features=features))
+    temperature = TEMPERATURE_GIVEN if scorer.candidates.is_choice else TEMPERATURE_ALL
+    return make_ladder(everything, scorer.tree, scores.best, temperature=temperature)
+
+
+def fit_regime(parts: Sequence[LabelledRungs], *, temperature: float) -> Regime:
+    """Fit the curve from probability and depth to the share of rungs that are right.
+
+    Every study weighs the same, and within it every cell.
+
+    Parameters
+    ----------
+    parts: of one or more studies
+    temperature: that the ladders were made with
+    """
+    n_cells: dict[str, int] = {}
+    for part in parts:
+        n_cells[part.study] = n_cells.get(part.study, 0) + len(part.is_right)
+    inputs, right, weights = [], [], []
+    for part in parts:
+        cells, depths = np.nonzero(part.probabilities >= _LEAST_PROBABLE)
+        inputs.append(np.column_stack([part.probabilities[cells, depths], depths]))
+        right.append(part.is_right[cells, depths])
+        weights.append(np.full(len(cells), 1 / (n_cells[part.study] * len(n_cells))))
+    slope, depth_cost, intercept = _minimise(
+        np.concatenate(inputs), np.concatenate(right).astype(float), np.concatenate(weights)
+    )
+    return Regime(temperature=temperature, slope=slope, depth_cost=depth_cost, intercept=intercept)
+
+
+def _minimise(inputs: np.ndarray, right: np.ndarray, weights: np.ndarray) -> list[float]:
+    """Return slope, depth cost and intercept of the likeliest curve, rounded to six decimals."""
+    logit = Regime.logit(inputs[:, 0])
+    columns = np.column_stack([logit, -inputs[:, 1], np.ones(len(inputs))])
+
+    def loss_and_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
+        score = columns @ values
+        loss = float(weights @ (np.logaddexp(0, score) - right * score))
+        gradient = (weights * (1 / (1 + np.exp(-score)) - right)) @ columns
+        return loss + _SHRINKAGE * float(values @ values), gradient + 2 * _SHRINKAGE * values
+
+    bounds = [(0, None), (0, None), (None, None)]
+    found = minimize(loss_and_gradient, [1.0, 0.1, 0.0], jac=True, method="L-BFGS-B", bounds=bounds)
+    return [round(float(value), 6) for value in found.x]
+
+
+Curve = Callable[[LabelledRungs], np.ndarray]  # gives the confidence of every rung
+Learner = Callable[[Sequence[LabelledRungs]], Curve]
+
+
+def regime_curve(regime: Regime) -> Curve:
+    """Return what gives rungs the confidence of a regime, 0 to those without any probability."""
+
+    def confidence(part: LabelledRungs) -> np.ndarray:
+        sure = regime.confidence(part.probabilities, np.arange(part.probabilities.shape[1]))
+        return np.where(part.probabilities > 0, sure, 0)
+
+    return confidence
+
+
+def regime_learner(temperature: float) -> Learner:
+    """Return what learns a curve as `fit_regime` does."""
+    return lambda parts: regime_curve(fit_regime(parts, temperature=temperature))
+
+
+def leave_one_out(parts: Sequence[LabelledRungs], learn: Learner) -> list[np.ndarray]:
+    """Return the confidence of every rung of each part, learnt on the other studies."""
+    studies = sorted({part.study for part in parts})
+    learnt = {study: learn([part for part in parts if part.study != study]) for study in studies}
+    return [learnt[part.study](part) for part in parts]
+
+
+def measure_regime(
+    parts: Sequence[LabelledRungs], *, temperature: float, measured_on: str
+) -> Reliability | None:
+    """Judge a regime on each study when it learnt from the others; None for a single study.
+
+    Parameters
+    ----------
+    parts: of all studies
+    temperature: that the ladders were made with
+    measured_on: cells, candidates and labels, in words
+    """
+    studies: dict[str, list[Rungs]] = {part.study: [] for part in parts}
+    if len(studies) < 2:
+        return None
+    for part, sure in zip(parts, leave_one_out(parts, regime_learner(temperature)), strict=True):
+        studies[part.study].append((sure, part.is_right))
+    return measure_reliability(studies, measured_on=measured_on)
+
+
+def fit_calibration(
+    all_types: Sequence[LabelledRungs],
+    given: Sequence[LabelledRungs],
+    *,
+    model_sha256: str,
+    command: str = "",
+    remark: str = "",
+) -> Calibration:
+    """Fit both regimes on all studies, and judge them on each study that they have not seen.
+
+    Parameters
+    ----------
+    all_types: ladders over all cell types
+    given: ladders over the labels of each study
+    model_sha256: of the weights that embedded the cells
+    command: what makes the calibration again
+    remark: what a reader of the reliability should know of the labels
+    """
+    judged = "each study by what was learnt on the others" + (f"; {remark}" if remark else "")
+    return Calibration(
+        all_types=fit_regime(all_types, temperature=TEMPERATURE_ALL),
+        given=fit_regime(given, temperature=TEMPERATURE_GIVEN),
+        model_sha256=model_sha256,
+        fitted_on=tuple(sorted({part.study for part in all_types})),
+        command=command,
+        all_types_reliability=measure_regime(
+            all_types,
+            temperature=TEMPERATURE_ALL,
+            measured_on=f"all cell types as candidates; {judged}",
+        ),
+        given_reliability=measure_regime(
+            given,
+            temperature=TEMPERATURE_GIVEN,
+            measured_on=f"the types of each study as candidates; {judged}",
+        ),
+    )
+
+
+def calibrate(
+    sources: Iterable[str | Path],
+    *,
+    truth: str,
+    study_key: str | None = None,
+    model: LangCell | str | Path = "mini-fast",
+    options: AnnotateOptions | None = None,
+    command: str = "",
+) -> Calibration:
+    """Learn what the confidence of a model is worth on labelled cells.
+
+    Parameters
+    ----------
+    sources: labelled files
+    truth: column of obs with cell types: names, synonyms or CL ids; others are left out
+    study_key: column of obs that tells studies apart; each file is one without
+    model: a model, or the name, folder or hub id of one
+    options: `layer`, `allow_normalized`, `device` and `batch_size` are read
+    command: what makes the calibration again, for the record
+
+    Raises
+    ------
+    ValueError, OSError
+        If a file cannot be read, or no study has two types.
+    """
+    options = replace(options or AnnotateOptions(), rerank=0, calibration=UNCALIBRATED)
+    if not isinstance(model, LangCell):
+        model = LangCell.from_pretrained(model, device=options.device)
+    ontology = Ontology.bundled()
+    everything = CellScorer(model, all_candidates(ontology), options)
+    all_types: list[LabelledRungs] = []
+    given: list[LabelledRungs] = []
+    for source in sources:
+        term_ids = resolve_truth(read_obs_column(source, truth), ontology).term_ids
+        studies = np.full(len(term_ids), Path(source).stem, dtype=object)
+        if study_key is not None:
+            studies = read_obs_column(source, study_key)
+        own = _own_scorers(model, term_ids, studies, ontology, options)
+        with open_counts(
+            source, layer=options.layer, allow_normalized=options.allow_normalized
+        ) as matrix:
+            for cells in embed_cells(model, matrix, batch_size=options.batch_size):
+                places = np.arange(cells.start, cells.start + len(cells.features))
+                for study, scorer in own.items():
+                    rows = (studies[places] == study) & (term_ids[places] != "")
+                    if not rows.any():
+                        continue
+                    for parts, each in ((all_types, everything), (given, scorer)):
+                        ladders = make_ladders(each, cells.features[rows])
+                        true = term_ids[places[rows]]
+                        parts.append(label_rungs(ladders, true, ontology, study=str(study)))
+    if not all_types:
+        raise ValueError(f"no study has two cell types in obs[{truth!r}] to calibrate on")
+    n_cells, n_studies = (
+        sum(len(part.is_right) for part in all_types),
+        len({p.study for p in all_types}),
+    )
+    if n_cells < _FEW_CELLS or n_studies < _FEW_STUDIES:
+        warnings.warn(
+            f"{n_cells} labelled cells of {n_studies} studies say little of the next study: give "
+            f"{_FEW_CELLS} or more, of {_FEW_STUDIES} or more studies",
+            UserWarning,
+            stacklevel=2,
+        )
+    return fit_calibration(all_types, given, model_sha256=model.sha256, command=command)
+
+
+def _own_scorers(
+    model: LangCell,
+    term_ids: np.ndarray,
+    studies: np.ndarray,
+    ontology: Ontology,
+    options: AnnotateOptions,
+) -> dict[str, CellScorer]:
+    """Return a scorer over the types of each study that has two."""
+    own = {}
+    for study in sorted(set(studies)):
+        labels = sorted(set(term_ids[studies == study]) - {""})
+        if len(labels) >= 2:
+            own[study] = CellScorer(model, own_candidates(labels, ontology), options)
+    return own

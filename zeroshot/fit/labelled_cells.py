@@ -1,0 +1,87 @@
+"""The labelled cells that a head learns from: drawn, and read from a file."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from langcell.counts.reader import open_counts
+from langcell.model.embed_cells import CellEmbeddings, embed_cells
+from langcell.model.embedder import Embedder
+from langcell.tokens.tokenizer import TokenBlock
+from zeroshot.annotate.cell_scorer import Progress
+from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.fit.options import FewShotOptions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def draw_shots(
+    codes: np.ndarray, keys: Sequence[str], shots: int | None, *, seed: int
+) -> np.ndarray:
+    """Draw cells of each label.
+
+    Parameters
+    ----------
+    codes: label of each cell, a row of `keys`, -1 for none, shape (n_cells,)
+    keys: of the labels
+    shots: of each label at most; None for all
+    seed: of the draw; which cells of a label are drawn does not depend on the other labels
+
+    Returns
+    -------
+    Rows, ascending
+    """
+    drawn = []
+    for code in np.unique(codes[codes >= 0]):
+        members = np.flatnonzero(codes == code)
+        if shots is not None and len(members) > shots:
+            rng = np.random.default_rng([seed, zlib.crc32(keys[code].encode())])
+            members = rng.permutation(members)[:shots]
+        drawn.append(members)
+    return np.sort(np.concatenate(drawn))
+
+
+def read_blocks(
+    source: "AnnData | str | Path",
+    rows: np.ndarray,
+    model: Embedder,
+    options: FewShotOptions | AnnotateOptions,
+    progress: Progress | None,
+) -> Iterator[CellEmbeddings]:
+    """Embed some cells of a source, block by block; `rows` ascend, and blocks start at places in them."""
+    with open_counts(
+        source, layer=options.layer, allow_normalized=options.allow_normalized
+    ) as matrix:
+        for block in embed_cells(model, matrix, batch_size=options.batch_size):
+            assert block.tokens is not None, "cells of a file have them"
+            stop = block.start + len(block.features)
+            first, last = np.searchsorted(rows, [block.start, stop])
+            inside = rows[first:last] - block.start
+            if len(inside):
+                yield CellEmbeddings(
+                    start=int(first),
+                    features=block.features[inside],
+                    tokens=TokenBlock.of([block.tokens.cell(row) for row in inside]),
+                )
+            if progress is not None:
+                progress(stop, matrix.n_cells)
+
+
+def read_cells(
+    source: "AnnData | str | Path",
+    rows: np.ndarray,
+    model: Embedder,
+    options: FewShotOptions,
+    progress: Progress | None,
+) -> CellEmbeddings:
+    """Embed some cells of a source, all at once; parameters as in `read_blocks`."""
+    features, cells = [], []
+    for block in read_blocks(source, rows, model, options, progress):
+        assert block.tokens is not None, "cells of a file have them"
+        features.append(block.features)
+        cells += [block.tokens.cell(row) for row in range(block.tokens.n_cells)]
+    return CellEmbeddings(start=0, features=np.concatenate(features), tokens=TokenBlock.of(cells))

@@ -1,0 +1,44 @@
+"""How to fit a head to a few labelled cells."""
+
+from dataclasses import dataclass
+
+from zeroshot.fit.fit_head import KINDS as FITTED
+from zeroshot.fit.tuning_recipes import RECIPES
+from zeroshot.heads.few_shot_head import DONOR, STATE, TARGETS, TYPE
+
+KINDS = (*FITTED, *RECIPES)  # heads that are fitted to the model, and those that tune it too
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotOptions:
+    """How to fit a head."""
+
+    target: str = TYPE  # what labels say, one of `zeroshot.heads.few_shot_head.TARGETS`
+    kind: str = "auto"  # or one of `KINDS`
+    shots: int | None = None  # cells of each label, drawn; all by default
+    labels: tuple[str, ...] = ()  # further ones, that no cell has and the head shall know by text
+    group_key: str | None = None  # column of obs that folds do not divide, such as the donor
+    type_key: str | None = None  # of the cell types, each of which counts the same in a donor
+    seed: int = 0  # of the drawn cells, and of tuning
+    layer: str | None = None  # of the counts; found without
+    allow_normalized: bool = False
+    device: str = "cpu"  # of a model that is given by name
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("auto", *KINDS):
+            raise ValueError(f"--head must be one of auto, {', '.join(KINDS)}, got {self.kind!r}")
+        if self.shots is not None and self.shots < 1:
+            raise ValueError(f"--shots must be at least 1, got {self.shots}")
+        if self.target not in TARGETS:
+            raise ValueError(f"--target must be {' or '.join(TARGETS)}, got {self.target!r}")
+        if self.target != TYPE and self.labels:
+            raise ValueError(f"a {self.target} is learnt from cells alone: leave out --labels")
+        if self.target == STATE and self.kind in RECIPES and RECIPES[self.kind].reads_texts:
+            cells_alone = [name for name, each in RECIPES.items() if not each.reads_texts]
+            raise ValueError(
+                f"a state is learnt from cells alone, and --head {self.kind} reads texts: take linear, "
+                f"{' or '.join(cells_alone)}"
+            )
+        if self.target != DONOR and self.type_key is not None:
+            raise ValueError("--type-key says how the cells of a donor count: --target donor")

@@ -1,0 +1,164 @@
+"""A head as a folder: weights, what they are for, and a card for readers."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from langcell.checkpoints.checkpoint import replaced_folder
+from langcell.runtime.version import __version__
+from langcell.tokens.shard_file import write_tensors
+from ontology.graph import Ontology
+from zeroshot.confidence.calibration import Calibration
+from zeroshot.confidence.novelty import Novelty
+from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.labels.candidates import own_candidates
+
+WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
+    *("head.safetensors", "head.json", "calibration.json", "README.md"),
+)
+CHANGES = "model_changes.safetensors"  # of a head that was tuned with the model
+_FORMAT = 2
+_ARRAYS = ("n_shots", "feature_weights", "gene_tokens", "gene_weights", "intercepts")
+_PROTOTYPES = "prototypes"
+_VALUES = ("kind", "target", "by_types", "text_weight", "model", "model_sha256", "matches")
+
+
+def check_head_output(folder: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, a folder that may not be replaced or cannot be written.
+
+    Raises
+    ------
+    OSError
+        If it is there and no head, or a head and `overwrite` is False, or its parent is missing.
+    """
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(f"cannot write {folder}: there is no folder {folder.parent}")
+    if not os.access(folder.absolute().parent, os.W_OK):
+        raise PermissionError(f"cannot write {folder}: no permission to write in {folder.parent}")
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / DESCRIPTION).is_file():
+        raise FileExistsError(f"{folder} exists and holds no head; choose another name")
+    if not overwrite:
+        raise FileExistsError(f"{folder} holds a head already; replace it with --overwrite")
+
+
+def write_head(head: ShotHead, folder: Path, *, card: str, overwrite: bool = False) -> None:
+    """Write a head, whole or not at all.
+
+    Parameters
+    ----------
+    head: to be written
+    folder: new, or one that holds a head
+    card: what people should know of it, Markdown
+    overwrite: replace a head that is there
+
+    Raises
+    ------
+    OSError
+        As `check_head_output`.
+    """
+    check_head_output(folder, overwrite=overwrite)
+    described = {
+        "format_version": _FORMAT,
+        "langcell": __version__,
+        "keys": list(head.keys),
+        "changes": sorted(head.changes),
+        **{name: getattr(head, name) for name in _VALUES},
+        "typical_similarity": head.novelty.typical,
+        "far_similarity": head.novelty.far,
+    }
+    with replaced_folder(folder) as temporary:
+        tensors = {name: getattr(head, name) for name in _ARRAYS}
+        write_tensors(temporary / WEIGHTS, {**tensors, _PROTOTYPES: head.novelty.prototypes})
+        if head.changes:
+            write_tensors(temporary / CHANGES, head.changes)
+        (temporary / CALIBRATION).write_text(head.calibration.to_json(), encoding="utf-8")
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        text = json.dumps(described, indent=1, ensure_ascii=False)
+        (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def read_head(folder: Path) -> ShotHead:
+    """Read what `write_head` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no head in the folder, it is of another format, or a file is damaged.
+    """
+    for name in (DESCRIPTION, WEIGHTS, CALIBRATION):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no head: it has no {name}; make one with langcell fewshot fit"
+            )
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        version = described["format_version"]
+        if version != _FORMAT:
+            raise ValueError(f"it has format {version}, this version reads {_FORMAT}; fit it again")
+        arrays = load_file(folder / WEIGHTS)
+        head = ShotHead(
+            keys=tuple(map(str, described["keys"])),
+            calibration=Calibration.read(folder / CALIBRATION),
+            novelty=Novelty(
+                prototypes=arrays[_PROTOTYPES],
+                typical=float(described["typical_similarity"]),
+                far=float(described["far_similarity"]),
+            ),
+            kind=str(described["kind"]),
+            target=str(described["target"]),
+            by_types=bool(described["by_types"]),
+            text_weight=float(described["text_weight"]),
+            model=str(described["model"]),
+            model_sha256=str(described["model_sha256"]),
+            n_shots=arrays["n_shots"],
+            feature_weights=arrays["feature_weights"],
+            gene_tokens=arrays["gene_tokens"],
+            gene_weights=arrays["gene_weights"],
+            intercepts=arrays["intercepts"],
+            changes=_read_changes(folder, described["changes"]),
+            matches=bool(described["matches"]),
+        )
+        _check(head)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{folder} holds no head that can be read: {error}") from error
+    return head
+
+
+def _read_changes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+    if not names:
+        return {}
+    if not (folder / CHANGES).is_file():
+        raise ValueError(f"it has no {CHANGES}, without which the model is another")
+    changes: dict[str, np.ndarray] = load_file(folder / CHANGES)
+    if sorted(changes) != names:
+        raise ValueError(f"{CHANGES} is of another head")
+    return changes
+
+
+def _check(head: ShotHead) -> None:
+    n_labels, n_genes = len(head.keys), len(head.gene_tokens)
+    shapes = {
+        "n_shots": (n_labels,),
+        "feature_weights": (n_labels, head.feature_weights.shape[-1]),
+        "gene_weights": (n_labels, n_genes),
+        "intercepts": (n_labels,),
+    }
+    found_of = {name: getattr(head, name) for name in shapes}
+    shapes[_PROTOTYPES] = (n_labels, head.feature_weights.shape[-1])
+    found_of[_PROTOTYPES] = head.novelty.prototypes
+    for name, shape in shapes.items():
+        found = found_of[name]
+        if found.shape != shape:
+            raise ValueError(f"{name} has shape {found.shape}, wanted {shape}")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    for name, change in head.changes.items():
+        if not np.isfinite(change).all():
+            raise ValueError(f"{CHANGES}: {name} holds values that are not finite")
+    own_candidates(head.keys, Ontology.bundled())  # every label is still one

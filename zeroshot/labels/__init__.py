@@ -1,0 +1,1 @@
+"""Labels: the candidate cell types, tissue weights, and obs columns compared with calls."""

@@ -1,0 +1,221 @@
+"""The labels that cells may be called: all cell types, or a user's own."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from langcell.model.embedder import Embedder
+from ontology.candidates import NEVER_CALLED, all_cell_types
+from ontology.descriptions import describe
+from ontology.graph import Ontology
+from ontology.labels import LabelResolver, Resolution
+from zeroshot.labels.subtypes import Subtypes
+from zeroshot.labels.tissue_weights import TissueWeights
+
+_ID = re.compile(r"[A-Za-z]+[:_]\d+")
+FREE_TEXT = "text:"  # what a label begins with that is a description and no term
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateSet:
+    """Labels, one entry each in every field.
+
+    Attributes
+    ----------
+    ids: Cell Ontology ids; '' for free text
+    names: names as the ontology has them; free text as given
+    texts: what the text encoder reads
+    described: where the set comes from, such as "all cell types" or "given"
+    subtypes: which labels lie below which; only of a whole ontology, in which every term competes
+        with its own ancestors, which are true too and say less
+    is_choice: True where someone chose the labels for the cells at hand, so that each is as likely
+        beforehand; False for a whole ontology, most of which the cells cannot be
+    tissue: what the tissues of the cells say about each
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    described: str
+    is_choice: bool = False
+    subtypes: Subtypes | None = None
+    tissue: TissueWeights | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One identifier a candidate: its id, or "text:" and its words."""
+        return tuple(map(candidate_key, self.ids, self.names))
+
+
+def candidate_key(term_id: str, name: str) -> str:
+    """Return the identifier of a candidate: its id, or "text:" and its words.
+
+    >>> candidate_key("CL:0000236", "B cell"), candidate_key("", "a cell that glows")
+    ('CL:0000236', 'text: a cell that glows')
+    """
+    return term_id or f"{FREE_TEXT} {name}"
+
+
+def all_candidates(ontology: Ontology) -> CandidateSet:
+    """Return every cell type of animal tissue (`ontology.candidates.all_cell_types`)."""
+    return part_of_ontology(all_cell_types(ontology), ontology, described="all cell types")
+
+
+def part_of_ontology(ids: Sequence[str], ontology: Ontology, *, described: str) -> CandidateSet:
+    """Return terms that cells may be without anyone having chosen them for the cells."""
+    return CandidateSet(
+        ids=tuple(ids),
+        names=tuple(ontology.terms[term_id].name for term_id in ids),
+        texts=tuple(describe(ontology, term_id) for term_id in ids),
+        described=described,
+        subtypes=Subtypes.among(tuple(ids), ontology),
+    )
+
+
+def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
+    """Return the candidates that labels name.
+
+    Labels of the same term become one candidate, in the order of their first mention.
+
+    Parameters
+    ----------
+    labels: Cell Ontology ids, names or synonyms; or "text: <words>" for anything else
+    ontology: a Cell Ontology release
+
+    Raises
+    ------
+    ValueError
+        If a label names no cell type or none that may be called, a text has no words, or fewer
+        than two labels remain.
+    """
+    labels = [label.strip() for label in labels if label.strip()]
+    if any(label.lower() == FREE_TEXT for label in labels):
+        raise ValueError(f"label {FREE_TEXT!r} has no words; write '{FREE_TEXT} <words>'")
+    named = [label for label in labels if not label.lower().startswith(FREE_TEXT)]
+    resolutions = {found.label: found for found in LabelResolver(ontology).resolve(named)}
+    if failed := [found for found in resolutions.values() if found.term_id is None]:
+        raise ValueError(unresolved_message(failed, ontology))
+    if general := [each.label for each in resolutions.values() if each.term_id in NEVER_CALLED]:
+        raise ValueError(f"label {general[0]!r} is too general to be an answer; leave it out")
+    entries: dict[str, tuple[str, str, str]] = {}
+    for label in labels:
+        if label in resolutions:
+            term_id = str(resolutions[label].term_id)
+            entries[term_id] = (term_id, ontology.terms[term_id].name, describe(ontology, term_id))
+        else:
+            words = label[len(FREE_TEXT) :].strip()
+            entries[label] = ("", words, free_text_description(words))
+    if len(entries) < 2:
+        raise ValueError(
+            f"a choice needs at least two different labels, got {len(entries)}: "
+            f"{', '.join(name for _, name, _ in entries.values()) or 'none'}"
+        )
+    ids, names, texts = zip(*entries.values(), strict=True)
+    return CandidateSet(ids=ids, names=names, texts=texts, described="given", is_choice=True)
+
+
+def free_text_description(words: str) -> str:
+    """Put free text in the form of the descriptions that the model was trained on.
+
+    >>> free_text_description("exhausted T cell of a tumour")
+    'cell type: exhausted T cell of a tumour. '
+    """
+    return words if words.lower().startswith("cell type:") else f"cell type: {words}. "
+
+
+def unresolved_message(failed: Sequence[Resolution], ontology: Ontology) -> str:
+    """Say in one line which labels name no cell type, what is near, and what to do."""
+    shown = [f"{found.label!r}{_remark(found, ontology)}" for found in failed[:5]]
+    more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+    words = [found.label for found in failed if not _ID.fullmatch(found.label)]
+    free = f", or write '{FREE_TEXT} {words[0]}' to use the words as they stand" if words else ""
+    return (
+        f"{'a label names' if len(failed) == 1 else f'{len(failed)} labels name'} no one Cell "
+        f"Ontology term: {', '.join(shown)}{more}; give a name, synonym or CL id{free}"
+    )
+
+
+def _remark(found: Resolution, ontology: Ontology) -> str:
+    near = " or ".join(
+        f"{ontology.terms[each].name} ({each})"
+        for each in found.suggestions
+        if each not in NEVER_CALLED
+    )
+    if near:
+        return f" (did you mean {near}?)"
+    if _ID.fullmatch(found.label):
+        return f" (no current term of the release {ontology.release})"
+    return ""
+
+
+def read_labels(given: str) -> list[str]:
+    """Read labels from a file, or from the words of a command line.
+
+    A file has one label a line; empty lines and lines that begin with # are skipped. On a command
+    line a semicolon stands between labels, because names of the Cell Ontology have commas in them.
+
+    Examples
+    --------
+    >>> read_labels("B cell; CD4-positive, alpha-beta T cell; CL:0000576")
+    ['B cell', 'CD4-positive, alpha-beta T cell', 'CL:0000576']
+
+    Raises
+    ------
+    FileNotFoundError
+        If it reads like a file name and there is no such file.
+    ValueError
+        If the file is not text.
+    """
+    path = Path(given)
+    if ";" not in given and path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not a text file of labels: {error}") from error
+        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if ";" not in given and (path.suffix in {".txt", ".tsv", ".csv", ".list"} or "/" in given):
+        raise FileNotFoundError(f"no file of labels {given}")
+    return [label.strip() for label in given.split(";") if label.strip()]
+
+
+def candidate_offsets(
+    candidates: CandidateSet, features: np.ndarray, model: Embedder
+) -> np.ndarray | None:
+    """Return what is taken off the similarity of each candidate, shape (n_candidates,).
+
+    Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`); those of
+    a whole ontology, most of which the cells cannot be, do not. None for no offsets, as for a model
+    without reference cells.
+    """
+    if model.reference is None or not candidates.is_choice:
+        return None
+    return model.reference.label_offsets(features, model.scale.item())
+
+
+def candidate_features(candidates: CandidateSet, model: Embedder) -> np.ndarray:
+    """Embed the candidates, taking from the checkpoint what it holds already.
+
+    The text tower is loaded only for texts that are not among the checkpoint's own.
+
+    Returns
+    -------
+    float32, unit norm, shape (n_candidates, embedding_dim)
+    """
+    stored = model.label_embeddings
+    rows = {text: row for row, text in enumerate(stored.texts)} if stored else {}
+    missing = [text for text in candidates.texts if text not in rows]
+    # In half precision like the stored ones: a label weighs the same wherever it comes from.
+    fresh = iter(model.pool_texts(missing).astype(np.float16)) if missing else iter(())
+    pooled = np.stack(
+        [
+            stored.pooled[rows[text]] if stored and text in rows else next(fresh)
+            for text in candidates.texts
+        ]
+    )  # (n_candidates, text hidden size)
+    return model.project_pooled(pooled.astype(np.float32))

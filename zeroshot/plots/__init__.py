@@ -1,0 +1,5 @@
+"""Figures of annotated cells, in the manner of `scanpy.pl`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

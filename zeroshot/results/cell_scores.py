@@ -1,0 +1,199 @@
+"""Scores of all cells of an annotated file: what decoders read, and what they return."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from anndata.io import read_elem
+from scipy import sparse
+
+from zeroshot.labels.candidates import FREE_TEXT
+from zeroshot.results.annotations import Slots
+from zeroshot.scores.scores import DECIMALS, rounded
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+UNASSIGNED = "unassigned"  # label of a cell that a decoder leaves without one
+_RESOLUTION = 0.5 * 10.0**-DECIMALS  # what is stored as 0 is at most this
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellScores:
+    """Probabilities of the candidates of every cell.
+
+    A row holds the candidates that are probable for its cell and sums to at most one; what is not
+    stored is improbable, not impossible (see `unstored`). A row without entries has no call.
+
+    Attributes
+    ----------
+    probabilities: float32, shape (n_cells, n_candidates)
+    candidate_ids: Cell Ontology ids, "text: <words>" for free text, shape (n_candidates,)
+    candidate_names: shape (n_candidates,)
+    """
+
+    probabilities: sparse.csr_matrix
+    candidate_ids: tuple[str, ...]
+    candidate_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        width = self.probabilities.shape[1]
+        if not width == len(self.candidate_ids) == len(self.candidate_names):
+            raise ValueError(
+                "probabilities must have a column for each candidate. Got "
+                f"{width} columns, {len(self.candidate_ids)} ids and "
+                f"{len(self.candidate_names)} names."
+            )
+
+    def __len__(self) -> int:
+        return self.probabilities.shape[0]
+
+    @property
+    def n_stored(self) -> np.ndarray:
+        """Number of candidates stored for each cell, shape (n_cells,)."""
+        return np.diff(self.probabilities.indptr)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Cell of each stored entry, shape (n_entries,)."""
+        return np.repeat(np.arange(len(self)), self.n_stored)
+
+    @cached_property
+    def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
+        """Entries by cell, likeliest first (of equals the first candidate), and their ranks."""
+        stored = self.probabilities
+        order = np.lexsort((stored.indices, -stored.data, self.rows))
+        ranks = np.arange(stored.nnz) - np.repeat(stored.indptr[:-1], self.n_stored)
+        return order, ranks
+
+    def ranked(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best candidates of each cell, best first.
+
+        Returns
+        -------
+        Candidates, int32, -1 where a cell has fewer, and probabilities, float32, 0 there; both
+        (n_cells, k).
+        """
+        order, ranks = self._ranked
+        kept = ranks < k
+        rows, entries = self.rows[kept], order[kept]
+        candidates = np.full((len(self), k), -1, dtype=np.int32)
+        probabilities = np.zeros((len(self), k), dtype=np.float32)
+        candidates[rows, ranks[kept]] = self.probabilities.indices[entries]
+        probabilities[rows, ranks[kept]] = self.probabilities.data[entries]
+        return candidates, probabilities
+
+    @property
+    def best(self) -> np.ndarray:
+        """Best candidate of each cell, int32, -1 without a call, shape (n_cells,)."""
+        return self.ranked(1)[0][:, 0]
+
+    @property
+    def margin(self) -> np.ndarray:
+        """Probability of the best candidate less that of the runner-up, shape (n_cells,)."""
+        first, second = self.ranked(2)[1].T
+        return first - second
+
+    @property
+    def names(self) -> np.ndarray:
+        """Name of each cell's best candidate, object, shape (n_cells,)."""
+        return np.array([*self.candidate_names, UNASSIGNED], dtype=object)[self.best]
+
+    @property
+    def term_ids(self) -> np.ndarray:
+        """Cell Ontology id of each cell's best candidate, '' for none, shape (n_cells,)."""
+        ids = ["" if each.startswith(FREE_TEXT) else each for each in self.candidate_ids]
+        return np.array([*ids, ""], dtype=object)[self.best]
+
+    @property
+    def log_stored(self) -> np.ndarray:
+        """Logarithms of the stored entries, float64, finite, shape (n_entries,)."""
+        return np.log(np.maximum(self.probabilities.data.astype(np.float64), _RESOLUTION))
+
+    @property
+    def unstored(self) -> np.ndarray:
+        """Probability of each candidate that a cell does not store, float64, shape (n_cells,).
+
+        They share what the stored ones leave, and none is likelier than the least of those.
+        """
+        stored = self.probabilities
+        left = 1 - np.asarray(stored.sum(axis=1, dtype=np.float64)).ravel()
+        share = left / np.maximum(1, stored.shape[1] - self.n_stored)
+        least = np.ones(len(self))
+        filled = self.n_stored > 0
+        if filled.any():
+            least[filled] = np.minimum.reduceat(stored.data, stored.indptr[:-1][filled])
+        return np.clip(share, _RESOLUTION, np.maximum(least, _RESOLUTION))
+
+    def with_probabilities(self, probabilities: sparse.csr_matrix) -> "CellScores":
+        """Return scores of the same candidates, rounded as all that is written."""
+        return CellScores(
+            probabilities=sparse.csr_matrix(
+                (rounded(probabilities.data), probabilities.indices, probabilities.indptr),
+                shape=probabilities.shape,
+            ),
+            candidate_ids=self.candidate_ids,
+            candidate_names=self.candidate_names,
+        )
+
+    def part(self, rows: np.ndarray) -> "CellScores":
+        """Return the scores of some cells, in the order of their rows."""
+        return self.with_probabilities(self.probabilities[rows])
+
+    def best_only(self, k: int) -> "CellScores":
+        """Return scores that store the k best candidates of each cell."""
+        order, ranks = self._ranked
+        entries = np.sort(order[ranks < k])  # as they stand, so that columns keep their order
+        stored = self.probabilities
+        sizes = np.minimum(self.n_stored, k)
+        return self.with_probabilities(
+            sparse.csr_matrix(
+                (stored.data[entries], stored.indices[entries], np.append(0, np.cumsum(sizes))),
+                shape=stored.shape,
+            )
+        )
+
+
+def read_scores(source: "AnnData | str | Path", *, key: str = "langcell") -> CellScores:
+    """Read the scores that annotating left, and nothing else of the file.
+
+    Parameters
+    ----------
+    source: an annotated AnnData or h5ad file
+    key: what the names of the results begin with
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    slots = Slots(key=key)
+    probabilities = read_slot(source, f"obsm/{slots.scores}")
+    notes = read_slot(source, f"uns/{slots.key}")
+    if probabilities is None or notes is None or "candidate_ids" not in notes:
+        missing = f"obsm[{slots.scores!r}]" if probabilities is None else f"uns[{slots.key!r}]"
+        where = source if isinstance(source, str | Path) else "the AnnData"
+        raise ValueError(
+            f"{where} has no {missing}: name its cells first, with zeroshot.annotate or langcell "
+            "zeroshot --out x.h5ad, or say with --key-added what the names of the results begin with"
+        )
+    return CellScores(
+        probabilities=sparse.csr_matrix(probabilities),
+        candidate_ids=tuple(map(str, notes["candidate_ids"])),
+        candidate_names=tuple(map(str, notes["candidate_names"])),
+    )
+
+
+def read_slot(source: "AnnData | str | Path", slot: str) -> Any:
+    """Return what stands at a place such as "obsm/X_pca", None where there is nothing."""
+    if not isinstance(source, str | Path):
+        part, name = slot.split("/")
+        return getattr(source, part).get(name)
+    path = Path(source)
+    if not path.is_file() or not h5py.is_hdf5(path):
+        raise ValueError(f"{path}: not an h5ad file; scores are kept in AnnData and h5ad files")
+    with h5py.File(path, "r") as file:
+        return read_elem(file[slot]) if slot in file else None

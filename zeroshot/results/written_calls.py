@@ -1,0 +1,126 @@
+"""The calls that an annotated file holds, read back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from anndata.io import read_elem
+
+from langcell.counts.obs_columns import obs_columns, read_obs_column
+from ontology.graph import Ontology
+from zeroshot.confidence.backoff import UNKNOWN
+from zeroshot.results.annotations import Slots
+from zeroshot.results.cell_scores import UNASSIGNED
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WrittenCalls:
+    """What cells were called.
+
+    Attributes
+    ----------
+    name: what the columns of obs begin with, such as "langcell" or "langcell_leaf"
+    cell_names: shape (n_cells,)
+    labels: name of each call, "unknown" for none, object, shape (n_cells,)
+    term_ids: Cell Ontology id of each call, '' for free text and unknown, object, shape (n_cells,)
+    confidence: calibrated probability of each call, NaN for none; None where the file has none
+    notes: what annotating wrote to uns
+    """
+
+    name: str
+    cell_names: np.ndarray
+    labels: np.ndarray
+    term_ids: np.ndarray
+    confidence: np.ndarray | None
+    notes: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_calls(
+    source: "AnnData | str | Path",
+    ontology: Ontology,
+    *,
+    key: str = "langcell",
+    name: str | None = None,
+) -> WrittenCalls:
+    """Read calls from an annotated h5ad, or an AnnData.
+
+    Ids are brought up to the release at hand; an id that it does not have is no call.
+
+    Parameters
+    ----------
+    source: annotated by `zeroshot.annotate.annotator.annotate`
+    ontology: a Cell Ontology release
+    key: what the names of all results begin with
+    name: which calls, by what their columns begin with; by default those after back-off (the key
+        itself), or the best single terms (key_leaf) where there are none
+
+    Raises
+    ------
+    ValueError
+        If the source holds no such calls; the line names those that it has.
+    """
+    columns = obs_columns(source)
+    slots = Slots(key=key)
+    chosen = name or (key if f"{key}_label" in columns else slots.leaf_label.removesuffix("_label"))
+    if missing := [each for each in _columns_of(chosen) if each not in columns]:
+        ends = [each.removesuffix("_ontology_term_id") for each in columns]
+        calls = [each for each in ends if all(column in columns for column in _columns_of(each))]
+        raise ValueError(
+            f"obs has no column {missing[0]!r}; calls that it has: {', '.join(calls) or 'none'}; "
+            "annotate with langcell zeroshot first, or name them with --calls"
+        )
+    label_column, term_column = _columns_of(chosen)
+    term_ids = _current(read_obs_column(source, term_column), ontology)
+    labels = read_obs_column(source, label_column)
+    confidence = f"{chosen}_confidence"
+    return WrittenCalls(
+        name=chosen,
+        cell_names=_cell_names(source),
+        labels=np.where(np.isin(labels, ["", UNASSIGNED]), UNKNOWN, labels),
+        term_ids=term_ids,
+        confidence=_numbers(source, confidence) if confidence in columns else None,
+        notes=read_notes(source, key),
+    )
+
+
+def _numbers(source: "AnnData | str | Path", column: str) -> np.ndarray:
+    """Return a column of obs as float64, NaN where it is empty, shape (n_cells,)."""
+    words = read_obs_column(source, column)
+    return np.where(words == "", "nan", words).astype(np.float64)
+
+
+def _columns_of(name: str) -> tuple[str, str]:
+    return f"{name}_label", f"{name}_ontology_term_id"
+
+
+def _current(term_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
+    distinct, place = np.unique(term_ids.astype(str), return_inverse=True)
+    current = [ontology.current(each) or "" for each in distinct]
+    return np.array(current, dtype=object)[place]
+
+
+def _cell_names(source: "AnnData | str | Path") -> np.ndarray:
+    if not isinstance(source, str | Path):
+        return source.obs_names.to_numpy().astype(object)
+    with h5py.File(source, "r") as file:
+        obs = file["obs"]
+        return np.asarray(read_elem(obs[obs.attrs["_index"]])).astype(str).astype(object)
+
+
+def read_notes(source: "AnnData | str | Path", key: str) -> Mapping[str, Any]:
+    """Return what annotating wrote to uns; nothing of what is no h5ad or was never annotated."""
+    if not isinstance(source, str | Path):
+        return source.uns.get(key, {})
+    if not Path(source).is_file() or not h5py.is_hdf5(source):
+        return {}
+    with h5py.File(source, "r") as file:
+        return read_elem(file[f"uns/{key}"]) if f"uns/{key}" in file else {}

@@ -1,0 +1,1 @@
+"""Cells for a description in words, with a false discovery rate."""
