@@ -201,8 +201,10 @@ def main() -> None:
 
     Set LANGCELL_DEBUG=1 to see the traceback instead.
     """
+    from langcell.runtime.parameter_names import spell_as_flags
     from langcell.runtime.threads import let_waiting_threads_sleep
 
+    spell_as_flags()
     let_waiting_threads_sleep()
     # Importing and reading make few cycles: looking for them took a fifth of the start.
     gc.set_threshold(100_000, 50, 100)

@@ -17,7 +17,7 @@ from .fit.few_shot import fit_few_shot as fit_few_shot
 from .fit.fit_calibration import calibrate as calibrate
 from .fit.fitted_head import FittedHead as FittedHead
 from .fit.options import FewShotOptions as FewShotOptions
-from .heads.few_shot_head import ShotHead as ShotHead
+from .heads.few_shot_head import FewShotHead as FewShotHead
 from .heads.head_file import read_head as read_head
 from .heads.head_file import write_head as write_head
 from .heads.head_hub import load_head as load_head

@@ -27,20 +27,20 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from zeroshot.annotate.cell_scorer import CellScorer
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.backoff import make_ladder
-from zeroshot.confidence.calibration import UNCALIBRATED, Regime
+from zeroshot.confidence.backoff import terms_by_depth
+from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
 from zeroshot.confidence.reliability import Reliability
 from zeroshot.fit.fit_calibration import (
     TEMPERATURE_ALL,
     TEMPERATURE_GIVEN,
-    Curve,
-    LabelledRungs,
+    ConfidenceFunction,
+    LabelledTerms,
+    confidence_function,
+    curve_learner,
     fit_calibration,
-    label_rungs,
+    label_terms,
     leave_one_out,
-    make_ladders,
-    regime_curve,
-    regime_learner,
+    score_terms_by_depth,
 )
 from zeroshot.labels.candidates import all_candidates, own_candidates
 
@@ -62,10 +62,10 @@ class FileLadders:
     leaf_depths: depth of the best candidates, shape (n_cells, 1)
     """
 
-    tempered: LabelledRungs
-    published: LabelledRungs
-    plain: LabelledRungs
-    leaf: LabelledRungs
+    tempered: LabelledTerms
+    published: LabelledTerms
+    plain: LabelledTerms
+    leaf: LabelledTerms
     leaf_depths: np.ndarray
 
 
@@ -77,14 +77,14 @@ def file_ladders(
     ontology: Ontology,
 ) -> FileLadders:
     """Make the ladders of a file; `wrong` marks cells whose label is contradicted."""
-    tempered = make_ladders(scorer, features)
+    tempered = score_terms_by_depth(scorer, features)
     scores, everything = scorer.score_all(CellEmbeddings(start=0, features=features))
-    plain = make_ladder(everything, scorer.tree, scores.best, temperature=1.0)
+    plain = terms_by_depth(everything, scorer.tree, scores.best, temperature=1.0)
     softmax = np.exp(scores.log_probabilities[:, :1].astype(np.float64))
     leaf = replace(plain, terms=plain.leaf_terms[:, None], probabilities=softmax)
-    published = label_rungs(tempered, file.truth_ids, ontology, study=file.study)
+    published = label_terms(tempered, file.truth_ids, ontology, study=file.study)
     labelled = [
-        label_rungs(each, file.truth_ids, ontology, study=file.study) for each in (plain, leaf)
+        label_terms(each, file.truth_ids, ontology, study=file.study) for each in (plain, leaf)
     ]
     return FileLadders(
         tempered=amend(published, tempered, file, wrong),
@@ -112,7 +112,7 @@ def all_ladders(
     return found
 
 
-def learn_isotonic(parts: Sequence[LabelledRungs]) -> Curve:
+def learn_isotonic(parts: Sequence[LabelledTerms]) -> ConfidenceFunction:
     """Fit a step function for each depth; a rung is then as sure as any below it."""
     n_depths = max(part.probabilities.shape[1] for part in parts)
     sizes = pd.Series([len(part.is_right) for part in parts], [part.study for part in parts])
@@ -131,7 +131,7 @@ def learn_isotonic(parts: Sequence[LabelledRungs]) -> Curve:
             curve.fit(probabilities[kept], right[kept], sample_weight=weights[kept])
         curves.append(curve if kept.any() else None)
 
-    def confidence(part: LabelledRungs) -> np.ndarray:
+    def confidence(part: LabelledTerms) -> np.ndarray:
         found = np.zeros_like(part.probabilities)
         for depth in range(min(found.shape[1], n_depths)):
             curve = curves[depth]
@@ -143,20 +143,20 @@ def learn_isotonic(parts: Sequence[LabelledRungs]) -> Curve:
 
 
 def judge(
-    ladders: Sequence[FileLadders], *, temperature: float
+    by_depth: Sequence[FileLadders], *, temperature: float
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield each method and its figures by study."""
-    tempered = [each.tempered for each in ladders]
-    plain = [each.plain for each in ladders]
-    logistic = leave_one_out(tempered, regime_learner(temperature))
-    as_is = regime_curve(Regime())
+    tempered = [each.tempered for each in by_depth]
+    plain = [each.plain for each in by_depth]
+    logistic = leave_one_out(tempered, curve_learner(temperature))
+    as_is = confidence_function(CalibrationCurve())
     depths = [np.arange(part.is_right.shape[1]) for part in tempered]
-    methods: dict[str, tuple[list[np.ndarray], list[LabelledRungs], list[np.ndarray]]] = {
+    methods: dict[str, tuple[list[np.ndarray], list[LabelledTerms], list[np.ndarray]]] = {
         "calibrated back-off": (logistic, tempered, depths),
-        "the same, labels as published": (logistic_published(ladders, temperature), [each.published for each in ladders], depths),
+        "the same, labels as published": (logistic_published(by_depth, temperature), [each.published for each in by_depth], depths),
         "temperature, isotonic by depth": (leave_one_out(tempered, learn_isotonic), tempered, depths),
         "raw back-off": ([as_is(part) for part in plain], plain, depths),
-        "softmax of the best, no back-off": ([each.leaf.probabilities for each in ladders], [each.leaf for each in ladders], [each.leaf_depths for each in ladders]),
+        "softmax of the best, no back-off": ([each.leaf.probabilities for each in by_depth], [each.leaf for each in by_depth], [each.leaf_depths for each in by_depth]),
     }  # fmt: skip
     for name, (confidence, parts, at) in methods.items():
         figures: dict[str, list[SelectiveFigures]] = {}
@@ -167,15 +167,15 @@ def judge(
         yield name, by_study(figures)
 
 
-def logistic_published(ladders: Sequence[FileLadders], temperature: float) -> list[np.ndarray]:
+def logistic_published(by_depth: Sequence[FileLadders], temperature: float) -> list[np.ndarray]:
     """Learn on amended labels of the other studies; judged on labels as published."""
-    studies = sorted({each.tempered.study for each in ladders})
-    learn = regime_learner(temperature)
+    studies = sorted({each.tempered.study for each in by_depth})
+    learn = curve_learner(temperature)
     learnt = {
-        study: learn([each.tempered for each in ladders if each.tempered.study != study])
+        study: learn([each.tempered for each in by_depth if each.tempered.study != study])
         for study in studies
     }
-    return [learnt[each.published.study](each.published) for each in ladders]
+    return [learnt[each.published.study](each.published) for each in by_depth]
 
 
 def by_study(figures: Mapping[str, Sequence[SelectiveFigures]]) -> pd.DataFrame:
@@ -217,12 +217,12 @@ def main() -> None:
     options = parse(parser)
     ontology, model = Ontology.bundled(), LangCell.from_pretrained(options.model)
     files = validation_files(options)
-    ladders = all_ladders(model, files, ontology)
+    by_depth = all_ladders(model, files, ontology)
     results: dict[str, dict[str, dict[str, float | None]]] = {}
     for space in SPACES:
         temperature = TEMPERATURE_ALL if space == "all" else TEMPERATURE_GIVEN
         results[space] = {}
-        for name, table in judge(ladders[space], temperature=temperature):
+        for name, table in judge(by_depth[space], temperature=temperature):
             print(f"\n{name}; candidates: {space}; level {LEVEL:g}; leave one study out")
             print(table.to_string(float_format="{:.3f}".format))
             results[space][name] = _finite(
@@ -231,8 +231,8 @@ def main() -> None:
             print("over studies ", results[space][name])
     place = "langcell/models/" if options.model in list_bundled_models() else ""
     calibration = fit_calibration(
-        [each.tempered for each in ladders["all"]],
-        [each.tempered for each in ladders["own"]],
+        [each.tempered for each in by_depth["all"]],
+        [each.tempered for each in by_depth["own"]],
         model_sha256=model.sha256,
         command=f"python -m benchmarks.accuracy.calibration --model {options.model} "
         f"--fit {place}{options.model}/calibration.json",

@@ -46,7 +46,7 @@ from ontology.graph import Ontology
 from zeroshot.annotate.cell_scorer import CellScorer
 from zeroshot.annotate.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
-from zeroshot.fit.fit_head import Kind, Shots, choose_kind, fit_head
+from zeroshot.fit.fit_head import Kind, LabelledCells, choose_kind, fit_head
 from zeroshot.fit.tuning_recipes import RECIPES
 from zeroshot.labels.candidates import CandidateSet, candidate_features, own_candidates
 
@@ -60,7 +60,7 @@ class StudyCells:
     """Labelled cells of a file, for every method."""
 
     file: LabelledFile
-    shots: Shots
+    shots: LabelledCells
     counts: sparse.csr_matrix
     candidates: CandidateSet
     model: Embedder
@@ -86,10 +86,12 @@ class StudyCells:
         return Scanvi(self.counts, self.shots.groups)
 
 
-Method = Callable[[StudyCells, np.ndarray, np.ndarray], np.ndarray]  # training rows, test rows
+BaselineMethod = Callable[
+    [StudyCells, np.ndarray, np.ndarray], np.ndarray
+]  # training rows, test rows
 
 
-def with_head(kind: Kind | None) -> Method:
+def with_head(kind: Kind | None) -> BaselineMethod:
     """Fit a head of a kind, or of the kind that is chosen."""
 
     def call(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -100,7 +102,7 @@ def with_head(kind: Kind | None) -> Method:
     return call
 
 
-def with_tuned(kind: str) -> Method:
+def with_tuned(kind: str) -> BaselineMethod:
     """Tune the model and a head of a kind."""
 
     def call(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -127,7 +129,7 @@ def without_labels(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np
     return cells.shots.texts[test].argmax(axis=1)
 
 
-def regressed(inputs: str) -> Method:
+def regressed(inputs: str) -> BaselineMethod:
     """Fit a logistic regression."""
 
     def call(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -158,7 +160,7 @@ def by_scanvi(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndar
     return cells.scanvi.labels(known)[test].astype(np.int64)
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, BaselineMethod] = {
     "langcell, auto": with_head(None),
     "langcell, hierarchical": with_head("hierarchical"),
     "langcell, prototype": with_head("prototype"),
@@ -190,7 +192,7 @@ def read_cells(file: LabelledFile, model: Embedder, ontology: Ontology) -> Study
     place = {key: row for row, key in enumerate(candidates.keys)}
     labels = np.zeros(len(file.is_labelled), dtype=np.int64)
     labels[file.is_labelled] = [place[each] for each in file.truth_ids]
-    everything = Shots(
+    everything = LabelledCells(
         labels=labels,
         keys=candidates.keys,
         label_features=candidate_features(candidates, model),
@@ -245,7 +247,7 @@ def measure(
     files: Sequence[LabelledFile],
     model: Embedder,
     ontology: Ontology,
-    methods: Mapping[str, Method],
+    methods: Mapping[str, BaselineMethod],
     *,
     n_seeds: int,
     shots: Sequence[int] = SHOTS,
@@ -276,7 +278,7 @@ def measure(
     return by_file.groupby(["method", "protocol", "study", "k", "seed"]).mean().reset_index()
 
 
-def print_table(scored: pd.DataFrame, methods: Mapping[str, Method]) -> None:
+def print_table(scored: pd.DataFrame, methods: Mapping[str, BaselineMethod]) -> None:
     """Print mean macro-F1 over studies, and the deviation over seeds of that mean."""
     for protocol, part in scored.groupby("protocol"):
         studies, shots = ", ".join(sorted(set(part.study))), sorted(set(part.k))

@@ -32,7 +32,7 @@ from benchmarks.data.arguments import add_model, make_parser, parse, validation_
 from langcell.model.embedder import load_embedder
 from langcell.nn import metrics
 from ontology.graph import Ontology
-from zeroshot.fit.fit_head import Shots, choose_kind, fit_head
+from zeroshot.fit.fit_head import LabelledCells, choose_kind, fit_head
 
 SHARES = (0.25, 0.5)
 _FOLDS, _PERCENTILE = 3, 80
@@ -40,61 +40,69 @@ _LEAST_CELLS = 5  # of held-out and of labelled types among those that are calle
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Opinion:
+class TargetCall:
     """What a method says of cells: type of each, a row of the labels, and how novel each is."""
 
     called: np.ndarray
     novelty: np.ndarray
 
 
-Opinions = dict[str, Opinion]  # by method
+TargetScorer = dict[str, TargetCall]  # by method
 # From rows of the reference and rows of cells to call.
-Judge = Callable[[StudyCells, Shots, np.ndarray, np.ndarray], Opinions]
+Judge = Callable[[StudyCells, LabelledCells, np.ndarray, np.ndarray], TargetScorer]
 
 
-def by_head(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
+def by_head(
+    cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
+) -> TargetScorer:
     """Fit a head: its own score, and one less its best probability."""
     some, rest = shots.part(train), shots.part(test)
     head = fit_head(some, choose_kind(some), model="", model_sha256="")
     found = head.log_probabilities(rest.texts, rest.features, rest.tokens)
     called, best = found.argmax(axis=1), np.exp(found.max(axis=1))
     return {
-        "langcell, head": Opinion(called=called, novelty=head.novelty(rest.features)),
-        "langcell, head 1 - max p": Opinion(called=called, novelty=1 - best),
+        "langcell, head": TargetCall(called=called, novelty=head.novelty(rest.features)),
+        "langcell, head 1 - max p": TargetCall(called=called, novelty=1 - best),
     }
 
 
-def by_text(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
+def by_text(
+    cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
+) -> TargetScorer:
     """Learn from no cell: distance to the nearest text of a labelled type, and probability."""
     nearest = (shots.features[test] @ shots.label_features.T).max(axis=1)
     called, best = shots.texts[test].argmax(axis=1), np.exp(shots.texts[test].max(axis=1))
     return {
-        "langcell, text": Opinion(called=called, novelty=-nearest),
-        "langcell, text 1 - max p": Opinion(called=called, novelty=1 - best),
+        "langcell, text": TargetCall(called=called, novelty=-nearest),
+        "langcell, text 1 - max p": TargetCall(called=called, novelty=1 - best),
     }
 
 
-def by_logistic(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
+def by_logistic(
+    cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
+) -> TargetScorer:
     """Fit a logistic regression on principal components; one less its best probability."""
     found = LogisticRegression(max_iter=300).fit(cells.components[train], shots.labels[train])
     probabilities = found.predict_proba(cells.components[test])
     called = found.classes_[probabilities.argmax(axis=1)]
-    opinion = Opinion(called=called, novelty=1 - probabilities.max(axis=1))
-    return {"logistic PCA, 1 - max p": opinion}
+    target_call = TargetCall(called=called, novelty=1 - probabilities.max(axis=1))
+    return {"logistic PCA, 1 - max p": target_call}
 
 
-def by_neighbour(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> Opinions:
+def by_neighbour(
+    cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
+) -> TargetScorer:
     """Ask the nearest cell among principal components, and how far it is."""
     known, asked = cells.components[train], cells.components[test]
     squares = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * asked @ known.T
     called = shots.labels[train][squares.argmin(axis=1)]
-    return {"kNN PCA, distance": Opinion(called=called, novelty=squares.min(axis=1))}
+    return {"kNN PCA, distance": TargetCall(called=called, novelty=squares.min(axis=1))}
 
 
 JUDGES: tuple[Judge, ...] = (by_head, by_text, by_logistic, by_neighbour)
 
 
-def score(found: Opinion, truth: np.ndarray, level: float) -> dict[str, float]:
+def score(found: TargetCall, truth: np.ndarray, level: float) -> dict[str, float]:
     """Score what a method says of cells; those of held-out types have truth -1.
 
     Cells whose novelty is above the level are called novel.
@@ -108,7 +116,9 @@ def score(found: Opinion, truth: np.ndarray, level: float) -> dict[str, float]:
     }
 
 
-def levels(judge: Judge, cells: StudyCells, shots: Shots, train: np.ndarray) -> dict[str, float]:
+def levels(
+    judge: Judge, cells: StudyCells, shots: LabelledCells, train: np.ndarray
+) -> dict[str, float]:
     """Return the level of each method: of cells of the reference that it was not fitted to."""
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     parts: dict[str, list[np.ndarray]] = {}
@@ -124,7 +134,7 @@ def levels(judge: Judge, cells: StudyCells, shots: Shots, train: np.ndarray) -> 
 
 def draws(
     cells: StudyCells, share: float, shots: int, n_draws: int
-) -> Iterator[tuple[Shots, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[LabelledCells, np.ndarray, np.ndarray]]:
     """Yield labels without the held-out types, and rows of the reference and of cells to call."""
     whole = cells.shots
     types = np.unique(whole.labels)
@@ -149,7 +159,7 @@ def draws(
             yield _only(whole, kept), train, test
 
 
-def _only(shots: Shots, kept: np.ndarray) -> Shots:
+def _only(shots: LabelledCells, kept: np.ndarray) -> LabelledCells:
     """Forget all labels but some; texts compete among these."""
     place = np.full(len(shots.keys), -1)
     place[kept] = np.arange(len(kept))

@@ -30,14 +30,14 @@ from langcell.model.embedder import load_embedder
 from langcell.nn import metrics
 from ontology.graph import Ontology
 from zeroshot.fit.donor_fit import donor_means, donors_held_out, mean_weights
-from zeroshot.fit.fit_head import Shots, fit_head
+from zeroshot.fit.fit_head import LabelledCells, fit_head
 
 SHOTS = (1, 5, 10, 50)
 KEYS = ("text: first", "text: second")
-Method = Callable[[StudyCells, Shots, np.ndarray, np.ndarray], np.ndarray]
+BaselineMethod = Callable[[StudyCells, LabelledCells, np.ndarray, np.ndarray], np.ndarray]
 
 
-def with_states(cells: StudyCells, states: np.ndarray) -> Shots:
+def with_states(cells: StudyCells, states: np.ndarray) -> LabelledCells:
     """Return the cells with states as labels, of which texts say nothing."""
     return replace(
         cells.shots,
@@ -48,17 +48,21 @@ def with_states(cells: StudyCells, states: np.ndarray) -> Shots:
     )
 
 
-def by_head(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+def by_head(
+    cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
+) -> np.ndarray:
     """Fit a head of states."""
     head = fit_head(shots.part(train), "linear", model="", model_sha256="")
     rest = shots.part(test)
     return head.log_odds(rest.features, rest.tokens).argmax(axis=1)
 
 
-def regressed(inputs: str) -> Method:
+def regressed(inputs: str) -> BaselineMethod:
     """Fit a logistic regression."""
 
-    def call(cells: StudyCells, shots: Shots, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    def call(
+        cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
+    ) -> np.ndarray:
         values = getattr(cells, inputs)
         found = LogisticRegression(max_iter=300).fit(values[train], shots.labels[train])
         return found.predict(values[test])
@@ -66,7 +70,7 @@ def regressed(inputs: str) -> Method:
     return call
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, BaselineMethod] = {
     "langcell": by_head,
     "logistic, log counts": regressed("log_counts"),
     "logistic, PCA": regressed("components"),

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import softmax
 
 from benchmarks.arena.leaks import CellLeaks
-from benchmarks.arena.results import Contestant, Unit, average, rounded
+from benchmarks.arena.results import Method, Unit, average, rounded
 from benchmarks.data.studies import SPACES, LabelledFile, label_spaces
 from benchmarks.scoring.scoring import FIGURES, score_space
 from benchmarks.scoring.selective import area_under_risk, calibration_error
@@ -38,22 +38,20 @@ class CellScorer(Protocol):
 
 
 class KeptScores:
-    """Scores of the last contestant, for the other tasks that ask for them."""
+    """Scores of the last method, for the other tasks that ask for them."""
 
     def __init__(self) -> None:
-        self._of: Contestant | None = None
+        self._of: Method | None = None
         self._kept: dict[tuple[Path, tuple[str, ...]], np.ndarray] = {}
 
-    def get(
-        self, contestant: Contestant, file: LabelledFile, candidates: Sequence[str]
-    ) -> np.ndarray:
+    def get(self, method: Method, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
         """Return its scores; see `CellScorer.scores`."""
-        if contestant is not self._of:
-            self._of, self._kept = contestant, {}
+        if method is not self._of:
+            self._of, self._kept = method, {}
         key = file.path, tuple(candidates)
         if key not in self._kept:
-            assert isinstance(contestant.annotator, CellScorer)
-            self._kept[key] = np.asarray(contestant.annotator.scores(file, candidates))
+            assert isinstance(method.annotator, CellScorer)
+            self._kept[key] = np.asarray(method.annotator.scores(file, candidates))
         return self._kept[key]
 
 
@@ -100,11 +98,9 @@ class CellFiles:
             ontology=ontology,
         )
 
-    def scores(
-        self, contestant: Contestant, file: LabelledFile, candidates: Sequence[str]
-    ) -> np.ndarray:
-        """Return a contestant's scores of the labelled cells, computed once."""
-        return self.kept.get(contestant, file, candidates)
+    def scores(self, method: Method, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
+        """Return a method's scores of the labelled cells, computed once."""
+        return self.kept.get(method, file, candidates)
 
     @cached_property
     def digest(self) -> str:
@@ -143,19 +139,19 @@ class CellTask:
         """Take what scores cells."""
         return isinstance(annotator, CellScorer)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Score every file; the files of a study are averaged."""
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         for file in self._cells.files:
             scores = {
-                space: self._cells.scores(contestant, file, candidates)
+                space: self._cells.scores(method, file, candidates)
                 for space, candidates in self._cells.spaces[file.name].items()
             }
             for unit, rows in self._cells.parts(file):
                 figures = self._figures(file, rows, scores)
                 parts.setdefault(unit, []).append((len(rows), figures))
-                leaks[unit] = leaks.get(unit) or self._leaks.of(contestant.trained_on, file)
+                leaks[unit] = leaks.get(unit) or self._leaks.of(method.trained_on, file)
         return unite(parts, leaks), []
 
     def _figures(

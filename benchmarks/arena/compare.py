@@ -7,7 +7,7 @@ from benchmarks.arena.result_card import ResultCard, TaskFacts, table
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The main figure of a contestant in a task, in two runs.
+    """The main figure of a method in a task, in two runs.
 
     Attributes
     ----------
@@ -15,7 +15,7 @@ class Difference:
     """
 
     task: str
-    contestant: str
+    method: str
     figure: str
     before: float
     after: float
@@ -28,7 +28,7 @@ def compare_cards(before: ResultCard, after: ResultCard) -> list[Difference]:
     Raises
     ------
     ValueError
-        If they share no contestant in any task.
+        If they share no method in any task.
     """
     earlier = {task.name: task for task in before.tasks}
     found = []
@@ -42,7 +42,7 @@ def compare_cards(before: ResultCard, after: ResultCard) -> list[Difference]:
                 found.append(
                     Difference(
                         task=task.name,
-                        contestant=name,
+                        method=name,
                         figure=task.figures[0],
                         before=values[0],
                         after=values[1],
@@ -50,7 +50,7 @@ def compare_cards(before: ResultCard, after: ResultCard) -> list[Difference]:
                     )
                 )
     if not found:
-        raise ValueError("the two runs share no contestant in any task; nothing can be compared")
+        raise ValueError("the two runs share no method in any task; nothing can be compared")
     return found
 
 
@@ -59,7 +59,7 @@ def comparison(found: list[Difference]) -> str:
     rows = [
         [
             each.task + ("" if each.is_same_data else " (other data)"),
-            each.contestant,
+            each.method,
             each.figure,
             f"{each.before:.3f}",
             f"{each.after:.3f}",
@@ -67,10 +67,10 @@ def comparison(found: list[Difference]) -> str:
         ]
         for each in found
     ]
-    return table(["task", "contestant", "figure", "before", "after", "difference"], rows)
+    return table(["task", "method", "figure", "before", "after", "difference"], rows)
 
 
-def _main(card: ResultCard, task: TaskFacts, contestant: str) -> float | None:
-    result = card.result(task, contestant)
+def _main(card: ResultCard, task: TaskFacts, method: str) -> float | None:
+    result = card.result(task, method)
     figure = result.figure(task.figures[0], by_row=task.by_row) if result else None
     return figure.mean if figure else None

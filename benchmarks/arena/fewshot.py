@@ -4,14 +4,14 @@ import numpy as np
 
 from benchmarks.accuracy.fewshot import METHODS, StudyCells, read_cells, splits
 from benchmarks.arena.cells import CellFiles, unite
-from benchmarks.arena.results import Contestant, Unit
+from benchmarks.arena.results import Method, Unit
 from langcell.model.embedder import Embedder
 from langcell.nn import metrics
 
 _WITHIN = "learnt and called cells of the same donors"
 
 
-class ShotMethod:
+class FewShotMethod:
     """A method of `benchmarks.accuracy.fewshot`: it sees labelled cells of the very study.
 
     Parameters
@@ -48,24 +48,24 @@ class FewShotTask:
 
     def takes(self, annotator: object) -> bool:
         """Take methods that learn from a few cells."""
-        return isinstance(annotator, ShotMethod)
+        return isinstance(annotator, FewShotMethod)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Score every file; the files of a study are averaged."""
-        assert isinstance(contestant.annotator, ShotMethod)
+        assert isinstance(method.annotator, FewShotMethod)
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks = {}
         for file in self._cells.files:
             if file.name not in self._read:
                 self._read[file.name] = read_cells(file, self._model, self._cells.ontology)
             cells = self._read[file.name]
-            figures = {f"{k} shots": self._macro_f1(contestant.annotator, cells, k) for k in self._shots}  # fmt: skip
+            figures = {f"{k} shots": self._macro_f1(method.annotator, cells, k) for k in self._shots}  # fmt: skip
             figures["macro_f1"] = float(np.mean(list(figures.values())))
             parts.setdefault(file.study, []).append((file.n_cells, figures))
             leaks[file.study] = _WITHIN if cells.shots.groups is None else ""
         return unite(parts, leaks), []
 
-    def _macro_f1(self, annotator: ShotMethod, cells: StudyCells, k: int) -> float:
+    def _macro_f1(self, annotator: FewShotMethod, cells: StudyCells, k: int) -> float:
         found = []
         for seed in range(self._n_seeds):
             for train, test in splits(cells, k, seed):

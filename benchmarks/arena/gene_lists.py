@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from benchmarks.arena.leaks import ListLeaks
-from benchmarks.arena.results import Contestant, Unit, rounded
+from benchmarks.arena.results import Method, Unit, rounded
 from benchmarks.data.marker_lists import Genes, MarkerLists, human_symbols
 from benchmarks.data.named_answers import Answer
 from benchmarks.scoring.marker_agreement import agreement
@@ -77,9 +77,9 @@ class MarkerListTask:
         """Take what answers or scores lists."""
         return isinstance(annotator, ListAnswerer | ListScorer)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Return the figures of each source, its leaking and other lists apart."""
-        annotator = contestant.annotator
+        annotator = method.annotator
         own: Sequence[Answer | None] | None = None
         top: np.ndarray | None = None
         if isinstance(annotator, ListAnswerer):
@@ -88,7 +88,7 @@ class MarkerListTask:
             assert isinstance(annotator, ListScorer)
             answers, top = self._best(annotator, all_cell_types(self._ontology))
             own, _ = self._best(annotator, self._lists.candidates(self._ontology))
-        leaks = self._leaks.of(contestant.trained_on, self._lists)
+        leaks = self._leaks.of(method.trained_on, self._lists)
         asked = np.array([each is not None for each in answers])
         units = []
         for source, leak in dict.fromkeys(zip(self._lists.datasets, leaks, strict=True)):

@@ -26,7 +26,7 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A contestant in a task: figures that are shown, and what a reader should know."""
+    """A method in a task: figures that are shown, and what a reader should know."""
 
     name: str
     kind: str
@@ -60,8 +60,8 @@ def _board(card: ResultCard, task: TaskFacts) -> Board:
         line = leak_line(result)
         rows.append(
             Row(
-                name=result.contestant,
-                kind=card.kinds[result.contestant],
+                name=result.method,
+                kind=card.kinds[result.method],
                 leaks=result.leaks,
                 main=main,
                 figures=tuple(result.figure(each, by_row=task.by_row) for each in names),
@@ -78,7 +78,7 @@ def _picture(card: ResultCard, task: TaskFacts) -> Picture:
     figure = new_figure(6.4, 0.7 + 0.24 * len(ranked))
     axes = figure.subplots()
     for place, (result, main) in enumerate(ranked):
-        colour = PALETTE[_KIND_COLOURS.index(card.kinds[result.contestant])]
+        colour = PALETTE[_KIND_COLOURS.index(card.kinds[result.method])]
         if main.low is not None and main.high is not None:
             axes.plot([main.low, main.high], [place, place], color=colour, linewidth=1.2)
         face = "white" if result.leaks else colour
@@ -89,7 +89,7 @@ def _picture(card: ResultCard, task: TaskFacts) -> Picture:
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(task.figures[0], color=INK, fontsize=8)
-    values = "; ".join(f"{result.contestant} {main.mean:.3f}" for result, main in ranked)
+    values = "; ".join(f"{result.method} {main.mean:.3f}" for result, main in ranked)
     return Picture(
         source=svg_uri(figure),
         title=task.name,
@@ -99,4 +99,4 @@ def _picture(card: ResultCard, task: TaskFacts) -> Picture:
 
 
 def _shown(result: Result) -> str:
-    return shorten(result.contestant, _NAME_LENGTH)
+    return shorten(result.method, _NAME_LENGTH)

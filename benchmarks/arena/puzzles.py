@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.accuracy.assignment import draw_puzzles, top_genes
 from benchmarks.arena.cells import CellFiles, CellScorer, unite
 from benchmarks.arena.leaks import CellLeaks
-from benchmarks.arena.results import Contestant, Unit
+from benchmarks.arena.results import Method, Unit
 from benchmarks.baselines.puzzle_solvers import SOLVERS, solve
 from benchmarks.data.studies import LabelledFile
 from langcell.runtime.digest import sha256_of
@@ -66,9 +66,9 @@ class PuzzleTask:
         """Take what scores cells or answers puzzles."""
         return isinstance(annotator, CellScorer | PuzzleAnswerer)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Solve the puzzles of every file that has enough types."""
-        annotator = contestant.annotator
+        annotator = method.annotator
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         terms = self._cells.ontology.terms
@@ -76,7 +76,7 @@ class PuzzleTask:
             names = np.array([terms[term_id].name for term_id in file.truth_ids])
             sets = list(draw_puzzles(file, names, 0, self._n))
             if isinstance(annotator, CellScorer):
-                table = self._similarities(contestant, file)
+                table = self._similarities(method, file)
                 found = [_solved(each, table) for each in sets]
             else:
                 assert isinstance(annotator, PuzzleAnswerer)
@@ -87,14 +87,12 @@ class PuzzleTask:
                 figures = {str(name): float(value) for name, value in mean.items()}
                 n = sum(len(each) for each in sets)
                 parts.setdefault(file.study, []).append((n, figures))
-                leaks[file.study] = leaks.get(file.study) or self._leaks.of(
-                    contestant.trained_on, file
-                )
+                leaks[file.study] = leaks.get(file.study) or self._leaks.of(method.trained_on, file)
         return unite(parts, leaks), list(getattr(annotator, "notes", ()))
 
-    def _similarities(self, contestant: Contestant, file: LabelledFile) -> pd.DataFrame:
+    def _similarities(self, method: Method, file: LabelledFile) -> pd.DataFrame:
         own = self._cells.spaces[file.name]["own"]
-        scores = self._cells.scores(contestant, file, own)
+        scores = self._cells.scores(method, file, own)
         # A label that an annotator cannot call still has to go to some cell.
         lowest = np.where(np.isfinite(scores), scores, np.inf).min()
         floor = lowest - 1 if np.isfinite(lowest) else 0.0
@@ -125,9 +123,9 @@ class PuzzleFileTask:
         """Take what answers puzzles."""
         return isinstance(annotator, PuzzleAnswerer)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Return the figures of each size."""
-        annotator = contestant.annotator
+        annotator = method.annotator
         assert isinstance(annotator, PuzzleAnswerer)
         by_size: dict[str, list[Puzzle]] = {}
         for puzzle in self._given.puzzles:

@@ -33,7 +33,7 @@ class ResultCard:
 
     Attributes
     ----------
-    kinds: of the contestants, in the order of the tables
+    kinds: of the methods, in the order of the tables
     left_out: lines that say what is missing and why
     """
 
@@ -55,7 +55,7 @@ class ResultCard:
             version=__version__,
             ontology=ontology,
             tasks=tasks,
-            kinds={each.name: each.kind for each in suite.contestants},
+            kinds={each.name: each.kind for each in suite.methods},
             results=tuple(results),
             left_out=suite.left_out,
         )
@@ -90,10 +90,10 @@ class ResultCard:
             text = json.dumps({"form": _FORM, **asdict(self)}, indent=1, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
 
-    def result(self, task: TaskFacts, contestant: str) -> Result | None:
-        """Return what a contestant reached, None where it was not asked."""
+    def result(self, task: TaskFacts, method: str) -> Result | None:
+        """Return what a method reached, None where it was not asked."""
         for each in self.results:
-            if (each.task, each.contestant) == (task.name, contestant):
+            if (each.task, each.method) == (task.name, method):
                 return each
         return None
 
@@ -123,7 +123,7 @@ def markdown(card: ResultCard) -> str:
 
 
 def overview(card: ResultCard) -> str:
-    """Return the main figure of each task: a row a contestant."""
+    """Return the main figure of each task: a row a method."""
     tasks = [task for task in card.tasks if card.ranked(task)]
     heads = [f"{task.name}: {task.figures[0]}" for task in tasks]
     rows = []
@@ -131,7 +131,7 @@ def overview(card: ResultCard) -> str:
         cells = [_main(card, task, name) for task in tasks]
         if any(cell != "–" for cell in cells):
             rows.append([name, kind, *cells])
-    return table(["contestant", "kind", *heads], rows)
+    return table(["method", "kind", *heads], rows)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -150,8 +150,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _main(card: ResultCard, task: TaskFacts, contestant: str) -> str:
-    result = card.result(task, contestant)
+def _main(card: ResultCard, task: TaskFacts, method: str) -> str:
+    result = card.result(task, method)
     figure = result.figure(task.figures[0], by_row=task.by_row) if result else None
     if result is None or figure is None:
         return "–"
@@ -164,15 +164,15 @@ def _task_table(card: ResultCard, task: TaskFacts) -> str:
     for result, main in card.ranked(task):
         interval = f"{main.low:.3f} to {main.high:.3f}" if main.low is not None else "–"
         clean = f"{main.clean:.3f}" if main.clean is not None else "–"
-        name = f"{result.contestant}{LEAK if result.leaks else ''}"
+        name = f"{result.method}{LEAK if result.leaks else ''}"
         figures = [result.figure(each, by_row=task.by_row) for each in names]
         cells = [f"{each.mean:.3f}" if each else "–" for each in figures]
         rows.append([name, cells[0], interval, clean, *cells[1:], f"{result.seconds:.1f}"])
-    heads = ["contestant", names[0], "interval", "clean", *names[1:], "seconds"]
+    heads = ["method", names[0], "interval", "clean", *names[1:], "seconds"]
     lines = [f"## {task.name}", f"{task.title}. {task.data}.", table(heads, rows)]
-    notes = [f"- {each.contestant}: {note}" for each, _ in card.ranked(task) for note in each.notes]
+    notes = [f"- {each.method}: {note}" for each, _ in card.ranked(task) for note in each.notes]
     leaks = [
-        f"- {LEAK} {each.contestant}: {line}"
+        f"- {LEAK} {each.method}: {line}"
         for each, _ in card.ranked(task)
         if (line := leak_line(each))
     ]

@@ -1,4 +1,4 @@
-"""What one contestant reaches in one task: figures of each unit, their means and intervals.
+"""What one method reaches in one task: figures of each unit, their means and intervals.
 
 A unit is what is drawn again in a bootstrap: a study, a donor, the source of marker lists.
 """
@@ -21,7 +21,7 @@ class Unit:
     ----------
     n: cells, lists or puzzles
     figures: by name; None where one cannot be had
-    leak: how the contestant may know the unit already; '' where nothing says so
+    leak: how the method may know the unit already; '' where nothing says so
     """
 
     name: str
@@ -48,7 +48,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One contestant in one task.
+    """One method in one task.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Result:
     """
 
     task: str
-    contestant: str
+    method: str
     key: str
     seconds: float
     units: tuple[Unit, ...]
@@ -101,7 +101,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Contestant:
+class Method:
     """Who is measured.
 
     Attributes
@@ -121,7 +121,7 @@ class Contestant:
 
 
 class Task(Protocol):
-    """Something that contestants are measured in.
+    """Something that methods are measured in.
 
     Attributes
     ----------
@@ -140,15 +140,15 @@ class Task(Protocol):
 
     @property
     def digest(self) -> str:
-        """What the outcome depends on but the contestant."""
+        """What the outcome depends on but the method."""
         ...
 
     def takes(self, annotator: object) -> bool:
         """Tell whether an annotator can be asked."""
         ...
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
-        """Ask a contestant that is taken; return figures of each unit, and notes."""
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
+        """Ask a method that is taken; return figures of each unit, and notes."""
         ...
 
 

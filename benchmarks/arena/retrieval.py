@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.arena.cells import CellFiles, CellScorer, unite
 from benchmarks.arena.leaks import CellLeaks
-from benchmarks.arena.results import Contestant, Unit
+from benchmarks.arena.results import Method, Unit
 from benchmarks.data.studies import LabelledFile
 from benchmarks.scoring.retrieval import K, Retrieval, retrieve
 from benchmarks.scoring.search_scores import right_cells
@@ -38,21 +38,21 @@ class RetrievalTask:
         """Take what scores cells."""
         return isinstance(annotator, CellScorer)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Score every file; the files of a study are averaged."""
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         for file in self._cells.files:
-            figures = self._figures(file, contestant)
+            figures = self._figures(file, method)
             parts.setdefault(file.study, []).append((file.n_cells, figures))
-            leaks[file.study] = leaks.get(file.study) or self._leaks.of(contestant.trained_on, file)
+            leaks[file.study] = leaks.get(file.study) or self._leaks.of(method.trained_on, file)
         return unite(parts, leaks), []
 
-    def _figures(self, file: LabelledFile, contestant: Contestant) -> dict[str, float]:
+    def _figures(self, file: LabelledFile, method: Method) -> dict[str, float]:
         candidates = self._cells.spaces[file.name]["all"]
         place = {term_id: column for column, term_id in enumerate(candidates)}
         is_candidate = np.array([term_id in place for term_id in file.truth_ids])
-        scores = self._cells.scores(contestant, file, candidates)[is_candidate]
+        scores = self._cells.scores(method, file, candidates)[is_candidate]
         labels = np.array([place[term_id] for term_id in file.truth_ids[is_candidate]])
         own = labels[:, None] == np.arange(len(candidates))
         present = np.unique(labels)

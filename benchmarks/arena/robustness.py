@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.accuracy.robustness import COSTLY, write_changed
 from benchmarks.arena.cells import CellFiles, CellScorer, unite
 from benchmarks.arena.leaks import CellLeaks
-from benchmarks.arena.results import Contestant, Unit
+from benchmarks.arena.results import Method, Unit
 from benchmarks.data.studies import LabelledFile
 from benchmarks.scoring.scoring import score_space
 
@@ -54,18 +54,18 @@ class RobustnessTask:
         """Take what scores cells."""
         return isinstance(annotator, CellScorer)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Score every file under every change; the files of a study are averaged."""
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         notes: list[str] = []
         for number, file in enumerate(self._cells.files):
-            figures = self._figures(contestant.annotator, file, self._seed + number, notes)
+            figures = self._figures(method.annotator, file, self._seed + number, notes)
             plain = max(figures[_PLAIN], 1e-9)
             changed = [v for name, v in figures.items() if name != _PLAIN and not np.isnan(v)]
             figures["kept"] = float(np.mean(changed)) / plain if changed else float("nan")
             parts.setdefault(file.study, []).append((file.n_cells, figures))
-            leaks[file.study] = leaks.get(file.study) or self._leaks.of(contestant.trained_on, file)
+            leaks[file.study] = leaks.get(file.study) or self._leaks.of(method.trained_on, file)
         return unite(parts, leaks), notes
 
     def _figures(

@@ -1,4 +1,4 @@
-"""A run of the arena: every contestant in every task that takes it, each result kept on disk."""
+"""A run of the arena: every method in every task that takes it, each result kept on disk."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.arena.results import Contestant, Result, Task
+from benchmarks.arena.results import Method, Result, Task
 from langcell.runtime.output_file import replaced_file
 from langcell.runtime.version import __version__
 
@@ -21,23 +21,23 @@ class Suite:
 
     Attributes
     ----------
-    spared: pairs of a kind of contestant and a task that would take too long
+    spared: pairs of a kind of method and a task that would take too long
     left_out: lines that say what is missing and why
     """
 
     name: str
     tasks: tuple[Task, ...]
-    contestants: tuple[Contestant, ...]
+    methods: tuple[Method, ...]
     spared: frozenset[tuple[str, str]] = frozenset()
     left_out: tuple[str, ...] = ()
 
-    def pairs(self) -> Iterator[tuple[Contestant, Task]]:
-        """Yield who is asked what, the tasks of one contestant after another."""
-        for contestant in self.contestants:
+    def pairs(self) -> Iterator[tuple[Method, Task]]:
+        """Yield who is asked what, the tasks of one method after another."""
+        for method in self.methods:
             for task in self.tasks:
-                is_spared = (contestant.kind, task.name) in self.spared
-                if task.takes(contestant.annotator) and not is_spared:
-                    yield contestant, task
+                is_spared = (method.kind, task.name) in self.spared
+                if task.takes(method.annotator) and not is_spared:
+                    yield method, task
 
 
 def run_suite(suite: Suite, folder: Path, say: Callable[[str], None]) -> list[Result]:
@@ -53,17 +53,17 @@ def run_suite(suite: Suite, folder: Path, say: Callable[[str], None]) -> list[Re
     """
     kept = folder / _KEPT
     results = []
-    for contestant, task in suite.pairs():
-        key = result_key(contestant, task)
-        path = kept / f"{_plain(task.name)}-{_plain(contestant.name)}-{key[:12]}.json"
+    for method, task in suite.pairs():
+        key = result_key(method, task)
+        path = kept / f"{_plain(task.name)}-{_plain(method.name)}-{key[:12]}.json"
         if path.is_file():
             results.append(Result.of(json.loads(path.read_text(encoding="utf-8"))))
             continue
         started = time.monotonic()
-        units, notes = task.units(contestant)
+        units, notes = task.units(method)
         result = Result(
             task=task.name,
-            contestant=contestant.name,
+            method=method.name,
             key=key,
             seconds=round(time.monotonic() - started, 2),
             units=tuple(units),
@@ -72,14 +72,14 @@ def run_suite(suite: Suite, folder: Path, say: Callable[[str], None]) -> list[Re
         kept.mkdir(parents=True, exist_ok=True)
         with replaced_file(path) as temporary:
             temporary.write_text(json.dumps(result.record()) + "\n", encoding="utf-8")
-        say(f"{task.name}: {contestant.name}, {result.seconds:.1f} s")
+        say(f"{task.name}: {method.name}, {result.seconds:.1f} s")
         results.append(result)
     return results
 
 
-def result_key(contestant: Contestant, task: Task) -> str:
+def result_key(method: Method, task: Task) -> str:
     """Return the digest of all that a result depends on."""
-    parts = [__version__, _code(), task.name, task.digest, contestant.name, contestant.identity]
+    parts = [__version__, _code(), task.name, task.digest, method.name, method.identity]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The suites of the arena: which tasks and contestants `--suite quick` and `full` are.
+"""The suites of the arena: which tasks and methods `--suite quick` and `full` are.
 
 `quick` samples 200 labelled cells of each validation file, draws 3,000 training rows for the
 baselines, leaves out the slowest methods, and spares baselines the changed files of `robustness`, for
@@ -15,7 +15,10 @@ import anndata
 from benchmarks import demo
 from benchmarks.accuracy.fewshot import METHODS as SHOT_METHODS
 from benchmarks.arena.cells import CellFiles, CellTask
-from benchmarks.arena.contestants import (
+from benchmarks.arena.fewshot import FewShotTask
+from benchmarks.arena.gene_lists import MarkerListTask
+from benchmarks.arena.leaks import CellLeaks, ListLeaks
+from benchmarks.arena.methods import (
     BASELINE,
     FEW_SHOT,
     MODEL,
@@ -24,11 +27,8 @@ from benchmarks.arena.contestants import (
     models,
     shot_contestants,
 )
-from benchmarks.arena.fewshot import FewShotTask
-from benchmarks.arena.gene_lists import MarkerListTask
-from benchmarks.arena.leaks import CellLeaks, ListLeaks
 from benchmarks.arena.puzzles import PuzzleFileTask, PuzzleTask
-from benchmarks.arena.results import Contestant, Task
+from benchmarks.arena.results import Method, Task
 from benchmarks.arena.retrieval import RetrievalTask
 from benchmarks.arena.robustness import RobustnessTask
 from benchmarks.arena.run import Suite
@@ -98,7 +98,7 @@ class Inputs:
     models: names of langcell models; none: all that are bundled
     own: a user's labelled files in place of the validation studies
     lists, puzzles: a table of marker lists, and a file of puzzles, beside or in place of the corpus'
-    others: further contestants, such as language models
+    others: further methods, such as language models
     """
 
     corpus: Path
@@ -108,11 +108,11 @@ class Inputs:
     lists: Path | None = None
     puzzles: Path | None = None
     device: str = "cpu"
-    others: tuple[Contestant, ...] = ()
+    others: tuple[Method, ...] = ()
 
 
 def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
-    """Bring tasks and contestants of a suite together; nothing is written before all are read.
+    """Bring tasks and methods of a suite together; nothing is written before all are read.
 
     Raises
     ------
@@ -128,8 +128,8 @@ def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
     size = SIZES[name]
     has_corpus = (inputs.corpus / "manifest.tsv").is_file()
     split = TrainingSplit(bundled_recipe(inputs.corpus), ontology, n_rows=size.n_rows)
-    contestants, left_out = _contestants(inputs, size, split, has_corpus=has_corpus)
-    tasks = _list_tasks(inputs, ontology, contestants)
+    methods, left_out = _contestants(inputs, size, split, has_corpus=has_corpus)
+    tasks = _list_tasks(inputs, ontology, methods)
     puzzles = [] if inputs.puzzles is None else [PuzzleFileTask(inputs.puzzles)]
     # Writes samples, so what may be refused has been read before.
     files = _files(inputs, size, ontology, has_corpus=has_corpus)
@@ -141,7 +141,7 @@ def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
     return Suite(
         name=name,
         tasks=tuple(tasks),
-        contestants=tuple(_in_order([*contestants, *inputs.others])),
+        methods=tuple(_in_order([*methods, *inputs.others])),
         spared=size.spared,
         left_out=tuple(left_out),
     )
@@ -149,7 +149,7 @@ def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
 
 def _contestants(
     inputs: Inputs, size: Size, split: TrainingSplit, *, has_corpus: bool
-) -> tuple[list[Contestant], list[str]]:
+) -> tuple[list[Method], list[str]]:
     """Return all but those that a table of lists brings, and a line for each left out."""
     names = inputs.models or list_bundled_models()
     found = models(names, inputs.corpus, split.ontology, inputs.device)
@@ -203,13 +203,13 @@ def _donors(own: Sequence[LabelledFile]) -> str | None:
     return donor_column(own[0].path) if len(own) == 1 else None
 
 
-def _list_tasks(inputs: Inputs, ontology: Ontology, contestants: list[Contestant]) -> list[Task]:
-    """Return the task of marker lists, if there is a table; adds its own contestants."""
+def _list_tasks(inputs: Inputs, ontology: Ontology, methods: list[Method]) -> list[Task]:
+    """Return the task of marker lists, if there is a table; adds its own methods."""
     path = inputs.lists or inputs.corpus / _LISTS
     if inputs.lists is None and (inputs.own or not path.is_file()):
         return []
     lists = read_marker_lists(path, ontology)
-    contestants += list_contestants(lists, ontology)
+    methods += list_contestants(lists, ontology)
     return [MarkerListTask(lists, ontology, ListLeaks())]
 
 
@@ -224,7 +224,7 @@ def _cell_tasks(cells: CellFiles, size: Size) -> list[Task]:
     ]
 
 
-def _in_order(contestants: Sequence[Contestant]) -> list[Contestant]:
+def _in_order(methods: Sequence[Method]) -> list[Method]:
     """Models first, then what learns from a few cells, then the others as they came."""
     kinds = (MODEL, FEW_SHOT)
-    return sorted(contestants, key=lambda each: kinds.index(each.kind) if each.kind in kinds else 2)
+    return sorted(methods, key=lambda each: kinds.index(each.kind) if each.kind in kinds else 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.arena.cells import CellFiles, CellScorer
-from benchmarks.arena.results import Contestant, Unit, rounded
+from benchmarks.arena.results import Method, Unit, rounded
 from benchmarks.scoring.type_scores import FIGURES, score_types
 from langcell.nn.metrics import h_score
 
@@ -38,12 +38,12 @@ class UnseenTask:
         """Take what scores cells."""
         return isinstance(annotator, CellScorer)
 
-    def units(self, contestant: Contestant) -> tuple[list[Unit], list[str]]:
+    def units(self, method: Method) -> tuple[list[Unit], list[str]]:
         """Score every type; the files of a study are averaged."""
         tables = []
         for file in self._cells.files:
             candidates = self._cells.spaces[file.name]["all"]
-            scores = self._cells.scores(contestant, file, candidates)
+            scores = self._cells.scores(method, file, candidates)
             found = score_types(file.truth_ids, scores, candidates, self._cells.ontology)
             sizes = pd.Series(file.truth_ids.astype(str)).value_counts()
             tables.append(pd.concat({file.study: found.assign(n=sizes)}))

@@ -28,13 +28,18 @@ from pretrain.recipe.sources import find_sources, label_rows
 
 _N_ROWS = 12_000
 _PRETRAIN = (
-    *("cells/corpus.py", "cells/draw_kernel.py", "cells/mean_expression.py", "cells/sampling.py"),
+    *(
+        "cells/corpus.py",
+        "cells/sampling_kernel.py",
+        "cells/mean_expression.py",
+        "cells/sampling.py",
+    ),
     "recipe/sources.py",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class BaselineMethod:
     """How one baseline scores the cells of a file.
 
     Attributes
@@ -118,7 +123,7 @@ class Baseline:
     cache: folder of the scores; created when something is written
     """
 
-    def __init__(self, method: Method, split: TrainingSplit, cache: Path) -> None:
+    def __init__(self, method: BaselineMethod, split: TrainingSplit, cache: Path) -> None:
         self.name = method.name
         self._method = method
         self._split = split

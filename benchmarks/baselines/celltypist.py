@@ -13,7 +13,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from benchmarks.baselines.baseline import Method
+from benchmarks.baselines.baseline import BaselineMethod
 from benchmarks.data.training_cells import Problem
 from langcell.runtime.threads import thread_count
 
@@ -102,7 +102,7 @@ def celltypist_labels(values: np.ndarray, labels: np.ndarray, cells: np.ndarray)
     return found.predicted_labels["predicted_labels"].astype(int).to_numpy()
 
 
-METHOD = Method(
+METHOD = BaselineMethod(
     name="celltypist",
     score=celltypist_scores,
     combine="sum",

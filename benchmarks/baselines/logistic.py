@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmarks.baselines.baseline import Method
+from benchmarks.baselines.baseline import BaselineMethod
 from benchmarks.data.training_cells import Problem
 
 _GENES = 4_000
@@ -40,6 +40,6 @@ def logistic_regression(problem: Problem, *, seed: int = 0) -> np.ndarray:
         return torch.softmax(cells @ weight + bias, dim=1).numpy()
 
 
-METHOD = Method(
+METHOD = BaselineMethod(
     name="logistic", score=logistic_regression, combine="sum", packages=("numpy", "torch")
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.baselines.baseline import Method
+from benchmarks.baselines.baseline import BaselineMethod
 from benchmarks.data.training_cells import Problem
 
 _GENES = 4_000
@@ -37,4 +37,4 @@ def _highest(values: np.ndarray, n: int) -> np.ndarray:
     return highest
 
 
-METHOD = Method(name="markers", score=marker_overlap, combine="max", packages=("numpy",))
+METHOD = BaselineMethod(name="markers", score=marker_overlap, combine="max", packages=("numpy",))

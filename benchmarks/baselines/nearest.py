@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.decomposition import PCA
 
-from benchmarks.baselines.baseline import Method
+from benchmarks.baselines.baseline import BaselineMethod
 from benchmarks.data.training_cells import Problem
 
 _GENES = 4_000
@@ -42,4 +42,6 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
 
 
-METHOD = Method(name="pca-knn", score=pca_knn, combine="sum", packages=("numpy", "scikit-learn"))
+METHOD = BaselineMethod(
+    name="pca-knn", score=pca_knn, combine="sum", packages=("numpy", "scikit-learn")
+)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines.baseline import Method
+from benchmarks.baselines.baseline import BaselineMethod
 from benchmarks.data.training_cells import Problem
 
 _GENES = 4_000
@@ -66,7 +66,7 @@ def reference_profiles(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return profiles / np.bincount(group)[:, None], keys // n_sources
 
 
-METHOD = Method(
+METHOD = BaselineMethod(
     name="singler",
     score=singler_scores,
     combine="max",

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.data.studies import LabelledFile
 from langcell.counts.reader import open_counts
-from zeroshot.confidence.backoff import Ladder
-from zeroshot.fit.fit_calibration import LabelledRungs
+from zeroshot.confidence.backoff import TermsByDepth
+from zeroshot.fit.fit_calibration import LabelledTerms
 
 # Cells labelled T cell or mast cell in the prostate study whose genes say otherwise: none of the
 # label's markers among their counts, and for T cells one of a myeloid cell.
@@ -50,18 +50,20 @@ def contradicted(file: LabelledFile) -> np.ndarray:
 
 
 def amend(
-    rungs: LabelledRungs, ladder: Ladder, file: LabelledFile, wrong: np.ndarray
-) -> LabelledRungs:
+    labelled: LabelledTerms, by_depth: TermsByDepth, file: LabelledFile, wrong: np.ndarray
+) -> LabelledTerms:
     """Leave out contradicted cells, and count as right what CL leaves out.
 
     Parameters
     ----------
-    rungs: of all labelled cells of the file, against the labels as published
-    ladder: what they were made from
+    labelled: of all labelled cells of the file, against the labels as published
+    by_depth: what they were made from
     wrong: from `contradicted`
     """
-    is_right = rungs.is_right.copy()
+    is_right = labelled.is_right.copy()
     for label, also in _ALSO_TRUE.items():
-        rows = [row for row, term_id in enumerate(ladder.tree.ids) if term_id == also]
-        is_right |= (file.truth_ids == label)[:, None] & np.isin(ladder.terms, rows)
-    return replace(rungs, probabilities=rungs.probabilities[~wrong], is_right=is_right[~wrong])
+        rows = [row for row, term_id in enumerate(by_depth.tree.ids) if term_id == also]
+        is_right |= (file.truth_ids == label)[:, None] & np.isin(by_depth.terms, rows)
+    return replace(
+        labelled, probabilities=labelled.probabilities[~wrong], is_right=is_right[~wrong]
+    )

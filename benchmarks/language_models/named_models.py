@@ -1,11 +1,11 @@
-"""The language models that a user names, as contestants."""
+"""The language models that a user names, as methods."""
 
 import os
 from dataclasses import dataclass
 
-from benchmarks.arena.results import Contestant
+from benchmarks.arena.results import Method
 from benchmarks.language_models.chat import Endpoint, EndpointChat
-from benchmarks.language_models.contestant import Price, llm_contestant
+from benchmarks.language_models.method import Price, llm_contestant
 from ontology.graph import Ontology
 from zeroshot.annotate.text_states import cache_folder
 
@@ -24,8 +24,8 @@ class LanguageModels:
     price: str = "0,0"  # see Price.parse
 
 
-def language_models(named: LanguageModels, ontology: Ontology) -> tuple[Contestant, ...]:
-    """Return a contestant for each.
+def language_models(named: LanguageModels, ontology: Ontology) -> tuple[Method, ...]:
+    """Return a method for each.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from benchmarks.data.studies import LabelledFile
 from benchmarks.scoring.model_scores import file_features
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.search.background import Background, Null
+from zeroshot.search.background import Background, NullDistribution
 
 LEVEL = 0.05  # false discovery rate
 _COLUMNS = 256  # queries whose p-values are adjusted at once
@@ -67,7 +67,11 @@ def right_cells(
 
 
 def score_file(
-    file: LabelledFile, model: LangCell, background: Background, null: Null, ontology: Ontology
+    file: LabelledFile,
+    model: LangCell,
+    background: Background,
+    null: NullDistribution,
+    ontology: Ontology,
 ) -> FileScores:
     """Ask for every type of the ontology in a file."""
     features = file_features(model, file)

@@ -34,7 +34,7 @@ from benchmarks.speed.process_speed import machine
 from benchmarks.speed.rerank_agreement import agreement
 from langcell.model.langcell import LangCell
 from langcell.nn.bert import Attended, inference
-from langcell.nn.cell_matcher import BegunText, CellMatcher
+from langcell.nn.cell_matcher import CellMatcher, PreparedText
 from langcell.nn.config import CellEncoderConfig, LangCellConfig, MatchingConfig, TextEncoderConfig
 from langcell.nn.features import CellFeatures, TextFeatures
 from ontology.candidates import all_cell_types
@@ -117,7 +117,7 @@ def plain_loop(
     return torch.cat(found)
 
 
-def exact(matcher: CellMatcher, begun: Sequence[BegunText], cell: CellFeatures) -> Tensor:
+def exact(matcher: CellMatcher, begun: Sequence[PreparedText], cell: CellFeatures) -> Tensor:
     """Match a cell with all labels at once."""
     return matcher.match(matcher.read(cell, 0), begun)
 

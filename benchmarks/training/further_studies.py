@@ -30,10 +30,10 @@ from ontology.graph import Ontology
 from pretrain.recipe.recipe_file import find_recipe, read_recipe
 from zeroshot.annotate.cell_scorer import CellScorer
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.backoff import Ladder
+from zeroshot.confidence.backoff import TermsByDepth
 from zeroshot.confidence.calibration import FILE, UNCALIBRATED, Calibration
 from zeroshot.confidence.reliability import deepest
-from zeroshot.fit.fit_calibration import label_rungs, make_ladders
+from zeroshot.fit.fit_calibration import label_terms, score_terms_by_depth
 from zeroshot.labels.candidates import all_candidates, own_candidates
 
 LEVEL = 0.9
@@ -119,11 +119,11 @@ def read_study(study: FurtherStudy, run: Run) -> list[LabelledFile]:
     ]
 
 
-def is_finer(ladder: Ladder, truth_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
+def is_finer(by_depth: TermsByDepth, truth_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
     """Tell which rungs are strict descendants of the truth, shape (n_cells, n_depths)."""
     truth = np.array([ontology.index[each] for each in truth_ids], dtype=np.int64)
-    rows = np.array([ontology.index.get(each, -1) for each in ladder.tree.ids], dtype=np.int64)
-    terms = np.where(ladder.terms >= 0, rows[ladder.terms], -1)
+    rows = np.array([ontology.index.get(each, -1) for each in by_depth.tree.ids], dtype=np.int64)
+    terms = np.where(by_depth.terms >= 0, rows[by_depth.terms], -1)
     cells, depths = np.nonzero(terms >= 0)
     finer = np.zeros(terms.shape, dtype=bool)
     below = np.asarray(ontology.closure[terms[cells, depths], truth[cells]]).ravel() > 0
@@ -139,17 +139,17 @@ def judge_file(
     own = own_candidates(sorted(set(file.truth_ids)), ontology)
     for space, candidates in (("all", all_candidates(ontology)), ("own", own)):
         scorer = CellScorer(model, candidates, AnnotateOptions(calibration=UNCALIBRATED))
-        ladder = make_ladders(scorer, features)
-        rungs = label_rungs(ladder, file.truth_ids, ontology, study=file.study)
-        regime = calibration.regime(is_choice=candidates.is_choice)
-        depths = np.arange(rungs.probabilities.shape[1])
+        by_depth = score_terms_by_depth(scorer, features)
+        labelled = label_terms(by_depth, file.truth_ids, ontology, study=file.study)
+        curve = calibration.curve(is_choice=candidates.is_choice)
+        depths = np.arange(labelled.probabilities.shape[1])
         sure = np.where(
-            rungs.probabilities > 0, regime.confidence(rungs.probabilities, depths), 0.0
+            labelled.probabilities > 0, curve.confidence(labelled.probabilities, depths), 0.0
         )
         made, rung = deepest(sure, LEVEL)
         cells = np.arange(file.n_cells)
-        right = rungs.is_right[cells, rung][made]
-        finer = is_finer(ladder, file.truth_ids, ontology)[cells, rung][made]
+        right = labelled.is_right[cells, rung][made]
+        finer = is_finer(by_depth, file.truth_ids, ontology)[cells, rung][made]
         yield {
             "candidates": space,
             "study": file.study,

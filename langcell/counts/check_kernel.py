@@ -48,7 +48,7 @@ def _total(values: np.ndarray, integers: bool) -> float:
 
 
 @compiled
-def look_over(
+def check_rows(
     indptr: np.ndarray,
     columns: np.ndarray,
     values: np.ndarray,

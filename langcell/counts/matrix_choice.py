@@ -6,7 +6,14 @@ import numpy as np
 from scipy import sparse
 
 from langcell.counts.row_readers import RowReader, spread
-from langcell.counts.scale import TRANSFORMS, Probe, Scale, Transform, guess_transform, probe
+from langcell.counts.scale import (
+    TRANSFORMS,
+    Scale,
+    Transform,
+    ValueSummary,
+    guess_transform,
+    summarise_values,
+)
 from langcell.counts.source import CountSource
 
 _SEARCHED = ("raw.X", "X", "layers/counts")
@@ -48,13 +55,15 @@ def choose_matrix(
             is_normalized=scale != "counts",
         )
     rows = {name: _open(source, name) for name in searched}
-    probes = {name: probe(rows[name].sample_values()) for name in searched}
+    summaries = {name: summarise_values(rows[name].sample_values()) for name in searched}
     for name in searched:
-        if probes[name].is_counts:
+        if summaries[name].is_counts:
             return Choice(name=name, rows=rows[name], must_be_integer=not allow_normalized)
-    usable = [name for name in searched if probes[name].is_finite and not probes[name].is_negative]
+    usable = [
+        name for name in searched if summaries[name].is_finite and not summaries[name].is_negative
+    ]
     if not (allow_normalized and usable):
-        raise ValueError(_no_counts(source, probes, bool(usable)))
+        raise ValueError(_no_counts(source, summaries, bool(usable)))
     name = min(usable, key=lambda name: (*_SEARCHED_NORMALIZED, name).index(name))
     transform = guess_transform(_sample_rows(rows[name]))
     return Choice(name=name, rows=rows[name], transform=transform, is_normalized=True)
@@ -94,8 +103,8 @@ def _sample_rows(rows: RowReader) -> sparse.csr_matrix:
     return stacked
 
 
-def _no_counts(source: CountSource, probes: dict[str, Probe], is_usable: bool) -> str:
-    found = ", ".join(f"{name} {what}" for name, what in probes.items())
+def _no_counts(source: CountSource, summaries: dict[str, ValueSummary], is_usable: bool) -> str:
+    found = ", ".join(f"{name} {what}" for name, what in summaries.items())
     remedy = "name the layer that holds them with --layer"
     if is_usable:
         remedy += ", or pass --allow-normalized to rank normalised values"

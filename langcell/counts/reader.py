@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from langcell.counts.check_kernel import OUTSIDE, UNSORTED, WRONG, look_over
+from langcell.counts.check_kernel import OUTSIDE, UNSORTED, WRONG, check_rows
 from langcell.counts.file_formats import open_source
 from langcell.counts.matrix_choice import Choice, choose_matrix
 from langcell.counts.row_readers import CompressedColumns
@@ -113,10 +113,10 @@ class CountMatrix:
         return CountBlock(start=start, counts=counts, totals=totals)
 
     def _look_over(self, counts: sparse.csr_matrix) -> tuple[np.ndarray, int]:
-        """Return the total of each cell, and what is wrong with any (`look_over`)."""
+        """Return the total of each cell, and what is wrong with any (`check_rows`)."""
         totals = np.empty(counts.shape[0], dtype=np.float64)
         arrays = (counts.indptr, counts.indices, counts.data)
-        return totals, look_over(*arrays, counts.shape[1], self._must_be_integer, totals)
+        return totals, check_rows(*arrays, counts.shape[1], self._must_be_integer, totals)
 
     def _refuse_values(self, counts: sparse.csr_matrix, start: int) -> None:
         values = counts.data

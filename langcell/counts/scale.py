@@ -38,7 +38,7 @@ _LARGEST_MULTIPLE = 40.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class ValueSummary:
     """What a sample of a matrix's values looks like."""
 
     is_integer: bool
@@ -58,11 +58,11 @@ class Probe:
         return "holds counts" if self.is_integer else "holds non-integer values"
 
 
-def probe(values: np.ndarray) -> Probe:
+def summarise_values(values: np.ndarray) -> ValueSummary:
     """Look at a sample of values, shape (n_values,)."""
     values = np.asarray(values, dtype=np.float64)
     finite = bool(np.isfinite(values).all())
-    return Probe(
+    return ValueSummary(
         is_integer=finite and bool((values == np.rint(values)).all()),
         is_negative=bool((values < 0).any()),
         is_finite=finite,

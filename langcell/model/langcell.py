@@ -27,7 +27,7 @@ from langcell.model.embed_cells import embed_cells
 from langcell.model.text_pooling import pool_texts, tokenize_texts
 from langcell.nn.bert import inference
 from langcell.nn.config import LangCellConfig
-from langcell.nn.empty_init import unset_weights
+from langcell.nn.empty_init import skip_init
 from langcell.nn.text_encoder import TextEncoder
 from langcell.nn.two_tower import TwoTower
 from langcell.released.official import is_official, read_official
@@ -272,7 +272,7 @@ class LangCell(TwoTower):
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint[Tensor], where: str) -> "LangCell":
         """Build the model that a checkpoint describes; `where` names it in errors."""
-        with unset_weights():
+        with skip_init():
             model = cls(checkpoint.config, checkpoint.vocabulary)
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         check_tensors(checkpoint.tensors, shapes, where)

@@ -18,7 +18,7 @@ _TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BegunText:
+class PreparedText:
     """A text as far as the first block of the matching head reads it without a cell.
 
     Attributes
@@ -34,7 +34,7 @@ class BegunText:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ReadCell:
+class PreparedCell:
     """A cell as the matching head reads it.
 
     Attributes
@@ -68,32 +68,32 @@ class CellMatcher:
         self._fusion = model.matching if isinstance(model.matching, FusionMatching) else None
         self._stack = (self._fusion or model.text_tower()).stack
 
-    def begin(self, text: TextFeatures) -> BegunText:
+    def begin(self, text: TextFeatures) -> PreparedText:
         """Read one text, from `LangCell.encode_text`, as far as it needs no cell."""
         if self._fusion is not None:
             states = self._fusion.enter(text.states)
         else:
             states = self.model.text_tower().embeddings(text.input_ids)
         begun = self._stack.begin(states, text.attention_mask)  # (1, t, h)
-        return BegunText(states=begun[0], features=text.features[0])
+        return PreparedText(states=begun[0], features=text.features[0])
 
-    def read(self, cells: CellFeatures, row: int) -> ReadCell:
+    def read(self, cells: CellFeatures, row: int) -> PreparedCell:
         """Read one cell of a batch, from `LangCell.encode_cell` with all states."""
         states = cells.states[row]
         if cells.attention_mask is not None:
             states = states[: int(cells.attention_mask[row].sum())]
         states = states[None]  # (1, t, width)
         attended = Attended(states=states, keys_values=self._stack.project(states))
-        return ReadCell(attended=attended, features=cells.features[row])
+        return PreparedCell(attended=attended, features=cells.features[row])
 
-    def match(self, cell: ReadCell, texts: Sequence[BegunText]) -> Tensor:
+    def match(self, cell: PreparedCell, texts: Sequence[PreparedText]) -> Tensor:
         """Return logits of every text with the cell, (n_texts, 2); index 1 is 'match'."""
         logits = torch.empty(len(texts), 2, device=self.model.device)
         for places in _groups([len(text.states) for text in texts]):
             logits[places] = self._match_group(cell, [texts[place] for place in places])
         return logits
 
-    def _match_group(self, cell: ReadCell, texts: Sequence[BegunText]) -> Tensor:
+    def _match_group(self, cell: PreparedCell, texts: Sequence[PreparedText]) -> Tensor:
         states = pad_sequence([text.states for text in texts], batch_first=True)  # (n, t, h)
         lengths = torch.tensor([len(text.states) for text in texts], device=states.device)
         mask = torch.arange(states.shape[1], device=states.device) < lengths[:, None]

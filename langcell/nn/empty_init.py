@@ -25,7 +25,7 @@ class _NoInitialisation(TorchFunctionMode):
 
 
 @contextmanager
-def unset_weights() -> Iterator[None]:
+def skip_init() -> Iterator[None]:
     """Build modules without weights, for those that are read right after.
 
     The meta device alone is not enough: drawing random numbers there imports torch's compiler,

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class LowRank(nn.Module):
+class LoRALinear(nn.Module):
     """Adds `scale` times the product of two small matrices to a weight (arXiv 2106.09685, eq. 3).
 
     Parameters
@@ -41,12 +41,12 @@ class LowRank(nn.Module):
         return weight + self.scale * self.up @ self.down
 
 
-def adapt_linears(module: nn.Module, *, rank: int, scale: float) -> dict[str, LowRank]:
+def adapt_linears(module: nn.Module, *, rank: int, scale: float) -> dict[str, LoRALinear]:
     """Give every linear layer of a module an adapter; return each by the name of its weight."""
     adapters = {}
     for name, each in list(module.named_modules()):
         if isinstance(each, nn.Linear):
-            adapter = LowRank(each.weight, rank=rank, scale=scale)
+            adapter = LoRALinear(each.weight, rank=rank, scale=scale)
             parametrize.register_parametrization(each, "weight", adapter)
             adapters[f"{name}.weight" if name else "weight"] = adapter
     return adapters

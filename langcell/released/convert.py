@@ -16,7 +16,7 @@ from langcell.released.token_ids import ReleasedTokens, find_dictionaries, read_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Converted:
+class ConversionResult:
     """What a conversion wrote.
 
     Attributes
@@ -42,7 +42,7 @@ def convert(
     gene_medians: Path | None = None,
     tokenizer: str = "",
     overwrite: bool = False,
-) -> Converted:
+) -> ConversionResult:
     """Write the weights of a released folder as a checkpoint: safetensors, TSV and JSON.
 
     Parameters
@@ -92,7 +92,7 @@ def convert(
 
 def _convert_langcell(
     source: Path, named: tuple[Path | None, Path | None], tokenizer: str
-) -> Converted:
+) -> ConversionResult:
     tokens: ReleasedTokens | None = None
     if any(named) or not (source / "genes.tsv").is_file():
         tokens = read_released_tokens(*find_dictionaries(source, *named), cls_is_last=True)
@@ -102,17 +102,17 @@ def _convert_langcell(
         checkpoint = read_official(source, vocabulary=genes)
     if tokenizer:
         checkpoint = _with_tokenizer(checkpoint, tokenizer)
-    return Converted(
+    return ConversionResult(
         checkpoint=checkpoint,
         layout="LangCell",
         without_median=tokens.without_median if tokens else (),
     )
 
 
-def _convert_geneformer(source: Path, named: tuple[Path | None, Path | None]) -> Converted:
+def _convert_geneformer(source: Path, named: tuple[Path | None, Path | None]) -> ConversionResult:
     tokens = read_released_tokens(*find_dictionaries(source, *named))
     kind = {"none": "V1: genes alone", "cls": "<cls>", "cls_eos": "V2: <cls> and <eos>"}
-    return Converted(
+    return ConversionResult(
         checkpoint=read_geneformer(source, tokens),
         layout=f"Geneformer ({kind[tokens.special_tokens]})",
         without_median=tokens.without_median,

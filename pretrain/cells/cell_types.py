@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedTypes:
+class CellTypes:
     """Types and aspects of the cells of a corpus, however it is stored.
 
     Attributes

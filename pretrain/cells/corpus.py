@@ -8,7 +8,7 @@ from scipy import sparse
 
 from langcell.counts.reader import open_counts
 from ontology.graph import Ontology
-from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.cell_types import CellTypes
 from pretrain.corpus.token_genes import token_genes
 from pretrain.recipe.cell_config import Columns
 from pretrain.recipe.sources import LabelledRows, SourceFile, label_rows
@@ -70,12 +70,10 @@ class Corpus:
         return self.values.shape[0]
 
     @property
-    def types(self) -> TrainedTypes:
+    def types(self) -> CellTypes:
         """What the examples are about."""
         pairs = set(zip(self.term.tolist(), self.aspect.tolist(), strict=True))
-        return TrainedTypes(
-            term_ids=self.term_ids, aspects=self.aspects, pairs=tuple(sorted(pairs))
-        )
+        return CellTypes(term_ids=self.term_ids, aspects=self.aspects, pairs=tuple(sorted(pairs)))
 
     def keep_genes(self, kept: np.ndarray) -> "Corpus":
         """Return the corpus over some of its genes; `kept` is bool, shape (n_genes,)."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from langcell.runtime.output_file import replaced_file
 from pretrain.cells.corpus import Corpus
 from pretrain.cells.mean_expression import gene_variability, type_means
-from pretrain.cells.sampling import CellSampler, DrawnCells
+from pretrain.cells.sampling import CellSampler, SampledCells
 from pretrain.recipe.config import LinearTeacherSettings
 
 FILE = "linear_teacher.safetensors"
@@ -49,11 +49,11 @@ class LinearTeacher:
     bias: Tensor
 
     @torch.no_grad()
-    def logits(self, drawn: DrawnCells) -> Tensor:
+    def logits(self, drawn: SampledCells) -> Tensor:
         """Return unnormalised log-probabilities of the training types, (n_cells, n_terms)."""
         return self.standardised(drawn) @ self.weight + self.bias
 
-    def standardised(self, drawn: DrawnCells) -> Tensor:
+    def standardised(self, drawn: SampledCells) -> Tensor:
         """Return deviations from the mean, 0 where a gene is not measured, (n_cells, n_read)."""
         values, measured = log_counts(drawn, self.genes.numpy(), self.share.numpy())
         deviations = (torch.from_numpy(values) - self.mean) / self.deviation
@@ -71,7 +71,7 @@ class LinearTeacher:
 
 
 def log_counts(
-    drawn: DrawnCells, genes: np.ndarray, share: np.ndarray
+    drawn: SampledCells, genes: np.ndarray, share: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return log1p of counts per 10,000 and which genes are measured, both (n_cells, n_read).
 

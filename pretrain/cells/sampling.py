@@ -10,8 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from pretrain.cells.corpus import Corpus
-from pretrain.cells.draw_kernel import AS_IS, DETECT, POISSON, THIN, draw_cell
 from pretrain.cells.mean_expression import gene_variability, type_means
+from pretrain.cells.sampling_kernel import AS_IS, DETECT, POISSON, THIN, sample_cell
 from pretrain.recipe.cell_config import Augmentation, Balance
 
 # A cell with fewer genes says nothing about its type; it is drawn again with all genes.
@@ -21,7 +21,7 @@ _CHOICE, _CELL, _BANK = range(3)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DrawnCells:
+class SampledCells:
     """Cells of one step.
 
     Attributes
@@ -133,7 +133,9 @@ class CellSampler:
             max=self.corpus.n_examples - 1
         )
 
-    def draw(self, examples: np.ndarray, step: int, *, view: int = 0, first: int = 0) -> DrawnCells:
+    def draw(
+        self, examples: np.ndarray, step: int, *, view: int = 0, first: int = 0
+    ) -> SampledCells:
         """Draw a cell from each row of the corpus; two views of a step are independent draws.
 
         `first` is the place of the first example in the step: a cell is the same in whatever
@@ -151,7 +153,7 @@ class CellSampler:
         counts = sparse.csr_matrix(
             (np.concatenate(values), np.concatenate(columns), indptr), shape=measured.shape
         )
-        return DrawnCells(examples=examples, counts=counts, measured=measured)
+        return SampledCells(examples=examples, counts=counts, measured=measured)
 
     def _draw_one(self, example: int, measured: np.ndarray, rng: np.random.Generator) -> int:
         """Draw one cell into the buffers; `measured` is narrowed where a subset is drawn."""
@@ -170,7 +172,7 @@ class CellSampler:
     ) -> int:
         mode, rate, overdispersion = self._how(example, rng)
         start, stop = self.corpus.values.indptr[example : example + 2]
-        return draw_cell(
+        return sample_cell(
             rng,
             self.corpus.values.indices[start:stop],
             self.corpus.values.data[start:stop],

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from langcell.tokens.token_corpus import TokenCorpus
 from ontology.graph import Ontology
-from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.cell_types import CellTypes
 from pretrain.cells.mean_expression import TypeMeans
 
 
@@ -26,7 +26,7 @@ class ShardTypes:
         Place of the aspects of each text of the corpus in `types.aspects`.
     """
 
-    types: TrainedTypes
+    types: CellTypes
     term: np.ndarray
     aspect: np.ndarray
 
@@ -70,7 +70,7 @@ def shard_types(
         if each.term_id in place
     }
     return ShardTypes(
-        types=TrainedTypes(term_ids=term_ids, aspects=aspects, pairs=tuple(sorted(pairs))),
+        types=CellTypes(term_ids=term_ids, aspects=aspects, pairs=tuple(sorted(pairs))),
         term=np.array([place.get(name, -1) for name in names], dtype=np.int64),
         aspect=aspect,
     )

@@ -27,7 +27,7 @@ class StepCells:
     measured
         True where the gene counts as measured in the cell, shape (n_cells, n_genes).
     terms, aspects
-        Type and aspect of each cell, as `TrainedTypes` numbers them, shape (n_cells,).
+        Type and aspect of each cell, as `CellTypes` numbers them, shape (n_cells,).
     all_terms, all_aspects
         Those of the cells of all processes, the same in each of them.
     linear

@@ -10,12 +10,12 @@ import numpy as np
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.tokens.token_corpus import TokenCorpus
 from ontology.graph import Ontology
-from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.cell_types import CellTypes
 from pretrain.cells.corpus import Corpus, read_corpus
-from pretrain.cells.drawn_cells import DrawnSource
 from pretrain.cells.linear_teacher import FILE as LINEAR_TEACHER
 from pretrain.cells.linear_teacher import LinearTeacher, fit_linear_teacher
 from pretrain.cells.mean_expression import TypeMeans, gene_variability, type_means
+from pretrain.cells.sampled_cells import SampledSource
 from pretrain.cells.sampling import CellSampler
 from pretrain.cells.shard_cells import ShardSource
 from pretrain.cells.shard_sampler import ShardSampler
@@ -50,7 +50,7 @@ class TrainingData:
 
     held_out: HeldOut
     vocabulary: GeneVocabulary
-    types: TrainedTypes
+    types: CellTypes
     means: Callable[[], TypeMeans]
     open_source: Callable[[int], CellSource]
 
@@ -166,7 +166,7 @@ def _read_files(
 
     def open_source(teacher_genes: int) -> CellSource:
         sampler = CellSampler(corpus, recipe.augmentation, recipe.balance, seed=recipe.seed)
-        return DrawnSource(
+        return SampledSource(
             recipe,
             sampler,
             known,

@@ -13,7 +13,7 @@ from langcell.runtime.progress import cell_progress
 from langcell.tokens.token_corpus import Manifest
 from pretrain.corpus.catalog import CATALOG, Catalog
 from pretrain.corpus.inputs import find_inputs
-from pretrain.corpus.merge import Layout, lay_out, make_shard, write_manifest
+from pretrain.corpus.merge import Layout, make_shard, plan_layout, write_manifest
 from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.pieces import combine_surveys, survey, tokenize
 from pretrain.corpus.plan import Plan, begin_plan, read_catalog, read_plan
@@ -148,7 +148,7 @@ def _tokenize_all(plan: Plan, workers: Executor, part: Part) -> None:
 
 def _merge(plan: Plan, workers: Executor) -> Manifest:
     catalog = read_catalog(plan.folder)
-    layout = lay_out(plan, catalog)
+    layout = plan_layout(plan, catalog)
     if layout.n_cells:
         jobs = [(plan.folder, number) for number in range(layout.n_shards)]
         _with_progress("writing shards", workers, make_shard, jobs, layout.n_cells)

@@ -16,7 +16,7 @@ from langcell.tokens.token_corpus import GENES, Description
 from ontology.descriptions import ASPECTS, describe_aspects
 from ontology.graph import Ontology
 from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.survey import Fate, Survey
+from pretrain.corpus.survey import RowStatus, Survey
 from pretrain.corpus.token_dictionary import read_gene_numbers, vocabulary_of
 from pretrain.corpus.token_genes import token_genes
 from pretrain.corpus.value_histogram import ValueHistogram
@@ -158,7 +158,7 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
     n_measured = np.zeros(len(token_genes()), dtype=np.int64)
     names: dict[str, set[str]] = {name: set() for name in CATEGORIES}
     texts: set[tuple[str, str, str, str]] = set()
-    fates = np.zeros(len(Fate), dtype=np.int64)
+    fates = np.zeros(len(RowStatus), dtype=np.int64)
     unresolved: Counter[str] = Counter()
     inputs, measured = [], []
     for survey in surveys:
@@ -171,7 +171,7 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
         for name in CATEGORIES:
             names[name].update(survey.columns[name].values)
         texts.update(_kept_texts(survey))
-        fates += np.bincount(survey.fate, minlength=len(Fate))
+        fates += np.bincount(survey.fate, minlength=len(RowStatus))
         unresolved.update(survey.unresolved)
         inputs.append(
             InputSize(n_cells=survey.n_cells, is_by_gene=survey.is_by_gene, error=survey.error)
@@ -180,7 +180,7 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
         raise ValueError(f"none of the {len(inputs)} inputs can be read: {inputs[0].error}")
     vocabulary = given_vocabulary(options)
     if vocabulary is None:
-        if not fates[Fate.KEPT]:
+        if not fates[RowStatus.KEPT]:
             raise ValueError(f"no cell is kept: {_why_none_is_kept(fates, unresolved, options)}")
         vocabulary = _own_vocabulary(histogram, n_measured, options)
     if vocabulary.size > np.iinfo(np.uint16).max:
@@ -216,7 +216,7 @@ def given_tokens(options: BuildOptions) -> dict[str, float]:
 
 def _why_none_is_kept(fates: np.ndarray, unresolved: Counter[str], options: BuildOptions) -> str:
     remedy = "--column label=NAME names another column, --keep-unlabelled keeps such cells"
-    if fates[Fate.UNKNOWN_LABEL]:
+    if fates[RowStatus.UNKNOWN_LABEL]:
         named = [f"{label!r} ({n:,} cells)" for label, n in unresolved.most_common(_MOST_NAMED)]
         if len(unresolved) > _MOST_NAMED:
             named.append(f"{len(unresolved) - _MOST_NAMED:,} more")
@@ -224,10 +224,10 @@ def _why_none_is_kept(fates: np.ndarray, unresolved: Counter[str], options: Buil
             f"the ontology does not know the labels {', '.join(named)}; labels are ids or names of"
             f" the Cell Ontology ({remedy})"
         )
-    if fates[Fate.UNLABELLED]:
+    if fates[RowStatus.UNLABELLED]:
         columns = " or ".join(options.columns["label"])
         return f"are the cells labelled, in obs {columns}? ({remedy})"
-    if fates[Fate.SECONDARY]:
+    if fates[RowStatus.SECONDARY]:
         return "none is primary data (--keep-secondary keeps such cells)"
     return "the inputs have none, or none that --obs-filter takes"
 
@@ -266,7 +266,7 @@ def _compared(measured: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _kept_texts(survey: Survey) -> set[tuple[str, str, str, str]]:
-    kept = np.flatnonzero((survey.fate == Fate.KEPT) & (survey.columns["term"].codes >= 0))
+    kept = np.flatnonzero((survey.fate == RowStatus.KEPT) & (survey.columns["term"].codes >= 0))
     columns = {name: survey.columns[name].take(kept) for name in _TEXT}
     return set(_combinations(columns)[0]) if len(kept) else set()
 

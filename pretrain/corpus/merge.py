@@ -57,7 +57,7 @@ class Layout:
     duplicates: tuple[int, ...]
 
 
-def lay_out(plan: Plan, catalog: Catalog) -> Layout:
+def plan_layout(plan: Plan, catalog: Catalog) -> Layout:
     """Find duplicates among all runs and decide how many shards there are.
 
     Raises
@@ -219,7 +219,7 @@ def _find_duplicates(plan: Plan, runs: tuple[tuple[int, int], ...], n_cells: int
 
 @cache
 def _layout(folder: Path, stamp: tuple[int, int]) -> Layout:
-    return lay_out(read_plan(folder), read_catalog(folder))
+    return plan_layout(read_plan(folder), read_catalog(folder))
 
 
 def _duplicates_of(all_of_them: np.ndarray, run: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from pretrain.corpus.catalog import CATALOG, Catalog, given_tokens, make_catalog
 from pretrain.corpus.hf_inputs import read_tokens
 from pretrain.corpus.matrix import open_matrix, read_rows
 from pretrain.corpus.plan import Piece, Plan, Task, read_catalog, read_plan, stamp
-from pretrain.corpus.survey import Fate, Survey, survey_input, with_remedy
+from pretrain.corpus.survey import RowStatus, Survey, survey_input, with_remedy
 from pretrain.corpus.token_dictionary import token_map
 from pretrain.corpus.token_genes import gene_columns
 from pretrain.corpus.token_runs import Run
@@ -104,7 +104,7 @@ def _tokenize(plan: Plan, catalog: Catalog, task: Task) -> None:
 
 def _kept(survey: Survey, piece: Piece) -> np.ndarray:
     fate = survey.fate[piece.start : piece.stop]
-    return piece.start + np.flatnonzero(fate == Fate.KEPT)
+    return piece.start + np.flatnonzero(fate == RowStatus.KEPT)
 
 
 def _rank(plan: Plan, catalog: Catalog, matrix: CountMatrix, kept: np.ndarray) -> Iterator[_Tokens]:
@@ -166,7 +166,7 @@ def _write_run(
     packed, places, contents, n_few = [none], [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
     seen = np.zeros(catalog.vocabulary.n_genes, dtype=bool)
     for part in parts:
-        is_wanted = survey.fate[part.places] == Fate.KEPT
+        is_wanted = survey.fate[part.places] == RowStatus.KEPT
         is_long = np.diff(part.offsets) >= max(1, plan.options.min_genes)
         kept = np.flatnonzero(is_wanted & is_long)
         n_few += int(np.count_nonzero(is_wanted & ~is_long))

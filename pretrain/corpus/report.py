@@ -14,24 +14,24 @@ from ontology.graph import Ontology
 from pretrain.corpus.catalog import Catalog
 from pretrain.corpus.merge import Layout
 from pretrain.corpus.plan import Plan
-from pretrain.corpus.survey import Fate, Survey
+from pretrain.corpus.survey import RowStatus, Survey
 from pretrain.corpus.token_runs import Run
 
 # What is said of a fate.
 _WORDS = {
-    Fate.SECONDARY: "not primary data",
-    Fate.UNLABELLED: "no label",
-    Fate.UNKNOWN_LABEL: "label that the ontology does not know",
-    Fate.FEW_GENES: "too few genes",
-    Fate.DUPLICATE: "seen before",
+    RowStatus.SECONDARY: "not primary data",
+    RowStatus.UNLABELLED: "no label",
+    RowStatus.UNKNOWN_LABEL: "label that the ontology does not know",
+    RowStatus.FEW_GENES: "too few genes",
+    RowStatus.DUPLICATE: "seen before",
 }
 # What keeps such cells, said where most are lost to one fate.
 _REMEDIES = {
-    Fate.SECONDARY: "--keep-secondary keeps them",
-    Fate.UNLABELLED: "--column label=NAME names the column of labels, --keep-unlabelled keeps them",
-    Fate.UNKNOWN_LABEL: "labels are ids or names of the Cell Ontology; --keep-unlabelled keeps them",
-    Fate.FEW_GENES: "--min-genes takes fewer",
-    Fate.DUPLICATE: "--keep-duplicates keeps them",
+    RowStatus.SECONDARY: "--keep-secondary keeps them",
+    RowStatus.UNLABELLED: "--column label=NAME names the column of labels, --keep-unlabelled keeps them",
+    RowStatus.UNKNOWN_LABEL: "labels are ids or names of the Cell Ontology; --keep-unlabelled keeps them",
+    RowStatus.FEW_GENES: "--min-genes takes fewer",
+    RowStatus.DUPLICATE: "--keep-duplicates keeps them",
 }
 _MOST_LABELS = 20
 
@@ -43,7 +43,7 @@ class InputReport:
     Attributes
     ----------
     fates
-        Cells by `Fate`; they add up to `n_cells`.
+        Cells by `RowStatus`; they add up to `n_cells`.
     unresolved
         Cells by label that the ontology does not know.
     error
@@ -54,7 +54,7 @@ class InputReport:
     path: str
     n_cells: int
     n_genes: int
-    fates: dict[Fate, int]
+    fates: dict[RowStatus, int]
     unresolved: dict[str, int]
     error: str
 
@@ -67,15 +67,15 @@ def report_inputs(plan: Plan, catalog: Catalog, layout: Layout) -> list[InputRep
     reports = []
     for source, each in enumerate(plan.inputs):
         survey = Survey.read(plan.survey(source))
-        counts = np.bincount(survey.fate, minlength=len(Fate))
-        fates = {fate: int(counts[fate]) for fate in Fate}
-        fates[Fate.FEW_GENES] = n_few[source]
-        fates[Fate.DUPLICATE] = layout.duplicates[source]
-        fates[Fate.KEPT] -= fates[Fate.FEW_GENES] + fates[Fate.DUPLICATE]
+        counts = np.bincount(survey.fate, minlength=len(RowStatus))
+        fates = {fate: int(counts[fate]) for fate in RowStatus}
+        fates[RowStatus.FEW_GENES] = n_few[source]
+        fates[RowStatus.DUPLICATE] = layout.duplicates[source]
+        fates[RowStatus.KEPT] -= fates[RowStatus.FEW_GENES] + fates[RowStatus.DUPLICATE]
         error = catalog.inputs[source].error
         if plan.error(source).is_file():
             error = plan.error(source).read_text(encoding="utf-8")
-            fates = dict.fromkeys(Fate, 0)
+            fates = dict.fromkeys(RowStatus, 0)
         reports.append(
             InputReport(
                 name=each.name,
@@ -107,13 +107,13 @@ def write_report(folder: Path, reports: list[InputReport], summary: dict[str, An
 
 def report_lines(reports: list[InputReport], summary: dict[str, Any]) -> list[str]:
     """Write the report for people."""
-    totals: Counter[Fate] = Counter()
+    totals: Counter[RowStatus] = Counter()
     unresolved: Counter[str] = Counter()
     for each in reports:
         totals.update(each.fates)
         unresolved.update(each.unresolved)
     n_cells = sum(each.n_cells for each in reports)
-    lines = [f"{totals[Fate.KEPT]:,} of {n_cells:,} cells from {len(reports)} inputs are kept"]
+    lines = [f"{totals[RowStatus.KEPT]:,} of {n_cells:,} cells from {len(reports)} inputs are kept"]
     lines += [f"  {name}: {value}" for name, value in summary.items()]
     for fate, words in _WORDS.items():
         if totals[fate]:
@@ -132,7 +132,7 @@ def report_lines(reports: list[InputReport], summary: dict[str, Any]) -> list[st
             f"{each.fates[fate]:,} {words}" for fate, words in _WORDS.items() if each.fates[fate]
         )
         lines.append(
-            f"  {each.name}\t{each.fates[Fate.KEPT]:,} of {each.n_cells:,}\t{each.n_genes:,}"
+            f"  {each.name}\t{each.fates[RowStatus.KEPT]:,} of {each.n_cells:,}\t{each.n_genes:,}"
             + (f"\t{why}" if why else "")
             + (f"\tleft out: {each.error}" if each.error else "")
         )

@@ -29,7 +29,7 @@ _SAMPLE_BLOCK = 64  # cells read side by side; few, or a sample would be of a fe
 _FALSE = ("false", "0", "no")
 
 
-class Fate(IntEnum):
+class RowStatus(IntEnum):
     """What becomes of a cell; the first that holds."""
 
     KEPT = 0
@@ -49,7 +49,7 @@ class Survey:
     rows
         Row in the source of each cell, int64, shape (n_cells,).
     fate
-        `Fate` of each cell as far as labels decide it, uint8, shape (n_cells,).
+        `RowStatus` of each cell as far as labels decide it, uint8, shape (n_cells,).
     columns
         By the names of `KEPT`, shape (n_cells,) each; values of "term" are term ids.
     unresolved
@@ -176,7 +176,7 @@ def _sampled(survey: Survey, matrix: CountMatrix, sample_cells: int) -> Survey:
     """Add the genes of an input and the values of a sample of its cells."""
     columns = gene_columns(matrix.resolution.ensembl_ids)
     histogram = ValueHistogram(len(token_genes()))
-    for sample in _sample(np.flatnonzero(survey.fate == Fate.KEPT), sample_cells):
+    for sample in _sample(np.flatnonzero(survey.fate == RowStatus.KEPT), sample_cells):
         for block in read_rows(matrix, sample):
             counts = block.counts
             histogram.add(counts.indptr, counts.indices, counts.data, block.totals, columns)
@@ -203,12 +203,12 @@ def _labelled(
     none = Column.constant("", n_cells)
     label = found.get("label", none)
     term, unresolved = _resolve(label, options.ontology)
-    fate = np.full(n_cells, Fate.KEPT, dtype=np.uint8)
+    fate = np.full(n_cells, RowStatus.KEPT, dtype=np.uint8)
     if not options.keep_unlabelled:
-        fate[term.codes < 0] = Fate.UNKNOWN_LABEL
-        fate[label.codes < 0] = Fate.UNLABELLED
+        fate[term.codes < 0] = RowStatus.UNKNOWN_LABEL
+        fate[label.codes < 0] = RowStatus.UNLABELLED
     if not options.keep_secondary and "primary" in found:
-        fate[_is_false(found["primary"])] = Fate.SECONDARY
+        fate[_is_false(found["primary"])] = RowStatus.SECONDARY
     columns = {name: found.get(name, none) for name in KEPT} | {"term": term}
     if "study" not in found:
         columns["study"] = Column.constant(Path(source.name).name, n_cells)

@@ -17,7 +17,7 @@ from langcell.nn.bert import BertStack
 from pretrain.parallel.gather import World
 
 
-def share_out(model: nn.Module, mesh: DeviceMesh) -> None:
+def shard_weights(model: nn.Module, mesh: DeviceMesh) -> None:
     """Share the blocks of all stacks of a model out among the processes of a one-dimensional mesh."""
     for stack in [each for each in model.modules() if isinstance(each, BertStack)]:
         for block in stack.blocks:
@@ -25,12 +25,12 @@ def share_out(model: nn.Module, mesh: DeviceMesh) -> None:
         fully_shard(stack, mesh=mesh)  # has no weights itself, but sees the next block coming
 
 
-def is_shared(weight: Tensor) -> bool:
+def is_sharded(weight: Tensor) -> bool:
     """Tell whether processes hold parts of a weight."""
     return isinstance(weight, DTensor)
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
     """Return all weights by name in the first process, on the CPU; all processes must ask."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     found: dict[str, Tensor] = get_model_state_dict(model, options=options)  # type: ignore[assignment]
@@ -39,7 +39,7 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def average_gradients(weights: Sequence[Tensor], world: World) -> None:
     """Average the gradients of weights that each process keeps whole; those of shared ones are."""
-    own = [each for each in weights if not is_shared(each)]
+    own = [each for each in weights if not is_sharded(each)]
     # A loss that one process has no cells for leaves no gradient there.
     has_one = torch.tensor([each.grad is not None for each in own], device=own[0].device)
     found = [each for each, n in zip(own, world.total(has_one.int()).tolist(), strict=True) if n]
@@ -60,7 +60,7 @@ def clip_gradients(weights: Sequence[Tensor], limit: float) -> Tensor:
     norms = []
     for shared in (True, False):  # the two kinds do not go into one call
         gradients = [
-            each.grad for each in found if is_shared(each) == shared and each.grad is not None
+            each.grad for each in found if is_sharded(each) == shared and each.grad is not None
         ]
         if gradients:
             norm = nn.utils.get_total_norm(gradients)
@@ -68,6 +68,6 @@ def clip_gradients(weights: Sequence[Tensor], limit: float) -> Tensor:
     total = torch.stack(norms).norm()
     for shared in (True, False):
         nn.utils.clip_grads_with_norm_(
-            [each for each in found if is_shared(each) == shared], limit, total
+            [each for each in found if is_sharded(each) == shared], limit, total
         )
     return total

@@ -10,16 +10,16 @@ from langcell.genes.vocabulary import GeneVocabulary
 from langcell.model.langcell import LangCell
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
-from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.cell_types import CellTypes
 from pretrain.cells.step_cells import CellSource
 from pretrain.cells.training_data import open_data
 from pretrain.recipe.config import Recipe
 from pretrain.recipe.holdout import HeldOut
 from pretrain.run.recipe_model import build_model
 from pretrain.run.validation import LabelledTokens, read_validation
-from pretrain.steps.collator import StepBuilder
+from pretrain.steps.collator import Collator
 from pretrain.steps.teachers import Teachers, load_teachers
-from pretrain.texts.label_embeddings import ShippedLabels
+from pretrain.texts.label_embeddings import BundledLabels
 from pretrain.texts.label_texts import build_label_texts
 from pretrain.texts.text_table import build_text_table
 from pretrain.texts.text_tensors import TextTensors, build_text_tensors
@@ -49,11 +49,11 @@ class Parts:
     held_out: HeldOut
     model: LangCell
     source: CellSource
-    builder: StepBuilder
+    builder: Collator
     texts: TextTensors
     teachers: Teachers | None
     candidates: tuple[str, ...]
-    labels: ShippedLabels | None
+    labels: BundledLabels | None
     reference: list[np.ndarray]
     validation: list[LabelledTokens]
 
@@ -94,7 +94,7 @@ def build_parts(
     )
     labels = None
     if recipe.losses.read_texts:
-        labels = ShippedLabels(
+        labels = BundledLabels(
             term_ids=candidates,
             texts=tuple(wordings.texts[start] for start in wordings.starts[:-1]),
             release=ontology.release,
@@ -116,7 +116,7 @@ def build_parts(
         held_out=data.held_out,
         model=model,
         source=source,
-        builder=StepBuilder(recipe, data.vocabulary, data.types, table, wordings),
+        builder=Collator(recipe, data.vocabulary, data.types, table, wordings),
         texts=texts,
         teachers=teachers,
         candidates=candidates,
@@ -126,7 +126,7 @@ def build_parts(
     )
 
 
-def _candidates(recipe: Recipe, ontology: Ontology, types: TrainedTypes) -> tuple[str, ...]:
+def _candidates(recipe: Recipe, ontology: Ontology, types: CellTypes) -> tuple[str, ...]:
     named = all_cell_types(ontology) if recipe.text.candidates == "all" else ()
     return (*named, *sorted(set(types.term_ids) - set(named)))
 

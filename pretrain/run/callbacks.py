@@ -22,10 +22,10 @@ from pretrain.run.module import PretrainModule
 from pretrain.run.run_folder import LAST
 from pretrain.run.validation import RECALL_AT, StudyScore
 from pretrain.steps.collator import StepBatch
-from pretrain.steps.throughput import ReadCounts
+from pretrain.steps.throughput import Throughput
 
 
-class Keeper(Callback):
+class RunCallback(Callback):
     """Saves the last state, scores on the validation studies, keeps the best model.
 
     Parameters
@@ -62,7 +62,7 @@ class Keeper(Callback):
         self._handlers: dict[signal.Signals, Any] = {}
         self.results: dict[str, Any] = {}  # for the run card, once the last step is done
         self._started = (0, 0.0)
-        self._read = ReadCounts()  # by this process since then
+        self._read = Throughput()  # by this process since then
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know; saved in the checkpoint."""
@@ -203,7 +203,7 @@ class Keeper(Callback):
             f"{f', {utilisation:.0%} of peak FLOP/s' if utilisation else ''}, {left / 60:.1f} min left"
         )
 
-    def _utilisation(self, trainer: Trainer, read: ReadCounts, seconds: float) -> float:
+    def _utilisation(self, trainer: Trainer, read: Throughput, seconds: float) -> float:
         """Return what share of the devices' peak the encoder's arithmetic is; 0 where unknown."""
         module = trainer.lightning_module
         assert isinstance(module, PretrainModule)

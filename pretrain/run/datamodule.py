@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from langcell.runtime.device import moved
 from pretrain.cells.step_cells import CellSource
 from pretrain.parallel.gather import World
-from pretrain.steps.collator import StepBatch, StepBuilder
+from pretrain.steps.collator import Collator, StepBatch
 
 
 class StepStream(IterableDataset[StepBatch]):
@@ -20,7 +20,7 @@ class StepStream(IterableDataset[StepBatch]):
     def __init__(
         self,
         source: CellSource,
-        builder: StepBuilder,
+        builder: Collator,
         world: World,
         first_step: Callable[[], int],
         n_steps: int,
@@ -45,7 +45,7 @@ class PretrainData(LightningDataModule):
     numba's threads must not be called from several at once.
     """
 
-    def __init__(self, source: CellSource, builder: StepBuilder, *, n_steps: int) -> None:
+    def __init__(self, source: CellSource, builder: Collator, *, n_steps: int) -> None:
         super().__init__()
         self.source = source
         self.builder = builder

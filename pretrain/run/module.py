@@ -17,9 +17,9 @@ from pretrain.parallel.gather import World
 from pretrain.parallel.sharding import (
     average_gradients,
     clip_gradients,
-    is_shared,
-    share_out,
-    whole_weights,
+    full_weights,
+    is_sharded,
+    shard_weights,
 )
 from pretrain.recipe.config import Optimisation, Recipe
 from pretrain.steps.collator import StepBatch
@@ -78,7 +78,7 @@ class PretrainModule(LightningModule):
         self.strict_loading = False
         if self.global_rank == 0:
             self._whole = [copy.deepcopy(self.model)]
-        share_out(self.model, self.device_mesh["data_parallel"])
+        shard_weights(self.model, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         """Put what losses read beside the model on its device."""
@@ -92,7 +92,7 @@ class PretrainModule(LightningModule):
 
         All processes must ask; where they share weights out, only the first gets all of them.
         """
-        weights = whole_weights(self.model) if self._is_shared else {}
+        weights = full_weights(self.model) if self._is_shared else {}
         if not weights:
             yield self.average or self.model
             return
@@ -179,7 +179,7 @@ class PretrainModule(LightningModule):
             for some, lr in ((others, settings.lr), (known, settings.lr * self.recipe.text.lr))
             for decays, decay in ((True, settings.weight_decay), (False, 0.0))
             for shared in (False, True)  # the two kinds do not go into one call
-            if (params := [p for p in some if (p.ndim > 1) == decays and is_shared(p) == shared])
+            if (params := [p for p in some if (p.ndim > 1) == decays and is_sharded(p) == shared])
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -16,7 +16,7 @@ from langcell.nn.config import (
     MatchingConfig,
     TextEncoderConfig,
 )
-from langcell.nn.empty_init import unset_weights
+from langcell.nn.empty_init import skip_init
 from langcell.nn.text_encoder import TextEncoder
 from pretrain.cells.mean_expression import TypeMeans
 from pretrain.recipe.config import Recipe
@@ -127,7 +127,7 @@ def _text_config(recipe: Recipe) -> TextEncoderConfig:
 def count_parameters(recipe: Recipe, n_genes: int) -> dict[str, int]:
     """Count the weights of each part of a recipe's model; of a text tower it says how it trains."""
     config = model_config(recipe, n_genes + _N_SPECIAL)
-    with unset_weights():
+    with skip_init():
         parts = dict(LangCell(config).named_children())
         tower = parts.pop("text_encoder", None)
         if recipe.losses.read_texts:

@@ -38,7 +38,7 @@ def run_card(
     data_sha256
         From `data_digest`, as the run began.
     results
-        What came of it, by name (`Keeper.results`).
+        What came of it, by name (`RunCallback.results`).
     """
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -20,7 +20,7 @@ from pretrain.recipe.config import Compute, Recipe
 from pretrain.recipe.holdout import FILE as HOLDOUT
 from pretrain.recipe.random_state import repeatable
 from pretrain.run.build import Parts, build_parts
-from pretrain.run.callbacks import Keeper
+from pretrain.run.callbacks import RunCallback
 from pretrain.run.datamodule import PretrainData
 from pretrain.run.module import PretrainModule
 from pretrain.run.run_card import data_digest, run_card, write_run_card
@@ -96,22 +96,22 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     # Dropout; the keeper restores its state on resumption.
     torch.manual_seed(recipe.seed + process_number())
     module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
-    keeper = Keeper(
+    callback = RunCallback(
         recipe,
         output,
         score=lambda model: _score(model, parts, recipe),
         export=lambda model, folder: _export(model, parts, recipe, folder),
     )
     with repeatable(compute.accelerator):
-        _fit(recipe, output, module, keeper, parts, compute, loggers, is_resumed)
+        _fit(recipe, output, module, callback, parts, compute, loggers, is_resumed)
     if not is_first:
         sys.exit(0)  # the first process has the model
-    if keeper.is_stopped:
+    if callback.is_stopped:
         raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
-    card = run_card(recipe, compute, data_sha256=data, results=keeper.results)
+    card = run_card(recipe, compute, data_sha256=data, results=callback.results)
     # Last beside the run itself, where it says that the run is finished.
     write_run_card(card, [output / "best", output / "last", output])
-    _say(f"best model: {output / 'best'} (step {keeper.best_step})")
+    _say(f"best model: {output / 'best'} (step {callback.best_step})")
     return output / "best"
 
 
@@ -129,7 +129,7 @@ def _fit(
     recipe: Recipe,
     output: Path,
     module: PretrainModule,
-    keeper: Keeper,
+    callback: RunCallback,
     parts: Parts,
     compute: Compute,
     loggers: list[Logger],
@@ -141,7 +141,7 @@ def _fit(
             **trainer_arguments(compute, settings.precision),
             max_steps=settings.steps,
             logger=loggers,
-            callbacks=[keeper],
+            callbacks=[callback],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -31,7 +31,7 @@ _N_SPECIAL = 3  # padding, mask and CLS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class LoadedWeights:
     """What a model began with.
 
     Attributes
@@ -55,7 +55,7 @@ class Taken:
     def lines(self) -> Iterator[str]:
         """Yield what to tell the user.
 
-        >>> taken = Taken(
+        >>> taken = LoadedWeights(
         ...     name="x", taken=("a.b.c", "a.b.d"), left=(), new=("a.e",), n_genes=9, n_known=7
         ... )
         >>> list(taken.lines())
@@ -77,7 +77,7 @@ def _parts(names: Sequence[str]) -> str:
     return f"{len(names)} tensor{'s' * (len(names) != 1)}" + (f" ({shown})" if shown else "")
 
 
-def start_from(model: LangCell, name: str) -> Taken:
+def start_from(model: LangCell, name: str) -> LoadedWeights:
     """Copy the weights of a checkpoint into a model.
 
     Of a checkpoint of the same kind all that has the same name is taken: genes that it does not
@@ -110,7 +110,7 @@ def start_from(model: LangCell, name: str) -> Taken:
 
 
 @torch.no_grad()
-def _take_over(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> Taken:
+def _take_over(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> LoadedWeights:
     _check_fit(model, earlier, name)
     assert earlier.vocabulary is not None
     rows = _common_tokens(model.genes, earlier.vocabulary)
@@ -131,7 +131,7 @@ def _take_over(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> Taken
             new.append(key)
             continue
         taken.append(key)
-    return Taken(
+    return LoadedWeights(
         name=name,
         taken=tuple(taken),
         left=tuple(sorted(earlier.tensors.keys() - set(taken))),
@@ -173,7 +173,7 @@ def _common_tokens(ours: GeneVocabulary, theirs: GeneVocabulary) -> tuple[Tensor
 
 
 @torch.no_grad()
-def start_from_bag(model: LangCell, bag: LangCell, name: str) -> Taken:
+def start_from_bag(model: LangCell, bag: LangCell, name: str) -> LoadedWeights:
     """Copy a trained bag into the bag beside a transformer, which at first adds nothing to it.
 
     The transformer's columns of the projection begin at zero, so that the first features are
@@ -219,7 +219,7 @@ def start_from_bag(model: LangCell, bag: LangCell, name: str) -> Taken:
         model.text_projection.load_state_dict(bag.text_projection.state_dict())
         names += ("text_projection.",)
     taken = tuple(key for key in own if key.startswith(names) or key in _BY_TOKEN[:1])
-    return Taken(
+    return LoadedWeights(
         name=name,
         taken=taken,
         left=tuple(key for key in known if not key.startswith((*names, _BY_TOKEN[1]))),

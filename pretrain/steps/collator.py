@@ -9,7 +9,7 @@ from torch import Tensor
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.nn.losses import IGNORED
 from langcell.tokens.packed_cells import PackedCells
-from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.cell_types import CellTypes
 from pretrain.cells.masking import mask_tokens
 from pretrain.cells.step_cells import StepCells
 from pretrain.parallel.gather import World
@@ -71,7 +71,7 @@ class StepBatch:
         return len(self.terms)
 
 
-class StepBuilder:
+class Collator:
     """Makes the batch of a step of its cells: masks genes, pads, draws texts.
 
     All that is random depends on the seed, the step and the process alone.
@@ -81,7 +81,7 @@ class StepBuilder:
         self,
         recipe: Recipe,
         vocabulary: GeneVocabulary,
-        types: TrainedTypes,
+        types: CellTypes,
         texts: TextTable,
         labels: LabelTexts,
     ) -> None:

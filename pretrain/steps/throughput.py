@@ -9,7 +9,7 @@ from pretrain.steps.collator import StepBatch
 
 
 @dataclass(frozen=True)
-class ReadCounts:
+class Throughput:
     """What was read since a run began or went on.
 
     Attributes
@@ -29,17 +29,17 @@ class ReadCounts:
     pairs: int = 0
     cells: int = 0
 
-    def plus(self, batch: StepBatch, n_positions: int) -> "ReadCounts":
+    def plus(self, batch: StepBatch, n_positions: int) -> "Throughput":
         """Return the counts after one more batch, of an encoder with so many positions."""
         lengths = batch.attention_mask.sum(dim=1)
         attended = lengths.clamp(max=n_positions)
-        return ReadCounts(
+        return Throughput(
             tokens=self.tokens + int(lengths.sum()),
             attended=self.attended + int(attended.sum()),
             pairs=self.pairs + int(attended.square().sum()),
             cells=self.cells + batch.n_cells,
         )
 
-    def of_all(self, world: World, device: torch.device) -> "ReadCounts":
+    def of_all(self, world: World, device: torch.device) -> "Throughput":
         """Return the sums over processes, each of which must ask."""
-        return ReadCounts(*world.total(torch.tensor(astuple(self), device=device)).tolist())
+        return Throughput(*world.total(torch.tensor(astuple(self), device=device)).tolist())

@@ -11,7 +11,7 @@ from langcell.model.langcell import LangCell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ShippedLabels:
+class BundledLabels:
     """Cell types that can be called, and the description of each.
 
     Attributes

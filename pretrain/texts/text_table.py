@@ -17,7 +17,7 @@ from langcell.nn.bert import inference
 from langcell.nn.features import TextFeatures
 from langcell.runtime.output_file import replaced_file
 from ontology.graph import Ontology
-from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.cell_types import CellTypes
 from pretrain.recipe.config import Text
 from pretrain.texts.label_texts import bare_texts
 
@@ -71,7 +71,7 @@ class TextTable:
         return chosen
 
 
-def aspect_codes(types: TrainedTypes) -> np.ndarray:
+def aspect_codes(types: CellTypes) -> np.ndarray:
     """Return the number of each aspect value, -1 where unknown, int64, (n_combinations, 3)."""
     codes = np.full((len(types.aspects), len(_ASPECT_NAMES)), -1, dtype=np.int64)
     for column in range(len(_ASPECT_NAMES)):
@@ -82,7 +82,7 @@ def aspect_codes(types: TrainedTypes) -> np.ndarray:
     return codes
 
 
-def build_text_table(types: TrainedTypes, ontology: Ontology, settings: Text) -> TextTable:
+def build_text_table(types: CellTypes, ontology: Ontology, settings: Text) -> TextTable:
     """Collect the texts of every type of the corpus: bare ones, and ones with its aspects."""
     codes = aspect_codes(types)
     names = [_aspect_names(aspect) for aspect in types.aspects]

@@ -10,7 +10,7 @@ from torch import Tensor
 from langcell.model.langcell import LangCell
 from langcell.nn.features import TextFeatures
 from ontology.graph import Ontology
-from pretrain.cells.cell_types import TrainedTypes
+from pretrain.cells.cell_types import CellTypes
 from pretrain.recipe.config import Recipe
 from pretrain.texts.label_texts import LabelTexts
 from pretrain.texts.negatives import ancestor_targets, comparable_terms
@@ -71,7 +71,7 @@ def build_text_tensors(
     model: LangCell,
     recipe: Recipe,
     ontology: Ontology,
-    types: TrainedTypes,
+    types: CellTypes,
     table: TextTable,
     wordings: LabelTexts,
     candidates: tuple[str, ...],

@@ -11,9 +11,9 @@ from scipy import sparse
 from benchmarks.data.amended_labels import amend, contradicted
 from benchmarks.data.studies import LabelledFile, read_validation_files
 from ontology.graph import Ontology
-from zeroshot.confidence.backoff import Ladder
+from zeroshot.confidence.backoff import TermsByDepth
 from zeroshot.confidence.term_tree import TermTree
-from zeroshot.fit.fit_calibration import label_rungs
+from zeroshot.fit.fit_calibration import label_terms
 from zeroshot.labels.candidates import own_candidates
 
 T, MAST, B, GLIOBLAST, NEURON = "CL:0000084", "CL:0000097", "CL:0000236", "CL:0000030", "CL:0000540"
@@ -74,7 +74,7 @@ def _ladder(n_cells):
     """All cells back off from neuron over neural cell to cell."""
     tree = TermTree.of(own_candidates(["neuron", "B cell"], ONTOLOGY), ONTOLOGY)
     terms = np.tile([tree.ids.index(each) for each in (CELL, NEURAL, NEURON)], (n_cells, 1))
-    return Ladder(
+    return TermsByDepth(
         tree=tree,
         terms=terms.astype(np.int32),
         probabilities=np.full((n_cells, 3), 0.5),
@@ -84,13 +84,13 @@ def _ladder(n_cells):
 
 
 def test_a_glioblast_is_a_neural_cell_and_contradicted_cells_are_left_out():
-    truth, ladder = [GLIOBLAST, NEURON, B, GLIOBLAST], _ladder(4)
+    truth, by_depth = [GLIOBLAST, NEURON, B, GLIOBLAST], _ladder(4)
     file = _file("Braun fetal cortex", truth)
-    published = label_rungs(ladder, np.array(truth), ONTOLOGY, study=file.study)
+    published = label_terms(by_depth, np.array(truth), ONTOLOGY, study=file.study)
     neural = published.is_right[:, 1].tolist()
     assert neural == [False, True, False, False], "as CL has it, a glioblast is none"
     wrong = np.array([False, False, False, True])
-    amended = amend(published, ladder, file, wrong)
+    amended = amend(published, by_depth, file, wrong)
     assert amended.study == file.study
     assert amended.probabilities.shape == amended.is_right.shape == (3, 3)
     assert amended.is_right[:, 1].tolist() == [True, True, False]

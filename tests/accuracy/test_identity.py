@@ -9,7 +9,7 @@ from scipy import sparse
 
 from benchmarks.accuracy import novel_types, states
 from benchmarks.accuracy.integration import AFTER, BEFORE, BatchedCells, joined, scib_scores
-from benchmarks.accuracy.novel_types import Opinion, draws, levels, score
+from benchmarks.accuracy.novel_types import TargetCall, draws, levels, score
 from benchmarks.baselines.celltypist import celltypist_labels
 from tests.fit.test_few_shot import make_shots
 
@@ -52,7 +52,7 @@ def test_groups_are_on_one_side(cells):
 
 
 def test_novelty_is_scored_by_hand():
-    found = Opinion(called=np.array([0, 1, 1, 0]), novelty=np.array([0.1, 0.6, 0.3, 0.9]))
+    found = TargetCall(called=np.array([0, 1, 1, 0]), novelty=np.array([0.1, 0.6, 0.3, 0.9]))
     figures = score(found, np.array([0, 1, 0, -1]), level=0.5)
     # Of three labelled cells one is right and not flagged; the novel one is flagged.
     assert figures == {"auroc": 1.0, "fpr95": 0.0, "h": pytest.approx(2 / 3 / (4 / 3))}

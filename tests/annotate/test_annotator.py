@@ -14,7 +14,7 @@ from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import RankTokenizer
 from zeroshot.annotate.annotator import annotate
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.calibration import Calibration, Regime
+from zeroshot.confidence.calibration import Calibration, CalibrationCurve
 from zeroshot.results.annotations import Slots
 from zeroshot.results.writers import check_annotation_output
 
@@ -336,7 +336,7 @@ def test_calls_back_off_as_far_as_the_level_asks(make_cells, model):
 def test_a_calibration_for_other_weights_is_left_out(make_cells, tiny_model):
     stale = LangCell.from_pretrained(str(tiny_model))
     stale.calibration = Calibration(
-        all_types=Regime(slope=0.5), given=Regime(), model_sha256="other"
+        all_types=CalibrationCurve(slope=0.5), given=CalibrationCurve(), model_sha256="other"
     ).to_json()
     with pytest.warns(UserWarning, match="was learnt for other weights"):
         annotations = annotate(make_cells(4), model=stale)

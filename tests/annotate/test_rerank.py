@@ -51,9 +51,9 @@ def test_the_better_match_comes_first(model, cells, tmp_path):
         candidates=np.tile(np.array([0, 1, 2], np.int32), (n_cells, 1)),
         log_probabilities=np.tile(np.log(np.array([0.5, 0.3, 0.2], np.float32)), (n_cells, 1)),
     )
-    opinion = reranker.match(scores.candidates[:, :2], cells)
+    target_call = reranker.match(scores.candidates[:, :2], cells)
     reranked = reranker.rerank(scores, cells)
-    assert (reranked.best == opinion.argmax(axis=1)).all()
+    assert (reranked.best == target_call.argmax(axis=1)).all()
     assert not (reranked.best == 2).any()
     with pytest.raises(ValueError, match="at least two candidates"):
         Reranker(model, TEXTS, k=1)

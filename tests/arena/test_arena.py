@@ -14,7 +14,7 @@ from benchmarks.arena.leaderboard import render_leaderboard
 from benchmarks.arena.leaks import CellLeaks, TrainedOn, trained_on
 from benchmarks.arena.puzzles import PuzzleFileTask, PuzzleTask
 from benchmarks.arena.result_card import ResultCard, markdown, overview
-from benchmarks.arena.results import Contestant, Result, Unit, rounded
+from benchmarks.arena.results import Method, Result, Unit, rounded
 from benchmarks.arena.retrieval import RetrievalTask
 from benchmarks.arena.robustness import RobustnessTask
 from benchmarks.arena.run import Suite, run_suite
@@ -72,8 +72,8 @@ class Oracle:
         return np.log(0.9 * (called[:, None] == np.array(candidates)) + 0.1 / len(candidates))
 
 
-def contestant(annotator, name="oracle", kind="model", known=None):
-    return Contestant(name=name, kind=kind, annotator=annotator, identity="1", trained_on=known)
+def method(annotator, name="oracle", kind="model", known=None):
+    return Method(name=name, kind=kind, annotator=annotator, identity="1", trained_on=known)
 
 
 def result(name, values, leaks=(), sizes=None):
@@ -86,7 +86,7 @@ def result(name, values, leaks=(), sizes=None):
         )
         for i, value in enumerate(values)
     )
-    return Result(task="t", contestant=name, key="k", seconds=1.0, units=units)
+    return Result(task="t", method=name, key="k", seconds=1.0, units=units)
 
 
 def test_figures_weigh_units_alike_or_by_rows():
@@ -113,7 +113,7 @@ def test_records_come_back_and_have_no_nan():
 
 
 def test_perfect_scores_are_perfect_in_every_space(cells):
-    (unit,), _ = CellTask(cells, CellLeaks()).units(contestant(Oracle()))
+    (unit,), _ = CellTask(cells, CellLeaks()).units(method(Oracle()))
     assert unit.n == 40
     assert unit.figures["own macro_f1_all"] == 1
     assert unit.figures["all accuracy"] == 1
@@ -124,13 +124,13 @@ def test_perfect_scores_are_perfect_in_every_space(cells):
 
 def test_donors_are_the_units_of_a_single_file(file, ontology):
     cells = CellFiles.of([file], ontology, by_donor="donor")
-    units, _ = CellTask(cells, CellLeaks()).units(contestant(Oracle()))
+    units, _ = CellTask(cells, CellLeaks()).units(method(Oracle()))
     assert [(unit.name, unit.n) for unit in units] == [("donor-one", 20), ("donor-two", 20)]
 
 
 def test_scores_are_asked_for_once(cells):
     oracle = Oracle()
-    who = contestant(oracle)
+    who = method(oracle)
     CellTask(cells, CellLeaks()).units(who)
     asked = oracle.asked
     RetrievalTask(cells, CellLeaks()).units(who)
@@ -148,9 +148,9 @@ def test_risk_follows_the_lead_over_the_runner_up():
 
 
 def test_puzzles_are_solved_jointly_and_by_argmax(cells):
-    (unit,), _ = PuzzleTask(cells, CellLeaks(), n_puzzles=5).units(contestant(Oracle()))
+    (unit,), _ = PuzzleTask(cells, CellLeaks(), n_puzzles=5).units(method(Oracle()))
     assert unit.figures["batch_accuracy"] == unit.figures["argmax uniqueness"] == 1
-    constant = contestant(Oracle(n_wrong=40))
+    constant = method(Oracle(n_wrong=40))
     (unit,), _ = PuzzleTask(cells, CellLeaks(), n_puzzles=5).units(constant)
     assert unit.figures["argmax uniqueness"] == 0.25  # one label for the four cells
     assert unit.figures["uniqueness"] == 1
@@ -165,20 +165,20 @@ def test_puzzles_of_a_file_are_answered_by_top_genes(tiny_bag, coding_genes, tmp
     task = PuzzleFileTask(path)
     assert task.takes(annotator)
     assert not task.takes(Oracle())
-    (unit,), _ = task.units(contestant(annotator))
+    (unit,), _ = task.units(method(annotator))
     assert (unit.name, unit.n, unit.figures["uniqueness"]) == ("3 cells", 2, 1)
     (answer, _) = annotator.puzzle_answers(read_puzzles(path).puzzles, read_puzzles(path).genes)
     assert sorted(answer) == sorted(labels)
 
 
 def test_retrieval_ranks_the_own_type_first(cells):
-    (unit,), _ = RetrievalTask(cells, CellLeaks()).units(contestant(Oracle()))
+    (unit,), _ = RetrievalTask(cells, CellLeaks()).units(method(Oracle()))
     assert unit.figures["cell mrr"] == unit.figures["text mrr"] == 1
     assert unit.figures["cell chance mrr"] < 0.1
 
 
 def test_robustness_is_a_share_of_the_plain_figure(cells):
-    (unit,), _ = RobustnessTask(cells, CellLeaks()).units(contestant(Oracle()))
+    (unit,), _ = RobustnessTask(cells, CellLeaks()).units(method(Oracle()))
     assert unit.figures["kept"] == 1
     assert unit.figures["synonym"] is None  # it reads no words
 
@@ -191,7 +191,7 @@ def test_refused_changes_are_noted(cells):
                 raise ValueError("too few genes")
             return super().scores(file, candidates)
 
-    (unit,), notes = RobustnessTask(cells, CellLeaks()).units(contestant(Refuser()))
+    (unit,), notes = RobustnessTask(cells, CellLeaks()).units(method(Refuser()))
     assert unit.figures["counts x 0.2"] is None
     assert unit.figures["kept"] == 1
     assert notes == ["counts x 0.2 of study: too few genes"]
@@ -199,7 +199,7 @@ def test_refused_changes_are_noted(cells):
 
 def test_unseen_types_are_units(cells):
     task = UnseenTask(cells, frozenset(TYPES[1:]))
-    (unit,), _ = task.units(contestant(Oracle()))
+    (unit,), _ = task.units(method(Oracle()))
     assert unit.name.startswith("B cell")
     assert (unit.n, unit.figures["descendant"], unit.figures["h descendant"]) == (10, 1, 1)
 
@@ -256,10 +256,8 @@ def test_training_files_are_known_from_the_manifest(tmp_path):
 
 def make_suite(cells, *annotators, spared=frozenset()):
     tasks = (CellTask(cells, CellLeaks()), RetrievalTask(cells, CellLeaks()))
-    who = tuple(contestant(each, name=f"oracle {i}") for i, each in enumerate(annotators))
-    return Suite(
-        name="quick", tasks=tasks, contestants=who, spared=spared, left_out=("x: missing",)
-    )
+    who = tuple(method(each, name=f"oracle {i}") for i, each in enumerate(annotators))
+    return Suite(name="quick", tasks=tasks, methods=who, spared=spared, left_out=("x: missing",))
 
 
 def test_a_run_goes_on_where_it_was(cells, tmp_path):
@@ -298,7 +296,7 @@ def test_cards_come_back_from_json(card, tmp_path):
 
 
 def test_tables_rank_and_mark(card):
-    assert [each.contestant for each, _ in card.ranked(card.tasks[0])] == ["oracle 1", "oracle 0"]
+    assert [each.method for each, _ in card.ranked(card.tasks[0])] == ["oracle 1", "oracle 0"]
     assert "| oracle 1   | model | 1.000" in overview(card)
     assert "x: missing" in markdown(card)
     leaking = result("oracle 1", [1.0], leaks=(0,))
@@ -320,15 +318,15 @@ def test_the_leaderboard_needs_nothing_beside_it(card):
 
 def test_two_runs_are_compared(card):
     worse = ResultCard(**{**vars(card), "results": tuple(
-        Result(**{**vars(each), "contestant": {"oracle 0": "oracle 1", "oracle 1": "oracle 0"}[each.contestant]})
+        Result(**{**vars(each), "method": {"oracle 0": "oracle 1", "oracle 1": "oracle 0"}[each.method]})
         for each in card.results
     )})  # fmt: skip
     found = compare_cards(card, worse)
-    first = next(each for each in found if (each.task, each.contestant) == ("cells", "oracle 1"))
+    first = next(each for each in found if (each.task, each.method) == ("cells", "oracle 1"))
     assert first.after < first.before == 1
     assert first.is_same_data
     assert f"{first.after - first.before:+.3f}" in comparison(found)
-    with pytest.raises(ValueError, match="share no contestant"):
+    with pytest.raises(ValueError, match="share no method"):
         compare_cards(card, ResultCard(**{**vars(card), "results": ()}))
 
 
@@ -346,7 +344,7 @@ def test_without_corpus_the_blood_cells_of_scanpy_are_called(tmp_path, ontology)
     assert "700 cells, 1 files, 1 studies" in suite.tasks[0].data
     (line,) = suite.left_out
     assert line.startswith("validation studies, marker lists and baselines: no ")
-    (unit,), _ = suite.tasks[0].units(contestant(Oracle()))
+    (unit,), _ = suite.tasks[0].units(method(Oracle()))
     assert (unit.name, unit.n) == ("Zheng 2017", 700)
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks.arena.contestants import RecordedAnswers, list_contestants
 from benchmarks.arena.gene_lists import MarkerListTask
 from benchmarks.arena.leaks import ListLeaks, TrainedOn
-from benchmarks.arena.results import Contestant
+from benchmarks.arena.methods import RecordedAnswers, list_contestants
+from benchmarks.arena.results import Method
 from benchmarks.baselines.gene_list_neighbors import (
     GeneListNeighbors,
     MarkerListOverlap,
@@ -143,13 +143,13 @@ class Scorer:
         return np.tile([each == self.liked for each in candidates], (len(genes), 1)).astype(float)
 
 
-def contestant(annotator, known=None):
-    return Contestant(name="x", kind="model", annotator=annotator, identity="", trained_on=known)
+def method(annotator, known=None):
+    return Method(name="x", kind="model", annotator=annotator, identity="", trained_on=known)
 
 
 def test_task_scores_recorded_answers_where_asked(lists, ontology):
     task = MarkerListTask(lists, ontology, ListLeaks())
-    (unit,), notes = task.units(contestant(RecordedAnswers("gpt", ontology)))
+    (unit,), notes = task.units(method(RecordedAnswers("gpt", ontology)))
     assert (unit.name, unit.n, unit.figures["agreement"]) == ("one", 2, 0.75)
     assert (unit.figures["full"], unit.figures["partial"]) == (0.5, 0.5)
     assert notes == ["asked for 2 of 6 lists"]
@@ -169,7 +169,7 @@ def test_recorded_words_become_terms(tmp_path, ontology):
 
 def test_task_asks_scorers_among_all_terms_and_own(lists, ontology):
     task = MarkerListTask(lists, ontology, ListLeaks())
-    one, two = task.units(contestant(Scorer("CL:0000236")))[0]
+    one, two = task.units(method(Scorer("CL:0000236")))[0]
     for unit in (one, two):
         assert unit.figures["full"] == pytest.approx(1 / 3, abs=1e-5)
         assert unit.figures[task.own] == unit.figures["agreement"]
@@ -186,7 +186,7 @@ def test_lists_of_a_training_atlas_leak(tmp_path, ontology):
     assert list(ListLeaks().of(known, lists)) == ["atlas in training", ""]
     assert list(ListLeaks().of(None, lists)) == ["", ""]
     task = MarkerListTask(lists, ontology, ListLeaks())
-    units, _ = task.units(contestant(Scorer("CL:0000236"), known))
+    units, _ = task.units(method(Scorer("CL:0000236"), known))
     assert [(unit.name, unit.leak) for unit in units] == [
         ("tabulasapiens, atlas in training", "atlas in training"),
         ("HCL", ""),

@@ -11,7 +11,7 @@ from langcell.genes.table import GeneTable
 from langcell.model.langcell import LangCell
 from pretrain.cells.corpus import Corpus
 from pretrain.cells.linear_teacher import LinearTeacher, fit_linear_teacher, log_counts
-from pretrain.cells.sampling import CellSampler, DrawnCells
+from pretrain.cells.sampling import CellSampler, SampledCells
 from pretrain.recipe.cell_config import Augmentation, Balance
 from pretrain.recipe.config import LinearTeacherSettings
 from pretrain.recipe.recipe_file import read_recipe
@@ -61,7 +61,7 @@ def fitted() -> LinearTeacher:
 
 def test_a_gene_has_the_same_value_whatever_else_was_measured() -> None:
     share = np.array([0.5, 0.25, 0.25], np.float32)
-    drawn = DrawnCells(
+    drawn = SampledCells(
         examples=np.arange(2),
         counts=sparse.csr_matrix(np.array([[40, 20, 20], [40, 20, 0]], np.float32)),
         measured=np.array([[True, True, True], [True, True, False]]),
@@ -73,7 +73,7 @@ def test_a_gene_has_the_same_value_whatever_else_was_measured() -> None:
 
 
 def test_what_is_not_measured_says_nothing(fitted: LinearTeacher) -> None:
-    drawn = DrawnCells(
+    drawn = SampledCells(
         examples=np.zeros(1, int),
         counts=sparse.csr_matrix((1, N_GENES), dtype=np.float32),
         measured=np.zeros((1, N_GENES), bool),

@@ -9,62 +9,63 @@ from langcell.checkpoints.checkpoint import list_bundled_models, resolve_checkpo
 from langcell.checkpoints.text_towers import sha256_of
 from langcell.model.langcell import LangCell
 from tests.support.command_line import run_langcell
-from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, Regime
+from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, CalibrationCurve
 from zeroshot.confidence.reliability import Reliability
-from zeroshot.fit.fit_calibration import LabelledRungs, calibrate, fit_regime
+from zeroshot.fit.fit_calibration import LabelledTerms, calibrate, fit_curve
 
 
 def test_no_calibration_changes_nothing():
     probabilities = np.array([0.0, 0.2, 0.97])
-    assert Regime().confidence(probabilities, np.array([9, 3, 1])) == pytest.approx(
+    assert CalibrationCurve().confidence(probabilities, np.array([9, 3, 1])) == pytest.approx(
         probabilities, abs=1e-5
     )
     assert UNCALIBRATED.identifier == "uncalibrated"
 
 
-def _rungs(study, n_cells, regime, seed):
+def _rungs(study, n_cells, curve, seed):
     rng = np.random.default_rng(seed)
     probabilities = rng.uniform(0.02, 1, (n_cells, 6))
-    sure = regime.confidence(probabilities, np.arange(6))
-    return LabelledRungs(
+    sure = curve.confidence(probabilities, np.arange(6))
+    return LabelledTerms(
         study=study, probabilities=probabilities, is_right=rng.uniform(size=sure.shape) < sure
     )
 
 
 def test_the_curve_that_made_the_outcomes_is_found():
-    true = Regime(temperature=0.7, slope=0.8, depth_cost=0.3, intercept=0.5)
-    found = fit_regime(
-        [_rungs("a", 20_000, true, 0), _rungs("b", 20_000, true, 1)], temperature=0.7
-    )
+    true = CalibrationCurve(temperature=0.7, slope=0.8, depth_cost=0.3, intercept=0.5)
+    found = fit_curve([_rungs("a", 20_000, true, 0), _rungs("b", 20_000, true, 1)], temperature=0.7)
     # 240,000 outcomes: a standard error of about 0.01
     for name in ("slope", "depth_cost", "intercept"):
         assert getattr(found, name) == pytest.approx(getattr(true, name), abs=0.04)
 
 
 def test_studies_weigh_the_same_whatever_their_size():
-    hard, easy = Regime(intercept=-1), Regime(intercept=1)
+    hard, easy = CalibrationCurve(intercept=-1), CalibrationCurve(intercept=1)
     small, large = _rungs("hard", 4_000, hard, 0), _rungs("easy", 40_000, easy, 1)
     halves = [
-        LabelledRungs(study="easy", probabilities=p, is_right=r)
+        LabelledTerms(study="easy", probabilities=p, is_right=r)
         for p, r in zip(np.split(large.probabilities, 2), np.split(large.is_right, 2), strict=True)
     ]
-    found = fit_regime([small, large], temperature=1.0)
-    assert found == fit_regime([small, *halves], temperature=1.0)
+    found = fit_curve([small, large], temperature=1.0)
+    assert found == fit_curve([small, *halves], temperature=1.0)
     assert found.intercept == pytest.approx(0, abs=0.1)
 
 
 def test_slopes_do_not_turn_round():
     rng = np.random.default_rng(0)
     probabilities = rng.uniform(0.02, 1, (500, 6))
-    upside_down = LabelledRungs(
+    upside_down = LabelledTerms(
         study="a", probabilities=probabilities, is_right=rng.uniform(size=(500, 6)) > probabilities
     )
-    assert fit_regime([upside_down], temperature=1.0).slope == 0
+    assert fit_curve([upside_down], temperature=1.0).slope == 0
 
 
 def test_a_file_is_read_as_it_was_written_or_refused(tmp_path):
     made = Calibration(
-        all_types=Regime(slope=0.5), given=Regime(depth_cost=0.1), fitted_on=("a", "b"), command="x"
+        all_types=CalibrationCurve(slope=0.5),
+        given=CalibrationCurve(depth_cost=0.1),
+        fitted_on=("a", "b"),
+        command="x",
     )
     path = tmp_path / "c.json"
     path.write_text(made.to_json(), encoding="utf-8")
@@ -73,7 +74,7 @@ def test_a_file_is_read_as_it_was_written_or_refused(tmp_path):
         with pytest.raises(ValueError, match="is not a calibration"):
             Calibration.from_json(text, "c.json")
     with pytest.raises(ValueError, match="slope and depth_cost of at least 0"):
-        Regime(slope=-1)
+        CalibrationCurve(slope=-1)
 
 
 def test_bundled_calibrations_belong_to_their_weights():

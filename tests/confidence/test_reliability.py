@@ -5,14 +5,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from zeroshot.confidence.calibration import Calibration, Regime
+from zeroshot.confidence.calibration import Calibration, CalibrationCurve
 from zeroshot.confidence.reliability import (
     Reliability,
     deepest,
     measure_reliability,
     reliability_bins,
 )
-from zeroshot.fit.fit_calibration import LabelledRungs, fit_calibration, fit_regime, measure_regime
+from zeroshot.fit.fit_calibration import LabelledTerms, fit_calibration, fit_curve, measure_curve
 
 
 def test_figures_by_hand():
@@ -56,35 +56,38 @@ def test_weights_are_those_of_the_means():
     assert bins.confidence[0] == pytest.approx((3 * 0.55 + 0.58) / 4)
 
 
-def _rungs(study, regime, seed, n_cells=3000):
+def _rungs(study, curve, seed, n_cells=3000):
     rng = np.random.default_rng(seed)
     probabilities = rng.uniform(0.02, 1, (n_cells, 4))
-    sure = regime.confidence(probabilities, np.arange(4))
-    return LabelledRungs(
+    sure = curve.confidence(probabilities, np.arange(4))
+    return LabelledTerms(
         study=study, probabilities=probabilities, is_right=rng.uniform(size=sure.shape) < sure
     )
 
 
 def test_a_study_is_judged_by_what_was_learnt_on_the_others():
-    easy, hard = _rungs("easy", Regime(intercept=1), 0), _rungs("hard", Regime(intercept=-1), 1)
-    measured = measure_regime([easy, hard], temperature=1.0, measured_on="both")
-    rungs = {}
+    easy, hard = (
+        _rungs("easy", CalibrationCurve(intercept=1), 0),
+        _rungs("hard", CalibrationCurve(intercept=-1), 1),
+    )
+    measured = measure_curve([easy, hard], temperature=1.0, measured_on="both")
+    labelled = {}
     for study, other in ((easy, hard), (hard, easy)):
-        regime = fit_regime([other], temperature=1.0)
-        sure = regime.confidence(study.probabilities, np.arange(4))
-        rungs[study.study] = [(sure, study.is_right)]
-    assert measured == measure_reliability(rungs, measured_on="both")
-    together = fit_regime([easy, hard], temperature=1.0)
+        curve = fit_curve([other], temperature=1.0)
+        sure = curve.confidence(study.probabilities, np.arange(4))
+        labelled[study.study] = [(sure, study.is_right)]
+    assert measured == measure_reliability(labelled, measured_on="both")
+    together = fit_curve([easy, hard], temperature=1.0)
     seen = {
         part.study: [(together.confidence(part.probabilities, np.arange(4)), part.is_right)]
         for part in (easy, hard)
     }
     assert measured.ece > measure_reliability(seen, measured_on="both").ece + 0.05
-    assert measure_regime([easy, easy], temperature=1.0, measured_on="one") is None
+    assert measure_curve([easy, easy], temperature=1.0, measured_on="one") is None
 
 
 def test_a_calibration_carries_it_and_still_does_the_same(tmp_path):
-    parts = [_rungs("a", Regime(intercept=1), 0), _rungs("b", Regime(), 1)]
+    parts = [_rungs("a", CalibrationCurve(intercept=1), 0), _rungs("b", CalibrationCurve(), 1)]
     made = fit_calibration(parts, parts, model_sha256="x", remark="made up")
     assert made.reliability(is_choice=False).measured_on == (
         "all cell types as candidates; each study by what was learnt on the others; made up"

@@ -246,7 +246,7 @@ def test_a_shard_that_another_process_made_meanwhile_is_taken_as_made(
     folder = tmp_path / "corpus"
     build_corpus(folder, files, OPTIONS, part=Part())
     plan = corpus_plan.read_plan(folder)
-    corpus_merge.lay_out(plan, corpus_plan.read_catalog(folder))
+    corpus_merge.plan_layout(plan, corpus_plan.read_catalog(folder))
     gather = corpus_merge._cells_of_shard
 
     def late(*given: Any) -> Any:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from scipy import sparse
 
-from langcell.counts.check_kernel import OUTSIDE, UNSORTED, WRONG, look_over
+from langcell.counts.check_kernel import OUTSIDE, UNSORTED, WRONG, check_rows
 from langcell.tokens.packed_cells import PackedCells
 from pretrain.corpus.value_histogram import N_BINS, ValueHistogram
 
@@ -36,7 +36,7 @@ def test_what_values_may_be(
 def looked_over(counts: sparse.csr_matrix, *, integers: bool) -> tuple[np.ndarray, int]:
     totals = np.full(counts.shape[0], np.nan)
     arrays = (counts.indptr, counts.indices, counts.data)
-    return totals, look_over(*arrays, counts.shape[1], integers, totals)
+    return totals, check_rows(*arrays, counts.shape[1], integers, totals)
 
 
 @pytest.mark.parametrize("integers", [True, False])
@@ -58,7 +58,7 @@ def test_columns_that_lie_outside_or_do_not_ascend_are_seen(dtype: npt.DTypeLike
 
     def faults(*columns: int, indptr: tuple[int, ...] = (0, 2, 2, 5)) -> int:
         arrays = (np.array(indptr, dtype), np.array(columns, dtype), values)
-        return look_over(*arrays, 9, True, np.empty(3))
+        return check_rows(*arrays, 9, True, np.empty(3))
 
     assert faults(7, 8, 0, 1, 2) == 0
     assert faults(7, 8, 0, 1, 1) == faults(8, 7, 0, 1, 2) == UNSORTED

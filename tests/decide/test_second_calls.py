@@ -11,18 +11,18 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from zeroshot.annotate.annotator import annotate
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.backoff import UNKNOWN, make_ladder, term_probabilities
+from zeroshot.confidence.backoff import UNKNOWN, term_probabilities, terms_by_depth
 from zeroshot.confidence.backoff_kernel import PROBABLE
-from zeroshot.confidence.calibration import Calibration, Regime
+from zeroshot.confidence.calibration import Calibration, CalibrationCurve
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.decide.decoding import decode
 from zeroshot.decide.options import DecodeOptions
-from zeroshot.decide.second_calls import Beliefs, CallRule, read_terms
+from zeroshot.decide.second_calls import BackoffRule, TermProbabilities, read_terms
 from zeroshot.labels.candidates import own_candidates
 from zeroshot.results.cell_scores import read_scores, read_slot
 
 ONTOLOGY = Ontology.bundled()
-REGIME = Regime(temperature=1.3, slope=1.1, depth_cost=0.05, intercept=0.4)
+REGIME = CalibrationCurve(temperature=1.3, slope=1.1, depth_cost=0.05, intercept=0.4)
 CALIBRATION = Calibration(all_types=REGIME, given=REGIME)
 
 
@@ -43,10 +43,10 @@ def named(request, make_cells, model):
     return adata
 
 
-def _rule(adata) -> tuple[CallRule, Beliefs]:
+def _rule(adata) -> tuple[BackoffRule, TermProbabilities]:
     scores = read_scores(adata)
-    rule = CallRule.of(scores, read_slot(adata, "uns/langcell"), ONTOLOGY)
-    return rule, Beliefs(scores, read_terms(adata, rule.tree, key="langcell"))
+    rule = BackoffRule.of(scores, read_slot(adata, "uns/langcell"), ONTOLOGY)
+    return rule, TermProbabilities(scores, read_terms(adata, rule.tree, key="langcell"))
 
 
 def test_a_cluster_of_one_cell_gets_the_call_of_the_cell(named):
@@ -98,7 +98,7 @@ def test_cells_of_no_cluster_and_without_a_label_keep_what_is_true_of_them(named
 
 def test_a_row_without_any_term_is_unknown(named):
     rule, cells = _rule(named)
-    nothing = Beliefs(
+    nothing = TermProbabilities(
         *(
             each.with_probabilities(sparse.csr_matrix((1, each.probabilities.shape[1])))
             for each in (cells.scores, cells.terms)
@@ -115,14 +115,14 @@ def test_the_terms_kept_are_those_of_the_whole_sum(seed, spread):
     labels = ["T cell", "CD4-positive, alpha-beta T cell", "mature NK T cell", "B cell", "neuron"]
     tree = TermTree.of(own_candidates(labels, ONTOLOGY), ONTOLOGY)
     rows = np.random.default_rng(seed).gumbel(size=(7, 5)).astype(np.float32) * np.float32(spread)
-    ladder = make_ladder(rows, tree, rows.argmax(axis=1), temperature=1.0)
-    found = ladder.probable_terms.to_csr().toarray()
+    by_depth = terms_by_depth(rows, tree, rows.argmax(axis=1), temperature=1.0)
+    found = by_depth.probable_terms.to_csr().toarray()
     wanted = term_probabilities(rows, tree)
     assert found[found > 0] == pytest.approx(wanted[found > 0], abs=6e-6)
     missing = (found == 0) & tree.is_callable & (wanted >= PROBABLE + 1e-6)
     assert not missing.any()
-    assert found[np.arange(7), ladder.leaf_terms] == pytest.approx(
-        ladder.leaf_probabilities, abs=6e-6
+    assert found[np.arange(7), by_depth.leaf_terms] == pytest.approx(
+        by_depth.leaf_probabilities, abs=6e-6
     )
 
 

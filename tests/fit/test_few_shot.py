@@ -20,12 +20,12 @@ from tests.support.command_line import run_langcell
 from zeroshot.annotate.annotator import annotate
 from zeroshot.annotate.options import AnnotateOptions
 from zeroshot.commands.run import confidence_words
-from zeroshot.confidence.calibration import UNCALIBRATED, Regime
+from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
 from zeroshot.fit import few_shot
 from zeroshot.fit.few_shot import fit_few_shot
-from zeroshot.fit.fit_head import Shots, choose_kind, fit_head, held_out
+from zeroshot.fit.fit_head import LabelledCells, choose_kind, fit_head, held_out
 from zeroshot.fit.head_card import head_card, head_lines
-from zeroshot.fit.labelled_cells import draw_shots
+from zeroshot.fit.labelled_cells import sample_labelled
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.heads.few_shot_head import rank_weights
 from zeroshot.heads.head_file import read_head, write_head
@@ -55,7 +55,7 @@ def labelled(make_cells):
     return adata
 
 
-def make_shots(labels, *, n_labels=3, seed=0, groups=None) -> Shots:
+def make_shots(labels, *, n_labels=3, seed=0, groups=None) -> LabelledCells:
     rng = np.random.default_rng(seed)
     labels = np.asarray(labels)
     n = len(labels)
@@ -64,7 +64,7 @@ def make_shots(labels, *, n_labels=3, seed=0, groups=None) -> Shots:
     cells = [np.r_[50 + label, rng.permutation(40)[:9]] for label in labels]
     texts = rng.normal(size=(n, n_labels)).astype(np.float32)
     unit = rng.normal(size=(n_labels, 8))
-    return Shots(
+    return LabelledCells(
         labels=labels,
         keys=tuple(f"CL:{each:07d}" for each in range(n_labels)),
         label_features=unit / np.linalg.norm(unit, axis=1, keepdims=True),
@@ -152,12 +152,12 @@ def test_no_cell_is_judged_by_a_head_that_saw_it_or_its_group():
 
 def test_which_cells_are_drawn_depends_on_the_label_and_seed_alone():
     codes = np.array([0] * 20 + [1] * 20 + [-1] * 5)
-    drawn = draw_shots(codes, ("a", "b"), 3, seed=1)
+    drawn = sample_labelled(codes, ("a", "b"), 3, seed=1)
     assert np.bincount(codes[drawn]).tolist() == [3, 3]
-    shifted = draw_shots(np.where(codes == 1, 2, -1), ("x", "a", "b"), 3, seed=1)
+    shifted = sample_labelled(np.where(codes == 1, 2, -1), ("x", "a", "b"), 3, seed=1)
     assert shifted.tolist() == drawn[3:].tolist()
-    assert draw_shots(codes, ("a", "b"), 3, seed=2).tolist() != drawn.tolist()
-    assert len(draw_shots(codes, ("a", "b"), None, seed=0)) == 40
+    assert sample_labelled(codes, ("a", "b"), 3, seed=2).tolist() != drawn.tolist()
+    assert len(sample_labelled(codes, ("a", "b"), None, seed=0)) == 40
 
 
 def test_a_head_learns_labels_of_the_ontology_and_of_ones_own(labelled, model, tmp_path):
@@ -201,7 +201,7 @@ def test_a_head_that_is_written_gives_the_same_calls(labelled, model, tmp_path):
 
 
 def test_the_calibration_of_the_model_is_not_that_of_the_head(labelled, model, monkeypatch):
-    brought = replace(UNCALIBRATED, given=Regime(slope=0.5), model_sha256=model.sha256)
+    brought = replace(UNCALIBRATED, given=CalibrationCurve(slope=0.5), model_sha256=model.sha256)
     monkeypatch.setattr(model, "calibration", brought.to_json())
     fitted = fit_few_shot(labelled, "mine", model=model, options=FewShotOptions(shots=4))
     assert not fitted.is_calibrated and fitted.head.calibration == brought

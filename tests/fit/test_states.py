@@ -15,7 +15,7 @@ from tests.fit.test_few_shot import make_shots
 from tests.support.command_line import run_langcell
 from zeroshot.annotate.annotator import annotate
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.calibration import UNCALIBRATED, Regime
+from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
 from zeroshot.fit.donor_calls import call_donors
 from zeroshot.fit.donor_fit import donor_means, fit_donor_head, mean_weights
 from zeroshot.fit.donor_split import is_constant_within
@@ -74,7 +74,7 @@ def test_a_state_is_learnt_from_cells_alone(ill, model):
 
 def test_a_state_never_has_the_calibration_of_cell_types(ill, model, monkeypatch):
     """Twenty labelled cells are too few for one of its own."""
-    brought = replace(UNCALIBRATED, given=Regime(slope=0.5), model_sha256=model.sha256)
+    brought = replace(UNCALIBRATED, given=CalibrationCurve(slope=0.5), model_sha256=model.sha256)
     monkeypatch.setattr(model, "calibration", brought.to_json())
     options = FewShotOptions(target="state", group_key="donor", shots=10)
     fitted = fit_few_shot(treated(ill), "condition", model=model, options=options)

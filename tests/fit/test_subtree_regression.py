@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from langcell.nn import losses
 from tests.fit.test_few_shot import make_shots
 from zeroshot.fit.fit_head import fit_head
-from zeroshot.fit.subtree_regression import Subtrees, regress_subtrees, subtree_loss
+from zeroshot.fit.subtree_regression import Subtrees, fit_subtree_regression, subtree_loss
 
 B_CELL, T_CELL, CD4, CD8 = "CL:0000236", "CL:0000084", "CL:0000624", "CL:0000625"
 
@@ -25,7 +25,7 @@ def test_labels_that_do_not_nest_are_a_plain_regression():
     for n_inputs in (8, 60):  # fewer and more than there are cells
         inputs = rng.normal(size=(30, n_inputs))
         wanted = LogisticRegression(C=3, max_iter=1000, tol=1e-8).fit(inputs, labels)
-        weights, intercepts = regress_subtrees(inputs, labels, flat, 3)
+        weights, intercepts = fit_subtree_regression(inputs, labels, flat, 3)
         assert weights == pytest.approx(wanted.coef_, abs=1e-3)
         assert intercepts - intercepts.mean() == pytest.approx(
             wanted.intercept_ - wanted.intercept_.mean(), abs=1e-3

@@ -1,4 +1,4 @@
-"""Language models as contestants: a fake endpoint, a tiny local model, and how answers are read."""
+"""Language models as methods: a fake endpoint, a tiny local model, and how answers are read."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ import pytest
 from benchmarks.data.marker_lists import MarkerLists
 from benchmarks.data.named_answers import BroadTypes
 from benchmarks.language_models.chat import Endpoint, EndpointChat, Reply
-from benchmarks.language_models.contestant import LanguageModel, Price
+from benchmarks.language_models.method import LanguageModel, Price
 from benchmarks.language_models.named_models import LanguageModels, language_models
 from benchmarks.scoring.answer_terms import AnswerTerms
 from ontology.graph import Ontology

@@ -8,7 +8,7 @@ import torch
 
 from langcell.nn.bert import Attended
 from langcell.nn.config import TextEncoderConfig
-from langcell.nn.lora import LowRank, merged
+from langcell.nn.lora import LoRALinear, merged
 from langcell.nn.text_encoder import TextEncoder
 from pretrain.steps.lora import add_adapters
 
@@ -54,7 +54,7 @@ def test_adapters_are_nothing_at_first_and_learn_alone(tower: TextEncoder) -> No
 
 def test_the_adapted_weight_by_hand() -> None:
     weight = torch.arange(6.0).reshape(2, 3)
-    adapter = LowRank(weight, rank=1, scale=0.5)
+    adapter = LoRALinear(weight, rank=1, scale=0.5)
     with torch.no_grad():
         adapter.up.copy_(torch.tensor([[1.0], [2.0]]))
         adapter.down.copy_(torch.tensor([[2.0, 0.0, 4.0]]))
@@ -80,5 +80,5 @@ def test_merged_weights_read_texts_as_the_adapted_ones(tower: TextEncoder) -> No
 
 
 def test_adapters_lie_where_the_weights_do():
-    adapter = LowRank(torch.empty(3, 4, device="meta"), rank=2, scale=1.0)
+    adapter = LoRALinear(torch.empty(3, 4, device="meta"), rank=2, scale=1.0)
     assert {each.device.type for each in adapter.parameters()} == {"meta"}

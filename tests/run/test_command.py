@@ -25,7 +25,7 @@ from pretrain.parallel.gather import World
 from pretrain.recipe.recipe_file import find_recipe, read_recipe
 from pretrain.run.dry_run import plan
 from pretrain.run.training import train
-from pretrain.steps.collator import StepBatch, StepBuilder
+from pretrain.steps.collator import Collator, StepBatch
 from tests.support.command_line import run_apart, run_langcell
 from tests.support.pretraining_files import logged_losses, write_recipe
 
@@ -90,14 +90,14 @@ def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send SIGTERM while the batch of a step is built."""
-    build = StepBuilder.build
+    build = Collator.build
 
-    def build_and_stop(self: StepBuilder, cells: StepCells, world: World) -> StepBatch:
+    def build_and_stop(self: Collator, cells: StepCells, world: World) -> StepBatch:
         if cells.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return build(self, cells, world)
 
-    monkeypatch.setattr(StepBuilder, "build", build_and_stop)
+    monkeypatch.setattr(Collator, "build", build_and_stop)
 
 
 def test_a_resumed_run_equals_one_that_was_not_stopped(

@@ -29,11 +29,11 @@ from pretrain.parallel.gather import World
 from pretrain.recipe.cell_config import Augmentation
 from pretrain.recipe.config import Recipe
 from pretrain.recipe.recipe_file import read_recipe
-from pretrain.run.callbacks import Keeper
+from pretrain.run.callbacks import RunCallback
 from pretrain.run.dry_run import plan
 from pretrain.run.module import PretrainModule
 from pretrain.run.training import train
-from pretrain.steps.collator import StepBatch, StepBuilder
+from pretrain.steps.collator import Collator, StepBatch
 from tests.support.command_line import run_apart
 from tests.support.corpus_files import TERMS, make_study
 from tests.support.pretraining_files import logged_losses, write_recipe
@@ -90,16 +90,16 @@ def test_a_run_from_shards_learns_and_a_stopped_one_ends_with_the_same_weights(
 ) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     train(read_recipe(recipe, [f"output={straight}"]))
-    build = StepBuilder.build
+    build = Collator.build
     seen: list[int] = []
 
-    def build_and_stop(self: StepBuilder, cells: StepCells, world: World) -> StepBatch:
+    def build_and_stop(self: Collator, cells: StepCells, world: World) -> StepBatch:
         seen.append(cells.step)
         if cells.step == 3 and seen.count(3) == 1:
             signal.raise_signal(signal.SIGTERM)
         return build(self, cells, world)
 
-    monkeypatch.setattr(StepBuilder, "build", build_and_stop)
+    monkeypatch.setattr(Collator, "build", build_and_stop)
     with pytest.raises(KeyboardInterrupt, match="--resume auto"):
         train(read_recipe(recipe, [f"output={broken}"]))
     assert 0 < len(logged_losses(broken)) < 8
@@ -163,7 +163,7 @@ def test_a_run_that_dies_in_its_last_validation_can_be_ended(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it was told to stop in the last step, after which no step is left to go on with."""
-    update, validate = PretrainModule.update_average, Keeper._validate
+    update, validate = PretrainModule.update_average, RunCallback._validate
     died: list[int] = []
 
     def stop_after_the_last(self: PretrainModule, step: int) -> None:
@@ -171,14 +171,14 @@ def test_a_run_that_dies_in_its_last_validation_can_be_ended(
             signal.raise_signal(signal.SIGTERM)
         update(self, step)
 
-    def die_once(self: Keeper, model: LangCell, module: PretrainModule, step: int) -> Any:
+    def die_once(self: RunCallback, model: LangCell, module: PretrainModule, step: int) -> Any:
         if step == 8 and not died:
             died.append(step)
             raise RuntimeError("killed")
         return validate(self, model, module, step)
 
     monkeypatch.setattr(PretrainModule, "update_average", stop_after_the_last)
-    monkeypatch.setattr(Keeper, "_validate", die_once)
+    monkeypatch.setattr(RunCallback, "_validate", die_once)
     settings = read_recipe(recipe, ["checkpoint_every=7", "compute.accelerator=cpu"])
     with pytest.raises(RuntimeError, match="killed"):
         train(settings)
@@ -332,13 +332,13 @@ def test_progress_counts_the_cells_that_were_read(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read: list[int] = []
-    build = StepBuilder.build
+    build = Collator.build
 
-    def build_and_count(self: StepBuilder, cells: StepCells, world: World) -> StepBatch:
+    def build_and_count(self: Collator, cells: StepCells, world: World) -> StepBatch:
         read.append(cells.tokens.n_cells)
         return build(self, cells, world)
 
-    monkeypatch.setattr(StepBuilder, "build", build_and_count)
+    monkeypatch.setattr(Collator, "build", build_and_count)
     seconds = count(step=0.5)  # every look at the clock is half a second after the one before
     monkeypatch.setattr("pretrain.run.callbacks.time.monotonic", lambda: next(seconds))
     train(read_recipe(recipe, ["shards.max_tokens=490", "validation.files=[]"]))

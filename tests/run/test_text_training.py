@@ -24,7 +24,7 @@ from pretrain.run.dry_run import plan
 from pretrain.run.recipe_model import count_parameters
 from pretrain.run.training import train
 from pretrain.run.warm_start import start_from
-from pretrain.steps.collator import StepBatch, StepBuilder
+from pretrain.steps.collator import Collator, StepBatch
 from tests.support.command_line import run_apart
 from tests.support.corpus_files import make_study
 from tests.support.pretraining_files import logged_losses, write_recipe
@@ -69,14 +69,14 @@ def recipe(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Stop a run while the batch of a step is built."""
-    build = StepBuilder.build
+    build = Collator.build
 
-    def build_and_stop(self: StepBuilder, cells: StepCells, world: World) -> StepBatch:
+    def build_and_stop(self: Collator, cells: StepCells, world: World) -> StepBatch:
         if cells.step == step:
             signal.raise_signal(signal.SIGTERM)
         return build(self, cells, world)
 
-    monkeypatch.setattr(StepBuilder, "build", build_and_stop)
+    monkeypatch.setattr(Collator, "build", build_and_stop)
 
 
 RUNS = ("one", "two")

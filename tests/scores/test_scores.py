@@ -93,11 +93,11 @@ def test_one_candidate_is_certain(rng):
 
 def test_fusion_is_a_product_of_experts_within_the_reranked(rng, labels):
     scores = _score(_unit(rng, 5, 16), labels, scale=20.0, top_k=6)
-    opinion = np.log(rng.uniform(0.01, 1, size=(5, 3)))
-    fused = fuse(scores, opinion, weight=0.5)
+    target_call = np.log(rng.uniform(0.01, 1, size=(5, 3)))
+    fused = fuse(scores, target_call, weight=0.5)
     before = np.exp(scores.log_probabilities.astype(np.float64))
     for cell in range(5):
-        products = before[cell, :3] * np.exp(opinion[cell]) ** 0.5
+        products = before[cell, :3] * np.exp(target_call[cell]) ** 0.5
         wanted = before[cell].copy()
         wanted[:3] = products / products.sum() * before[cell, :3].sum()
         order = np.argsort(-wanted)
@@ -108,7 +108,7 @@ def test_fusion_is_a_product_of_experts_within_the_reranked(rng, labels):
 
 def test_fusion_does_not_depend_on_the_number_of_labels():
     # The same two candidates with the same similarities, alone and among 98 distant others.
-    opinion = np.log(np.array([[0.2, 0.9]]))
+    target_call = np.log(np.array([[0.2, 0.9]]))
     odds = []
     for tail in (0.0, 0.5):
         pair = np.log((1 - tail) * np.array([[0.6, 0.4]]))
@@ -117,7 +117,7 @@ def test_fusion_does_not_depend_on_the_number_of_labels():
             candidates=np.array([[0, 1]], dtype=np.int32),
             log_probabilities=pair.astype(np.float32),
         )
-        fused = fuse(scores, opinion)
+        fused = fuse(scores, target_call)
         odds.append(fused.log_probabilities[0, 0] - fused.log_probabilities[0, 1])
     assert odds[0] == pytest.approx(odds[1], abs=1e-6)
     assert odds[0] == pytest.approx(np.log(0.4 * 0.9 / (0.6 * 0.2)), abs=1e-5)

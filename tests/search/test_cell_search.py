@@ -13,9 +13,9 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
 from zeroshot.labels.queries import query_features, read_queries
-from zeroshot.search.background import Background, Null, z_values
+from zeroshot.search.background import Background, NullDistribution, z_values
 from zeroshot.search.cell_search import SearchOptions, search
-from zeroshot.search.false_discovery import ScoreCounts
+from zeroshot.search.false_discovery import ScoreHistogram
 
 FREE = "text: a cell that glows"
 
@@ -39,7 +39,7 @@ def background(model):
 
 @pytest.fixture(scope="module")
 def null():
-    return Null.of(np.round(np.random.default_rng(0).normal(-9, 2, 100_000), 2))
+    return NullDistribution.of(np.round(np.random.default_rng(0).normal(-9, 2, 100_000), 2))
 
 
 def test_a_score_is_the_log_odds_against_descriptions_that_are_no_kin(model, background):
@@ -97,7 +97,7 @@ def test_p_values_are_shares_of_the_null(null):
 )
 def test_rates_from_counts_are_those_of_benjamini_and_hochberg(null, scores, size, level):
     values = np.round(np.array(scores), 2)
-    counts = ScoreCounts(1)
+    counts = ScoreHistogram(1)
     for start in range(0, len(values), size):
         counts.add(values[start : start + size, None])
     wanted = false_discovery_control(null.p_values(values))

@@ -453,7 +453,7 @@ def test_rows_of_unequal_processes_are_gathered_in_order_and_counted(tmp_path):
 import torch
 from torch import distributed
 from pretrain.parallel.gather import World
-from pretrain.steps.throughput import ReadCounts
+from pretrain.steps.throughput import Throughput
 """
     script = """
 distributed.init_process_group("gloo")
@@ -462,7 +462,7 @@ sizes = (2, 0, 3)
 own = (torch.arange(sizes[world.rank]) + 10.0 * world.rank)[:, None].requires_grad_()
 everyone = world.gather(own, sizes)
 ((world.rank + 1) * everyone * torch.arange(1.0, 6.0)[:, None]).sum().backward()
-read = ReadCounts(tokens=10**9 * world.rank, pairs=3, cells=sizes[world.rank])
+read = Throughput(tokens=10**9 * world.rank, pairs=3, cells=sizes[world.rank])
 read = read.of_all(world, torch.device("cpu"))
 found = {"rows": everyone.detach(), "gradient": own.grad, "cells": read.cells}
 torch.save({**found, "tokens": read.tokens}, f"{world.rank}.pt")

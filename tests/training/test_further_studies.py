@@ -17,9 +17,9 @@ T_CELL, CD4, B_CELL = "CL:0000084", "CL:0000624", "CL:0000236"
 def test_calls_below_the_label_are_finer():
     ontology = Ontology.bundled()
     tree = SimpleNamespace(ids=(T_CELL, CD4, B_CELL, "text: of no ontology"))
-    ladder = SimpleNamespace(terms=np.array([[0, 1], [0, 1], [2, -1], [3, 0]]), tree=tree)
+    by_depth = SimpleNamespace(terms=np.array([[0, 1], [0, 1], [2, -1], [3, 0]]), tree=tree)
     truth = np.array([T_CELL, CD4, T_CELL, T_CELL])
-    finer = is_finer(ladder, truth, ontology)
+    finer = is_finer(by_depth, truth, ontology)
     assert finer.tolist() == [[False, True], [False, False], [False, False], [False, False]]
 
 

@@ -290,7 +290,7 @@ def _details(
             "id": scorer.calibration.identifier,
             "fitted_on": ", ".join(scorer.calibration.fitted_on),
             "learnt_for": scorer.learnt_for,
-            **asdict(scorer.regime),
+            **asdict(scorer.curve),
             **_reliability(scorer),
         },
         "parameters": {

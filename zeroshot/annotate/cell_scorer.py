@@ -17,7 +17,7 @@ from zeroshot.annotate.official_scoring import (
     official_scores,
 )
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.backoff import back_off, make_ladder
+from zeroshot.confidence.backoff import back_off, terms_by_depth
 from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, model_calibration
 from zeroshot.confidence.novelty import Novelty
 from zeroshot.confidence.out_of_distribution import OutlierScore
@@ -67,7 +67,7 @@ class CellScorer:
             offsets = candidate_offsets(candidates, features, model)
             self._index = LabelIndex(features, candidates.keys, offsets)
             self._scale = model.scale.item()
-        self.regime = self.calibration.regime(is_choice=candidates.is_choice)
+        self.curve = self.calibration.curve(is_choice=candidates.is_choice)
         self._top_k = max(options.top_k, options.rerank)
         self._reranker = None
         if options.needs_states:
@@ -189,16 +189,16 @@ class CellScorer:
     def annotate(self, cells: CellEmbeddings) -> AnnotationBlock:
         """Score and call a block of cells."""
         scores, everything = self.score_all(cells)
-        ladder = make_ladder(
-            everything, self.tree, scores.best, temperature=self.regime.temperature
+        by_depth = terms_by_depth(
+            everything, self.tree, scores.best, temperature=self.curve.temperature
         )
         ood = np.full(len(cells.features), np.nan, dtype=np.float32)
         return AnnotationBlock(
             start=cells.start,
             features=cells.features,
             scores=scores,
-            calls=back_off(ladder, self.regime, level=self.options.confidence),
-            probable_terms=ladder.probable_terms,
+            calls=back_off(by_depth, self.curve, level=self.options.confidence),
+            probable_terms=by_depth.probable_terms,
             ood=self._outlier_score(cells.features) if self._outlier_score else ood,
         )
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from zeroshot.annotate.official_scoring import ALPHA, FUSED, OFFICIAL, SCORINGS
 from zeroshot.confidence.calibration import Calibration
-from zeroshot.heads.few_shot_head import DONOR, STATE, ShotHead
+from zeroshot.heads.few_shot_head import DONOR, STATE, FewShotHead
 from zeroshot.labels.tissue_weights import MODES
 
 DEFAULT_KEY = "langcell"
 STATE_KEY = f"{DEFAULT_KEY}_state"
 
 
-def default_key(head: ShotHead | None) -> str:
+def default_key(head: FewShotHead | None) -> str:
     """Return what the names of results begin with: states stand beside the cell types of a file."""
     return STATE_KEY if head is not None and head.target == STATE else DEFAULT_KEY
 
@@ -34,7 +34,7 @@ class AnnotateOptions:
     alpha: float | None = None  # of the similarity in the official scoring; 0.1 by default
     confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
     calibration: Calibration | None = None  # in place of the model's own
-    head: ShotHead | None = None  # of labelled cells; its labels are the candidates
+    head: FewShotHead | None = None  # of labelled cells; its labels are the candidates
     key_added: str = DEFAULT_KEY  # what the names of all results begin with
     overwrite: bool = False  # replace an output or results that are there already
     inplace: bool = False  # add the results to the input h5ad itself
@@ -73,7 +73,7 @@ class AnnotateOptions:
         if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
             raise ValueError("--tissue-mode and --tissue-obo need a tissue: --tissue NAME, or auto")
 
-    def _check_head(self, head: ShotHead) -> None:
+    def _check_head(self, head: FewShotHead) -> None:
         if self.rerank:
             raise ValueError("a head replaces reranking: leave out --rerank")
         if head.target == DONOR:

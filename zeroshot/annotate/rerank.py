@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from langcell.model.langcell import LangCell
 from langcell.nn.bert import inference
-from langcell.nn.cell_matcher import BegunText, CellMatcher
+from langcell.nn.cell_matcher import CellMatcher, PreparedText
 from langcell.nn.features import CellFeatures
 from zeroshot.annotate.text_states import TextStateCache
 from zeroshot.scores.scores import Scores, fuse
@@ -84,6 +84,6 @@ class Reranker:
                 found[row] = functional.log_softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()
         return found
 
-    def _begin(self, text: str) -> BegunText:
+    def _begin(self, text: str) -> PreparedText:
         states = self.cache.get([text], width=self.cache.n_tokens(text))
         return self._matcher.begin(states)

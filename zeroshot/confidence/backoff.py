@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from zeroshot.confidence.backoff_kernel import N_OTHERS, climb
-from zeroshot.confidence.calibration import Regime
+from zeroshot.confidence.backoff_kernel import N_OTHERS, sum_over_ancestors
+from zeroshot.confidence.calibration import CalibrationCurve
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.scores.scores import rounded
 
@@ -66,7 +66,7 @@ class ProbableTerms:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ladder:
+class TermsByDepth:
     """The way up the ontology that each cell can back off: its most probable term of each depth.
 
     Attributes
@@ -104,13 +104,13 @@ class Ladder:
 
 
 def n_probable(tree: TermTree) -> int:
-    """Count the terms that `Ladder.probable_terms` has room for in each cell."""
+    """Count the terms that `TermsByDepth.probable_terms` has room for in each cell."""
     return tree.n_depths + N_OTHERS + 1
 
 
-def make_ladder(
+def terms_by_depth(
     log_probabilities: np.ndarray, tree: TermTree, best: np.ndarray, *, temperature: float
-) -> Ladder:
+) -> TermsByDepth:
     """Find the most probable term of each depth.
 
     Parameters
@@ -121,10 +121,10 @@ def make_ladder(
     temperature: log-probabilities are divided by it
     """
     leaf_terms = tree.candidate_terms[best]
-    terms, probabilities, leaf_probabilities, other_terms, others = climb(
+    terms, probabilities, leaf_probabilities, other_terms, others = sum_over_ancestors(
         log_probabilities, tree, leaf_terms, temperature=temperature
     )
-    return Ladder(
+    return TermsByDepth(
         tree=tree,
         terms=terms,
         probabilities=probabilities,
@@ -171,26 +171,26 @@ class Calls:
         )
 
 
-def back_off(ladder: Ladder, regime: Regime, *, level: float) -> Calls:
+def back_off(by_depth: TermsByDepth, curve: CalibrationCurve, *, level: float) -> Calls:
     """Call the deepest term whose calibrated probability reaches a level.
 
     Parameters
     ----------
-    ladder: made with the temperature of the regime
-    regime: how probabilities become confidences
+    by_depth: made with the temperature of the regime
+    curve: how probabilities become confidences
     level: least confidence of a call, between 0 and 1
     """
-    rungs = np.arange(ladder.terms.shape[1])
+    labelled = np.arange(by_depth.terms.shape[1])
     # Judged as it is written, so that no call shows a confidence below the level.
-    confidence = rounded(regime.confidence(ladder.probabilities, rungs))  # (n_cells, n_depths)
-    confidence[ladder.terms < 0] = 0
-    deepest = np.where(confidence >= np.float32(level), rungs, -1).max(axis=1)  # (n_cells,)
+    confidence = rounded(curve.confidence(by_depth.probabilities, labelled))  # (n_cells, n_depths)
+    confidence[by_depth.terms < 0] = 0
+    deepest = np.where(confidence >= np.float32(level), labelled, -1).max(axis=1)  # (n_cells,)
     is_known = deepest >= 0
     called = np.where(is_known, deepest, confidence.argmax(axis=1))
     cells = np.arange(len(called))
-    depths = ladder.tree.depths[ladder.leaf_terms]
+    depths = by_depth.tree.depths[by_depth.leaf_terms]
     return Calls(
-        terms=np.where(is_known, ladder.terms[cells, called], -1).astype(np.int32),
+        terms=np.where(is_known, by_depth.terms[cells, called], -1).astype(np.int32),
         confidence=confidence[cells, called],
-        leaf_confidence=rounded(regime.confidence(ladder.leaf_probabilities, depths)),
+        leaf_confidence=rounded(curve.confidence(by_depth.leaf_probabilities, depths)),
     )

@@ -16,7 +16,7 @@ _TIE = 1e-12
 
 
 @compiled
-def _climb_some(
+def _sum_some(
     shares: np.ndarray,
     pointers: np.ndarray,
     above: np.ndarray,
@@ -63,7 +63,7 @@ def _climb_some(
             leaf[first + lane] = min(1.0, sums[leaf_terms[first + lane], lane] / totals[lane])
 
 
-def climb(
+def sum_over_ancestors(
     log_probabilities: np.ndarray, tree: TermTree, leaf_terms: np.ndarray, *, temperature: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the most probable term that may be called at each depth, and how probable.
@@ -99,7 +99,7 @@ def climb(
 
     def climb_some(start: int, stop: int) -> None:
         scaled = log_probabilities[start:stop] / np.float32(temperature)
-        _climb_some(
+        _sum_some(
             np.exp(scaled - scaled.max(axis=1, keepdims=True)),
             tree.above.indptr,
             tree.above.indices,

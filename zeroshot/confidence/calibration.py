@@ -17,7 +17,7 @@ _EDGE = 1e-6  # probabilities nearer to 0 or 1 than this count as so near
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regime:
+class CalibrationCurve:
     """Calibration for one kind of candidates; the default leaves probabilities as they are.
 
     confidence = 1 / (1 + exp(-(slope * logit(probability) + intercept - depth_cost * depth)))
@@ -49,7 +49,7 @@ class Regime:
 
         Examples
         --------
-        >>> Regime().confidence(np.array([0.25]), np.array([3])).round(6).tolist()
+        >>> CalibrationCurve().confidence(np.array([0.25]), np.array([3])).round(6).tolist()
         [0.25]
         """
         score = self.slope * self.logit(probabilities) - self.depth_cost * depths + self.intercept
@@ -77,15 +77,15 @@ class Calibration:
         study when the others alone had been learnt from; None for fewer than two studies
     """
 
-    all_types: Regime
-    given: Regime
+    all_types: CalibrationCurve
+    given: CalibrationCurve
     model_sha256: str = ""
     fitted_on: tuple[str, ...] = ()
     command: str = ""
     all_types_reliability: Reliability | None = None
     given_reliability: Reliability | None = None
 
-    def regime(self, *, is_choice: bool) -> Regime:
+    def curve(self, *, is_choice: bool) -> CalibrationCurve:
         """Return what fits candidates: chosen ones, or a whole ontology."""
         return self.given if is_choice else self.all_types
 
@@ -96,10 +96,10 @@ class Calibration:
     @property
     def identifier(self) -> str:
         """Short hash of what it does, for notes; "uncalibrated" where it does nothing."""
-        if self.all_types == self.given == Regime():
+        if self.all_types == self.given == CalibrationCurve():
             return "uncalibrated"
-        regimes = json.dumps([asdict(self.all_types), asdict(self.given)])
-        return hashlib.sha256(regimes.encode()).hexdigest()[:12]
+        curves = json.dumps([asdict(self.all_types), asdict(self.given)])
+        return hashlib.sha256(curves.encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
         """Return the text of the file."""
@@ -119,8 +119,8 @@ class Calibration:
             version = values.pop("format_version")
             if version != _FORMAT:
                 raise ValueError(f"it has format {version}, this version reads {_FORMAT}")
-            values["all_types"] = Regime(**values["all_types"])
-            values["given"] = Regime(**values["given"])
+            values["all_types"] = CalibrationCurve(**values["all_types"])
+            values["given"] = CalibrationCurve(**values["given"])
             values["fitted_on"] = tuple(values["fitted_on"])
             for name in ("all_types_reliability", "given_reliability"):
                 if values.get(name) is not None:
@@ -149,7 +149,7 @@ class Calibration:
         return cls.from_json(text, str(path))
 
 
-UNCALIBRATED = Calibration(all_types=Regime(), given=Regime())
+UNCALIBRATED = Calibration(all_types=CalibrationCurve(), given=CalibrationCurve())
 
 
 def model_calibration(text: str, model_sha256: str) -> Calibration:

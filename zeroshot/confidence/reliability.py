@@ -9,7 +9,7 @@ LOWEST_LEVEL = 0.5  # of the calls whose confidence is judged
 LEVELS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 _FINE_BINS = 20  # of the record, over the range 0 to 1
 
-Rungs = tuple[np.ndarray, np.ndarray]  # confidence and outcome, each (n_cells, n_rungs)
+Outcomes = tuple[np.ndarray, np.ndarray]  # confidence and outcome, each (n_cells, n_rungs)
 Outcome = tuple[np.ndarray, np.ndarray]  # the same of calls, each (n_calls,)
 
 
@@ -139,7 +139,7 @@ class Reliability:
 
 
 def measure_reliability(
-    studies: Mapping[str, Sequence[Rungs]], *, measured_on: str
+    studies: Mapping[str, Sequence[Outcomes]], *, measured_on: str
 ) -> Reliability | None:
     """Judge confidences by outcomes; None where no cell of any study has a call of at least 0.5.
 
@@ -170,7 +170,7 @@ def measure_reliability(
     )
 
 
-def _calls(parts: Sequence[Rungs], level: float) -> Outcome:
+def _calls(parts: Sequence[Outcomes], level: float) -> Outcome:
     """Return the calls made at a level."""
     sure, right = [], []
     for confidence, is_right in parts:
@@ -181,7 +181,7 @@ def _calls(parts: Sequence[Rungs], level: float) -> Outcome:
     return np.concatenate(sure), np.concatenate(right)
 
 
-def _selective(studies: Mapping[str, Sequence[Rungs]], level: float) -> tuple[float, float]:
+def _selective(studies: Mapping[str, Sequence[Outcomes]], level: float) -> tuple[float, float]:
     """Return the share of cells called and the share of calls that are wrong, means over studies."""
     coverage, risk = [], []
     for parts in studies.values():

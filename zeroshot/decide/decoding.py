@@ -21,7 +21,7 @@ from zeroshot.decide.cluster_consensus import Consensus, spread_rows
 from zeroshot.decide.clusters import make_clusters
 from zeroshot.decide.knn_graph import N_NEIGHBORS, neighbor_graph
 from zeroshot.decide.options import AUTO, DecodeOptions
-from zeroshot.decide.second_calls import Beliefs, CallRule, read_terms
+from zeroshot.decide.second_calls import BackoffRule, TermProbabilities, read_terms
 from zeroshot.results.annotations import Slots
 from zeroshot.results.cell_scores import CellScores, read_scores, read_slot
 
@@ -107,8 +107,8 @@ def _decode(
     source: "AnnData | str | Path", options: DecodeOptions, slots: Slots
 ) -> Iterator[Decoded]:
     scores = read_scores(source, key=options.key_added)
-    rule = CallRule.of(scores, read_slot(source, f"uns/{slots.key}"), Ontology.bundled())
-    cells = Beliefs(scores, read_terms(source, rule.tree, key=options.key_added))
+    rule = BackoffRule.of(scores, read_slot(source, f"uns/{slots.key}"), Ontology.bundled())
+    cells = TermProbabilities(scores, read_terms(source, rule.tree, key=options.key_added))
     before = read_obs_column(source, slots.label)
     if options.smooth is not None:
         graph, described = _graph(source, slots)
@@ -171,11 +171,11 @@ def _clusters(source: "AnnData | str | Path", options: DecodeOptions, slots: Slo
 
 
 def _assign(
-    cells: Beliefs,
+    cells: TermProbabilities,
     groups: np.ndarray,
     clusters: np.ndarray | None,
     options: DecodeOptions,
-    rule: CallRule,
+    rule: BackoffRule,
 ) -> tuple[CellScores, np.ndarray]:
     """Assign labels to cells, or to the part of each cluster that is in each group.
 
@@ -195,7 +195,9 @@ def _assign(
     return spread, calls.leaf_confidence
 
 
-def _spread(calls: Calls, consensus: Consensus, cells: Beliefs, rule: CallRule) -> Calls:
+def _spread(
+    calls: Calls, consensus: Consensus, cells: TermProbabilities, rule: BackoffRule
+) -> Calls:
     """Give each cell the call of its cluster, or one by its own scores where it is in none."""
     outside = np.flatnonzero(consensus.codes < 0)
     rows = consensus.codes.copy()
@@ -204,7 +206,7 @@ def _spread(calls: Calls, consensus: Consensus, cells: Beliefs, rule: CallRule) 
     return Calls.joined([calls, own]).take(rows)
 
 
-def _cluster_table(consensus: Consensus, calls: Calls, rule: CallRule) -> pd.DataFrame:
+def _cluster_table(consensus: Consensus, calls: Calls, rule: BackoffRule) -> pd.DataFrame:
     """Return a row a cluster: its call, best single type and runner-up."""
     table = pd.DataFrame([asdict(call) for call in consensus.calls])
     table = table.rename(columns={"label": "leaf_label", "term_id": "leaf_term_id"})
@@ -215,7 +217,7 @@ def _cluster_table(consensus: Consensus, calls: Calls, rule: CallRule) -> pd.Dat
     return table
 
 
-def _columns(rule: CallRule, calls: Calls, scores: CellScores) -> tuple[np.ndarray, ...]:
+def _columns(rule: BackoffRule, calls: Calls, scores: CellScores) -> tuple[np.ndarray, ...]:
     """Return what obs gets of calls that back off, in the order of `Slots.decoded_columns`."""
     return (*rule.labels(calls), calls.confidence, scores.names, scores.term_ids)
 

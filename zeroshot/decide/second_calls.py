@@ -10,8 +10,8 @@ from scipy import sparse
 
 from ontology.graph import Ontology
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.backoff import UNKNOWN, Calls, Ladder, back_off
-from zeroshot.confidence.calibration import Regime
+from zeroshot.confidence.backoff import UNKNOWN, Calls, TermsByDepth, back_off
+from zeroshot.confidence.calibration import CalibrationCurve
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.decide.cluster_consensus import Consensus, cluster_consensus
 from zeroshot.decide.options import Pooling
@@ -27,22 +27,22 @@ _BLOCK_ROWS = 1024  # whose terms are all in memory at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CallRule:
+class BackoffRule:
     """How the cells of an annotated file were called, to call them again by other scores.
 
     Attributes
     ----------
     tree: the terms that may be called
-    regime: how probabilities become confidences
+    curve: how probabilities become confidences
     level: least confidence of a call
     """
 
     tree: TermTree
-    regime: Regime
+    curve: CalibrationCurve
     level: float
 
     @classmethod
-    def of(cls, scores: CellScores, notes: Mapping[str, Any], ontology: Ontology) -> "CallRule":
+    def of(cls, scores: CellScores, notes: Mapping[str, Any], ontology: Ontology) -> "BackoffRule":
         """Take the rule from what annotating wrote to uns.
 
         Parameters
@@ -62,15 +62,15 @@ class CallRule:
             is_choice=described == "given",
         )
         calibration = notes.get("calibration", {})
-        names = [each.name for each in fields(Regime) if each.name in calibration]
+        names = [each.name for each in fields(CalibrationCurve) if each.name in calibration]
         level = notes.get("parameters", {}).get("confidence", AnnotateOptions.confidence)
         return cls(
             tree=TermTree.of(candidates, ontology),
-            regime=Regime(**{name: float(calibration[name]) for name in names}),
+            curve=CalibrationCurve(**{name: float(calibration[name]) for name in names}),
             level=float(level),
         )
 
-    def __call__(self, beliefs: "Beliefs", best: np.ndarray | None = None) -> Calls:
+    def __call__(self, beliefs: "TermProbabilities", best: np.ndarray | None = None) -> Calls:
         """Call rows the deepest term that is sure enough.
 
         Parameters
@@ -89,7 +89,7 @@ class CallRule:
         ids = np.array([*self.tree.ids, ""], dtype=object)
         return names[calls.terms], ids[calls.terms]
 
-    def _call_block(self, beliefs: "Beliefs", best: np.ndarray, start: int) -> Calls:
+    def _call_block(self, beliefs: "TermProbabilities", best: np.ndarray, start: int) -> Calls:
         rows = slice(start, start + _BLOCK_ROWS)
         probabilities = beliefs.terms.probabilities[rows].toarray().astype(np.float64)
         most_probable, highest = self._climb(probabilities)
@@ -98,14 +98,14 @@ class CallRule:
         # A label that is not the best may be too improbable to be among the terms that are kept.
         own = np.asarray(beliefs.scores.probabilities[rows][cells, candidates]).ravel()
         stored = probabilities[cells, leaf_terms]
-        ladder = Ladder(
+        by_depth = TermsByDepth(
             tree=self.tree,
             terms=most_probable,
             probabilities=highest,
             leaf_terms=leaf_terms,
             leaf_probabilities=np.where(stored > 0, stored, own),
         )
-        calls = back_off(ladder, self.regime, level=self.level)
+        calls = back_off(by_depth, self.curve, level=self.level)
         leaf = np.where(candidates >= 0, calls.leaf_confidence, np.nan).astype(np.float32)
         return Calls(terms=calls.terms, confidence=calls.confidence, leaf_confidence=leaf)
 
@@ -124,7 +124,7 @@ class CallRule:
 
 
 @dataclass(frozen=True, eq=False)
-class Beliefs:
+class TermProbabilities:
     """What is known of each cell.
 
     Attributes
@@ -136,14 +136,18 @@ class Beliefs:
     scores: CellScores
     terms: CellScores
 
-    def smoothed(self, graph: sparse.spmatrix | np.ndarray, *, strength: float) -> "Beliefs":
+    def smoothed(
+        self, graph: sparse.spmatrix | np.ndarray, *, strength: float
+    ) -> "TermProbabilities":
         """Smooth both on a graph of the cells (`smooth_scores`)."""
-        return Beliefs(
+        return TermProbabilities(
             smooth_scores(self.scores, graph, strength=strength),
             smooth_scores(self.terms, graph, strength=strength),
         )
 
-    def pooled(self, clusters: np.ndarray, pooling: Pooling) -> tuple[Consensus, "Beliefs"]:
+    def pooled(
+        self, clusters: np.ndarray, pooling: Pooling
+    ) -> tuple[Consensus, "TermProbabilities"]:
         """Pool both over clusters (`cluster_consensus`); terms, which sum candidates, by the mean.
 
         Returns
@@ -152,11 +156,11 @@ class Beliefs:
         """
         consensus = cluster_consensus(self.scores, clusters, pooling=pooling)
         terms = cluster_consensus(self.terms, clusters).clusters
-        return consensus, Beliefs(consensus.clusters, terms)
+        return consensus, TermProbabilities(consensus.clusters, terms)
 
-    def part(self, rows: np.ndarray) -> "Beliefs":
+    def part(self, rows: np.ndarray) -> "TermProbabilities":
         """Return what is known of some cells, in the order of their rows."""
-        return Beliefs(self.scores.part(rows), self.terms.part(rows))
+        return TermProbabilities(self.scores.part(rows), self.terms.part(rows))
 
 
 def is_words(key: str) -> bool:

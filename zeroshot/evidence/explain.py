@@ -18,7 +18,7 @@ from zeroshot.annotate.options import DEFAULT_KEY
 from zeroshot.evidence.attribution import gene_effects
 from zeroshot.evidence.head_evidence import head_of_calls, rank_effects
 from zeroshot.evidence.markers import Marker, term_markers
-from zeroshot.evidence.target_scores import Opinion, Opinions
+from zeroshot.evidence.target_scores import TargetCall, TargetScorer
 from zeroshot.evidence.targets import (
     Target,
     TargetCells,
@@ -26,7 +26,7 @@ from zeroshot.evidence.targets import (
     cluster_targets,
     read_target_cells,
 )
-from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.results.written_calls import read_notes
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def explain(
     label: str | Mapping[str, str] | None = None,
     against: str | None = None,
     labels: Sequence[str] | None = None,
-    head: ShotHead | None = None,
+    head: FewShotHead | None = None,
     model: LangCell | str | Path = "mini-fast",
     key_added: str | None = None,
     modality: str | None = None,
@@ -126,15 +126,19 @@ def explain(
         tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes + 1)
         tokenizer.coverage(matrix)
         read = read_target_cells(matrix, tokenizer, targets)
-    opinions = Opinions(model, ontology, labels=labels, head=head, against=against)
+    target_scorer = TargetScorer(model, ontology, labels=labels, head=head, against=against)
     evidence = Evidence(
-        opinions.model, ontology, read, is_compared=cluster_key is not None, n_genes=options.n_genes
+        target_scorer.model,
+        ontology,
+        read,
+        is_compared=cluster_key is not None,
+        n_genes=options.n_genes,
     )
     rows: list[dict[str, Any]] = []
     for target in targets:
         tokens = [read.tokens.cell(place) for place in read.places(target)]
         wanted = label.get(target.name) if isinstance(label, Mapping) else label
-        rows += evidence.rows(target, tokens, opinions.of(tokens, wanted))
+        rows += evidence.rows(target, tokens, target_scorer.of(tokens, wanted))
     return _table(rows, source, key_added)
 
 
@@ -195,7 +199,7 @@ class Evidence:
         )
 
     def rows(
-        self, target: Target, tokens: Sequence[np.ndarray], opinion: Opinion
+        self, target: Target, tokens: Sequence[np.ndarray], target_call: TargetCall
     ) -> Iterator[dict[str, Any]]:
         """Yield the evidence on one opinion, the strongest first.
 
@@ -203,17 +207,17 @@ class Evidence:
         ----------
         target: one of those read
         tokens: ranked genes of each of its cells
-        opinion: what it is called
+        target_call: what it is called
         """
         named = {
             "target": target.name,
             "n_cells": len(target.rows),
-            "label": opinion.label.name,
-            "ontology_term_id": opinion.label.term_id,
-            "against": opinion.against.name if opinion.against else "",
-            "against_ontology_term_id": opinion.against.term_id if opinion.against else "",
+            "label": target_call.label.name,
+            "ontology_term_id": target_call.label.term_id,
+            "against": target_call.against.name if target_call.against else "",
+            "against_ontology_term_id": target_call.against.term_id if target_call.against else "",
         }
-        effects = self._mean_effects(tokens, opinion)
+        effects = self._mean_effects(tokens, target_call)
         for column, kind in enumerate(("label", "against")[: effects.shape[1]]):
             for token in _strongest(effects[:, column], self._n_genes):
                 gene = self._id_of_token[int(token)]
@@ -223,21 +227,21 @@ class Evidence:
                     "effect": effects[token, column],
                     **self._gene(target, (gene,)),
                 }
-        if opinion.label.term_id:
-            for marker in term_markers(self._ontology.terms[opinion.label.term_id]):
+        if target_call.label.term_id:
+            for marker in term_markers(self._ontology.terms[target_call.label.term_id]):
                 yield {**named, "evidence": "marker", **self._marker(target, marker, effects[:, 0])}
 
-    def _mean_effects(self, tokens: Sequence[np.ndarray], opinion: Opinion) -> np.ndarray:
+    def _mean_effects(self, tokens: Sequence[np.ndarray], target_call: TargetCall) -> np.ndarray:
         """Return effects by token, mean over cells, shape (vocabulary size, 1 or 2)."""
-        label, *others = opinion.features  # (embedding_dim,) each
+        label, *others = target_call.features  # (embedding_dim,) each
         directions = np.stack([label, *(label - each for each in others)])
         directions *= self._model.scale.item()
         total = np.zeros((self._model.genes.size, len(directions)))
         found = gene_effects(self._model, tokens, [directions] * len(tokens))
         for genes, effects in zip(tokens, found, strict=True):
             total[genes[: len(effects)]] += effects
-        if opinion.ranks:
-            label, *others = opinion.ranks  # (vocabulary size,) each
+        if target_call.ranks:
+            label, *others = target_call.ranks  # (vocabulary size,) each
             by_rank = np.stack([label, *(label - each for each in others)])
             for genes in tokens:
                 effects = rank_effects(genes, by_rank, n_read=self._model.config.max_genes)

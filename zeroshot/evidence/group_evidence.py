@@ -14,9 +14,9 @@ from langcell.tokens.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.evidence.explain import Evidence
 from zeroshot.evidence.head_evidence import HeadDirections, adapted, check_made_by
-from zeroshot.evidence.target_scores import Opinion
+from zeroshot.evidence.target_scores import TargetCall
 from zeroshot.evidence.targets import cluster_targets, read_target_cells
-from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.labels.candidates import FREE_TEXT
 from zeroshot.labels.queries import Query, query_features, read_queries
 
@@ -104,7 +104,7 @@ def explain_groups(
     *,
     ontology: Ontology,
     model: LangCell | str | Path | None = None,
-    head: ShotHead | None = None,
+    head: FewShotHead | None = None,
     n_genes: int = 6,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, GroupEvidence]:
@@ -141,7 +141,7 @@ def explain_groups(
     parameters = details.get("parameters", {})
     layer = details.get("counts_source")
     most = int(np.clip(_MOST_CELLS // max(1, len(set(members))), _FEWEST_OF_GROUP, _MOST_OF_GROUP))
-    opinions = _opinions(calls, _directions(calls, details, ontology, model, head))
+    target_scorer = _opinions(calls, _directions(calls, details, ontology, model, head))
     with open_counts(
         source,
         layer=None if layer is None else str(layer).removeprefix("layers/"),
@@ -152,9 +152,9 @@ def explain_groups(
     evidence = Evidence(model, ontology, read, is_compared=True, n_genes=n_genes)
     found, n_done = {}, 0
     for target in read.targets:
-        if target.name in opinions:
+        if target.name in target_scorer:
             tokens = [read.tokens.cell(place) for place in read.places(target)]
-            rows = list(evidence.rows(target, tokens, opinions[target.name]))
+            rows = list(evidence.rows(target, tokens, target_scorer[target.name]))
             found[target.name] = _group_evidence(rows)
         n_done += len(target.rows)
         if progress is not None:
@@ -195,7 +195,7 @@ def _directions(
     details: Mapping[str, Any],
     ontology: Ontology,
     model: LangCell,
-    head: ShotHead | None,
+    head: FewShotHead | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return those of all candidates among features, and of a head those among ranks."""
     keys = candidate_keys(details)
@@ -213,12 +213,12 @@ def _directions(
 
 def _opinions(
     calls: Sequence[GroupCall], directions: tuple[np.ndarray, np.ndarray | None]
-) -> dict[str, Opinion]:
+) -> dict[str, TargetCall]:
     """Return what each group is called, with the directions that its candidates make."""
     return {each.group: _opinion(each, *directions) for each in calls if each.weights.any()}
 
 
-def _opinion(call: GroupCall, features: np.ndarray, ranks: np.ndarray | None) -> Opinion:
+def _opinion(call: GroupCall, features: np.ndarray, ranks: np.ndarray | None) -> TargetCall:
     sides = [(call.call, call.term_id, call.weights)]
     if call.rival_weights is not None and call.rival_weights.any():
         sides.append((call.rival, call.rival_id, call.rival_weights))
@@ -226,7 +226,7 @@ def _opinion(call: GroupCall, features: np.ndarray, ranks: np.ndarray | None) ->
         Query(words=name, term_id=term_id, name=name, text="") for name, term_id, _ in sides
     )
     shares = [weights / weights.sum() for _, _, weights in sides]
-    return Opinion(
+    return TargetCall(
         label=label,
         against=others[0] if others else None,
         features=tuple((each @ features).astype(np.float32) for each in shares),

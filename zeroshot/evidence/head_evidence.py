@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from langcell.model.langcell import LangCell
-from zeroshot.heads.few_shot_head import ShotHead, share_of_rank
+from zeroshot.heads.few_shot_head import FewShotHead, share_of_rank
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,14 +26,14 @@ class HeadDirections:
     ranks: np.ndarray
 
     @classmethod
-    def of(cls, head: ShotHead, texts: np.ndarray, model: LangCell) -> "HeadDirections":
+    def of(cls, head: FewShotHead, texts: np.ndarray, model: LangCell) -> "HeadDirections":
         """Take a head apart.
 
         Parameters
         ----------
         head: whose labels are asked for
         texts: features of their texts, shape (n_labels, embedding_dim)
-        model: as the head reads cells by it, see `ShotHead.adapt`
+        model: as the head reads cells by it, see `FewShotHead.adapt`
         """
         ranks = np.zeros((len(head.keys), model.genes.size), dtype=np.float32)
         ranks[:, head.gene_tokens] = head.gene_weights
@@ -41,7 +41,7 @@ class HeadDirections:
         return cls(features=features.astype(np.float32), ranks=ranks)
 
 
-def adapted(head: ShotHead, model: LangCell) -> LangCell:
+def adapted(head: FewShotHead, model: LangCell) -> LangCell:
     """Return the model as a head reads cells by it.
 
     Raises
@@ -69,7 +69,7 @@ def head_of_calls(details: Mapping[str, Any]) -> str:
     return str(details["head"]["id"]) if "head" in details else ""
 
 
-def check_made_by(details: Mapping[str, Any], head: ShotHead | None) -> None:
+def check_made_by(details: Mapping[str, Any], head: FewShotHead | None) -> None:
     """Refuse any head but the one that made the calls, and none where one did.
 
     Raises

@@ -15,7 +15,7 @@ from zeroshot.annotate.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.evidence.attribution import token_features
 from zeroshot.evidence.head_evidence import HeadDirections, adapted
-from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.labels.candidates import (
     FREE_TEXT,
     CandidateSet,
@@ -27,7 +27,7 @@ from zeroshot.labels.queries import Query, query_features, read_queries
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Opinion:
+class TargetCall:
     """A label and what it is held against, None for nothing.
 
     Attributes
@@ -52,7 +52,7 @@ class _Side:
     ranks: np.ndarray | None = None
 
 
-class Opinions:
+class TargetScorer:
     """Calls targets by the mean probability of candidates over their cells.
 
     Parameters
@@ -70,7 +70,7 @@ class Opinions:
         ontology: Ontology,
         *,
         labels: Sequence[str] | None = None,
-        head: ShotHead | None = None,
+        head: FewShotHead | None = None,
         against: str | None = None,
     ) -> None:
         self.model = model if head is None else adapted(head, model)
@@ -84,7 +84,7 @@ class Opinions:
         self._features, self._ranks = self._directions(head)
         self._against = self._asked(against) if against is not None else None
 
-    def _directions(self, head: ShotHead | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _directions(self, head: FewShotHead | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Return those of the candidates among features, and of a head those among ranks."""
         if head is None:
             return candidate_features(self._candidates, self.model), None
@@ -94,7 +94,7 @@ class Opinions:
         found = HeadDirections.of(head, texts, self.model)
         return found.features, found.ranks
 
-    def of(self, cells: Sequence[np.ndarray], label: str | None = None) -> Opinion:
+    def of(self, cells: Sequence[np.ndarray], label: str | None = None) -> TargetCall:
         """Return the opinion on a target.
 
         Parameters
@@ -108,7 +108,7 @@ class Opinions:
         against = self._against or self._runner_up(probabilities, chosen.query)
         if against.query.text == chosen.query.text:
             raise ValueError(f"{chosen.query.name!r} cannot be compared with itself; name another")
-        return Opinion(
+        return TargetCall(
             label=chosen.query,
             against=against.query,
             features=(chosen.features, against.features),

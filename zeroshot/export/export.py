@@ -19,7 +19,7 @@ from zeroshot.confidence.backoff import UNKNOWN
 from zeroshot.export import cellxgene
 from zeroshot.export.cap import cap_columns, cap_notes, column_names
 from zeroshot.export.cas import Publication, annotation_set
-from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.labels.candidates import candidate_key
 from zeroshot.results.annotated_file import open_annotated
 from zeroshot.results.annotations import Slots
@@ -42,7 +42,7 @@ class ExportOptions:
     title: str | None = None  # of the data set; by default what uns says, or the file's name
     author: str | None = None  # by default what uns says
     evidence: bool = False  # name the genes that raise each call, for which the model is asked
-    head: ShotHead | None = None  # that made the calls, where one did; for the evidence
+    head: FewShotHead | None = None  # that made the calls, where one did; for the evidence
     url: str = "NA"  # of the published annotations
     overwrite: bool = False  # replace an output
 

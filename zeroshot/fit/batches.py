@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from langcell.tokens.tokenizer import collate_tokens
-from zeroshot.fit.fit_head import Shots
+from zeroshot.fit.fit_head import LabelledCells
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,7 @@ def _in_turns(members: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarr
     return np.concatenate(rounds)[:n]
 
 
-def collate_rows(shots: Shots, rows: np.ndarray, model: "LangCell") -> CellBatch:
+def collate_rows(shots: LabelledCells, rows: np.ndarray, model: "LangCell") -> CellBatch:
     """Return cells padded to the longest of them, on the device of the model."""
     import torch
 

@@ -13,7 +13,7 @@ from zeroshot.annotate.cell_scorer import Progress
 from zeroshot.annotate.options import AnnotateOptions
 from zeroshot.fit.donor_fit import mean_weights
 from zeroshot.fit.labelled_cells import read_blocks
-from zeroshot.heads.few_shot_head import DONOR, ShotHead, normalised
+from zeroshot.heads.few_shot_head import DONOR, FewShotHead, normalised
 from zeroshot.labels.candidates import own_candidates
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def call_donors(
     source: "AnnData | MuData | str | Path",
-    head: ShotHead,
+    head: FewShotHead,
     donor_key: str,
     *,
     type_key: str | None = None,
@@ -85,7 +85,7 @@ def call_donors(
     return table.set_index(pd.Index(names, name="donor"))
 
 
-def _check(head: ShotHead, type_key: str | None) -> None:
+def _check(head: FewShotHead, type_key: str | None) -> None:
     if head.target != DONOR:
         raise ValueError(
             f"the head calls the {head.target} of cells, not donors: langcell zeroshot --head, or "

@@ -13,7 +13,7 @@ from langcell.model.embed_cells import CellEmbeddings
 from langcell.runtime.threads import one_blas_thread
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.confidence.novelty import Novelty
-from zeroshot.heads.few_shot_head import DONOR, ShotHead, normalised, rank_weights
+from zeroshot.heads.few_shot_head import DONOR, FewShotHead, normalised, rank_weights
 
 _MOST_LEFT_OUT = 20  # donors that are left out one by one; more go in ten folds
 _C = 10.0  # inverse penalty; not tuned
@@ -101,7 +101,7 @@ def mean_weights(
 
 def fit_donor_head(
     donors: DonorMeans, labels: np.ndarray, keys: tuple[str, ...], *, by_types: bool = False
-) -> ShotHead:
+) -> FewShotHead:
     """Fit two logistic regressions to donors, on features and on genes, and add them up.
 
     Inputs are centred and scaled by the typical distance from their mean, so that one penalty does
@@ -117,7 +117,7 @@ def fit_donor_head(
     """
     by_features, first = _regress(donors.features, labels)
     by_genes, second = _regress(donors.genes, labels)
-    return ShotHead(
+    return FewShotHead(
         kind="linear",
         keys=keys,
         n_shots=np.bincount(labels, minlength=len(keys)),

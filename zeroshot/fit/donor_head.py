@@ -13,16 +13,16 @@ from zeroshot.annotate.cell_scorer import Progress
 from zeroshot.fit.donor_fit import donor_means, donors_held_out, fit_donor_head
 from zeroshot.fit.donor_split import check_donors_of_labels, is_constant_within
 from zeroshot.fit.fitted_head import FittedHead
-from zeroshot.fit.labelled_cells import draw_shots, read_blocks
+from zeroshot.fit.labelled_cells import read_blocks, sample_labelled
 from zeroshot.fit.options import FewShotOptions
-from zeroshot.labels.label_column import NamedLabels
+from zeroshot.labels.label_column import LabelColumn
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 def check_donors(
-    named: NamedLabels, groups: np.ndarray | None, label_key: str, options: FewShotOptions
+    named: LabelColumn, groups: np.ndarray | None, label_key: str, options: FewShotOptions
 ) -> None:
     """Refuse a label of donors that is none, or that nothing tells from the donors."""
     if groups is None:
@@ -41,7 +41,7 @@ def check_donors(
 
 def fit_donors(
     source: "AnnData | str | Path",
-    named: NamedLabels,
+    named: LabelColumn,
     groups: np.ndarray,
     model: Embedder,
     options: FewShotOptions,
@@ -51,7 +51,7 @@ def fit_donors(
     keys = named.candidates.keys
     names, first = np.unique(np.where(named.codes < 0, "", groups).astype(str), return_index=True)
     codes = np.where(names == "", -1, named.codes[first])
-    drawn = names[draw_shots(codes, keys, options.shots, seed=options.seed)]
+    drawn = names[sample_labelled(codes, keys, options.shots, seed=options.seed)]
     rows = np.flatnonzero((named.codes >= 0) & np.isin(groups.astype(str), drawn))
     types = None if options.type_key is None else read_obs_column(source, options.type_key)[rows]
     blocks = read_blocks(source, rows, model, options, progress)

@@ -20,14 +20,14 @@ from zeroshot.confidence.term_tree import TermTree
 from zeroshot.fit.donor_head import check_donors, fit_donors
 from zeroshot.fit.donor_split import check_donor_split
 from zeroshot.fit.fit_head import KINDS as FITTED
-from zeroshot.fit.fit_head import Kind, Shots, choose_kind, fit_head, held_out
+from zeroshot.fit.fit_head import Kind, LabelledCells, choose_kind, fit_head, held_out
 from zeroshot.fit.fitted_head import FittedHead, Folds, judge_head
-from zeroshot.fit.labelled_cells import draw_shots, read_cells
+from zeroshot.fit.labelled_cells import read_cells, sample_labelled
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.fit.tuning_recipes import RECIPES
-from zeroshot.heads.few_shot_head import DONOR, STATE, TYPE, ShotHead
+from zeroshot.heads.few_shot_head import DONOR, STATE, TYPE, FewShotHead
 from zeroshot.labels.candidates import CandidateSet, candidate_features
-from zeroshot.labels.label_column import NamedLabels
+from zeroshot.labels.label_column import LabelColumn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,12 +77,12 @@ def fit_few_shot(
 
 def _read_labels(
     source: "AnnData | str | Path", label_key: str, options: FewShotOptions
-) -> tuple[NamedLabels, np.ndarray | None]:
+) -> tuple[LabelColumn, np.ndarray | None]:
     """Return the labels, and the groups that folds do not divide; refuse what cannot be learnt."""
     given = read_obs_column(source, label_key)
     groups = _groups(source, options.group_key)
     is_type, ontology = options.target == TYPE, Ontology.bundled()
-    named = NamedLabels.of(given, label_key, options.labels, ontology, are_types=is_type)
+    named = LabelColumn.of(given, label_key, options.labels, ontology, are_types=is_type)
     if options.target == DONOR:
         check_donors(named, groups, label_key, options)
     elif options.target == STATE:
@@ -110,7 +110,7 @@ def _load(model: "Embedder | str | Path", options: FewShotOptions) -> tuple[str,
 
 def _fit_cells(
     source: "AnnData | str | Path",
-    named: NamedLabels,
+    named: LabelColumn,
     groups: np.ndarray | None,
     model: Embedder,
     options: FewShotOptions,
@@ -118,10 +118,10 @@ def _fit_cells(
 ) -> FittedHead:
     """Fit a head to cells, and judge it on cells that it did not see."""
     is_type = options.target == TYPE
-    rows = draw_shots(named.codes, named.candidates.keys, options.shots, seed=options.seed)
+    rows = sample_labelled(named.codes, named.candidates.keys, options.shots, seed=options.seed)
     cells = read_cells(source, rows, model, options, progress)
     texts, label_features = _texts(named, cells, model, options)
-    shots = Shots(
+    shots = LabelledCells(
         labels=named.codes[rows],
         keys=named.candidates.keys,
         label_features=label_features,
@@ -150,12 +150,12 @@ def _fit_cells(
 
 
 def _fit(
-    shots: Shots,
+    shots: LabelledCells,
     candidates: CandidateSet,
     model: Embedder,
     options: FewShotOptions,
     progress: Progress | None,
-) -> tuple[ShotHead, Folds]:
+) -> tuple[FewShotHead, Folds]:
     """Fit a head, and more of its kind to the cells that each of some folds leaves."""
     if options.kind not in RECIPES:
         kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
@@ -194,7 +194,7 @@ def _groups(source: "AnnData | str | Path", key: str | None) -> np.ndarray | Non
 
 
 def _texts(
-    named: NamedLabels, cells: CellEmbeddings, model: Embedder, options: FewShotOptions
+    named: LabelColumn, cells: CellEmbeddings, model: Embedder, options: FewShotOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what the texts of the labels say of the cells, and their features; of states nothing.
 

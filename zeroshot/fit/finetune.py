@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from langcell.model.langcell import LangCell
-from zeroshot.fit.fit_head import Shots, empty_head, folds
+from zeroshot.fit.fit_head import LabelledCells, empty_head, folds
 from zeroshot.fit.tuned_model import LabelTexts, TunedModel
 from zeroshot.fit.tuning_recipes import RECIPES, TuningRecipe
 from zeroshot.fit.tuning_run import TuningRun
-from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.heads.few_shot_head import FewShotHead
 
 _MOST_FOLDS = 3
 Progress = Callable[[int, int], None]  # cells learnt from so far, and all that there may be
@@ -28,13 +28,13 @@ class TunedHead:
     n_epochs: that the head learnt for
     """
 
-    head: ShotHead
+    head: FewShotHead
     held_out: list[tuple[np.ndarray, np.ndarray]]
     n_epochs: int
 
 
 def tune_head(
-    shots: Shots,
+    shots: LabelledCells,
     kind: str,
     *,
     model: LangCell,
@@ -85,7 +85,7 @@ def tune_head(
     return TunedHead(head=head, held_out=held_out, n_epochs=n_epochs)
 
 
-def check_labels(shots: Shots, kind: str) -> None:
+def check_labels(shots: LabelledCells, kind: str) -> None:
     """Refuse labels that a recipe cannot learn.
 
     Raises
@@ -116,7 +116,9 @@ class _Tuning:
     seed: int
     progress: "_Progress"
 
-    def run(self, shots: Shots, n_epochs: int, held_out: Shots | None = None) -> TuningRun:
+    def run(
+        self, shots: LabelledCells, n_epochs: int, held_out: LabelledCells | None = None
+    ) -> TuningRun:
         # Adapters begin at random and dropout goes on so; no one else's random state is touched.
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -138,7 +140,7 @@ class _Progress:
     """Counts cells over all trainings, of which early ends leave some out."""
 
     def __init__(
-        self, shots: Shots, n_folds: int, recipe: TuningRecipe, progress: Progress | None
+        self, shots: LabelledCells, n_folds: int, recipe: TuningRecipe, progress: Progress | None
     ) -> None:
         self._per_run = max(len(shots), recipe.batch_size) * recipe.epochs
         self._n_left = n_folds + 1

@@ -15,9 +15,9 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from zeroshot.annotate.cell_scorer import CellScorer
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.backoff import Ladder, make_ladder
-from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, Regime
-from zeroshot.confidence.reliability import Reliability, Rungs, measure_reliability
+from zeroshot.confidence.backoff import TermsByDepth, terms_by_depth
+from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, CalibrationCurve
+from zeroshot.confidence.reliability import Outcomes, Reliability, measure_reliability
 from zeroshot.labels.agreement import resolve_truth
 from zeroshot.labels.candidates import all_candidates, own_candidates
 
@@ -30,7 +30,7 @@ _SHRINKAGE = 1e-4  # keeps slopes finite where every call is right
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledRungs:
+class LabelledTerms:
     """Ladders of cells of one study, beside the truth.
 
     Attributes
@@ -45,29 +45,29 @@ class LabelledRungs:
     is_right: np.ndarray
 
 
-def label_rungs(
-    ladder: Ladder, truth_ids: np.ndarray, ontology: Ontology, *, study: str
-) -> LabelledRungs:
+def label_terms(
+    by_depth: TermsByDepth, truth_ids: np.ndarray, ontology: Ontology, *, study: str
+) -> LabelledTerms:
     """Compare ladders with the truth.
 
     Parameters
     ----------
-    ladder: of some cells
+    by_depth: of some cells
     truth_ids: Cell Ontology id of each of them, shape (n_cells,)
     ontology: holds all of them
     study: name of the study
     """
     truth = np.array([ontology.index[each] for each in truth_ids], dtype=np.int64)
-    rows = np.array([ontology.index.get(each, -1) for each in ladder.tree.ids], dtype=np.int64)
-    terms = np.where(ladder.terms >= 0, rows[ladder.terms], -1)  # (n_cells, n_depths)
+    rows = np.array([ontology.index.get(each, -1) for each in by_depth.tree.ids], dtype=np.int64)
+    terms = np.where(by_depth.terms >= 0, rows[by_depth.terms], -1)  # (n_cells, n_depths)
     cells, depths = np.nonzero(terms >= 0)
     is_right = np.zeros(terms.shape, dtype=bool)
     above = ontology.closure[truth[cells], terms[cells, depths]]
     is_right[cells, depths] = np.asarray(above).ravel()
-    return LabelledRungs(study=study, probabilities=ladder.probabilities, is_right=is_right)
+    return LabelledTerms(study=study, probabilities=by_depth.probabilities, is_right=is_right)
 
 
-def make_ladders(scorer: CellScorer, features: np.ndarray) -> Ladder:
+def score_terms_by_depth(scorer: CellScorer, features: np.ndarray) -> TermsByDepth:
     """Make ladders at the temperature that calibrations of such candidates have.
 
     Parameters
@@ -77,10 +77,10 @@ def make_ladders(scorer: CellScorer, features: np.ndarray) -> Ladder:
     """
     scores, everything = scorer.score_all(CellEmbeddings(start=0, features=features))
     temperature = TEMPERATURE_GIVEN if scorer.candidates.is_choice else TEMPERATURE_ALL
-    return make_ladder(everything, scorer.tree, scores.best, temperature=temperature)
+    return terms_by_depth(everything, scorer.tree, scores.best, temperature=temperature)
 
 
-def fit_regime(parts: Sequence[LabelledRungs], *, temperature: float) -> Regime:
+def fit_curve(parts: Sequence[LabelledTerms], *, temperature: float) -> CalibrationCurve:
     """Fit the curve from probability and depth to the share of rungs that are right.
 
     Every study weighs the same, and within it every cell.
@@ -102,12 +102,14 @@ def fit_regime(parts: Sequence[LabelledRungs], *, temperature: float) -> Regime:
     slope, depth_cost, intercept = _minimise(
         np.concatenate(inputs), np.concatenate(right).astype(float), np.concatenate(weights)
     )
-    return Regime(temperature=temperature, slope=slope, depth_cost=depth_cost, intercept=intercept)
+    return CalibrationCurve(
+        temperature=temperature, slope=slope, depth_cost=depth_cost, intercept=intercept
+    )
 
 
 def _minimise(inputs: np.ndarray, right: np.ndarray, weights: np.ndarray) -> list[float]:
     """Return slope, depth cost and intercept of the likeliest curve, rounded to six decimals."""
-    logit = Regime.logit(inputs[:, 0])
+    logit = CalibrationCurve.logit(inputs[:, 0])
     columns = np.column_stack([logit, -inputs[:, 1], np.ones(len(inputs))])
 
     def loss_and_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -121,34 +123,34 @@ def _minimise(inputs: np.ndarray, right: np.ndarray, weights: np.ndarray) -> lis
     return [round(float(value), 6) for value in found.x]
 
 
-Curve = Callable[[LabelledRungs], np.ndarray]  # gives the confidence of every rung
-Learner = Callable[[Sequence[LabelledRungs]], Curve]
+ConfidenceFunction = Callable[[LabelledTerms], np.ndarray]  # gives the confidence of every rung
+Learner = Callable[[Sequence[LabelledTerms]], ConfidenceFunction]
 
 
-def regime_curve(regime: Regime) -> Curve:
+def confidence_function(curve: CalibrationCurve) -> ConfidenceFunction:
     """Return what gives rungs the confidence of a regime, 0 to those without any probability."""
 
-    def confidence(part: LabelledRungs) -> np.ndarray:
-        sure = regime.confidence(part.probabilities, np.arange(part.probabilities.shape[1]))
+    def confidence(part: LabelledTerms) -> np.ndarray:
+        sure = curve.confidence(part.probabilities, np.arange(part.probabilities.shape[1]))
         return np.where(part.probabilities > 0, sure, 0)
 
     return confidence
 
 
-def regime_learner(temperature: float) -> Learner:
-    """Return what learns a curve as `fit_regime` does."""
-    return lambda parts: regime_curve(fit_regime(parts, temperature=temperature))
+def curve_learner(temperature: float) -> Learner:
+    """Return what learns a curve as `fit_curve` does."""
+    return lambda parts: confidence_function(fit_curve(parts, temperature=temperature))
 
 
-def leave_one_out(parts: Sequence[LabelledRungs], learn: Learner) -> list[np.ndarray]:
+def leave_one_out(parts: Sequence[LabelledTerms], learn: Learner) -> list[np.ndarray]:
     """Return the confidence of every rung of each part, learnt on the other studies."""
     studies = sorted({part.study for part in parts})
     learnt = {study: learn([part for part in parts if part.study != study]) for study in studies}
     return [learnt[part.study](part) for part in parts]
 
 
-def measure_regime(
-    parts: Sequence[LabelledRungs], *, temperature: float, measured_on: str
+def measure_curve(
+    parts: Sequence[LabelledTerms], *, temperature: float, measured_on: str
 ) -> Reliability | None:
     """Judge a regime on each study when it learnt from the others; None for a single study.
 
@@ -158,17 +160,17 @@ def measure_regime(
     temperature: that the ladders were made with
     measured_on: cells, candidates and labels, in words
     """
-    studies: dict[str, list[Rungs]] = {part.study: [] for part in parts}
+    studies: dict[str, list[Outcomes]] = {part.study: [] for part in parts}
     if len(studies) < 2:
         return None
-    for part, sure in zip(parts, leave_one_out(parts, regime_learner(temperature)), strict=True):
+    for part, sure in zip(parts, leave_one_out(parts, curve_learner(temperature)), strict=True):
         studies[part.study].append((sure, part.is_right))
     return measure_reliability(studies, measured_on=measured_on)
 
 
 def fit_calibration(
-    all_types: Sequence[LabelledRungs],
-    given: Sequence[LabelledRungs],
+    all_types: Sequence[LabelledTerms],
+    given: Sequence[LabelledTerms],
     *,
     model_sha256: str,
     command: str = "",
@@ -186,17 +188,17 @@ def fit_calibration(
     """
     judged = "each study by what was learnt on the others" + (f"; {remark}" if remark else "")
     return Calibration(
-        all_types=fit_regime(all_types, temperature=TEMPERATURE_ALL),
-        given=fit_regime(given, temperature=TEMPERATURE_GIVEN),
+        all_types=fit_curve(all_types, temperature=TEMPERATURE_ALL),
+        given=fit_curve(given, temperature=TEMPERATURE_GIVEN),
         model_sha256=model_sha256,
         fitted_on=tuple(sorted({part.study for part in all_types})),
         command=command,
-        all_types_reliability=measure_regime(
+        all_types_reliability=measure_curve(
             all_types,
             temperature=TEMPERATURE_ALL,
             measured_on=f"all cell types as candidates; {judged}",
         ),
-        given_reliability=measure_regime(
+        given_reliability=measure_curve(
             given,
             temperature=TEMPERATURE_GIVEN,
             measured_on=f"the types of each study as candidates; {judged}",
@@ -234,8 +236,8 @@ def calibrate(
         model = LangCell.from_pretrained(model, device=options.device)
     ontology = Ontology.bundled()
     everything = CellScorer(model, all_candidates(ontology), options)
-    all_types: list[LabelledRungs] = []
-    given: list[LabelledRungs] = []
+    all_types: list[LabelledTerms] = []
+    given: list[LabelledTerms] = []
     for source in sources:
         term_ids = resolve_truth(read_obs_column(source, truth), ontology).term_ids
         studies = np.full(len(term_ids), Path(source).stem, dtype=object)
@@ -252,9 +254,9 @@ def calibrate(
                     if not rows.any():
                         continue
                     for parts, each in ((all_types, everything), (given, scorer)):
-                        ladders = make_ladders(each, cells.features[rows])
+                        by_depth = score_terms_by_depth(each, cells.features[rows])
                         true = term_ids[places[rows]]
-                        parts.append(label_rungs(ladders, true, ontology, study=str(study)))
+                        parts.append(label_terms(by_depth, true, ontology, study=str(study)))
     if not all_types:
         raise ValueError(f"no study has two cell types in obs[{truth!r}] to calibrate on")
     n_cells, n_studies = (

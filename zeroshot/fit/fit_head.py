@@ -15,8 +15,8 @@ from langcell.tokens.tokenizer import TokenBlock
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.confidence.novelty import Novelty
 from zeroshot.fit.donor_split import is_constant_within
-from zeroshot.fit.subtree_regression import Subtrees, regress_subtrees
-from zeroshot.heads.few_shot_head import ShotHead, rank_weights
+from zeroshot.fit.subtree_regression import Subtrees, fit_subtree_regression
+from zeroshot.heads.few_shot_head import FewShotHead, rank_weights
 
 if TYPE_CHECKING:
     from sklearn.model_selection import BaseCrossValidator
@@ -36,7 +36,7 @@ _STEPS = 500
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shots:
+class LabelledCells:
     """Labelled cells, and what a model says of them.
 
     Attributes
@@ -66,7 +66,7 @@ class Shots:
         """Labelled cells of each label, shape (n_labels,)."""
         return np.bincount(self.labels, minlength=len(self.keys))
 
-    def part(self, rows: np.ndarray) -> "Shots":
+    def part(self, rows: np.ndarray) -> "LabelledCells":
         """Return some of the cells."""
         return replace(
             self,
@@ -78,12 +78,12 @@ class Shots:
         )
 
 
-def choose_kind(shots: Shots) -> Kind:
+def choose_kind(shots: LabelledCells) -> Kind:
     """Choose how to fit: by regressions, which need two labels with cells, or by prototypes."""
     return "linear" if np.count_nonzero(shots.n_shots) > 1 else "prototype"
 
 
-def fit_head(shots: Shots, kind: Kind, *, model: str, model_sha256: str) -> ShotHead:
+def fit_head(shots: LabelledCells, kind: Kind, *, model: str, model_sha256: str) -> FewShotHead:
     """Fit a head, without a calibration.
 
     Parameters
@@ -114,10 +114,10 @@ def fit_head(shots: Shots, kind: Kind, *, model: str, model_sha256: str) -> Shot
     )
 
 
-def empty_head(shots: Shots, kind: str) -> ShotHead:
+def empty_head(shots: LabelledCells, kind: str) -> FewShotHead:
     """Return a head that knows no more than the labels."""
     n_labels, width = shots.label_features.shape
-    return ShotHead(
+    return FewShotHead(
         kind=kind,
         keys=shots.keys,
         n_shots=shots.n_shots,
@@ -133,7 +133,7 @@ def empty_head(shots: Shots, kind: str) -> ShotHead:
     )
 
 
-def _fit_prototypes(shots: Shots) -> ShotHead:
+def _fit_prototypes(shots: LabelledCells) -> FewShotHead:
     sums = _TEXT_SHOTS * shots.label_features.astype(np.float64)
     np.add.at(sums, shots.labels, shots.features)
     means = sums / np.linalg.norm(sums, axis=1, keepdims=True)
@@ -141,23 +141,25 @@ def _fit_prototypes(shots: Shots) -> ShotHead:
     return replace(empty_head(shots, "prototype"), feature_weights=weights)
 
 
-def _fit_linear(shots: Shots) -> ShotHead:
+def _fit_linear(shots: LabelledCells) -> FewShotHead:
     return _add_regressions(shots, "linear", np.flatnonzero(shots.n_shots), _regress)
 
 
-def _fit_hierarchical(shots: Shots) -> ShotHead:
+def _fit_hierarchical(shots: LabelledCells) -> FewShotHead:
     subtrees = Subtrees.of(shots.keys)
     learnt = subtrees.at_or_below(np.flatnonzero(shots.n_shots))
     place = np.zeros(len(shots.keys), dtype=np.int64)
     place[learnt] = np.arange(len(learnt))
 
     def regress(inputs: Inputs, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
-        return regress_subtrees(inputs, place[labels], subtrees.part(learnt), c)
+        return fit_subtree_regression(inputs, place[labels], subtrees.part(learnt), c)
 
     return _add_regressions(shots, "hierarchical", learnt, regress)
 
 
-def _add_regressions(shots: Shots, kind: Kind, learnt: np.ndarray, regress: Regress) -> ShotHead:
+def _add_regressions(
+    shots: LabelledCells, kind: Kind, learnt: np.ndarray, regress: Regress
+) -> FewShotHead:
     """Add up regressions on features and on genes, of the labels that they learn, and the texts."""
     n_shots = shots.n_shots
     if np.count_nonzero(n_shots) < 2:
@@ -198,7 +200,9 @@ def _regress(inputs: Inputs, labels: np.ndarray, c: float) -> tuple[np.ndarray, 
     return halves * found.coef_, halves[:, 0] * found.intercept_
 
 
-def folds(shots: Shots, *, most: int = _MOST_FOLDS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def folds(
+    shots: LabelledCells, *, most: int = _MOST_FOLDS
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield rows of cells to learn from and rows held out, each cell held out once.
 
     Folds keep groups together where there are two or more, else they share out each label; where a
@@ -221,7 +225,7 @@ def folds(shots: Shots, *, most: int = _MOST_FOLDS) -> Iterator[tuple[np.ndarray
     yield from splitter.split(shots.features, shots.labels, groups)
 
 
-def held_out(shots: Shots, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def held_out(shots: LabelledCells, kind: Kind) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield rows of cells, and their log-probabilities by a head that did not see them."""
     for seen, unseen in folds(shots):
         rest, left = shots.part(seen), shots.part(unseen)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from langcell.nn import metrics
-from zeroshot.confidence.backoff import make_ladder
+from zeroshot.confidence.backoff import terms_by_depth
 from zeroshot.confidence.calibration import Calibration
 from zeroshot.confidence.term_tree import TermTree
-from zeroshot.fit.fit_calibration import LabelledRungs, fit_regime
-from zeroshot.fit.fit_head import Shots
-from zeroshot.heads.few_shot_head import HELD_OUT, TYPE, ShotHead
+from zeroshot.fit.fit_calibration import LabelledTerms, fit_curve
+from zeroshot.fit.fit_head import LabelledCells
+from zeroshot.heads.few_shot_head import HELD_OUT, TYPE, FewShotHead
 
 Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of cells, and what others say of them
 _LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
@@ -34,7 +34,7 @@ class FittedHead:
     zero_shot_accuracy, zero_shot_macro_f1: the same without any labelled cells; of cell types alone
     """
 
-    head: ShotHead
+    head: FewShotHead
     names: tuple[str, ...]
     as_text: tuple[str, ...]
     n_without: int
@@ -55,7 +55,7 @@ class FittedHead:
 
 
 def judge_head(
-    fitted: FittedHead, shots: Shots, folds: Folds, tree: TermTree, *, group_key: str | None
+    fitted: FittedHead, shots: LabelledCells, folds: Folds, tree: TermTree, *, group_key: str | None
 ) -> FittedHead:
     """Measure a head on cells held out, and calibrate it on them where they are enough.
 
@@ -100,7 +100,7 @@ def judge_head(
 
 
 def _calibrate(
-    shots: Shots,
+    shots: LabelledCells,
     log_probabilities: np.ndarray,
     judged: np.ndarray,
     tree: TermTree,
@@ -110,21 +110,21 @@ def _calibrate(
     if judged.sum() < _LEAST_FOR_CALIBRATION:
         return None
     logs = log_probabilities[judged]
-    ladder = make_ladder(logs, tree, logs.argmax(axis=1), temperature=1.0)
+    by_depth = terms_by_depth(logs, tree, logs.argmax(axis=1), temperature=1.0)
     # What is true of a label, words included: the terms at or above it in the tree.
     is_true = tree.above.toarray() > 0  # (n_labels, n_terms)
-    is_right = is_true[shots.labels[judged][:, None], np.maximum(ladder.terms, 0)]
-    part = LabelledRungs(
+    is_right = is_true[shots.labels[judged][:, None], np.maximum(by_depth.terms, 0)]
+    part = LabelledTerms(
         study="labelled cells",
-        probabilities=ladder.probabilities,
-        is_right=is_right & (ladder.terms >= 0),
+        probabilities=by_depth.probabilities,
+        is_right=is_right & (by_depth.terms >= 0),
     )
-    regime = fit_regime([part], temperature=1.0)
-    if regime.slope < _LEAST_SLOPE:
+    curve = fit_curve([part], temperature=1.0)
+    if curve.slope < _LEAST_SLOPE:
         return None
     return Calibration(
-        all_types=regime,
-        given=regime,
+        all_types=curve,
+        given=curve,
         model_sha256=model_sha256,
         fitted_on=HELD_OUT,
     )

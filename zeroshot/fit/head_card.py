@@ -6,7 +6,7 @@ from langcell.checkpoints.weight_changes import DOWN, UP, WeightChanges
 from langcell.runtime.version import __version__
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.fit.fitted_head import FittedHead
-from zeroshot.heads.few_shot_head import DONOR, STATE, TYPE, ShotHead
+from zeroshot.heads.few_shot_head import DONOR, STATE, TYPE, FewShotHead
 
 _LABELS = {TYPE: "labels", STATE: "states of cells", DONOR: "labels of donors"}
 _USES = {
@@ -54,7 +54,7 @@ def _uncalibrated_words(fitted: FittedHead) -> str:
     return f"as calibrated for the model without a head, and not for this one: {reason}"
 
 
-def donor_confidence_lines(head: ShotHead) -> Iterator[str]:
+def donor_confidence_lines(head: FewShotHead) -> Iterator[str]:
     """Yield what the probabilities of a head of donors are worth, where it is not calibrated."""
     if head.calibration.identifier == UNCALIBRATED.identifier:
         yield "confidence\tnot calibrated: probabilities of the regression, from few donors"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def draw_shots(
+def sample_labelled(
     codes: np.ndarray, keys: Sequence[str], shots: int | None, *, seed: int
 ) -> np.ndarray:
     """Draw cells of each label.

@@ -66,7 +66,7 @@ class Subtrees:
         )
 
 
-def regress_subtrees(
+def fit_subtree_regression(
     inputs: np.ndarray | sparse.csr_matrix, labels: np.ndarray, subtrees: Subtrees, c: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights (n_labels, n_inputs) and intercepts (n_labels,) of a softmax over labels.

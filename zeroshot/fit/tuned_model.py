@@ -10,7 +10,7 @@ from torch.nn import functional
 from langcell.checkpoints.weight_changes import DOWN, UP
 from langcell.model.embedder import Embedder
 from langcell.model.langcell import LangCell
-from langcell.nn.lora import LowRank, adapt_linears
+from langcell.nn.lora import LoRALinear, adapt_linears
 from zeroshot.fit.batches import CellBatch
 from zeroshot.fit.tuning_recipes import TuningRecipe
 from zeroshot.labels.candidates import CandidateSet, candidate_offsets
@@ -89,7 +89,7 @@ class TunedModel(nn.Module):
         self._features = torch.from_numpy(labels.features).to(device)
         self._texts = self.model.tokenize_texts(labels.texts) if recipe.matches else None
 
-    def _add_adapters(self) -> dict[str, LowRank]:
+    def _add_adapters(self) -> dict[str, LoRALinear]:
         """Adapt the linear layers of the cell encoder but for a masked-gene head."""
         model, found = self.model, {}
         for part, module in _linear_parts(model).items():

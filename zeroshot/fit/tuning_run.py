@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from langcell.nn.bert import inference
 from langcell.runtime.lightning_messages import quiet_lightning
 from zeroshot.fit.batches import collate_rows, draw_epoch
-from zeroshot.fit.fit_head import Shots
+from zeroshot.fit.fit_head import LabelledCells
 from zeroshot.fit.tuned_model import TunedModel
 from zeroshot.fit.tuning_recipes import TuningRecipe
 
@@ -35,11 +35,11 @@ class TuningRun(LightningModule):
     def __init__(
         self,
         tuned: TunedModel,
-        shots: Shots,
+        shots: LabelledCells,
         recipe: TuningRecipe,
         *,
         seed: int,
-        held_out: Shots | None,
+        held_out: LabelledCells | None,
         count: Callable[[int], None],
     ) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ _HALF_RANK = 16  # rank at which a gene weighs 1 / sqrt(2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ShotHead:
+class FewShotHead:
     """A linear classifier of cells beside what the texts of labels say.
 
     The log-odds of label i for a cell are

@@ -14,7 +14,7 @@ from langcell.tokens.shard_file import write_tensors
 from ontology.graph import Ontology
 from zeroshot.confidence.calibration import Calibration
 from zeroshot.confidence.novelty import Novelty
-from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.labels.candidates import own_candidates
 
 WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
@@ -47,7 +47,7 @@ def check_head_output(folder: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"{folder} holds a head already; replace it with --overwrite")
 
 
-def write_head(head: ShotHead, folder: Path, *, card: str, overwrite: bool = False) -> None:
+def write_head(head: FewShotHead, folder: Path, *, card: str, overwrite: bool = False) -> None:
     """Write a head, whole or not at all.
 
     Parameters
@@ -83,7 +83,7 @@ def write_head(head: ShotHead, folder: Path, *, card: str, overwrite: bool = Fal
         (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def read_head(folder: Path) -> ShotHead:
+def read_head(folder: Path) -> FewShotHead:
     """Read what `write_head` wrote.
 
     Raises
@@ -102,7 +102,7 @@ def read_head(folder: Path) -> ShotHead:
         if version != _FORMAT:
             raise ValueError(f"it has format {version}, this version reads {_FORMAT}; fit it again")
         arrays = load_file(folder / WEIGHTS)
-        head = ShotHead(
+        head = FewShotHead(
             keys=tuple(map(str, described["keys"])),
             calibration=Calibration.read(folder / CALIBRATION),
             novelty=Novelty(
@@ -141,7 +141,7 @@ def _read_changes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
     return changes
 
 
-def _check(head: ShotHead) -> None:
+def _check(head: FewShotHead) -> None:
     n_labels, n_genes = len(head.keys), len(head.gene_tokens)
     shapes = {
         "n_shots": (n_labels,),

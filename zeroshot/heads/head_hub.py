@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from langcell.checkpoints import hub
-from zeroshot.heads.few_shot_head import ShotHead
+from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.heads.head_file import CALIBRATION, CARD, CHANGES, DESCRIPTION, WEIGHTS, read_head
 
 _REQUIRED = (DESCRIPTION, WEIGHTS, CALIBRATION)
 _FILES = (*_REQUIRED, CHANGES, CARD)
 
 
-def load_head(name: str | Path) -> ShotHead:
+def load_head(name: str | Path) -> FewShotHead:
     """Load a head from a folder, or from the hub by `owner/name` or `owner/name@revision`.
 
     Raises

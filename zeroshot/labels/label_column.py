@@ -15,7 +15,7 @@ _MANY = 40  # words of one's own; with more than half as many as cells they are 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NamedLabels:
+class LabelColumn:
     """Labels of a column as candidates, and the candidate of each cell.
 
     Attributes
@@ -38,7 +38,7 @@ class NamedLabels:
         ontology: Ontology,
         *,
         are_types: bool = True,
-    ) -> "NamedLabels":
+    ) -> "LabelColumn":
         """Resolve a column.
 
         Parameters

@@ -13,10 +13,10 @@ from zeroshot.report.groups import Group, group_calls, with_evidence
 from zeroshot.results.called_cells import CalledCells, Grouping
 
 if TYPE_CHECKING:
-    from zeroshot.heads.few_shot_head import ShotHead
+    from zeroshot.heads.few_shot_head import FewShotHead
 
 
-def check_head(details: Mapping[str, Any], head: "ShotHead | None") -> None:
+def check_head(details: Mapping[str, Any], head: "FewShotHead | None") -> None:
     """Refuse a head that did not make the calls; say what is missing without the one that did."""
     if head is not None:
         check_made_by(details, head)

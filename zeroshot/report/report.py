@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from langcell.model.langcell import LangCell
-    from zeroshot.heads.few_shot_head import ShotHead
+    from zeroshot.heads.few_shot_head import FewShotHead
 
 OOD_THRESHOLD = 1.0  # as far from all training cells as the loneliest hundredth of these
 _ROWS_OPEN = 30  # of the table of groups; the rest are folded
@@ -107,7 +107,7 @@ def write_report(
     out: str | Path,
     *,
     model: "LangCell | str | Path | None" = None,
-    head: "ShotHead | None" = None,
+    head: "FewShotHead | None" = None,
     modality: str | None = None,
     options: ReportOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -149,7 +149,7 @@ def make_report(
     source: "AnnData | str | Path",
     *,
     model: "LangCell | str | Path | None" = None,
-    head: "ShotHead | None" = None,
+    head: "FewShotHead | None" = None,
     options: ReportOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:

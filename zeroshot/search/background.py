@@ -68,7 +68,7 @@ class Background:
         others = np.maximum(others, 1e-12 * total)
         return np.round(own - top - np.log(others), DECIMALS)
 
-    def null(self, cells: np.ndarray) -> "Null":
+    def null(self, cells: np.ndarray) -> "NullDistribution":
         """Learn how high descriptions score in cells that are something else.
 
         The pairs are those of every cell and every description that is no kin of the cell's own
@@ -86,11 +86,11 @@ class Background:
             best = (some @ self.features.T).argmax(axis=1)
             is_kin = self._kin[best].toarray() > 0
             parts.append(scores[~is_kin].astype(np.float32))
-        return Null.of(np.concatenate(parts))
+        return NullDistribution.of(np.concatenate(parts))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Null:
+class NullDistribution:
     """Scores of descriptions in cells that they do not describe.
 
     Attributes
@@ -103,7 +103,7 @@ class Null:
     rate: float
 
     @classmethod
-    def of(cls, scores: np.ndarray) -> "Null":
+    def of(cls, scores: np.ndarray) -> "NullDistribution":
         """Learn from scores, shape (n_pairs,)."""
         quantiles = np.quantile(scores, np.linspace(0, _TAIL, _GRID))
         excess = scores[scores > quantiles[-1]] - quantiles[-1]

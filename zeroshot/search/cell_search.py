@@ -14,8 +14,8 @@ from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from zeroshot.labels.queries import Query, query_features, read_queries
-from zeroshot.search.background import Background, Null, z_values
-from zeroshot.search.false_discovery import ScoreCounts
+from zeroshot.search.background import Background, NullDistribution, z_values
+from zeroshot.search.false_discovery import ScoreHistogram
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,7 +197,7 @@ class _Searcher:
         self._queries, self._options = queries, options
         self._features = query_features(queries, model)
         self._nearest = background.nearest(queries, self._features)
-        self._counts = ScoreCounts(len(queries))
+        self._counts = ScoreHistogram(len(queries))
         self._rows = [np.empty(0, dtype=np.int64) for _ in queries]
         self._scores = [np.empty(0) for _ in queries]
 
@@ -213,7 +213,7 @@ class _Searcher:
             self._rows[query], self._scores[query] = rows_so_far[best], so_far[best]
         return scores
 
-    def result(self, null: Null, n_cells: int, names: np.ndarray) -> SearchResult:
+    def result(self, null: NullDistribution, n_cells: int, names: np.ndarray) -> SearchResult:
         """Decide which cells are hits."""
         level, floor = self._options.fdr, self._options.floor
         found = []

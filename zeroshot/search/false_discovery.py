@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from zeroshot.search.background import DECIMALS, Null
+from zeroshot.search.background import DECIMALS, NullDistribution
 
 _LOWEST, _HIGHEST = -60, 60  # what lies beyond counts as the last of the grid
 _PER_UNIT = 10**DECIMALS
 
 
-class ScoreCounts:
+class ScoreHistogram:
     """How many cells have each score, for each query; memory does not depend on how many.
 
     Parameters
@@ -24,7 +24,9 @@ class ScoreCounts:
         for query, places in enumerate(_places(scores).T):
             self._counts[query] += np.bincount(places, minlength=self._counts.shape[1])
 
-    def false_discovery_rates(self, query: int, scores: np.ndarray, null: Null) -> np.ndarray:
+    def false_discovery_rates(
+        self, query: int, scores: np.ndarray, null: NullDistribution
+    ) -> np.ndarray:
         """Return the lowest false discovery rate at which cells of these scores are hits.
 
         Benjamini and Hochberg 1995, over all cells that were counted; equal to
@@ -38,13 +40,13 @@ class ScoreCounts:
         """
         return self._adjusted(query, null)[_places(scores)]
 
-    def n_hits(self, query: int, null: Null, *, level: float, floor: float) -> int:
+    def n_hits(self, query: int, null: NullDistribution, *, level: float, floor: float) -> int:
         """Count the cells with a false discovery rate up to `level` that score at least `floor`."""
         is_hit = self._adjusted(query, null) <= level
         is_hit[: _places(np.array(floor))] = False
         return int(self._counts[query, is_hit].sum())
 
-    def _adjusted(self, query: int, null: Null) -> np.ndarray:
+    def _adjusted(self, query: int, null: NullDistribution) -> np.ndarray:
         """Return the false discovery rate of each score of the grid."""
         counts = self._counts[query]
         at_least = counts[::-1].cumsum()[::-1]  # cells with this score or a higher one

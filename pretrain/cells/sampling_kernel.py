@@ -10,7 +10,7 @@ AS_IS, THIN, POISSON, DETECT = range(4)
 
 
 @compiled
-def draw_cell(
+def sample_cell(
     rng: np.random.Generator,
     columns: np.ndarray,
     values: np.ndarray,

@@ -1,10 +1,10 @@
-"""Language models as contestants of the arena: they name lists of markers and match puzzles."""
+"""Language models as methods of the arena: they name lists of markers and match puzzles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.arena.contestants import LANGUAGE_MODEL
-from benchmarks.arena.results import Contestant
+from benchmarks.arena.methods import LANGUAGE_MODEL
+from benchmarks.arena.results import Method
 from benchmarks.data.marker_lists import MarkerLists
 from benchmarks.data.named_answers import Answer
 from benchmarks.language_models import prompts as llm_prompts
@@ -112,9 +112,9 @@ class LanguageModel:
         )
 
 
-def llm_contestant(chat: Chat, ontology: Ontology, *, prompt: str, price: Price) -> Contestant:
-    """Return a language model as a contestant."""
-    return Contestant(
+def llm_contestant(chat: Chat, ontology: Ontology, *, prompt: str, price: Price) -> Method:
+    """Return a language model as a method."""
+    return Method(
         name=chat.name if prompt == "zero-shot" else f"{chat.name}, {prompt}",
         kind=LANGUAGE_MODEL,
         annotator=LanguageModel(chat, ontology, prompt=prompt, price=price),

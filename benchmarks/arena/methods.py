@@ -1,4 +1,4 @@
-"""The contestants of the arena that run without a network: models, baselines, recorded answers."""
+"""The methods of the arena that run without a network: models, baselines, recorded answers."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.arena.fewshot import ShotMethod
+from benchmarks.arena.fewshot import FewShotMethod
 from benchmarks.arena.leaks import TrainedOn, trained_on
-from benchmarks.arena.results import Contestant
+from benchmarks.arena.results import Method
 from benchmarks.baselines.annotators import LangCellAnnotator
 from benchmarks.baselines.baseline import Baseline, TrainingMajority, TrainingSplit
 from benchmarks.baselines.gene_list_neighbors import (
@@ -50,7 +50,7 @@ class RecordedAnswers:
         return [None if each is None else terms.answer(each.label) for each in recorded]
 
 
-def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) -> list[Contestant]:
+def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) -> list[Method]:
     """Load langcell models.
 
     Parameters
@@ -64,7 +64,7 @@ def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) 
         annotator = LangCellAnnotator(name, model, ontology, AnnotateOptions(device=device))
         sources = _training_files(resolve_checkpoint(name))
         found.append(
-            Contestant(
+            Method(
                 name=name,
                 kind=MODEL,
                 annotator=annotator,
@@ -77,7 +77,7 @@ def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) 
 
 def baselines(
     names: Sequence[str], split: TrainingSplit, corpus: Path, cache: Path
-) -> tuple[list[Contestant], list[str]]:
+) -> tuple[list[Method], list[str]]:
     """Return baselines that learn from the training split, and a line for each left out."""
     known = trained_on(corpus, [source.name for source in find_sources(split.recipe)])
     found = [_baseline("majority", TrainingMajority(split), split.fingerprint, known)]
@@ -93,28 +93,28 @@ def baselines(
     return found, left_out
 
 
-def list_contestants(lists: MarkerLists, ontology: Ontology) -> list[Contestant]:
+def list_contestants(lists: MarkerLists, ontology: Ontology) -> list[Method]:
     """Return baselines that know other lists of markers alone, and the recorded systems."""
     simple = (GeneListNeighbors(), MarkerListOverlap(), RandomName())
     found = [_baseline(each.name, each, "") for each in simple]
     for system in lists.recorded:
         annotator = RecordedAnswers(system, ontology)
-        found.append(Contestant(name=system, kind=RECORDED, annotator=annotator, identity=""))
+        found.append(Method(name=system, kind=RECORDED, annotator=annotator, identity=""))
     return found
 
 
-def shot_contestants(names: Sequence[str]) -> list[Contestant]:
+def shot_contestants(names: Sequence[str]) -> list[Method]:
     """Return methods that learn from a few labelled cells of the very study."""
     return [
-        Contestant(name=f"few-shot {name}", kind=FEW_SHOT, annotator=ShotMethod(name), identity="")
+        Method(name=f"few-shot {name}", kind=FEW_SHOT, annotator=FewShotMethod(name), identity="")
         for name in names
     ]
 
 
 def _baseline(
     name: str, annotator: object, identity: str, known: TrainedOn | None = None
-) -> Contestant:
-    return Contestant(
+) -> Method:
+    return Method(
         name=name, kind=BASELINE, annotator=annotator, identity=identity, trained_on=known
     )
 

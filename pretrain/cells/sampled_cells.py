@@ -11,7 +11,7 @@ from langcell.genes.vocabulary import GeneVocabulary
 from langcell.tokens.packed_cells import PackedCells
 from langcell.tokens.tokenizer import ColumnGenes, RankTokenizer
 from pretrain.cells.linear_teacher import LinearTeacher
-from pretrain.cells.sampling import CellSampler, DrawnCells
+from pretrain.cells.sampling import CellSampler, SampledCells
 from pretrain.cells.step_cells import StepCells
 from pretrain.parallel.gather import World
 from pretrain.recipe.config import Recipe
@@ -19,7 +19,7 @@ from pretrain.recipe.config import Recipe
 _NO_STEP = 2**40  # beyond the end of any run
 
 
-class DrawnSource:
+class SampledSource:
     """Draws the cells of any step, as a pure function of the seed and the step.
 
     Processes that train together take consecutive shares of the same cells.
@@ -97,8 +97,8 @@ class DrawnSource:
         """Take nothing."""
 
     def _second_views(
-        self, drawn: DrawnCells, examples: np.ndarray, step: int, first: int, n_processes: int
-    ) -> DrawnCells | None:
+        self, drawn: SampledCells, examples: np.ndarray, step: int, first: int, n_processes: int
+    ) -> SampledCells | None:
         n_second = min(self.recipe.losses.second_views // n_processes, len(examples))
         if not self.recipe.losses.cell_cell or not n_second:
             return None
@@ -111,6 +111,6 @@ class DrawnSource:
             measured=drawn.measured[:n_second],
         )
 
-    def _tokens(self, drawn: DrawnCells, tokenizer: RankTokenizer) -> PackedCells:
+    def _tokens(self, drawn: SampledCells, tokenizer: RankTokenizer) -> PackedCells:
         block = tokenizer.tokenize_csr(drawn.counts, self._genes)
         return PackedCells(tokens=block.tokens, offsets=block.offsets, columns={})
