@@ -1,8 +1,8 @@
 """Naming cells with no labels or a few."""
 
 from . import plots as plots
-from .annotate.annotator import annotate as annotate
-from .annotate.options import AnnotateOptions as AnnotateOptions
+from .annotation.annotator import annotate as annotate
+from .annotation.options import AnnotateOptions as AnnotateOptions
 from .confidence.calibration import Calibration as Calibration
 from .decide.decoders import assign as assign
 from .decide.decoders import consensus as consensus
@@ -30,8 +30,8 @@ from .report.report import write_report as write_report
 from .results.annotations import Annotations as Annotations
 from .results.cell_scores import CellScores as CellScores
 from .results.cell_scores import read_scores as read_scores
+from .retrieval.cell_search import SearchOptions as SearchOptions
+from .retrieval.cell_search import SearchResult as SearchResult
+from .retrieval.cell_search import search as search
 from .scores.label_index import LabelIndex as LabelIndex
 from .scores.scores import Scores as Scores
-from .search.cell_search import SearchOptions as SearchOptions
-from .search.cell_search import SearchResult as SearchResult
-from .search.cell_search import search as search

@@ -29,8 +29,8 @@ from langcell.model.langcell import LangCell
 from langcell.runtime.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
-from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.annotate.text_states import cache_folder
+from zeroshot.annotation.options import AnnotateOptions
+from zeroshot.annotation.text_states import cache_folder
 
 
 def run(

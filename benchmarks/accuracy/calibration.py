@@ -25,8 +25,8 @@ from langcell.checkpoints.checkpoint import list_bundled_models
 from langcell.model.embed_cells import CellEmbeddings
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.backoff import terms_by_depth
 from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
 from zeroshot.confidence.reliability import Reliability

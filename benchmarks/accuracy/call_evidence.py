@@ -23,8 +23,8 @@ from benchmarks.data.studies import read_validation_files
 from langcell.model.embed_cells import CellEmbeddings
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.evidence.attribution import gene_effects, token_features
 from zeroshot.evidence.group_evidence import candidates_below
 from zeroshot.labels.candidates import all_candidates, candidate_features

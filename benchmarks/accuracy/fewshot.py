@@ -43,8 +43,8 @@ from langcell.model.embedder import Embedder, load_embedder
 from langcell.nn import metrics
 from langcell.tokens.tokenizer import TokenBlock
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.fit.fit_head import Kind, LabelledCells, choose_kind, fit_head
 from zeroshot.fit.tuning_recipes import RECIPES

@@ -24,8 +24,8 @@ from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.confidence.out_of_distribution import OutlierScore
 from zeroshot.labels.candidates import all_candidates

@@ -29,7 +29,7 @@ from langcell.genes.table import GeneTable
 from langcell.model.langcell import LangCell
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.options import AnnotateOptions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

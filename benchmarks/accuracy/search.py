@@ -35,7 +35,7 @@ from benchmarks.scoring.search_scores import (
 )
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.search.background import Background
+from zeroshot.retrieval.background import Background
 
 ANSWERED = (0.01, 0.05)  # shares of absent queries that a threshold may answer
 FLOORS = np.round(np.arange(-8, 3.01, 0.25), 2)

@@ -32,8 +32,8 @@ from langcell.counts.reader import open_counts
 from langcell.model.langcell import LangCell
 from langcell.nn import metrics
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer, annotate_blocks
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer, annotate_blocks
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.cluster_consensus import cluster_consensus
 from zeroshot.decide.clusters import CELLS_PER_CLUSTER, make_clusters
 from zeroshot.decide.knn_graph import neighbor_graph

@@ -24,7 +24,7 @@ from langcell.checkpoints.checkpoint import resolve_checkpoint
 from langcell.model.embedder import load_embedder
 from ontology.graph import Ontology
 from pretrain.recipe.sources import find_sources
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.options import AnnotateOptions
 
 MODEL, FEW_SHOT, BASELINE = "model", "few-shot", "baseline"
 RECORDED, LANGUAGE_MODEL = "recorded", "language model"

@@ -44,7 +44,7 @@ from langcell.counts.scale import Scale
 from langcell.model.embedder import load_embedder
 from langcell.runtime.output_file import replaced_file
 from ontology.graph import Ontology
-from zeroshot.annotate.text_states import cache_folder
+from zeroshot.annotation.text_states import cache_folder
 
 _LISTS = Path("markers") / "gptcelltype.csv"
 _SHOT_MODEL = "mini-fast"

@@ -12,8 +12,8 @@ from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import embed_cells
 from langcell.model.embedder import Embedder
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.puzzle_files import Genes, embed_gene_lists
 from zeroshot.decide.puzzles import Answer as PuzzleAnswer
 from zeroshot.decide.puzzles import Puzzle

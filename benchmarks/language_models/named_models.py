@@ -7,7 +7,7 @@ from benchmarks.arena.results import Method
 from benchmarks.language_models.chat import Endpoint, EndpointChat
 from benchmarks.language_models.method import Price, llm_contestant
 from ontology.graph import Ontology
-from zeroshot.annotate.text_states import cache_folder
+from zeroshot.annotation.text_states import cache_folder
 
 _KEY = "OPENAI_API_KEY"
 

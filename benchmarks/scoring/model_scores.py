@@ -8,8 +8,8 @@ from benchmarks.data.studies import LabelledFile
 from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import CellEmbeddings, embed_cells
 from langcell.model.embedder import Embedder
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.labels.candidates import CandidateSet
 

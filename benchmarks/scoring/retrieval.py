@@ -12,7 +12,7 @@ from scipy.stats import hypergeom, rankdata
 
 from benchmarks.scoring.search_scores import FileScores, right_cells
 from ontology.graph import Ontology
-from zeroshot.search.background import Background
+from zeroshot.retrieval.background import Background
 
 K = (1, 5, 10)
 

@@ -13,7 +13,7 @@ from benchmarks.data.studies import LabelledFile
 from benchmarks.scoring.model_scores import file_features
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.search.background import Background, NullDistribution
+from zeroshot.retrieval.background import Background, NullDistribution
 
 LEVEL = 0.05  # false discovery rate
 _COLUMNS = 256  # queries whose p-values are adjusted at once

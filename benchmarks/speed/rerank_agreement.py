@@ -11,8 +11,8 @@ from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.labels.candidates import CandidateSet, own_candidates
 

@@ -28,8 +28,8 @@ from langcell.checkpoints.checkpoint import resolve_checkpoint
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from pretrain.recipe.recipe_file import find_recipe, read_recipe
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.backoff import TermsByDepth
 from zeroshot.confidence.calibration import FILE, UNCALIBRATED, Calibration
 from zeroshot.confidence.reliability import deepest

@@ -27,8 +27,8 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
 from pretrain.recipe.config import Recipe
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.labels.candidates import own_candidates
 
 B, CD4, CD8, T = "CL:0000236", "CL:0000624", "CL:0000625", "CL:0000084"

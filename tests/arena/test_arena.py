@@ -25,7 +25,7 @@ from benchmarks.data.labelled_samples import read_own_file, sample_file
 from langcell.model.embedder import load_embedder
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.puzzle_files import read_puzzles, write_puzzles
 from zeroshot.decide.puzzles import Puzzle
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from langcell.model.langcell import LangCell
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.novelty import Novelty
 from zeroshot.fit.few_shot import fit_few_shot
 from zeroshot.fit.options import FewShotOptions

@@ -71,6 +71,6 @@ def test_a_modality_that_is_not_there(mdata, make_cells, tiny_bag):
 
 
 def test_nothing_of_mudata_is_imported_without_one():
-    code = "import sys, zeroshot.annotate.annotator, zeroshot.plots.figures; print('mudata' in sys.modules)"
+    code = "import sys, zeroshot.annotation.annotator, zeroshot.plots.figures; print('mudata' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "False\n", done.stderr

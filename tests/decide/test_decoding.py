@@ -10,8 +10,8 @@ import pytest
 
 import zeroshot
 from langcell.model.langcell import LangCell
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.decoding import decode
 from zeroshot.decide.options import DecodeOptions, read_strength
 

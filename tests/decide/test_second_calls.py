@@ -9,8 +9,8 @@ from scipy import sparse
 
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.backoff import UNKNOWN, term_probabilities, terms_by_depth
 from zeroshot.confidence.backoff_kernel import PROBABLE
 from zeroshot.confidence.calibration import Calibration, CalibrationCurve

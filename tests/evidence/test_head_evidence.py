@@ -15,9 +15,9 @@ from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import RankTokenizer, TokenBlock
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.evidence import head_evidence
 from zeroshot.evidence.attribution import token_features

@@ -18,7 +18,7 @@ import yaml
 
 from langcell.genes.table import GeneTable
 from ontology.graph import Ontology
-from zeroshot.annotate.annotator import annotate
+from zeroshot.annotation.annotator import annotate
 from zeroshot.evidence.group_evidence import GroupCall, candidates_below, explain_groups
 from zeroshot.export.cap import column_names
 from zeroshot.export.cas import Publication, annotation_set

@@ -11,8 +11,8 @@ from langcell.checkpoints.weight_changes import changed_weights
 from langcell.model.frozen_bag import FrozenBag
 from langcell.model.langcell import LangCell
 from tests.fit.test_few_shot import labelled  # noqa: F401
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.batches import draw_epoch
 from zeroshot.fit.few_shot import fit_few_shot
 from zeroshot.fit.head_card import head_card

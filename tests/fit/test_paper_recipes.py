@@ -12,8 +12,8 @@ from langcell.model.langcell import LangCell
 from langcell.released.convert import convert
 from tests.fit.test_few_shot import labelled  # noqa: F401
 from tests.support.released_files import V1, symbols_to_ids, write_dictionaries
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.batches import CellBatch
 from zeroshot.fit.few_shot import fit_few_shot
 from zeroshot.fit.options import FewShotOptions

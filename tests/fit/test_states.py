@@ -13,8 +13,8 @@ from langcell.model.embed_cells import CellEmbeddings, embed_cells
 from langcell.model.langcell import LangCell
 from tests.fit.test_few_shot import make_shots
 from tests.support.command_line import run_langcell
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
 from zeroshot.fit.donor_calls import call_donors
 from zeroshot.fit.donor_fit import donor_means, fit_donor_head, mean_weights

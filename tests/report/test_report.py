@@ -14,8 +14,8 @@ from scipy import sparse
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.decoding import decode
 from zeroshot.decide.options import DecodeOptions
 from zeroshot.report.report import ReportOptions, write_report

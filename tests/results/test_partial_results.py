@@ -273,9 +273,9 @@ def test_a_job_names_what_its_results_depend_on(cells, tiny_bag, make_cells, tmp
     from langcell.counts.reader import open_counts
     from langcell.model.embedder import load_embedder
     from ontology.graph import Ontology
-    from zeroshot.annotate.cell_scorer import CellScorer
-    from zeroshot.annotate.options import AnnotateOptions
-    from zeroshot.annotate.run_identity import annotation_job
+    from zeroshot.annotation.cell_scorer import CellScorer
+    from zeroshot.annotation.options import AnnotateOptions
+    from zeroshot.annotation.run_identity import annotation_job
     from zeroshot.labels.candidates import own_candidates
 
     model = load_embedder(tiny_bag)

@@ -228,7 +228,7 @@ def zeroshot(
 
     from langcell.counts.file_formats import check_inputs
     from langcell.runtime.threads import set_threads
-    from zeroshot.annotate.options import AnnotateOptions, default_key
+    from zeroshot.annotation.options import AnnotateOptions, default_key
     from zeroshot.commands.run import AnnotationRun, run_annotations
     from zeroshot.commands.run_plan import plan_runs
     from zeroshot.confidence.calibration import Calibration
@@ -303,7 +303,7 @@ def calibrate(
     from langcell.counts.file_formats import check_inputs
     from langcell.runtime.output_file import check_output, replaced_file
     from langcell.runtime.threads import set_threads
-    from zeroshot.annotate.options import AnnotateOptions
+    from zeroshot.annotation.options import AnnotateOptions
     from zeroshot.fit.fit_calibration import calibrate as learn
 
     set_threads(threads)

@@ -180,7 +180,7 @@ def predict(
 
     from langcell.counts.file_formats import check_inputs
     from langcell.runtime.threads import set_threads
-    from zeroshot.annotate.options import AnnotateOptions, default_key
+    from zeroshot.annotation.options import AnnotateOptions, default_key
     from zeroshot.commands.run import AnnotationRun, run_annotations
     from zeroshot.commands.run_plan import plan_runs
     from zeroshot.heads.head_hub import load_head
@@ -236,7 +236,7 @@ def donors(
     from langcell.runtime.output_file import check_output, replaced_file
     from langcell.runtime.progress import cell_progress
     from langcell.runtime.threads import set_threads
-    from zeroshot.annotate.options import AnnotateOptions
+    from zeroshot.annotation.options import AnnotateOptions
     from zeroshot.fit.donor_calls import call_donors
     from zeroshot.fit.head_card import donor_confidence_lines
     from zeroshot.heads.head_hub import load_head

@@ -14,9 +14,9 @@ from rich.table import Table
 from langcell.model.embedder import Embedder, load_embedder
 from langcell.runtime.progress import cell_progress
 from ontology.graph import Ontology
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.official_scoring import OFFICIAL
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.official_scoring import OFFICIAL
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.lower_levels import finer_words
 from zeroshot.decide.options import AUTO, DecodeOptions
 from zeroshot.labels.candidates import read_labels

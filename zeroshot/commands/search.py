@@ -55,8 +55,8 @@ def search(
     from langcell.runtime.progress import cell_progress
     from langcell.runtime.threads import set_threads
     from zeroshot.results.tables import check_table, print_table, write_table
-    from zeroshot.search.cell_search import FLOOR, SearchOptions
-    from zeroshot.search.cell_search import search as search_cells
+    from zeroshot.retrieval.cell_search import FLOOR, SearchOptions
+    from zeroshot.retrieval.cell_search import search as search_cells
 
     set_threads(threads)
     check_inputs(h5ad)

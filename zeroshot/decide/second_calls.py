@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from ontology.graph import Ontology
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.backoff import UNKNOWN, Calls, TermsByDepth, back_off
 from zeroshot.confidence.calibration import CalibrationCurve
 from zeroshot.confidence.term_tree import TermTree

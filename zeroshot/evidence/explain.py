@@ -14,7 +14,7 @@ from langcell.genes.table import GeneTable
 from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import RankTokenizer
 from ontology.graph import Ontology
-from zeroshot.annotate.options import DEFAULT_KEY
+from zeroshot.annotation.options import DEFAULT_KEY
 from zeroshot.evidence.attribution import gene_effects
 from zeroshot.evidence.head_evidence import head_of_calls, rank_effects
 from zeroshot.evidence.markers import Marker, term_markers

@@ -10,8 +10,8 @@ from langcell.model.embed_cells import CellEmbeddings
 from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import TokenBlock
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.evidence.attribution import token_features
 from zeroshot.evidence.head_evidence import HeadDirections, adapted

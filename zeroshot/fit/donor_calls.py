@@ -9,8 +9,8 @@ from langcell.counts.modality import modality_of
 from langcell.counts.obs_columns import read_obs_column
 from langcell.model.embedder import Embedder, load_embedder
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import Progress
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import Progress
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.donor_fit import mean_weights
 from zeroshot.fit.labelled_cells import read_blocks
 from zeroshot.heads.few_shot_head import DONOR, FewShotHead, normalised

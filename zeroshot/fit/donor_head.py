@@ -9,7 +9,7 @@ import numpy as np
 from langcell.counts.obs_columns import read_obs_column
 from langcell.model.embedder import Embedder
 from langcell.nn import metrics
-from zeroshot.annotate.cell_scorer import Progress
+from zeroshot.annotation.cell_scorer import Progress
 from zeroshot.fit.donor_fit import donor_means, donors_held_out, fit_donor_head
 from zeroshot.fit.donor_split import check_donors_of_labels, is_constant_within
 from zeroshot.fit.fitted_head import FittedHead

@@ -13,8 +13,8 @@ from langcell.model.embed_cells import CellEmbeddings
 from langcell.model.embedder import Embedder, load_embedder
 from langcell.tokens.tokenizer import TokenBlock
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer, Progress
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer, Progress
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED, model_calibration
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.fit.donor_head import check_donors, fit_donors

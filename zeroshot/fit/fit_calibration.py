@@ -13,8 +13,8 @@ from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import CellEmbeddings, embed_cells
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.backoff import TermsByDepth, terms_by_depth
 from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, CalibrationCurve
 from zeroshot.confidence.reliability import Outcomes, Reliability, measure_reliability

@@ -11,8 +11,8 @@ from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import CellEmbeddings, embed_cells
 from langcell.model.embedder import Embedder
 from langcell.tokens.tokenizer import TokenBlock
-from zeroshot.annotate.cell_scorer import Progress
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.cell_scorer import Progress
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.options import FewShotOptions
 
 if TYPE_CHECKING:

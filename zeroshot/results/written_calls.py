@@ -57,7 +57,7 @@ def read_calls(
 
     Parameters
     ----------
-    source: annotated by `zeroshot.annotate.annotator.annotate`
+    source: annotated by `zeroshot.annotation.annotator.annotate`
     ontology: a Cell Ontology release
     key: what the names of all results begin with
     name: which calls, by what their columns begin with; by default those after back-off (the key

@@ -13,9 +13,9 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
 from zeroshot.labels.queries import query_features, read_queries
-from zeroshot.search.background import Background, NullDistribution, z_values
-from zeroshot.search.cell_search import SearchOptions, search
-from zeroshot.search.false_discovery import ScoreHistogram
+from zeroshot.retrieval.background import Background, NullDistribution, z_values
+from zeroshot.retrieval.cell_search import SearchOptions, search
+from zeroshot.retrieval.false_discovery import ScoreHistogram
 
 FREE = "text: a cell that glows"
 

@@ -9,7 +9,7 @@ from typing import Any
 from langcell.counts.reader import CountMatrix
 from langcell.model.embed_cells import BLOCK_CELLS
 from langcell.runtime.version import __version__
-from zeroshot.annotate.cell_scorer import CellScorer
+from zeroshot.annotation.cell_scorer import CellScorer
 from zeroshot.labels.candidates import CandidateSet
 
 _OPTIONS = (

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zeroshot.search.background import DECIMALS, NullDistribution
+from zeroshot.retrieval.background import DECIMALS, NullDistribution
 
 _LOWEST, _HIGHEST = -60, 60  # what lies beyond counts as the last of the grid
 _PER_UNIT = 10**DECIMALS

@@ -12,8 +12,8 @@ from scipy.io import mmwrite
 from langcell.counts.reader import open_counts
 from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import RankTokenizer
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import Calibration, CalibrationCurve
 from zeroshot.results.annotations import Slots
 from zeroshot.results.writers import check_annotation_output
@@ -360,7 +360,7 @@ def test_an_output_that_another_run_finished_meanwhile_is_not_replaced(
             out.write_text("theirs")
         check_annotation_output(*given, **options)
 
-    monkeypatch.setattr("zeroshot.annotate.annotator.check_annotation_output", check)
+    monkeypatch.setattr("zeroshot.annotation.annotator.check_annotation_output", check)
     with pytest.raises(FileExistsError, match="named.csv exists already"):
         annotate(h5ad, model=model, out=out)
     assert out.read_text() == "theirs"

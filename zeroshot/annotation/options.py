@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from zeroshot.annotate.official_scoring import ALPHA, FUSED, OFFICIAL, SCORINGS
+from zeroshot.annotation.official_scoring import ALPHA, FUSED, OFFICIAL, SCORINGS
 from zeroshot.confidence.calibration import Calibration
 from zeroshot.heads.few_shot_head import DONOR, STATE, FewShotHead
 from zeroshot.labels.tissue_weights import MODES

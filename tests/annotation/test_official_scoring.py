@@ -13,10 +13,10 @@ from langcell.model.langcell import LangCell
 from langcell.nn.bert import inference
 from langcell.released.convert import convert
 from tests.support.released_files import V1, write_dictionaries
-from zeroshot.annotate.annotator import annotate
-from zeroshot.annotate.cell_scorer import CellScorer
-from zeroshot.annotate.official_scoring import official_scores
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.cell_scorer import CellScorer
+from zeroshot.annotation.official_scoring import official_scores
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.labels.candidates import CandidateSet
 
 LABELS = ["B cell", "T cell", "monocyte", "natural killer cell"]

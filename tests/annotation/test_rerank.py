@@ -9,8 +9,8 @@ from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
 from langcell.nn.bert import inference
-from zeroshot.annotate.rerank import Reranker
-from zeroshot.annotate.text_states import TextStateCache, cache_folder
+from zeroshot.annotation.rerank import Reranker
+from zeroshot.annotation.text_states import TextStateCache, cache_folder
 from zeroshot.scores.scores import Scores
 
 N_CELLS = 64

@@ -10,7 +10,7 @@ from langcell.model.langcell import LangCell
 from langcell.nn.bert import inference
 from langcell.nn.cell_matcher import CellMatcher, PreparedText
 from langcell.nn.features import CellFeatures
-from zeroshot.annotate.text_states import TextStateCache
+from zeroshot.annotation.text_states import TextStateCache
 from zeroshot.scores.scores import Scores, fuse
 
 _IN_MEMORY = 1024  # texts; one of 60 tokens takes 184 kB at the width of a BERT base

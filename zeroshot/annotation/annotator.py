@@ -15,10 +15,10 @@ from langcell.model.embedder import Embedder, load_embedder
 from langcell.runtime.version import __version__
 from langcell.tokens.tokenizer import Coverage, RankTokenizer
 from ontology.graph import Ontology
-from zeroshot.annotate.cell_scorer import CellScorer, Progress, annotate_pending
-from zeroshot.annotate.official_scoring import FUSED, OFFICIAL
-from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.annotate.run_identity import annotation_job
+from zeroshot.annotation.cell_scorer import CellScorer, Progress, annotate_pending
+from zeroshot.annotation.official_scoring import FUSED, OFFICIAL
+from zeroshot.annotation.options import AnnotateOptions
+from zeroshot.annotation.run_identity import annotation_job
 from zeroshot.confidence.backoff import Calls, n_probable
 from zeroshot.labels.candidates import CandidateSet, all_candidates, own_candidates
 from zeroshot.labels.tissue_weights import weigh_by_tissue
@@ -176,7 +176,7 @@ def _compute(
         annotate_pending(results, scorer, matrix, progress)
         return
     # With Lightning, which takes seconds to import.
-    from zeroshot.annotate.distributed import annotate_over_devices
+    from zeroshot.annotation.distributed import annotate_over_devices
 
     assert isinstance(results, FolderResults), "options were checked"
     annotate_over_devices(results, scorer, matrix, progress)

@@ -16,7 +16,7 @@ from langcell.counts.reader import CountMatrix
 from langcell.model.embed_cells import BLOCK_CELLS
 from langcell.runtime.processes import is_first_process
 from langcell.runtime.threads import set_threads, thread_count
-from zeroshot.annotate.cell_scorer import CellScorer, Progress, annotate_range
+from zeroshot.annotation.cell_scorer import CellScorer, Progress, annotate_range
 from zeroshot.results.partial_results import FolderResults
 
 _RANGE_CELLS = 8 * BLOCK_CELLS

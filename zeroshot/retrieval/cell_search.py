@@ -14,8 +14,8 @@ from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from zeroshot.labels.queries import Query, query_features, read_queries
-from zeroshot.search.background import Background, NullDistribution, z_values
-from zeroshot.search.false_discovery import ScoreHistogram
+from zeroshot.retrieval.background import Background, NullDistribution, z_values
+from zeroshot.retrieval.false_discovery import ScoreHistogram
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ def search(
     """Rank the cells of a file by how well they fit descriptions, and say which do.
 
     A cell is a hit where its false discovery rate is at most `options.fdr` and its score at least
-    `options.floor`. The score is what `zeroshot.search.background.Background` calls the log-odds of the
+    `options.floor`. The score is what `zeroshot.retrieval.background.Background` calls the log-odds of the
     query; the p-value is the share of unrelated pairs of description and reference cell (which
     travel with the model) that score as high. Peak memory does not depend on the number of cells
     when `source` is a file.

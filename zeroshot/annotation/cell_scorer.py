@@ -10,13 +10,13 @@ from langcell.counts.reader import CountMatrix
 from langcell.model.embed_cells import CellEmbeddings, embed_cells
 from langcell.model.embedder import Embedder
 from ontology.graph import Ontology
-from zeroshot.annotate.official_scoring import (
+from zeroshot.annotation.official_scoring import (
     OFFICIAL,
     TEMPERATURE,
     label_features,
     official_scores,
 )
-from zeroshot.annotate.options import AnnotateOptions
+from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.backoff import back_off, terms_by_depth
 from zeroshot.confidence.calibration import UNCALIBRATED, Calibration, model_calibration
 from zeroshot.confidence.novelty import Novelty
@@ -38,7 +38,7 @@ class CellScorer:
     """Scores embedded cells against candidates and calls them.
 
     Retrieval first, then reranking where it is wanted, then back-off; or the scores of the paper
-    (`zeroshot.annotate.official_scoring`), then back-off.
+    (`zeroshot.annotation.official_scoring`), then back-off.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class CellScorer:
         if options.needs_states:
             # With torch, which nothing else here needs.
             from langcell.model.langcell import LangCell
-            from zeroshot.annotate.rerank import Reranker
+            from zeroshot.annotation.rerank import Reranker
 
             assert isinstance(model, LangCell), "load_embedder(states=True) brings one"
             k = min(options.rerank or len(candidates), len(candidates))
