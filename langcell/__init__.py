@@ -16,20 +16,20 @@ _own, _, __all__ = lazy_loader.attach_stub(__name__, str(Path(__file__).with_nam
 # Packages whose public names are reached from here too. By string: nothing of langcell imports
 # upward, and a name is listed in its own package alone.
 _PACKAGES = ("zeroshot", "ontology", "pretrain")
+# Named here as scanpy and its users would: there `export`, `plots` and `report` are folders.
+_RENAMED = {"export": "write_export", "pl": "plots", "report": "write_report"}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
         return _own(name)
-    if name == "pl":  # as scanpy calls its plots
-        return import_module("zeroshot.plots")
-    if not name.startswith("_"):
+    if not name.startswith("_") and name not in _RENAMED.values():
         for package in map(import_module, _PACKAGES):
-            if name in package.__all__:
-                return getattr(package, name)
+            if _RENAMED.get(name, name) in package.__all__:
+                return getattr(package, _RENAMED.get(name, name))
     raise AttributeError(f"module 'langcell' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    upper = (name for package in _PACKAGES for name in import_module(package).__all__)
-    return sorted({*__all__, *upper, "pl", "__version__"})
+    upper = {name for package in _PACKAGES for name in import_module(package).__all__}
+    return sorted({*__all__, *upper.difference(_RENAMED.values()), *_RENAMED, "__version__"})

@@ -78,7 +78,7 @@ def embed(
     model: Model = "mini-fast",
     layer: Layer = None,
     allow_normalized: AllowNormalized = False,
-    device: Device = "cpu",
+    device: Device = "auto",
     threads: Threads = None,
     batch_size: BatchSize = None,
     key_added: Annotated[str, typer.Option(help="Name of the result: X_<name> in obsm.")] = (

@@ -7,5 +7,6 @@ from .genes.table import GeneTable as GeneTable
 from .genes.vocabulary import GeneVocabulary as GeneVocabulary
 from .model.langcell import LangCell as LangCell
 from .nn.config import LangCellConfig as LangCellConfig
+from .output.embed import embed as embed
 from .tokens.token_corpus import TokenCorpus as TokenCorpus
 from .tokens.tokenizer import RankTokenizer as RankTokenizer

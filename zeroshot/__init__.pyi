@@ -1,7 +1,7 @@
 """Naming cells with no labels or a few."""
 
 from . import plots as plots
-from .annotation.annotator import annotate as annotate
+from .annotation.annotate import annotate as annotate
 from .annotation.options import AnnotateOptions as AnnotateOptions
 from .confidence.calibration import Calibration as Calibration
 from .decide.decoders import assign as assign
@@ -12,6 +12,8 @@ from .decide.options import DecodeOptions as DecodeOptions
 from .evidence.explain import ExplainOptions as ExplainOptions
 from .evidence.explain import explain as explain
 from .evidence.gene_sets import rank_genes as rank_genes
+from .export.export import ExportOptions as ExportOptions
+from .export.export import write_export as write_export
 from .fit.donor_calls import call_donors as call_donors
 from .fit.few_shot import fit_few_shot as fit_few_shot
 from .fit.fit_calibration import calibrate as calibrate

@@ -18,7 +18,7 @@ import pandas as pd
 from benchmarks.data.arguments import add_model, make_parser, parse, validation_files
 from benchmarks.data.studies import LabelledFile
 from ontology.graph import Ontology
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.decoding import decode
 from zeroshot.decide.options import AUTO, STRENGTH, DecodeOptions

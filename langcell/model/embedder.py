@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Embedder: TypeAlias = "LangCell | FrozenBag"  # what embeds cells and projects texts
 
 
-def load_embedder(name: str | Path, *, device: str = "cpu", states: bool = False) -> Embedder:
+def load_embedder(name: str | Path, *, device: str = "auto", states: bool = False) -> Embedder:
     """Load a model to embed cells with; a bag of genes on a CPU comes as a `FrozenBag`.
 
     Parameters
@@ -21,7 +21,7 @@ def load_embedder(name: str | Path, *, device: str = "cpu", states: bool = False
     name
         See `langcell.checkpoints.checkpoint.resolve_checkpoint`.
     device
-        Where the weights go.
+        Where the weights go; a bag of genes stays on the CPU with "auto".
     states
         Token states are wanted too, for matching.
 
@@ -31,7 +31,7 @@ def load_embedder(name: str | Path, *, device: str = "cpu", states: bool = False
         As `LangCell.from_pretrained`.
     """
     folder = resolve_checkpoint(name)
-    if device == "cpu" and not states and _holds_bag(folder):
+    if device in ("auto", "cpu") and not states and _holds_bag(folder):
         return FrozenBag.read(folder)
     # Torch takes seconds to import, and only here is it needed.
     from langcell.model.langcell import LangCell

@@ -79,6 +79,11 @@ class FrozenBag:
         return cls(checkpoint)
 
     @property
+    def device(self) -> str:
+        """Where it runs: always the CPU."""
+        return "cpu"
+
+    @property
     def genes(self) -> "GeneVocabulary":
         """Genes behind the tokens.
 

@@ -26,7 +26,7 @@ def embed_file(
     target: Path,
     *,
     model: str,
-    device: str = "cpu",
+    device: str = "auto",
     layer: str | None = None,
     allow_normalized: bool = False,
     batch_size: int | None = None,

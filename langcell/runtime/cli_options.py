@@ -11,7 +11,9 @@ Layer = Annotated[str | None, typer.Option(help="Layer of the raw counts, if not
 AllowNormalized = Annotated[
     bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1 or mps; auto takes a CUDA GPU if there is one.")
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")]
 BatchSize = Annotated[
     int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")

@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+AUTO = "auto"
 Item = TypeVar("Item")
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of that name.
+    """Return the device of that name; "auto" is a CUDA GPU if there is one, else the CPU.
 
     >>> find_device("cpu")
     device(type='cpu')
@@ -20,6 +21,8 @@ def find_device(name: str) -> torch.device:
     ValueError
         If there is no such device on this machine.
     """
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     there = ["cpu"]
     there += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     there += ["mps"] * torch.backends.mps.is_available()

@@ -27,7 +27,7 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from ontology.tissues import TissueMap
 from pretrain.recipe.config import Recipe
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.labels.candidates import own_candidates
 

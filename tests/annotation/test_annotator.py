@@ -12,7 +12,7 @@ from scipy.io import mmwrite
 from langcell.counts.reader import open_counts
 from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import RankTokenizer
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import Calibration, CalibrationCurve
 from zeroshot.results.annotations import Slots

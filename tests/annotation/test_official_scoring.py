@@ -13,7 +13,7 @@ from langcell.model.langcell import LangCell
 from langcell.nn.bert import inference
 from langcell.released.convert import convert
 from tests.support.released_files import V1, write_dictionaries
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.cell_scorer import CellScorer
 from zeroshot.annotation.official_scoring import official_scores
 from zeroshot.annotation.options import AnnotateOptions

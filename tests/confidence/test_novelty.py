@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from langcell.model.langcell import LangCell
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.novelty import Novelty
 from zeroshot.fit.few_shot import fit_few_shot

@@ -10,7 +10,7 @@ import pytest
 
 import zeroshot
 from langcell.model.langcell import LangCell
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.decoding import decode
 from zeroshot.decide.options import DecodeOptions, read_strength

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.backoff import UNKNOWN, term_probabilities, terms_by_depth
 from zeroshot.confidence.backoff_kernel import PROBABLE

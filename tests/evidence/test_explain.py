@@ -7,7 +7,7 @@ import pytest
 
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.evidence.attribution import gene_effects
 from zeroshot.evidence.explain import COLUMNS, ExplainOptions, explain
 from zeroshot.evidence.targets import cluster_targets

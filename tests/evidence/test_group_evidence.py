@@ -7,7 +7,7 @@ import pytest
 from langcell.checkpoints.checkpoint import resolve_checkpoint
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.evidence.explain import ExplainOptions, explain
 from zeroshot.evidence.group_evidence import (
     GroupCall,

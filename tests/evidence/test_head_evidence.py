@@ -15,7 +15,7 @@ from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import RankTokenizer, TokenBlock
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.cell_scorer import CellScorer
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED

@@ -18,12 +18,12 @@ import yaml
 
 from langcell.genes.table import GeneTable
 from ontology.graph import Ontology
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.evidence.group_evidence import GroupCall, candidates_below, explain_groups
 from zeroshot.export.cap import column_names
 from zeroshot.export.cas import Publication, annotation_set
 from zeroshot.export.cellxgene import EXCEPTIONS, FORBIDDEN, cell_type_ids, violations
-from zeroshot.export.export import ExportOptions, export
+from zeroshot.export.export import ExportOptions, write_export
 from zeroshot.results.written_calls import read_calls
 
 MONOCYTE, B_CELL, T_CELL = "CL:0000576", "CL:0000236", "CL:0000084"
@@ -137,7 +137,7 @@ def test_our_rules_are_those_of_the_schema():
 
 
 def test_cellxgene_adds_one_column(annotated, ontology, tmp_path):
-    lines = export(annotated, tmp_path / "out.h5ad", form="cellxgene")
+    lines = write_export(annotated, tmp_path / "out.h5ad", format="cellxgene")
     before, after = anndata.read_h5ad(annotated), anndata.read_h5ad(tmp_path / "out.h5ad")
     assert after.obs.columns.tolist() == [*before.obs.columns, "cell_type_ontology_term_id"]
     values = after.obs["cell_type_ontology_term_id"].astype(str)
@@ -154,25 +154,27 @@ def test_cellxgene_adds_one_column(annotated, ontology, tmp_path):
 
 def test_calls_after_back_off_come_first_and_authors_types_are_kept(called, tmp_path):
     out = tmp_path / "out.h5ad"
-    lines = export(called, out, form="cellxgene")
+    lines = write_export(called, out, format="cellxgene")
     adata = anndata.read_h5ad(out)
     values = adata.obs["cell_type_ontology_term_id"].tolist()
     assert values == [MONOCYTE] * 20 + ["unknown"] * 20
     assert adata.obs["cell_type"].tolist() == ["mono"] * 40
     assert any(line.startswith("cell_type\tCELLxGENE adds it itself") for line in lines)
     with pytest.raises(ValueError, match=r"already has obs\['cell_type_ontology_term_id'\]"):
-        export(out, tmp_path / "again.h5ad", form="cellxgene")
+        write_export(out, tmp_path / "again.h5ad", format="cellxgene")
     with pytest.raises(ValueError, match="--names needs --write-cell-type"):
-        export(called, tmp_path / "x.h5ad", form="cellxgene", options=ExportOptions(names=True))
+        write_export(
+            called, tmp_path / "x.h5ad", format="cellxgene", options=ExportOptions(names=True)
+        )
     options = ExportOptions(write_cell_type=True, names=True)
-    export(out, tmp_path / "again.h5ad", form="cellxgene", options=options)
+    write_export(out, tmp_path / "again.h5ad", format="cellxgene", options=options)
     again = anndata.read_h5ad(tmp_path / "again.h5ad")
     assert again.obs["cell_type_before"].tolist() == ["mono"] * 40
     assert again.obs["cell_type_ontology_term_id_before"].tolist() == values
     assert again.obs["cell_type"].tolist() == ["monocyte"] * 20 + ["unknown"] * 20
     assert "cell_type_before_colors" in again.uns and "cell_type_colors" not in again.uns
     with pytest.raises(ValueError, match=r"already has obs\['cell_type_ontology_term_id_before'\]"):
-        export(tmp_path / "again.h5ad", out, form="cellxgene", options=_over(options))
+        write_export(tmp_path / "again.h5ad", out, format="cellxgene", options=_over(options))
 
 
 def _over(options):
@@ -184,13 +186,15 @@ def _over(options):
     reason="the program cellxgene-schema is not on the path (pipx install cellxgene-schema)",
 )
 def test_cellxgenes_validator_accepts_the_file(annotated, called, tmp_path):
-    export(
-        called, tmp_path / "a.h5ad", form="cellxgene", options=ExportOptions(write_cell_type=True)
+    write_export(
+        called, tmp_path / "a.h5ad", format="cellxgene", options=ExportOptions(write_cell_type=True)
     )
     done = _validated(tmp_path / "a.h5ad")
     assert done.returncode == 0, done.stdout + done.stderr
     # The validator is awake: with the column of names it refuses.
-    export(annotated, tmp_path / "names.h5ad", form="cellxgene", options=ExportOptions(names=True))
+    write_export(
+        annotated, tmp_path / "names.h5ad", format="cellxgene", options=ExportOptions(names=True)
+    )
     done = _validated(tmp_path / "names.h5ad")
     assert done.returncode != 0 and "'cell_type' is a reserved column" in done.stdout + done.stderr
 
@@ -202,7 +206,7 @@ def _validated(path):
 
 def test_cap_columns(called, ontology, tmp_path):
     options = ExportOptions(author="Ada Byron", labelset="zero_shot")
-    export(called, tmp_path / "cap.h5ad", form="cap", options=options)
+    write_export(called, tmp_path / "cap.h5ad", format="cap", options=options)
     adata = anndata.read_h5ad(tmp_path / "cap.h5ad")
     columns = column_names("zero_shot")
     assert set(columns) <= set(adata.obs.columns)
@@ -223,12 +227,12 @@ def test_cap_columns(called, ontology, tmp_path):
     assert notes["annotation_method"] == "algorithmic" and "langcell" in notes["algorithm_name"]
     assert adata.uns["author_name"] == "Ada Byron" and adata.uns["title"] == "Cells of nobody"
     with pytest.raises(ValueError, match="another name with --labelset"):
-        export(tmp_path / "cap.h5ad", tmp_path / "b.h5ad", form="cap", options=options)
+        write_export(tmp_path / "cap.h5ad", tmp_path / "b.h5ad", format="cap", options=options)
 
 
 def test_genes_that_raise_a_call_are_its_evidence(called, ontology, tmp_path):
     options = ExportOptions(author="Ada Byron", evidence=True)
-    export(called, tmp_path / "cap.h5ad", form="cap", options=options)
+    write_export(called, tmp_path / "cap.h5ad", format="cap", options=options)
     adata = anndata.read_h5ad(tmp_path / "cap.h5ad")
     genes = adata.obs["langcell--marker_gene_evidence"]
     assert genes.iloc[0] not in ("", "NA") and genes.iloc[25] == "NA", "unknown has none"
@@ -242,7 +246,7 @@ def test_genes_that_raise_a_call_are_its_evidence(called, ontology, tmp_path):
     call = GroupCall(group="monocyte", call="x", term_id=MONOCYTE, weights=mean.ravel() * below)
     found = explain_groups(adata, [call], members, adata.uns["langcell"], ontology=ontology)
     assert named == [gene.symbol for gene in found["monocyte"].raising]
-    export(called, tmp_path / "cas.json", form="cas", options=options)
+    write_export(called, tmp_path / "cas.json", format="cas", options=options)
     document = json.loads((tmp_path / "cas.json").read_text(encoding="utf-8"))
     by_label = {each["cell_label"]: each for each in document["annotations"]}
     assert by_label["monocyte"]["marker_gene_evidence"] == named
@@ -250,7 +254,9 @@ def test_genes_that_raise_a_call_are_its_evidence(called, ontology, tmp_path):
     adata.uns["langcell"]["model"] = "gone/for/good"
     adata.write_h5ad(tmp_path / "elsewhere.h5ad")
     with pytest.raises(OSError, match="no checkpoint folder 'gone/for/good'"):
-        export(tmp_path / "elsewhere.h5ad", tmp_path / "b.json", form="cas", options=options)
+        write_export(
+            tmp_path / "elsewhere.h5ad", tmp_path / "b.json", format="cas", options=options
+        )
     assert not (tmp_path / "b.json").exists()
 
 
@@ -265,7 +271,7 @@ def test_cap_validator_accepts_the_file(called, tmp_path):
     adata.obs["tissue"] = "blood"
     adata.write_h5ad(called)
     options = ExportOptions(author="Ada Byron")
-    export(called, tmp_path / "cap.h5ad", form="cap", options=options)
+    write_export(called, tmp_path / "cap.h5ad", format="cap", options=options)
     UploadValidator(str(tmp_path / "cap.h5ad")).validate()
     # It does look: what it needs and does not find, it names.
     lacking = anndata.read_h5ad(tmp_path / "cap.h5ad")
@@ -278,7 +284,7 @@ def test_cap_validator_accepts_the_file(called, tmp_path):
 
 def test_cas_document(called, tmp_path):
     options = ExportOptions(author="Ada Byron")
-    export(called, tmp_path / "cas.json", form="cas", options=options)
+    write_export(called, tmp_path / "cas.json", format="cas", options=options)
     document = json.loads((tmp_path / "cas.json").read_text(encoding="utf-8"))
     annotations = {each["cell_label"]: each for each in document["annotations"]}
     assert list(annotations) == ["a cell that glows", "cell", "monocyte", "unknown"]
@@ -298,7 +304,7 @@ def test_cas_document(called, tmp_path):
     assert {each["labelset"] for each in annotations.values()} == {"langcell"}
     automated = document["labelsets"][0]["automated_annotation"]
     assert automated.keys() == {"algorithm_name", "algorithm_version", "algorithm_repo_url"}
-    export(called, tmp_path / "two.json", form="cas", options=options)
+    write_export(called, tmp_path / "two.json", format="cas", options=options)
     assert (tmp_path / "two.json").read_bytes() == (tmp_path / "cas.json").read_bytes()
 
 
@@ -311,7 +317,7 @@ def test_calls_by_a_head_are_said_to_be_by_it(called, tmp_path, target):
     adata.uns["langcell"] = {**notes, **keys, "candidates": "given", "head": head}
     adata.write_h5ad(tmp_path / "by_head.h5ad")
     options = ExportOptions(author="Ada Byron")
-    export(tmp_path / "by_head.h5ad", tmp_path / "a.json", form="cas", options=options)
+    write_export(tmp_path / "by_head.h5ad", tmp_path / "a.json", format="cas", options=options)
     document = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     by = "a linear head (id 0123456789ab) fitted to 300 labelled cells"
     rationales = {each["cell_label"]: each["rationale"] for each in document["annotations"]}
@@ -326,7 +332,7 @@ def test_calls_by_a_head_are_said_to_be_by_it(called, tmp_path, target):
     assert labelset["description"].startswith(wanted)
     name = labelset["automated_annotation"]["algorithm_name"]
     assert name.startswith("langcell (") and name.endswith(", linear head 0123456789ab)")
-    export(tmp_path / "by_head.h5ad", tmp_path / "cap.h5ad", form="cap", options=options)
+    write_export(tmp_path / "by_head.h5ad", tmp_path / "cap.h5ad", format="cap", options=options)
     written = anndata.read_h5ad(tmp_path / "cap.h5ad")
     assert written.obs["langcell--rationale"].iloc[0] == rationales["monocyte"]
     notes = written.uns["cellannotation_metadata"]["langcell"]
@@ -359,7 +365,9 @@ def test_cas_document_is_valid(called, tmp_path):
     spec = importlib.util.find_spec("cas_schema")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("cell-annotation-schema is not installed")
-    export(called, tmp_path / "a.json", form="cas", options=ExportOptions(author="Ada Byron"))
+    write_export(
+        called, tmp_path / "a.json", format="cas", options=ExportOptions(author="Ada Byron")
+    )
     document = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     for name in ("CAP_schema.json", "general_schema.json"):
         path = Path(spec.submodule_search_locations[0]) / "schemas" / name
@@ -420,24 +428,24 @@ def test_an_id_of_an_older_release_is_brought_up_to_date(called, ontology):
 )
 def test_bad_input_is_one_line_and_nothing_is_written(called, tmp_path, form, out, options, line):
     with pytest.raises(ValueError, match=line) as error:
-        export(called, tmp_path / out, form=form, options=ExportOptions(**options))
+        write_export(called, tmp_path / out, format=form, options=ExportOptions(**options))
     assert "\n" not in str(error.value)
     assert not (tmp_path / out).exists()
 
 
 def test_the_input_is_never_the_output(called, tmp_path):
     with pytest.raises(ValueError, match="is the input itself"):
-        export(called, called, form="cellxgene", options=ExportOptions(overwrite=True))
+        write_export(called, called, format="cellxgene", options=ExportOptions(overwrite=True))
     (tmp_path / "there.h5ad").touch()
     with pytest.raises(FileExistsError, match="--overwrite"):
-        export(called, tmp_path / "there.h5ad", form="cellxgene")
+        write_export(called, tmp_path / "there.h5ad", format="cellxgene")
     with pytest.raises(ValueError, match="is no h5ad file"):
         (tmp_path / "text.h5ad").write_text("no")
-        export(tmp_path / "text.h5ad", tmp_path / "x.h5ad", form="cellxgene")
+        write_export(tmp_path / "text.h5ad", tmp_path / "x.h5ad", format="cellxgene")
 
 
 def test_the_copy_holds_all_that_the_source_holds(called, tmp_path):
-    export(called, tmp_path / "cap.h5ad", form="cap", options=ExportOptions(author="A B"))
+    write_export(called, tmp_path / "cap.h5ad", format="cap", options=ExportOptions(author="A B"))
 
     def stored(path):
         found = {}

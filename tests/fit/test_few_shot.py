@@ -17,7 +17,7 @@ from langcell.tokens.tokenizer import TokenBlock
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.commands.run import confidence_words
 from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve

@@ -11,7 +11,7 @@ from langcell.checkpoints.weight_changes import changed_weights
 from langcell.model.frozen_bag import FrozenBag
 from langcell.model.langcell import LangCell
 from tests.fit.test_few_shot import labelled  # noqa: F401
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.batches import draw_epoch
 from zeroshot.fit.few_shot import fit_few_shot

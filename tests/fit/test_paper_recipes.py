@@ -12,7 +12,7 @@ from langcell.model.langcell import LangCell
 from langcell.released.convert import convert
 from tests.fit.test_few_shot import labelled  # noqa: F401
 from tests.support.released_files import V1, symbols_to_ids, write_dictionaries
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.batches import CellBatch
 from zeroshot.fit.few_shot import fit_few_shot

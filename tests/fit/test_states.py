@@ -13,7 +13,7 @@ from langcell.model.embed_cells import CellEmbeddings, embed_cells
 from langcell.model.langcell import LangCell
 from tests.fit.test_few_shot import make_shots
 from tests.support.command_line import run_langcell
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
 from zeroshot.fit.donor_calls import call_donors

@@ -11,7 +11,7 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from ontology.tissue_prior import TissuePrior
 from tests.support.command_line import run_langcell
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.labels.candidates import all_candidates
 from zeroshot.labels.tissue_weights import STRENGTH, TissueWeights, weigh_by_tissue

@@ -14,7 +14,7 @@ from scipy import sparse
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from tests.support.command_line import run_langcell
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.decide.decoding import decode
 from zeroshot.decide.options import DecodeOptions

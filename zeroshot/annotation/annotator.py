@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from langcell.counts.modality import modality_of
 from langcell.counts.reader import CountMatrix, open_counts
 from langcell.model.embedder import Embedder, load_embedder
 from langcell.runtime.version import __version__
@@ -35,7 +34,6 @@ from zeroshot.results.writers import AnnotationWriter, check_annotation_output, 
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from mudata import MuData
 
 _SCORES = {
     FUSED: "probability among all candidates",
@@ -44,49 +42,23 @@ _SCORES = {
 _PARAMETERS = ("allow_normalized", "confidence", "rerank", "rerank_weight", "scoring", "top_k")
 
 
-def annotate(
-    source: "AnnData | MuData | str | Path",
+def annotate_source(
+    source: "AnnData | str | Path",
     *,
-    model: "Embedder | str | Path" = "mini-fast",
-    model_name: str = "in memory",
-    labels: Sequence[str] | None = None,
-    out: str | Path | None = None,
-    modality: str | None = None,
-    options: AnnotateOptions | None = None,
-    progress: Progress | None = None,
+    model: "Embedder | str | Path",
+    model_name: str,
+    labels: Sequence[str] | None,
+    out: Path | None,
+    options: AnnotateOptions,
+    progress: Progress | None,
 ) -> Annotations:
-    """Name the cells of a file, or of an AnnData in memory.
-
-    A cell's call does not depend on which other cells are there. Peak memory does not depend on
-    the number of cells when `source` is a file, but for 24 bytes a cell and its name. A run that
-    is interrupted before it has written its output leaves what it has in a folder beside it
-    (`zeroshot.results.partial_results.partial_folder`), and the same call goes on from there.
-
-    Parameters
-    ----------
-    source: .h5ad, .zarr, 10x .h5, 10x folder, AnnData or MuData; an AnnData, or that of the modality,
-        gets the results written to it
-    model: a model, or the name, folder or hub id of one
-    model_name: what to call a model that is given loaded
-    labels: candidates as in `zeroshot.labels.candidates.own_candidates`; all cell types by default
-    out: file to write, .h5ad, .csv or .parquet; nothing is written without
-    modality: of a MuData, the one with counts of RNA
-    options: how to annotate
-    progress: called after each block with the number of cells done so far and of all cells
-
-    Raises
-    ------
-    ValueError, OSError
-        With one line that says what is wrong with the input, labels, model or output; then no
-        output is left behind.
-    """
-    options, source = options or AnnotateOptions(), modality_of(source, modality)
+    """Annotate the cells of a file or an AnnData; `zeroshot.annotate` documents the parameters."""
     has_folder = isinstance(source, str | Path) and (out is not None or options.inplace)
     if options.is_distributed and not has_folder:
         raise ValueError(
             "several devices meet in a folder beside a file: give source and out paths"
         )
-    output = _Output(source, None if out is None else Path(out), options)
+    output = _Output(source, out, options)
     ontology = Ontology.bundled()
     candidates = with_tissue(source, _candidates(labels, options, ontology), options, ontology)
     with ExitStack() as kept:  # left after the counts are closed: --inplace writes to that file

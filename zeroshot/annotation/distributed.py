@@ -35,12 +35,12 @@ def annotate_over_devices(
     RuntimeError
         If another process failed, so that cells are missing; those that are there are kept.
     """
-    options = scorer.options
-    set_threads(max(1, thread_count() // (options.devices if options.device == "cpu" else 1)))
+    options, kind = scorer.options, str(scorer.model.device).partition(":")[0]
+    set_threads(max(1, thread_count() // (options.devices if kind == "cpu" else 1)))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # device banners, tips
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     trainer = Trainer(
-        accelerator=_ACCELERATORS[options.device],
+        accelerator=_ACCELERATORS[kind],
         devices=options.devices,
         num_nodes=options.nodes,
         strategy="ddp",

@@ -23,7 +23,7 @@ class AnnotateOptions:
 
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False  # accept values that look like log1p or CPM
-    device: str = "cpu"  # of a model that is given by name
+    device: str = "auto"  # of a model that is given by name
     devices: int = 1  # of that kind on each node, a process each
     nodes: int = 1  # started by torchrun or SLURM, each with the same command
     batch_size: int | None = None  # chosen for the device by default
@@ -52,7 +52,7 @@ class AnnotateOptions:
             raise ValueError(
                 f"--devices and --nodes must be at least 1, got {self.devices} and {self.nodes}"
             )
-        if self.is_distributed and self.device not in ("cpu", "cuda"):
+        if self.is_distributed and self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(
                 f"several devices must all be cpu or cuda, got --device {self.device!r}; leave out "
                 "the number of one"

@@ -39,7 +39,7 @@ def annotation_job(
         "counts": [matrix.source, matrix.transform, matrix.n_cells],
         # A model that was never saved has no name to be known by.
         "model": scorer.model.sha256 or secrets.token_hex(),
-        "device": options.device.partition(":")[0],
+        "device": str(scorer.model.device).partition(":")[0],
         "candidates": _digest(scorer.candidates),
         "head": options.head.identifier if options.head is not None else "",
         "calibration": scorer.calibration.identifier,

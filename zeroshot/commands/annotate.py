@@ -191,7 +191,7 @@ def zeroshot(
     ] = None,
     layer: Layer = None,
     allow_normalized: AllowNormalized = False,
-    device: Device = "cpu",
+    device: Device = "auto",
     devices: Annotated[
         int, typer.Option(help="Devices of that kind on each node, a process each.")
     ] = 1,

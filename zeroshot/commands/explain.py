@@ -58,7 +58,7 @@ def explain(
     model: Model = "mini-fast",
     layer: Layer = None,
     allow_normalized: AllowNormalized = False,
-    device: Device = "cpu",
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:

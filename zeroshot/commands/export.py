@@ -73,12 +73,11 @@ def export(
 
     The input is not changed. Cells without a call are unknown, as the schemas want it.
     """
-    from zeroshot.export.export import ExportOptions
-    from zeroshot.export.export import export as write_export
+    from zeroshot.export.export import ExportOptions, write_export
     from zeroshot.heads.head_hub import load_head
 
     options = ExportOptions(
-        key=key_added,
+        key_added=key_added,
         calls=calls,
         labelset=labelset,
         write_cell_type=write_cell_type,
@@ -90,6 +89,6 @@ def export(
         url=url,
         overwrite=overwrite,
     )
-    for line in write_export(h5ad, out, form=form, options=options):
+    for line in write_export(h5ad, out, format=form, options=options):
         print(line)
     print(f"wrote\t{out}")

@@ -14,7 +14,7 @@ from rich.table import Table
 from langcell.model.embedder import Embedder, load_embedder
 from langcell.runtime.progress import cell_progress
 from ontology.graph import Ontology
-from zeroshot.annotation.annotator import annotate
+from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.official_scoring import OFFICIAL
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.lower_levels import finer_words

@@ -45,7 +45,7 @@ def search(
     model: Model = "mini-fast",
     layer: Layer = None,
     allow_normalized: AllowNormalized = False,
-    device: Device = "cpu",
+    device: Device = "auto",
     threads: Threads = None,
     batch_size: BatchSize = None,
     overwrite: Overwrite = False,

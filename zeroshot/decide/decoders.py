@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, TypeVar
 
 from langcell.counts.modality import modality_of
+from langcell.runtime.keywords import public
 from zeroshot.decide.decoding import decode
 from zeroshot.decide.options import STRENGTH, WORTH, DecodeOptions, Pooling
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 Annotated = TypeVar("Annotated", "AnnData", "MuData")
 
 
+@public
 def smooth(
     adata: "Annotated",
     *,
@@ -44,6 +46,7 @@ def smooth(
     return _run(adata, DecodeOptions(smooth=strength, key_added=key_added), modality, copy)
 
 
+@public
 def consensus(
     adata: "Annotated",
     cluster_key: str = "auto",
@@ -74,6 +77,7 @@ def consensus(
     return _run(adata, options, modality, copy)
 
 
+@public
 def assign(
     adata: "Annotated",
     within: str,

@@ -12,6 +12,8 @@ from langcell.counts.modality import modality_of
 from langcell.counts.reader import open_counts
 from langcell.genes.table import GeneTable
 from langcell.model.langcell import LangCell
+from langcell.runtime.keywords import options_from, public
+from langcell.runtime.parameter_names import option
 from langcell.tokens.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.annotation.options import DEFAULT_KEY
@@ -27,6 +29,8 @@ from zeroshot.evidence.targets import (
     read_target_cells,
 )
 from zeroshot.heads.few_shot_head import FewShotHead
+from zeroshot.heads.head_hub import HasHead, as_head
+from zeroshot.labels.candidates import label_list
 from zeroshot.results.written_calls import read_notes
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ class ExplainOptions:
     cells_per_cluster: int = 100  # that speak for a cluster
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False  # accept values that look like log1p or CPM
-    device: str = "cpu"  # of a model that is given by name
+    device: str = "auto"  # of a model that is given by name
 
     def __post_init__(self) -> None:
         if self.n_genes < 1:
@@ -60,55 +64,96 @@ class ExplainOptions:
             )
 
 
+@public
 def explain(
-    source: "AnnData | MuData | str | Path",
+    adata: "AnnData | MuData | str | Path",
     *,
-    cells: Sequence[str] = (),
+    cluster: str | Sequence[str] | None = None,
     cluster_key: str | None = None,
+    cells: str | Sequence[str] = (),
     label: str | Mapping[str, str] | None = None,
     against: str | None = None,
-    labels: Sequence[str] | None = None,
-    head: FewShotHead | None = None,
+    labels: str | Sequence[str] | None = None,
+    head: "FewShotHead | HasHead | str | Path | None" = None,
     model: LangCell | str | Path = "mini-fast",
+    n_genes: int = 10,
+    cells_per_cluster: int = 100,
     key_added: str | None = None,
+    layer: str | None = None,
+    allow_normalized: bool = False,
     modality: str | None = None,
+    device: str = "auto",
     options: ExplainOptions | None = None,
 ) -> "pd.DataFrame":
-    """Say which genes raise and lower the calls of cells or clusters.
+    """Find the genes that raise and lower the predicted label of cells or clusters.
 
     Parameters
     ----------
-    source: .h5ad, .zarr, 10x .h5, 10x folder, AnnData or MuData
-    cells: names of cells; or
-    cluster_key: column of obs with clusters, each explained by the mean over its cells
-    label: what to explain instead of the call; of each target where it is a mapping
-    against: what to compare the label with; by default the best other candidate that is neither an
-        ancestor nor a descendant of it
-    labels: candidates as in `zeroshot.annotate`; all cell types by default
-    head: of labelled cells, whose labels are the candidates and whose log-odds are explained;
-        without it the model alone is asked, whatever made the calls of the source
-    model: a model, or the name, folder or hub id of one
-    key_added: entry of uns that gets the table too, of an AnnData
-    modality: of a MuData, the one with counts of RNA
-    options: how to explain
+    adata
+        AnnData or MuData with raw counts, or path of an .h5ad, .zarr, 10x .h5 or 10x folder.
+    cluster
+        Cluster to explain, or several, such as "3"; all clusters of `cluster_key` by default.
+    cluster_key
+        obs column with clusters, each explained by the mean over its cells.
+    cells
+        Names of single cells to explain, in place of clusters.
+    label
+        Label to explain in place of the predicted one; a mapping gives one for each cell or cluster.
+    against
+        Label to compare it with; by default the best other candidate that is neither an ancestor
+        nor a descendant of it.
+    labels
+        Candidates, as in `annotate`; all cell types by default.
+    head
+        Few-shot head whose labels are the candidates and whose log-odds are explained; without one
+        the model alone is asked, whatever annotated the cells.
+    model
+        A model, or the name, folder or hub id of one.
+    n_genes
+        Genes that raise, and that lower, each label.
+    cells_per_cluster
+        Cells of a cluster that are read, evenly spaced over the file.
+    key_added
+        Of an AnnData: entry of uns that gets the table too.
+    layer
+        Layer of the raw counts; found in X, raw.X or layers["counts"] by default.
+    allow_normalized
+        Accept log1p, CPM or TPM values in place of counts.
+    device
+        "cpu", "cuda", "cuda:1" or "mps"; "auto" takes a CUDA GPU if there is one.
+    modality
+        Modality of a MuData with the counts of RNA.
+    options
+        An `ExplainOptions` in place of its single keywords.
 
     Returns
     -------
-    A row for each piece of evidence of a target. `evidence` is "label" (genes of the similarity
-    with the label), "against" (of its lead over the other label: why this and not that) or "marker"
-    (named in the ontology's definition). `effect` is in units of log-odds: what the label, or its
-    lead, loses without the gene, mean over the cells of the target; negative for genes that speak
-    against it. `share_expressed` is the share of the target's cells with a count; `share_elsewhere`
-    the median of that of the other clusters. A marker `agrees` ("yes", "no") where a cell expresses it as
-    expected, or a cluster does more or less than the others; "unknown" where the file did not
-    measure it or no gene tells.
+    pandas.DataFrame
+        A row for each gene. `evidence` is "label" (similarity with the label), "against" (its lead
+        over the other label) or "marker" (named in the definition of the cell type). `effect` is the
+        log-odds that the label, or its lead, loses without the gene, mean over cells; negative for
+        genes that speak against it. `share_expressed` is the share of the target's cells with a
+        count, `share_elsewhere` the median of that over the other clusters. A marker `agrees`
+        ("yes", "no") if a cell expresses it as expected, or a cluster more or less than the others;
+        "unknown" if it was not measured or no gene tells.
 
     Raises
     ------
     ValueError, OSError
-        With one line that says what is wrong with the input, the names or the model.
+        If the input, a name or the model is not usable.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.explain(adata, cluster="3", cluster_key="leiden")  # doctest: +SKIP
     """
-    options, source = options or ExplainOptions(), modality_of(source, modality)
+    options = options_from(ExplainOptions, options, locals())
+    source, head = modality_of(adata, modality), as_head(head)
+    cells, wanted = label_list(cells), None if cluster is None else label_list(cluster)
+    if wanted is not None and cluster_key is None:
+        raise ValueError(
+            f"{option('cluster', wanted[0])} needs {option('cluster_key')}, the obs column of clusters"
+        )
     if bool(cells) == (cluster_key is not None):
         raise ValueError("say what to explain: names of cells, or a column of clusters")
     if key_added is not None and isinstance(source, str | Path):
@@ -126,7 +171,13 @@ def explain(
         tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes + 1)
         tokenizer.coverage(matrix)
         read = read_target_cells(matrix, tokenizer, targets)
-    target_scorer = TargetScorer(model, ontology, labels=labels, head=head, against=against)
+    target_scorer = TargetScorer(
+        model,
+        ontology,
+        labels=None if labels is None else label_list(labels),
+        head=head,
+        against=against,
+    )
     evidence = Evidence(
         target_scorer.model,
         ontology,
@@ -135,11 +186,23 @@ def explain(
         n_genes=options.n_genes,
     )
     rows: list[dict[str, Any]] = []
-    for target in targets:
+    for target in targets if wanted is None else _chosen(targets, wanted, cluster_key):
         tokens = [read.tokens.cell(place) for place in read.places(target)]
-        wanted = label.get(target.name) if isinstance(label, Mapping) else label
-        rows += evidence.rows(target, tokens, target_scorer.of(tokens, wanted))
+        asked = label.get(target.name) if isinstance(label, Mapping) else label
+        rows += evidence.rows(target, tokens, target_scorer.of(tokens, asked))
     return _table(rows, source, key_added)
+
+
+def _chosen(
+    targets: Sequence[Target], wanted: Sequence[str], cluster_key: str | None
+) -> list[Target]:
+    """Return the clusters that were named, in that order."""
+    by_name = {target.name: target for target in targets}
+    if unknown := [name for name in wanted if name not in by_name]:
+        raise ValueError(
+            f"obs[{cluster_key!r}] has no cluster {unknown[0]!r}; it has {', '.join(by_name)}"
+        )
+    return [by_name[name] for name in wanted]
 
 
 def _warn_of_head(source: "AnnData | str | Path") -> None:

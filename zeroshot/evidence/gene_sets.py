@@ -12,7 +12,10 @@ from sklearn.model_selection import StratifiedKFold
 
 from langcell.genes.table import GeneTable
 from langcell.model.langcell import LangCell
+from langcell.runtime.keywords import public
+from langcell.runtime.short_table import ShortTable
 from langcell.runtime.threads import one_blas_thread
+from zeroshot.labels.candidates import label_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +25,8 @@ _FOLDS = 5
 _FEWEST = 3  # genes of a set
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RankedGenes:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RankedGenes(ShortTable):
     """The genes of a model, those most like a set first.
 
     Attributes
@@ -37,9 +40,18 @@ class RankedGenes:
     auroc: float
     unknown: tuple[str, ...]
 
+    def heading(self) -> str:
+        """Return how many genes were ranked, and how well given genes are told from others."""
+        return f"{len(self.table):,} genes ranked; AUROC of held-out given genes {self.auroc:.3f}"
 
+    def summary(self) -> "pd.DataFrame":
+        """Return the table, best gene first."""
+        return self.table
+
+
+@public
 def rank_genes(
-    genes: Sequence[str], *, model: "LangCell | str | Path" = "mini-fast"
+    genes: str | Sequence[str], *, model: "LangCell | str | Path" = "mini-fast"
 ) -> RankedGenes:
     """Rank all genes of a model by how much they look like members of a set.
 
@@ -63,7 +75,7 @@ def rank_genes(
 
     if not isinstance(model, LangCell):
         model = LangCell.from_pretrained(model)
-    names = list(dict.fromkeys(each.strip() for each in genes if each.strip()))
+    names = list(dict.fromkeys(each.strip() for each in label_list(genes) if each.strip()))
     rows, unknown = _rows(names, model)
     if len(rows) < _FEWEST:
         raise ValueError(

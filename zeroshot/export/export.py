@@ -13,6 +13,7 @@ from anndata.io import read_elem
 
 from langcell.counts.obs_columns import obs_columns, read_obs_column
 from langcell.output.h5ad_writer import H5adWriter
+from langcell.runtime.keywords import options_from, public
 from langcell.runtime.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from zeroshot.confidence.backoff import UNKNOWN
@@ -20,6 +21,7 @@ from zeroshot.export import cellxgene
 from zeroshot.export.cap import cap_columns, cap_notes, column_names
 from zeroshot.export.cas import Publication, annotation_set
 from zeroshot.heads.few_shot_head import FewShotHead
+from zeroshot.heads.head_hub import HasHead, as_head
 from zeroshot.labels.candidates import candidate_key
 from zeroshot.results.annotated_file import open_annotated
 from zeroshot.results.annotations import Slots
@@ -34,7 +36,7 @@ BEFORE = "_before"  # what the name of a column ends with that gave way to ours
 class ExportOptions:
     """How to export."""
 
-    key: str = "langcell"  # what the names of the results begin with
+    key_added: str = "langcell"  # what the names of the results begin with
     calls: str | None = None  # which calls: what their columns begin with
     labelset: str | None = None  # name of the set of labels; that of the calls by default
     write_cell_type: bool = False  # let existing columns of cell types give way
@@ -47,50 +49,98 @@ class ExportOptions:
     overwrite: bool = False  # replace an output
 
 
-def export(
-    source: str | Path, out: str | Path, *, form: str, options: ExportOptions | None = None
+@public
+def write_export(
+    source: str | Path,
+    out: str | Path,
+    *,
+    format: str,
+    calls: str | None = None,
+    labelset: str | None = None,
+    write_cell_type: bool = False,
+    names: bool = False,
+    title: str | None = None,
+    author: str | None = None,
+    evidence: bool = False,
+    head: "FewShotHead | HasHead | str | Path | None" = None,
+    url: str = "NA",
+    key_added: str = "langcell",
+    overwrite: bool = False,
+    options: ExportOptions | None = None,
 ) -> list[str]:
-    """Write the calls of an annotated h5ad in the form that a repository takes.
+    """Write the labels of an annotated h5ad in the form that a repository takes.
 
-    "cellxgene" adds obs["cell_type_ontology_term_id"], as the schema of CELLxGENE has it. "cap" adds
-    columns and notes of the Cell Annotation Platform. "cas" is a JSON document of the Cell Annotation
-    Schema. The first two copy the file; memory does not depend on the size of its matrices.
+    The input is not changed; memory does not depend on the size of its matrices.
 
     Parameters
     ----------
-    source: an h5ad with calls
-    out: .h5ad, or .json for "cas"
-    form: "cellxgene", "cap" or "cas"
-    options: how to export
+    source
+        Annotated h5ad.
+    out
+        File to write: .h5ad, or .json for "cas".
+    format
+        "cellxgene" (obs["cell_type_ontology_term_id"]), "cap" (columns and uns of the Cell Annotation
+        Platform) or "cas" (JSON of the Cell Annotation Schema).
+    calls
+        Prefix of the columns to export, such as "langcell_cluster"; the labels after back-off by
+        default.
+    labelset
+        Name of the set of labels; by default that of the columns.
+    write_cell_type
+        Replace existing columns of cell types; they are kept with "_before" added to their names.
+    names
+        Write obs["cell_type"] too, which CELLxGENE adds itself.
+    title, author
+        Of the data set; by default what uns says, or the file's name.
+    evidence
+        Name the genes that raise each label, for "cap" and "cas".
+    head
+        Few-shot head that annotated, if one did; for the evidence.
+    url
+        Where the annotations are published.
+    key_added
+        Prefix of the results in obs, obsm and uns.
+    overwrite
+        Replace an output that exists.
+    options
+        An `ExportOptions` in place of its single keywords.
 
     Returns
     -------
-    Lines that say what was written and what a reader should know
+    list of str
+        Lines that say what was written and what a reader should know.
 
     Raises
     ------
     ValueError, OSError
-        With one line that says what is wrong with the source, the output or the options.
+        If the input, a name or the model is not usable.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.export("annotated.h5ad", "submission.h5ad", format="cellxgene")  # doctest: +SKIP
     """
-    options, source, out = options or ExportOptions(), Path(source), Path(out)
-    if form not in SUFFIXES:
-        raise ValueError(f"--format must be {', '.join(SUFFIXES)}, got {form!r}")
+    head = as_head(head)
+    options = options_from(ExportOptions, options, locals())
+    source, out = Path(source), Path(out)
+    if format not in SUFFIXES:
+        raise ValueError(f"--format must be {', '.join(SUFFIXES)}, got {format!r}")
     if options.head is not None and not options.evidence:
         raise ValueError("--head is asked for the genes behind its calls: give --evidence with it")
-    if options.evidence and form == "cellxgene":
+    if options.evidence and format == "cellxgene":
         raise ValueError("--evidence is for cap and cas; CELLxGENE has no column for it")
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file")
-    check_output(out, suffixes=(SUFFIXES[form],), overwrite=True)
+    check_output(out, suffixes=(SUFFIXES[format],), overwrite=True)
     if out.exists() and out.samefile(source):
         raise ValueError(f"{out} is the input itself; choose another name for the output")
-    check_output(out, suffixes=(SUFFIXES[form],), overwrite=options.overwrite)
+    check_output(out, suffixes=(SUFFIXES[format],), overwrite=options.overwrite)
     ontology = Ontology.bundled()
-    calls = read_calls(source, ontology, key=options.key, name=options.calls)
-    write = {"cellxgene": _write_cellxgene, "cap": _write_cap, "cas": _write_cas}[form]
-    unknown = int(np.sum(calls.labels == UNKNOWN))
-    lines = [f"calls\t{calls.name}: {len(calls):,} cells, {unknown:,} of them {UNKNOWN}"]
-    return lines + write(source, out, calls, ontology, options)
+    made = read_calls(source, ontology, key=options.key_added, name=options.calls)
+    write = {"cellxgene": _write_cellxgene, "cap": _write_cap, "cas": _write_cas}[format]
+    unknown = int(np.sum(made.labels == UNKNOWN))
+    lines = [f"calls\t{made.name}: {len(made):,} cells, {unknown:,} of them {UNKNOWN}"]
+    return lines + write(source, out, made, ontology, options)
 
 
 def _write_cellxgene(
@@ -181,7 +231,7 @@ def _evidence(
 
     grouping = group_by_call(calls.labels)
     with open_annotated(source) as opened:
-        means = mean_scores(opened, Slots(key=options.key).scores, grouping)
+        means = mean_scores(opened, Slots(key=options.key_added).scores, grouping)
     if means is None:
         raise ValueError(
             f"{source} has no scores, from which --evidence is found; annotate it again"

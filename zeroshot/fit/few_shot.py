@@ -1,6 +1,7 @@
 """From a file of labelled cells to a head: `zeroshot.fit_few_shot`."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from langcell.counts.modality import modality_of
 from langcell.counts.obs_columns import read_obs_column
 from langcell.model.embed_cells import CellEmbeddings
 from langcell.model.embedder import Embedder, load_embedder
+from langcell.runtime.keywords import options_from, public
 from langcell.tokens.tokenizer import TokenBlock
 from ontology.graph import Ontology
 from zeroshot.annotation.cell_scorer import CellScorer, Progress
@@ -26,7 +28,7 @@ from zeroshot.fit.labelled_cells import read_cells, sample_labelled
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.fit.tuning_recipes import RECIPES
 from zeroshot.heads.few_shot_head import DONOR, STATE, TYPE, FewShotHead
-from zeroshot.labels.candidates import CandidateSet, candidate_features
+from zeroshot.labels.candidates import CandidateSet, candidate_features, label_list
 from zeroshot.labels.label_column import LabelColumn
 
 if TYPE_CHECKING:
@@ -34,37 +36,90 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@public
 def fit_few_shot(
-    source: "AnnData | MuData | str | Path",
+    adata: "AnnData | MuData | str | Path",
     label_key: str,
     *,
     model: "Embedder | str | Path" = "mini-fast",
+    kind: str = "auto",
+    shots: int | None = None,
+    labels: str | Sequence[str] = (),
+    group_key: str | None = None,
+    target: str = TYPE,
+    type_key: str | None = None,
+    seed: int = 0,
+    layer: str | None = None,
+    allow_normalized: bool = False,
     modality: str | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
     options: FewShotOptions | None = None,
     progress: Progress | None = None,
 ) -> FittedHead:
-    """Fit a head to the labelled cells of a file, or of an AnnData.
+    """Fit a few-shot head to labelled cells; `annotate(head=...)` then predicts its labels.
 
     Memory grows with the labelled cells, or with the donors, not with the file.
 
     Parameters
     ----------
-    source: .h5ad, .zarr or AnnData with counts
-    label_key: column of obs with labels: names, synonyms or ids of the Cell Ontology, or any words;
-        states of cells or donors where `options.target` says so. Empty values and those of
-        `zeroshot.labels.label_column.NO_LABELS` are no labels
-    model: the model, or its name, folder or hub id
-    modality: of a MuData, the one with counts of RNA
-    options: how to fit
-    progress: called with the number of cells read and of all cells; then, by a head that tunes the
-        model, with the number learnt from, each many times, and how many that may become
+    adata
+        AnnData or MuData with raw counts, or path of an .h5ad, .zarr, 10x .h5 or 10x folder.
+    label_key
+        obs column of labels: names, synonyms or ids of the Cell Ontology, or any words; states of
+        cells or donors if `target` says so. Empty values and "unknown" are no labels.
+    model
+        A model, or the name, folder or hub id of one.
+    kind
+        "auto", "linear", "hierarchical", "prototype", or one that tunes the model too: "lora",
+        "full", "langcell", "langcell-ce", "langcell-ce-frozen".
+    shots
+        Cells of each label to draw; all by default.
+    labels
+        Further labels that no cell has, which the head knows by their text.
+    group_key
+        obs column, such as the donor, whose groups are held out whole.
+    target
+        What the labels are: "type", "state" or "donor".
+    type_key
+        For donors: obs column of cell types, each of which weighs the same.
+    seed
+        Of the drawn cells, and of tuning.
+    layer
+        Layer of the raw counts; found in X, raw.X or layers["counts"] by default.
+    allow_normalized
+        Accept log1p, CPM or TPM values in place of counts.
+    device
+        "cpu", "cuda", "cuda:1" or "mps"; "auto" takes a CUDA GPU if there is one.
+    modality
+        Modality of a MuData with the counts of RNA.
+    batch_size
+        Cells encoded at once; chosen for the device by default.
+    options
+        A `FewShotOptions` in place of its single keywords.
+    progress
+        Called with the number of cells read and of all cells; then, if the model is tuned, with the
+        number of cells trained on and how many that may become.
+
+    Returns
+    -------
+    FittedHead
+        The head, with its accuracy on held-out cells.
 
     Raises
     ------
     ValueError, OSError
-        With one line that says what is wrong with the input, the labels or the model.
+        If the input, a name or the model is not usable.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> fitted = lc.fit_few_shot(labelled, "cell_type", group_key="donor")  # doctest: +SKIP
+    >>> lc.annotate(adata, head=fitted)  # doctest: +SKIP
     """
-    options, source = options or FewShotOptions(), modality_of(source, modality)
+    labels = tuple(label_list(labels))
+    options = options_from(FewShotOptions, options, locals())
+    source = modality_of(adata, modality)
     named, groups = _read_labels(source, label_key, options)
     name, model = _load(model, options)
     if options.target == DONOR:

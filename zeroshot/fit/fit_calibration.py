@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
@@ -12,6 +13,7 @@ from langcell.counts.obs_columns import read_obs_column
 from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import CellEmbeddings, embed_cells
 from langcell.model.langcell import LangCell
+from langcell.runtime.keywords import options_from, public
 from ontology.graph import Ontology
 from zeroshot.annotation.cell_scorer import CellScorer
 from zeroshot.annotation.options import AnnotateOptions
@@ -25,6 +27,9 @@ from zeroshot.labels.candidates import all_candidates, own_candidates
 # too sure of cells whose type it has never seen.
 TEMPERATURE_ALL, TEMPERATURE_GIVEN = 1.25, 1.0
 _FEW_CELLS, _FEW_STUDIES = 500, 3  # with fewer a calibration is shaky
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 _LEAST_PROBABLE = 0.01  # rungs below it are never called and would bend the curve
 _SHRINKAGE = 1e-4  # keeps slopes finite where every call is right
 
@@ -206,41 +211,72 @@ def fit_calibration(
     )
 
 
+@public
 def calibrate(
-    sources: Iterable[str | Path],
+    sources: "AnnData | str | Path | Iterable[AnnData | str | Path]",
     *,
     truth: str,
     study_key: str | None = None,
     model: LangCell | str | Path = "mini-fast",
+    layer: str | None = None,
+    allow_normalized: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
     options: AnnotateOptions | None = None,
     command: str = "",
 ) -> Calibration:
-    """Learn what the confidence of a model is worth on labelled cells.
+    """Fit a calibration on labelled cells, for `annotate(calibration=...)`.
 
     Parameters
     ----------
-    sources: labelled files
-    truth: column of obs with cell types: names, synonyms or CL ids; others are left out
-    study_key: column of obs that tells studies apart; each file is one without
-    model: a model, or the name, folder or hub id of one
-    options: `layer`, `allow_normalized`, `device` and `batch_size` are read
-    command: what makes the calibration again, for the record
+    sources
+        Labelled file or AnnData, or several.
+    truth
+        obs column with cell types: names, synonyms or CL ids; others are left out.
+    study_key
+        obs column of studies; by default each file is a study.
+    model
+        A model, or the name, folder or hub id of one.
+    layer
+        Layer of the raw counts; found in X, raw.X or layers["counts"] by default.
+    allow_normalized
+        Accept log1p, CPM or TPM values in place of counts.
+    device
+        "cpu", "cuda", "cuda:1" or "mps"; "auto" takes a CUDA GPU if there is one.
+    batch_size
+        Cells encoded at once; chosen for the device by default.
+    options
+        An `AnnotateOptions` in place of the keywords from `layer` to `batch_size`.
+    command
+        Command that makes the calibration again, for the record.
 
     Raises
     ------
     ValueError, OSError
-        If a file cannot be read, or no study has two types.
+        If the input, a name or the model is not usable.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> mine = lc.calibrate("labelled.h5ad", truth="cell_type")  # doctest: +SKIP
     """
-    options = replace(options or AnnotateOptions(), rerank=0, calibration=UNCALIBRATED)
+    options = replace(
+        options_from(AnnotateOptions, options, locals()),
+        rerank=0,
+        calibration=UNCALIBRATED,
+        command="",
+    )
+    sources = [sources] if isinstance(sources, str | Path) or hasattr(sources, "obs") else sources
     if not isinstance(model, LangCell):
         model = LangCell.from_pretrained(model, device=options.device)
     ontology = Ontology.bundled()
     everything = CellScorer(model, all_candidates(ontology), options)
     all_types: list[LabelledTerms] = []
     given: list[LabelledTerms] = []
-    for source in sources:
+    for number, source in enumerate(sources, 1):
         term_ids = resolve_truth(read_obs_column(source, truth), ontology).term_ids
-        studies = np.full(len(term_ids), Path(source).stem, dtype=object)
+        name = Path(source).stem if isinstance(source, str | Path) else f"AnnData {number}"
+        studies = np.full(len(term_ids), name, dtype=object)
         if study_key is not None:
             studies = read_obs_column(source, study_key)
         own = _own_scorers(model, term_ids, studies, ontology, options)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from langcell.nn import metrics
+from langcell.runtime.short_table import ShortTable
 from zeroshot.confidence.backoff import terms_by_depth
 from zeroshot.confidence.calibration import Calibration
 from zeroshot.confidence.term_tree import TermTree
@@ -13,13 +15,16 @@ from zeroshot.fit.fit_calibration import LabelledTerms, fit_curve
 from zeroshot.fit.fit_head import LabelledCells
 from zeroshot.heads.few_shot_head import HELD_OUT, TYPE, FewShotHead
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of cells, and what others say of them
 _LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
 _LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probability
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FittedHead:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FittedHead(ShortTable):
     """A head, and how it did on cells that it did not see.
 
     Attributes
@@ -44,6 +49,23 @@ class FittedHead:
     majority_accuracy: float = float("nan")
     zero_shot_accuracy: float = float("nan")
     zero_shot_macro_f1: float = float("nan")
+
+    def heading(self) -> str:
+        """Return what kind of head it is, and how it did on held-out cells."""
+        judged = (
+            f"accuracy {self.accuracy:.3f}, macro-F1 {self.macro_f1:.3f} on {self.held_out}"
+            if self.held_out
+            else "too few cells to judge it"
+        )
+        return f"{self.head.kind} head of {len(self.names)} labels: {judged}"
+
+    def summary(self) -> "pd.DataFrame":
+        """Return a row for each label: its key and its labelled cells."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {"label": self.names, "key": self.head.keys, "labelled_cells": self.head.n_shots}
+        )
 
     @property
     def is_calibrated(self) -> bool:

@@ -22,7 +22,7 @@ class FewShotOptions:
     seed: int = 0  # of the drawn cells, and of tuning
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False
-    device: str = "cpu"  # of a model that is given by name
+    device: str = "auto"  # of a model that is given by name
     batch_size: int | None = None
 
     def __post_init__(self) -> None:

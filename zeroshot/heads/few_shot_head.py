@@ -24,7 +24,7 @@ HELD_OUT = ("cells held out from the head",)  # what a calibration of a head was
 _HALF_RANK = 16  # rank at which a gene weighs 1 / sqrt(2)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FewShotHead:
     """A linear classifier of cells beside what the texts of labels say.
 
@@ -72,6 +72,10 @@ class FewShotHead:
     by_types: bool = False
     changes: WeightChanges = field(default_factory=dict)
     matches: bool = False
+
+    def __repr__(self) -> str:
+        keys = ", ".join(self.keys[:5]) + (", ..." if len(self.keys) > 5 else "")
+        return f"FewShotHead({self.kind!r}, {len(self.keys)} labels: {keys}; model {self.model!r})"
 
     @property
     def is_calibrated(self) -> bool:

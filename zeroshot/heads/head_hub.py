@@ -1,6 +1,7 @@
 """Heads on the Hugging Face hub: `owner/name[@revision]` wherever a folder of a head is named."""
 
 from pathlib import Path
+from typing import Protocol
 
 from langcell.checkpoints import hub
 from zeroshot.heads.few_shot_head import FewShotHead
@@ -8,6 +9,21 @@ from zeroshot.heads.head_file import CALIBRATION, CARD, CHANGES, DESCRIPTION, WE
 
 _REQUIRED = (DESCRIPTION, WEIGHTS, CALIBRATION)
 _FILES = (*_REQUIRED, CHANGES, CARD)
+
+
+class HasHead(Protocol):
+    """A head with what was measured of it, as `zeroshot.fit_few_shot` returns."""
+
+    @property
+    def head(self) -> FewShotHead:
+        """The head itself."""
+
+
+def as_head(given: "FewShotHead | HasHead | str | Path | None") -> FewShotHead | None:
+    """Return the head that was given itself, fitted, or by its folder or hub id."""
+    if given is None or isinstance(given, FewShotHead):
+        return given
+    return load_head(given) if isinstance(given, str | Path) else given.head
 
 
 def load_head(name: str | Path) -> FewShotHead:

@@ -184,6 +184,15 @@ def read_labels(given: str) -> list[str]:
     return [label.strip() for label in given.split(";") if label.strip()]
 
 
+def label_list(given: str | Sequence[str]) -> list[str]:
+    """Return labels as a list: a string is one label, several with semicolons, or a file of them.
+
+    >>> label_list("B cell"), label_list("B cell; T cell"), label_list(("B cell", "T cell"))
+    (['B cell'], ['B cell', 'T cell'], ['B cell', 'T cell'])
+    """
+    return read_labels(given) if isinstance(given, str) else list(given)
+
+
 def candidate_offsets(
     candidates: CandidateSet, features: np.ndarray, model: Embedder
 ) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from langcell.counts.modality import modality_of
 from langcell.counts.obs_columns import read_obs_column
+from langcell.runtime.keywords import public
 from langcell.runtime.output_file import replaced_file
 from ontology.graph import Ontology
 from zeroshot.confidence.reliability import reliability_bins
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _REST = "other types"
 
 
+@public
 def umap(
     adata: "AnnData | MuData",
     color: str | Sequence[str] | None = None,
@@ -107,6 +109,7 @@ def umap(
     return _saved(figure, save)
 
 
+@public
 def confusion(
     adata: "AnnData | MuData",
     truth: str,
@@ -136,6 +139,7 @@ def confusion(
     return _saved(figure, save)
 
 
+@public
 def composition(
     adata: "AnnData | MuData",
     groupby: str,
@@ -164,6 +168,7 @@ def composition(
     return _saved(figure, save)
 
 
+@public
 def reliability(
     adata: "AnnData | MuData",
     truth: str,

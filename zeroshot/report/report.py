@@ -11,10 +11,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from langcell.counts.modality import modality_of
+from langcell.runtime.keywords import options_from, public
 from langcell.runtime.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from zeroshot.confidence.reliability import Reliability
 from zeroshot.evidence.group_evidence import explain_groups
+from zeroshot.heads.head_hub import HasHead, as_head
 from zeroshot.labels.comparison import label_spellings
 from zeroshot.plots.data_uri import Picture
 from zeroshot.report.agreement import (
@@ -102,38 +104,65 @@ class Report:
     command: str
 
 
+@public
 def write_report(
-    source: "AnnData | MuData | str | Path",
+    adata: "AnnData | MuData | str | Path",
     out: str | Path,
     *,
+    cluster_key: str | None = None,
+    truth: str | None = None,
     model: "LangCell | str | Path | None" = None,
-    head: "FewShotHead | None" = None,
+    head: "FewShotHead | HasHead | str | Path | None" = None,
+    key_added: str = "langcell",
+    seed: int = 0,
+    overwrite: bool = False,
     modality: str | None = None,
     options: ReportOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the report of an annotated file.
+    """Write an HTML report on annotated cells: what was predicted, and what to trust.
 
-    Peak memory does not grow with the counts, features and scores of the file, which are streamed;
-    the calls of all cells are held.
+    Counts, embeddings and scores of a file are streamed; the labels of all cells are held in memory.
 
     Parameters
     ----------
-    source: an h5ad file that `langcell zeroshot` annotated, an AnnData or a MuData
-    out: HTML file to be written
-    model: that made the calls, or its name, folder or hub id, where it is no longer what `source`
-        says; evidence is looked for with it
-    head: that made the calls, where one did; without it there is no evidence on them
-    modality: of a MuData, the one that was annotated
-    options: how to report
-    progress: called with the number of cells explained and of all that are to be
+    adata
+        Annotated AnnData or MuData, or path of an annotated h5ad.
+    out
+        HTML file to write.
+    cluster_key
+        obs column with clusters; leiden or louvain by default, if there is one.
+    truth
+        obs column with known labels; by default one that holds cell types.
+    model
+        Model that annotated, or its name, folder or hub id, if it is not where the file says.
+    head
+        Few-shot head that annotated, if one did; without it there is no evidence for its labels.
+    key_added
+        Prefix of the results in obs, obsm and uns.
+    seed
+        Of the sample of cells on the map, and of a map that is computed.
+    overwrite
+        Replace a report that exists.
+    modality
+        Modality of a MuData that was annotated.
+    options
+        A `ReportOptions` in place of its single keywords.
+    progress
+        Called with the number of cells explained and of all that will be.
 
     Raises
     ------
     ValueError, OSError
-        With one line that says what is wrong with the input, a column or the output.
+        If the input, a name or the model is not usable.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.report(adata, "report.html")  # doctest: +SKIP
     """
-    options, source, target = options or ReportOptions(), modality_of(source, modality), Path(out)
+    options, head = options_from(ReportOptions, options, locals()), as_head(head)
+    source, target = modality_of(adata, modality), Path(out)
     check_report_output(target, overwrite=options.overwrite)
     page = render(make_report(source, model=model, head=head, options=options, progress=progress))
     with replaced_file(target) as temporary:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langcell.runtime.short_table import ShortTable
 from zeroshot.confidence.backoff import UNKNOWN, Calls, ProbableTerms
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.labels.candidates import CandidateSet
@@ -149,8 +150,8 @@ class AnnotationBlock:
     ood: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Annotations:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Annotations(ShortTable):
     """The calls of all cells.
 
     Attributes
@@ -232,6 +233,27 @@ class Annotations:
             for name, values in self.columns().items()
         }
         return pd.DataFrame(columns, index=pd.Index(self.cell_names, name="cell"))
+
+    def heading(self) -> str:
+        """Return how many cells were annotated, among what, and how many stay unknown."""
+        n_cells, n_unknown = len(self.best), int((self.calls.terms < 0).sum())
+        return (
+            f"{n_cells:,} cells annotated among {len(self.candidates):,} labels "
+            f"({self.candidates.described}); {n_unknown:,} unknown"
+        )
+
+    def summary(self) -> "pd.DataFrame":
+        """Return a row for each label: its id, cells, share and median confidence."""
+        import pandas as pd
+
+        sure = pd.Series(self.calls.confidence).groupby(self.labels).median()
+        rows = [
+            (name, term_id, n_cells, f"{n_cells / len(self.best):.1%}", round(float(sure[name]), 2))
+            for name, term_id, n_cells in self.calls_per_type()
+        ]
+        return pd.DataFrame(
+            rows, columns=["label", "ontology_term_id", "cells", "share", "median_confidence"]
+        )
 
     def calls_per_type(self) -> list[tuple[str, str, int]]:
         """Return name, id and number of cells of each call, most cells first."""

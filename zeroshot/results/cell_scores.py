@@ -21,7 +21,7 @@ UNASSIGNED = "unassigned"  # label of a cell that a decoder leaves without one
 _RESOLUTION = 0.5 * 10.0**-DECIMALS  # what is stored as 0 is at most this
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CellScores:
     """Probabilities of the candidates of every cell.
 
@@ -50,6 +50,9 @@ class CellScores:
 
     def __len__(self) -> int:
         return self.probabilities.shape[0]
+
+    def __repr__(self) -> str:
+        return f"CellScores({len(self):,} cells x {len(self.candidate_ids):,} candidates)"
 
     @property
     def n_stored(self) -> np.ndarray:

@@ -12,7 +12,10 @@ from langcell.counts.modality import modality_of
 from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
+from langcell.runtime.keywords import options_from, public
+from langcell.runtime.short_table import ShortTable
 from ontology.graph import Ontology
+from zeroshot.labels.candidates import label_list
 from zeroshot.labels.queries import Query, query_features, read_queries
 from zeroshot.retrieval.background import Background, NullDistribution, z_values
 from zeroshot.retrieval.false_discovery import ScoreHistogram
@@ -37,7 +40,7 @@ class SearchOptions:
     floor: float = FLOOR  # log-odds against all other descriptions that a hit must have
     layer: str | None = None  # of the counts; found without
     allow_normalized: bool = False  # accept values that look like log1p or CPM
-    device: str = "cpu"  # of a model that is given by name
+    device: str = "auto"  # of a model that is given by name
     batch_size: int | None = None  # chosen for the device by default
 
     def __post_init__(self) -> None:
@@ -72,12 +75,16 @@ class Found:
     is_hit: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SearchResult:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SearchResult(ShortTable):
     """What all queries found among `n_cells` cells."""
 
     n_cells: int
     found: tuple[Found, ...]
+
+    def heading(self) -> str:
+        """Return how many cells were searched, and for how many descriptions."""
+        return f"{self.n_cells:,} cells searched for {len(self.found)} descriptions"
 
     def table(self) -> "pd.DataFrame":
         """Return a row for each listed cell of each query, best first."""
@@ -118,45 +125,84 @@ class SearchResult:
         )
 
 
+@public
 def search(
-    source: "AnnData | MuData | str | Path",
+    adata: "AnnData | MuData | str | Path",
     queries: str | Sequence[str],
     *,
     model: LangCell | str | Path = "mini-fast",
+    top: int = 50,
+    fdr: float = 0.05,
+    floor: float = FLOOR,
     key_added: str | None = None,
+    layer: str | None = None,
+    allow_normalized: bool = False,
     modality: str | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
     options: SearchOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SearchResult:
-    """Rank the cells of a file by how well they fit descriptions, and say which do.
+    """Find the cells that fit descriptions, and decide whether any do.
 
-    A cell is a hit where its false discovery rate is at most `options.fdr` and its score at least
-    `options.floor`. The score is what `zeroshot.retrieval.background.Background` calls the log-odds of the
-    query; the p-value is the share of unrelated pairs of description and reference cell (which
-    travel with the model) that score as high. Peak memory does not depend on the number of cells
-    when `source` is a file.
+    A cell is a hit if its false discovery rate is at most `fdr` and its score at least `floor`. The
+    score is the log-odds of the query against all other cell types
+    (`zeroshot.retrieval.background.Background`); the p-value is the share of unrelated pairs of
+    description and reference cell that score as high. A file is read in flat memory.
 
     Parameters
     ----------
-    source: .h5ad, .zarr, 10x .h5, 10x folder, AnnData or MuData
-    queries: names, synonyms or ids of cell types, or free text
-    model: a model with reference cells, or the name, folder or hub id of one
-    key_added: of an AnnData: uns gets the table under this name, obs a column of scores for each
-        query, "<key_added>_<query>"
-    modality: of a MuData, the one with counts of RNA
-    options: how to search
-    progress: called after each block with the number of cells done so far and of all cells
+    adata
+        AnnData or MuData with raw counts, or path of an .h5ad, .zarr, 10x .h5 or 10x folder.
+    queries
+        Names, synonyms or ids of cell types, or any words; a list, or one string with semicolons.
+    model
+        A model, or the name, folder or hub id of one.
+    top
+        Cells listed for each query.
+    fdr
+        False discovery rate up to which a cell is a hit.
+    floor
+        Least log-odds of a hit.
+    key_added
+        Of an AnnData: uns gets the table under this name, and obs a column of scores for each query,
+        "<key_added>_<query>".
+    layer
+        Layer of the raw counts; found in X, raw.X or layers["counts"] by default.
+    allow_normalized
+        Accept log1p, CPM or TPM values in place of counts.
+    device
+        "cpu", "cuda", "cuda:1" or "mps"; "auto" takes a CUDA GPU if there is one.
+    modality
+        Modality of a MuData with the counts of RNA.
+    batch_size
+        Cells encoded at once; chosen for the device by default.
+    options
+        A `SearchOptions` in place of its single keywords.
+    progress
+        Called after each block with the number of cells done and of all cells.
+
+    Returns
+    -------
+    SearchResult
+        Shows itself as a row for each query; `table()` has the listed cells.
 
     Raises
     ------
     ValueError, OSError
-        With one line that says what is wrong with the input, the queries or the model.
+        If the input, a name or the model is not usable.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.search(adata, ["exhausted CD8 T cell", "NK cell"])  # doctest: +SKIP
     """
-    options, source = options or SearchOptions(), modality_of(source, modality)
+    options = options_from(SearchOptions, options, locals())
+    source = modality_of(adata, modality)
     if key_added is not None and isinstance(source, str | Path):
         raise ValueError("key_added= needs an AnnData; of a file take the table that is returned")
     ontology = Ontology.bundled()
-    asked = read_queries([queries] if isinstance(queries, str) else queries, ontology)
+    asked = read_queries(label_list(queries), ontology)
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
     ) as matrix:
