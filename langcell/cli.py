@@ -6,23 +6,12 @@ import signal
 import sys
 import warnings
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from langcell.runtime.cli_options import (
-    AllowNormalized,
-    BatchSize,
-    Cells,
-    Device,
-    Layer,
-    Model,
-    Overwrite,
-    Threads,
-)
 from langcell.runtime.version import __version__
 
 COMMAND_GROUP = "langcell.commands"
@@ -43,7 +32,8 @@ class _Root(TyperGroup):
 app = typer.Typer(
     name="langcell",
     cls=_Root,
-    help="Name, embed and search single cells through the Cell Ontology.",
+    help="Annotate, embed and search single cells through the Cell Ontology.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -64,71 +54,6 @@ def _root(
     ),
 ) -> None:
     pass
-
-
-def embed(
-    h5ad: Cells,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Output: .h5ad, .npy or .parquet. "
-            "Default: <name>.langcell.h5ad in the current folder."
-        ),
-    ] = None,
-    model: Model = "mini-fast",
-    layer: Layer = None,
-    allow_normalized: AllowNormalized = False,
-    device: Device = "auto",
-    threads: Threads = None,
-    batch_size: BatchSize = None,
-    key_added: Annotated[str, typer.Option(help="Name of the result: X_<name> in obsm.")] = (
-        "langcell"
-    ),
-    overwrite: Overwrite = False,
-) -> None:
-    """Embed the cells of a file: unit vectors, comparable with each other and with label texts.
-
-    Example: langcell embed --h5ad pbmc.h5ad --out pbmc.npy
-    """
-    from langcell.output.embedding_output import embed_file
-    from langcell.runtime.progress import cell_progress
-    from langcell.runtime.threads import set_threads
-
-    set_threads(threads)
-    target = out or Path.cwd() / f"{h5ad.resolve().stem}.langcell.h5ad"
-    with cell_progress("embedding") as progress:
-        embed_file(
-            h5ad,
-            target,
-            model=model,
-            device=device,
-            layer=layer,
-            allow_normalized=allow_normalized,
-            batch_size=batch_size,
-            key_added=key_added,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    print(f"wrote\t{target}")
-
-
-def models() -> None:
-    """List the models that come with the package: name, genes a cell, layers, width, size.
-
-    Example: langcell models
-    """
-    from langcell.checkpoints.checkpoint import list_bundled_models, resolve_checkpoint
-    from langcell.nn.config import LangCellConfig
-
-    print("name\tgenes a cell\tlayers\tembedding\tweights MB\ttext tower")
-    for name in list_bundled_models():
-        folder = resolve_checkpoint(name)
-        config = LangCellConfig.read(folder / "config.json")
-        size = (folder / "model.safetensors").stat().st_size / 1e6
-        print(
-            f"{name}\t{config.max_genes}\t{config.cell.n_layers}\t{config.embedding_dim}\t"
-            f"{size:.1f}\t{config.text.tower}"
-        )
 
 
 def _register_commands() -> None:

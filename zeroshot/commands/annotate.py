@@ -1,6 +1,5 @@
-"""The command `langcell zeroshot`."""
+"""The command `langcell annotate`, or `langcell zeroshot`."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,15 +10,18 @@ from langcell.runtime.cli_options import (
     AllowNormalized,
     BatchSize,
     Device,
+    Files,
     Layer,
+    ManyCells,
     Model,
     Overwrite,
     Threads,
+    many_inputs,
 )
 
 EXAMPLE = """Name the cells of a file with Cell Ontology terms, without labels of your own.
 
-Example: langcell zeroshot --h5ad pbmc.h5ad --out named.h5ad
+Example: langcell annotate pbmc.h5ad --out annotated.h5ad
 
 Writes to obs: langcell_label, langcell_ontology_term_id and langcell_confidence, the deepest term
 that is sure enough, or "unknown"; langcell_leaf_label, langcell_leaf_ontology_term_id,
@@ -27,7 +29,7 @@ langcell_leaf_confidence and langcell_margin, the best single term; langcell_ood
 training cells, or the labels of a head, a cell is. X_langcell, langcell_scores and langcell_terms go to obsm, and how it was
 done to uns["langcell"]. Nothing else changes.
 
-Give several files, or a folder, to --h5ad, and each gets an output of its own. A run that is
+Give several files, or a folder, and each gets an output of its own. A run that is
 interrupted goes on where it stopped when the same command is given again.
 
 With --smooth, --cluster-key or --assign-within, second calls that look at other cells too stand
@@ -38,33 +40,25 @@ With a --head of states (langcell fewshot fit --target state) all names begin wi
 """
 
 
-class _ManyFiles(TyperGroup):
-    """Lets `--h5ad a b` stand for `--h5ad a --h5ad b`."""
+class _InputFirst(TyperGroup):
+    """Takes files without a flag too: `annotate a b` stands for `annotate --h5ad a --h5ad b`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(_repeat_option(args)))
+        args = list(args)
+        for _ in range(len(args)):  # each word that belongs to no option is one more file
+            _, rest, _ = self.make_parser(ctx).parse_args(list(args))
+            if not rest or rest[0] in self.commands or rest[0].startswith("-"):
+                break
+            args.insert(len(args) - len(rest), "--h5ad")
+        return super().parse_args(ctx, args)
 
-
-def _repeat_option(words: Sequence[str], option: str = "--h5ad") -> Iterator[str]:
-    """Put an option before each of the words that follow it.
-
-    >>> list(_repeat_option(["--h5ad", "a", "b", "--out", "c"]))
-    ['--h5ad', 'a', '--h5ad', 'b', '--out', 'c']
-    """
-    n_values: int | None = None  # None where no value of the option can stand
-    for word in words:
-        if word.startswith("-"):
-            n_values = 0 if word == option else None
-        elif n_values is not None:
-            if n_values:
-                yield option
-            n_values += 1
-        yield word
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS] FILE..."]
 
 
 app = typer.Typer(
     name="zeroshot",
-    cls=_ManyFiles,
+    cls=_InputFirst,
     help=EXAMPLE,
     invoke_without_command=True,
     add_completion=False,
@@ -222,7 +216,7 @@ def zeroshot(
     if context.invoked_subcommand is not None:
         return
     if not h5ad:
-        raise typer.BadParameter("give the file to annotate", param_hint="--h5ad")
+        raise typer.BadParameter("name the file to annotate", param_hint="FILE")
     import shlex
     import sys
 
@@ -281,9 +275,10 @@ def zeroshot(
 
 @app.command()
 def calibrate(
-    h5ad: Annotated[list[Path], typer.Option(help="Files of labelled cells.")],
     truth: Annotated[str, typer.Option(help="Column of obs with cell types.")],
     out: Annotated[Path, typer.Option(help="The calibration, .json.")],
+    files: Files = None,
+    h5ad: ManyCells = None,
     study_key: Annotated[
         str | None, typer.Option(help="Column of obs that tells studies apart. Default: files.")
     ] = None,
@@ -295,7 +290,7 @@ def calibrate(
 ) -> None:
     """Learn from labelled cells what confidence means, for langcell zeroshot --calibration.
 
-    Example: langcell zeroshot calibrate --h5ad a.h5ad b.h5ad --truth cell_type --out c.json
+    Example: langcell annotate calibrate a.h5ad b.h5ad --truth cell_type --out c.json
     """
     import shlex
     import sys
@@ -307,10 +302,11 @@ def calibrate(
     from zeroshot.fit.fit_calibration import calibrate as learn
 
     set_threads(threads)
-    check_inputs(*h5ad)
+    inputs = many_inputs(files, h5ad)
+    check_inputs(*inputs)
     check_output(out, suffixes=(".json",), overwrite=overwrite)
     found = learn(
-        h5ad,
+        inputs,
         truth=truth,
         study_key=study_key,
         model=model,

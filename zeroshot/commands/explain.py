@@ -9,15 +9,17 @@ from langcell.runtime.cli_options import (
     AllowNormalized,
     Cells,
     Device,
+    File,
     Layer,
     Model,
     Overwrite,
     Threads,
+    one_input,
 )
 
 EXAMPLE = """Say which genes raise and lower the calls of cells or clusters, and which markers agree.
 
-Example: langcell explain --h5ad pbmc.h5ad --cluster-key leiden --out evidence.csv
+Example: langcell explain pbmc.h5ad --cluster-key leiden --out evidence.csv
 
 Evidence "label" is for the call, "against" for its lead over the runner-up (why CD8 and not NK):
 effects are log-odds that are lost without the gene. "marker" rows are genes that the Cell
@@ -26,7 +28,12 @@ Ontology's definition names, with the share of cells that express them.
 
 
 def explain(
-    h5ad: Cells,
+    file: File = None,
+    h5ad: Cells = None,
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(help="Cluster to explain; again for each further one. Default: all."),
+    ] = None,
     cells: Annotated[
         str | None, typer.Option(help="Cells to explain: a file with a name a line, or 'a; b'.")
     ] = None,
@@ -71,6 +78,7 @@ def explain(
     from zeroshot.labels.candidates import read_labels
     from zeroshot.results.tables import check_table, print_table, write_table
 
+    h5ad = one_input(file, h5ad)
     set_threads(threads)
     check_inputs(h5ad)
     if out is not None:
@@ -78,6 +86,7 @@ def explain(
     table = explain_calls(
         h5ad,
         cells=read_labels(cells) if cells is not None else (),
+        cluster=cluster,
         cluster_key=cluster_key,
         label=label,
         against=against,

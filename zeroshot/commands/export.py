@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from langcell.runtime.cli_options import Cells, one_input
+
 
 def export(
-    h5ad: Annotated[Path, typer.Option(help="A file that langcell zeroshot annotated.")],
     out: Annotated[Path, typer.Option(help="Output: .h5ad; .json for cas.")],
     form: Annotated[
         str,
@@ -17,6 +18,10 @@ def export(
             "Annotation Platform. cas: JSON of the Cell Annotation Schema.",
         ),
     ],
+    file: Annotated[
+        Path | None, typer.Argument(help="A file that langcell annotate wrote.", show_default=False)
+    ] = None,
+    h5ad: Cells = None,
     write_cell_type: Annotated[
         bool,
         typer.Option(
@@ -69,10 +74,11 @@ def export(
 ) -> None:
     """Write calls in the form that CELLxGENE or the Cell Annotation Platform takes.
 
-    Example: langcell export --h5ad named.h5ad --format cellxgene --out submission.h5ad
+    Example: langcell export named.h5ad --format cellxgene --out submission.h5ad
 
     The input is not changed. Cells without a call are unknown, as the schemas want it.
     """
+    h5ad = one_input(file, h5ad)
     from zeroshot.export.export import ExportOptions, write_export
     from zeroshot.heads.head_hub import load_head
 

@@ -10,10 +10,15 @@ from langcell.runtime.cli_options import (
     BatchSize,
     Cells,
     Device,
+    File,
+    Files,
     Layer,
+    ManyCells,
     Model,
     Overwrite,
     Threads,
+    many_inputs,
+    one_input,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +36,6 @@ app = typer.Typer(
 
 @app.command()
 def fit(
-    h5ad: Annotated[Path, typer.Option(help="Labelled cells: .h5ad or .zarr.")],
     label_key: Annotated[
         str,
         typer.Option(
@@ -40,6 +44,8 @@ def fit(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the head.")],
+    file: File = None,
+    h5ad: Cells = None,
     target: Annotated[
         str,
         typer.Option(
@@ -90,9 +96,9 @@ def fit(
 ) -> None:
     """Fit a head to labelled cells.
 
-    Example: langcell fewshot fit --h5ad labelled.h5ad --label-key cell_type --out my-head
+    Example: langcell fewshot fit labelled.h5ad --label-key cell_type --out my-head
 
-    Then: langcell fewshot predict --h5ad new.h5ad --head my-head
+    Then: langcell fewshot predict new.h5ad --head my-head
 
     The folder holds weights, a calibration and a card; the model itself is not in it.
     """
@@ -105,6 +111,7 @@ def fit(
     from zeroshot.labels.candidates import read_labels
 
     set_threads(threads)
+    h5ad = one_input(file, h5ad)
     check_inputs(h5ad)
     check_head_output(out, overwrite=overwrite)
     options = FewShotOptions(
@@ -142,12 +149,11 @@ def _write(fitted: "FittedHead", out: Path, *, overwrite: bool) -> None:
 
 @app.command()
 def predict(
-    h5ad: Annotated[
-        list[Path], typer.Option(help="Cells to name; again for each further file or folder.")
-    ],
     head: Annotated[
         str, typer.Option(help="Of langcell fewshot fit: folder, or hub id owner/name[@revision].")
     ],
+    files: Files = None,
+    h5ad: ManyCells = None,
     out: Annotated[
         Path | None, typer.Option(help="Output, as of langcell zeroshot. Default: named by input.")
     ] = None,
@@ -170,7 +176,7 @@ def predict(
 ) -> None:
     """Name cells by a head: langcell zeroshot --head, with the model that the head was fitted on.
 
-    Example: langcell fewshot predict --h5ad new.h5ad --head my-head --out named.h5ad
+    Example: langcell fewshot predict new.h5ad --head my-head --out named.h5ad
 
     What it writes is what langcell zeroshot writes, which has more options. With a head of states
     all names begin with langcell_state.
@@ -186,10 +192,11 @@ def predict(
     from zeroshot.heads.head_hub import load_head
 
     set_threads(threads)
-    check_inputs(*h5ad)
+    inputs = many_inputs(files, h5ad)
+    check_inputs(*inputs)
     fitted = load_head(head)
     wanted = AnnotationRun(
-        source=h5ad[0],
+        source=inputs[0],
         out=out,
         model=model or fitted.model,
         truth=truth,
@@ -205,17 +212,18 @@ def predict(
             command=shlex.join(["langcell", *sys.argv[1:]]),
         ),
     )
-    run_annotations(plan_runs(wanted, h5ad))
+    run_annotations(plan_runs(wanted, inputs))
 
 
 @app.command()
 def donors(
-    h5ad: Cells,
     head: Annotated[
         str, typer.Option(help="A head of langcell fewshot fit --target donor: folder or hub id.")
     ],
     donor_key: Annotated[str, typer.Option(help="Column of obs that tells donors apart.")],
     out: Annotated[Path, typer.Option(help="A row for each donor: .csv or .tsv.")],
+    file: File = None,
+    h5ad: Cells = None,
     type_key: Annotated[
         str | None,
         typer.Option(help="Column of cell types, where the head was fitted with --type-key."),
@@ -230,7 +238,7 @@ def donors(
 ) -> None:
     """Call donors by the means of their cells.
 
-    Example: langcell fewshot donors --h5ad new.h5ad --head my-head --donor-key donor --out d.csv
+    Example: langcell fewshot donors new.h5ad --head my-head --donor-key donor --out d.csv
     """
     from langcell.counts.file_formats import check_inputs
     from langcell.runtime.output_file import check_output, replaced_file
@@ -242,6 +250,7 @@ def donors(
     from zeroshot.heads.head_hub import load_head
 
     set_threads(threads)
+    h5ad = one_input(file, h5ad)
     check_inputs(h5ad)
     check_output(out, suffixes=(".csv", ".tsv"), overwrite=overwrite)
     options = AnnotateOptions(

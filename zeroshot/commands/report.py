@@ -5,10 +5,16 @@ from typing import Annotated
 
 import typer
 
+from langcell.runtime.cli_options import Cells, one_input
+
 
 def report(
-    h5ad: Annotated[Path, typer.Option(help="An h5ad file that langcell zeroshot annotated.")],
     out: Annotated[Path, typer.Option(help="The report: one .html file.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="An h5ad file that langcell annotate wrote.", show_default=False),
+    ] = None,
+    h5ad: Cells = None,
     cluster_key: Annotated[
         str | None,
         typer.Option(
@@ -40,8 +46,9 @@ def report(
 ) -> None:
     """Write what was called, and which calls to trust, as one HTML file that opens anywhere.
 
-    Example: langcell report --h5ad named.h5ad --out report.html
+    Example: langcell report named.h5ad --out report.html
     """
+    h5ad = one_input(file, h5ad)
     from langcell.runtime.progress import cell_progress
     from zeroshot.heads.head_hub import load_head
     from zeroshot.report.report import ReportOptions, write_report

@@ -18,7 +18,7 @@ from langcell.runtime.cli_options import (
 
 EXAMPLE = """Find the cells of a file that fit words, and say "none" where none do.
 
-Example: langcell search --h5ad pbmc.h5ad "exhausted CD8 T cells" "NK cell" --out hits.csv
+Example: langcell search pbmc.h5ad "exhausted CD8 T cells" "NK cell" --out hits.csv
 
 Prints, for each query, how it was read, its hits and its best cell. A hit has a false discovery
 rate of at most --fdr and log-odds of at least --floor against all other cell types' descriptions.
@@ -26,11 +26,14 @@ rate of at most --fdr and log-odds of at least --floor against all other cell ty
 
 
 def search(
-    queries: Annotated[
-        list[str],
-        typer.Argument(help="Names, synonyms or CL ids; any other words are free text."),
+    file: Annotated[
+        str, typer.Argument(help="Input, as of langcell embed; with --h5ad the first query.")
     ],
-    h5ad: Cells,
+    queries: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, synonyms or CL ids; any other words are free text."),
+    ] = None,
+    h5ad: Cells = None,
     out: Annotated[
         Path | None, typer.Option(help="The listed cells: .csv or .parquet. Default: printed.")
     ] = None,
@@ -58,8 +61,12 @@ def search(
     from zeroshot.retrieval.cell_search import FLOOR, SearchOptions
     from zeroshot.retrieval.cell_search import search as search_cells
 
+    asked = [*(queries or ())] if h5ad is None else [file, *(queries or ())]
+    source = Path(file) if h5ad is None else h5ad
+    if not asked:
+        raise typer.BadParameter(f"say what to search for in {source}", param_hint="QUERIES")
     set_threads(threads)
-    check_inputs(h5ad)
+    check_inputs(source)
     if out is not None:
         check_table(out, overwrite=overwrite)
     options = SearchOptions(
@@ -72,7 +79,7 @@ def search(
         batch_size=batch_size,
     )
     with cell_progress("searching") as progress:
-        found = search_cells(h5ad, queries, model=model, options=options, progress=progress)
+        found = search_cells(source, asked, model=model, options=options, progress=progress)
     print_table(found.summary())
     if out is None:
         print()
