@@ -28,6 +28,8 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/fawltydeps --detailed
+	$(BIN)/vulture
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

@@ -32,7 +32,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from benchmarks.baselines.celltypist import celltypist_labels
+from benchmarks.baselines.celltypist_baseline import celltypist_labels
 from benchmarks.baselines.scanvi import UNLABELLED, Scanvi
 from benchmarks.data.arguments import add_model, make_parser, parse, validation_files
 from benchmarks.data.studies import LabelledFile

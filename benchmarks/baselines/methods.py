@@ -2,9 +2,13 @@
 
 from importlib.util import find_spec
 
-from benchmarks.baselines import celltypist as celltypist_baseline
-from benchmarks.baselines import logistic, marker_overlap, nearest
-from benchmarks.baselines import singler as singler_baseline
+from benchmarks.baselines import (
+    celltypist_baseline,
+    logistic,
+    marker_overlap,
+    nearest,
+    singler_baseline,
+)
 
 _MODULES = (nearest, logistic, marker_overlap, celltypist_baseline, singler_baseline)
 METHODS = {each.METHOD.name: each.METHOD for each in _MODULES}

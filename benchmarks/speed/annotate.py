@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.baselines.baseline import TrainingSplit
-from benchmarks.baselines.celltypist import train_celltypist
+from benchmarks.baselines.celltypist_baseline import train_celltypist
 from benchmarks.baselines.methods import missing_extra
 from benchmarks.data.arguments import add_models, make_parser
 from benchmarks.data.repeated_cells import read_real_cells, write_repeated

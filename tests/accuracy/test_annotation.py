@@ -19,7 +19,7 @@ from benchmarks.baselines.baseline import (
 )
 from benchmarks.baselines.label_mapping import candidate_scores, class_weights
 from benchmarks.baselines.methods import METHODS, NAMES, missing_extra
-from benchmarks.baselines.singler import reference_profiles
+from benchmarks.baselines.singler_baseline import reference_profiles
 from benchmarks.data.studies import label_spaces, read_labelled_file, read_validation_files
 from benchmarks.data.training_cells import TrainingRows, make_problem
 from benchmarks.scoring.scoring import FIGURES, SpaceScore, mean_and_interval, score_space

@@ -10,7 +10,7 @@ from scipy import sparse
 from benchmarks.accuracy import novel_types, states
 from benchmarks.accuracy.integration import AFTER, BEFORE, BatchedCells, joined, scib_scores
 from benchmarks.accuracy.novel_types import TargetCall, draws, levels, score
-from benchmarks.baselines.celltypist import celltypist_labels
+from benchmarks.baselines.celltypist_baseline import celltypist_labels
 from tests.fit.test_few_shot import make_shots
 
 

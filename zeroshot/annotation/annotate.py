@@ -29,7 +29,7 @@ def annotate(
     model: "Embedder | str | Path" = "mini-fast",
     tissue: str | None = None,
     confidence: float = 0.9,
-    head: "FewShotHead | HasHead | str | Path | None" = None,
+    head: FewShotHead | HasHead | str | Path | None = None,
     key_added: str = "langcell",
     overwrite: bool = False,
     layer: str | None = None,

@@ -74,7 +74,7 @@ def explain(
     label: str | Mapping[str, str] | None = None,
     against: str | None = None,
     labels: str | Sequence[str] | None = None,
-    head: "FewShotHead | HasHead | str | Path | None" = None,
+    head: FewShotHead | HasHead | str | Path | None = None,
     model: LangCell | str | Path = "mini-fast",
     n_genes: int = 10,
     cells_per_cluster: int = 100,

@@ -62,7 +62,7 @@ def write_export(
     title: str | None = None,
     author: str | None = None,
     evidence: bool = False,
-    head: "FewShotHead | HasHead | str | Path | None" = None,
+    head: FewShotHead | HasHead | str | Path | None = None,
     url: str = "NA",
     key_added: str = "langcell",
     overwrite: bool = False,

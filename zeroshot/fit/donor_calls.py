@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @public
 def call_donors(
     adata: "AnnData | MuData | str | Path",
-    head: "FewShotHead | HasHead | str | Path",
+    head: FewShotHead | HasHead | str | Path,
     donor_key: str,
     *,
     type_key: str | None = None,

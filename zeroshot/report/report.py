@@ -112,7 +112,7 @@ def write_report(
     cluster_key: str | None = None,
     truth: str | None = None,
     model: "LangCell | str | Path | None" = None,
-    head: "FewShotHead | HasHead | str | Path | None" = None,
+    head: FewShotHead | HasHead | str | Path | None = None,
     key_added: str = "langcell",
     seed: int = 0,
     overwrite: bool = False,
