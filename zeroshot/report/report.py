@@ -16,6 +16,7 @@ from langcell.runtime.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from zeroshot.confidence.reliability import Reliability
 from zeroshot.evidence.group_evidence import explain_groups
+from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.heads.head_hub import HasHead, as_head
 from zeroshot.labels.comparison import label_spellings
 from zeroshot.plots.data_uri import Picture
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from langcell.model.langcell import LangCell
-    from zeroshot.heads.few_shot_head import FewShotHead
 
 OOD_THRESHOLD = 1.0  # as far from all training cells as the loneliest hundredth of these
 _ROWS_OPEN = 30  # of the table of groups; the rest are folded
@@ -178,7 +178,7 @@ def make_report(
     source: "AnnData | str | Path",
     *,
     model: "LangCell | str | Path | None" = None,
-    head: "FewShotHead | None" = None,
+    head: FewShotHead | None = None,
     options: ReportOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
