@@ -1,4 +1,4 @@
-"""Decoders on an annotated AnnData, in scanpy's manner: in place, or on a copy."""
+"""Smoothing, cluster consensus and assignment of an annotated AnnData, in place or on a copy."""
 
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,25 +23,34 @@ def smooth(
     modality: str | None = None,
     copy: bool = False,
 ) -> "Annotated | None":
-    """Call each cell with the scores of its neighbours in view (`smooth_scores`).
+    """Label each cell again, with the scores of its neighbors smoothed over the kNN graph.
 
-    The graph is obsp["connectivities"] where scanpy.pp.neighbors made one, else the 15 nearest in
-    obsm["X_langcell"].
+    The graph is obsp["connectivities"] of `scanpy.pp.neighbors` if there is one, else that of the 15
+    nearest cells in obsm["X_langcell"].
 
     Parameters
     ----------
-    adata: AnnData, or MuData with a modality, annotated with `zeroshot.annotate`
-    strength: lambda; more makes neighbours agree more
-    key_added: what the names of the annotation and of the new columns begin with
-    modality: of a MuData, the one that was annotated
-    copy: return a copy with the calls, and leave adata as it is
+    adata
+        AnnData annotated with `annotate`, or MuData with such a modality.
+    strength
+        Weight of the neighbors (lambda of the graph Laplacian); more is smoother.
+    key_added
+        Prefix of the annotation and of the new columns.
+    modality
+        Modality of a MuData that was annotated.
+    copy
+        Return a copy with the labels, and leave adata as it is.
 
     Returns
     -------
-    The copy, or None: obs gets langcell_smooth_label, langcell_smooth_ontology_term_id and
-    langcell_smooth_confidence, the deepest term that is as sure as calls have to be, and
-    langcell_smooth_leaf_label and its id, the best single type;
-    uns["langcell"]["decoding"]["smooth"] says what changed.
+    AnnData or None
+        The copy, if asked for. obs gets langcell_smooth_label with its id and confidence, and
+        langcell_smooth_leaf_label with its id; uns["langcell"]["decoding"]["smooth"] says what changed.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.smooth(adata)  # doctest: +SKIP
     """
     return _run(adata, DecodeOptions(smooth=strength, key_added=key_added), modality, copy)
 
@@ -57,19 +66,35 @@ def consensus(
     modality: str | None = None,
     copy: bool = False,
 ) -> "Annotated | None":
-    """Call whole clusters by the pooled scores of their cells (`cluster_consensus`).
+    """Label whole clusters by the pooled scores of their cells.
 
     Parameters
     ----------
-    adata: AnnData, or MuData with a modality, annotated with `zeroshot.annotate`
-    cluster_key: column of obs, such as "leiden"; "auto" makes clusters of obsm["X_langcell"]
-    pooling: "mean" of probabilities or of their "log"
-    smooth: lambda of smoothing before; None: none
-    key_added, modality, copy: as in `smooth`
+    adata
+        AnnData annotated with `annotate`, or MuData with such a modality.
+    cluster_key
+        obs column with clusters, such as "leiden"; "auto" clusters obsm["X_langcell"].
+    pooling
+        Mean of the cells' probabilities ("mean") or of their logarithms ("log").
+    smooth
+        Strength of smoothing before pooling; None for none.
+    key_added
+        Prefix of the annotation and of the new columns.
+    modality
+        Modality of a MuData that was annotated.
+    copy
+        Return a copy with the labels, and leave adata as it is.
 
     Returns
     -------
-    The copy, or None: obs gets columns as in `smooth` and langcell_cluster, and uns["langcell"]["decoding"]["cluster"]["calls"] has a row a cluster.
+    AnnData or None
+        The copy, if asked for. obs gets langcell_cluster, langcell_cluster_label with its id and
+        confidence; uns["langcell"]["decoding"]["cluster"]["calls"] has a row for each cluster.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.consensus(adata, "leiden")  # doctest: +SKIP
     """
     options = DecodeOptions(
         cluster_key=cluster_key, pooling=pooling, smooth=smooth, key_added=key_added
@@ -89,22 +114,38 @@ def assign(
     modality: str | None = None,
     copy: bool = False,
 ) -> "Annotated | None":
-    """Give each label once within a group, by optimal assignment (`assign_labels`).
+    """Give each label to one cell or cluster of a group, by optimal assignment.
 
     Parameters
     ----------
-    adata: AnnData, or MuData with a modality, annotated with `zeroshot.annotate`
-    within: column of obs with the groups, such as a donor
-    cluster_key: column of obs: labels go to the clusters in each group, not to single cells
-    worth: what is less than `worth` times as probable as what the group likes best on average is
-        not given, and the cells are called "unassigned"; None: all get a label
-    smooth, key_added, modality, copy: as in `consensus`
+    adata
+        AnnData annotated with `annotate`, or MuData with such a modality.
+    within
+        obs column with the groups, such as the donor.
+    cluster_key
+        obs column with clusters that get the labels, in place of single cells.
+    worth
+        A label that is less than `worth` times as probable as the best ones of the group is not
+        given, and the cells are "unassigned"; None gives all labels.
+    smooth
+        Strength of smoothing before; None for none.
+    key_added
+        Prefix of the annotation and of the new columns.
+    modality
+        Modality of a MuData that was annotated.
+    copy
+        Return a copy with the labels, and leave adata as it is.
 
     Returns
     -------
-    The copy, or None: obs gets langcell_assigned_label, langcell_assigned_ontology_term_id and
-    langcell_assigned_confidence, which is that of the label by the scores alone; such labels do
-    not back off.
+    AnnData or None
+        The copy, if asked for. obs gets langcell_assigned_label with its id and confidence; these
+        labels do not back off.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.assign(adata, "donor", cluster_key="leiden")  # doctest: +SKIP
     """
     options = DecodeOptions(
         assign_within=within,

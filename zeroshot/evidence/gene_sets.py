@@ -70,6 +70,11 @@ def rank_genes(
         If the model knows fewer than three of the genes.
     OSError
         If there is no such model.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.rank_genes(["CD3D", "CD3E", "CD3G", "TRAC"])  # doctest: +SKIP
     """
     import pandas as pd
 
