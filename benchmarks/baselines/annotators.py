@@ -85,7 +85,7 @@ class LangCellAnnotator:
 
         Returns
         -------
-        float32, shape (n_lists, n_candidates); higher is likelier
+        float32, shape (n_lists, n_candidates); higher is more likely
         """
         features = embed_gene_lists(self._model, genes, in_order=True)
         return candidate_scores(self._model, features, self._chosen(candidates))
@@ -95,7 +95,7 @@ class LangCellAnnotator:
 
         Returns
         -------
-        float32, shape (n_cells, n_texts); higher is likelier
+        float32, shape (n_cells, n_texts); higher is more likely
         """
         keys = [f"{FREE_TEXT} {text}" for text in texts]
         chosen = own_candidates(keys, self._ontology)

@@ -42,7 +42,7 @@ def selective_figures(
     depths: depths of the terms, broadcastable to the same shape
     level: confidence threshold of a call
     """
-    made, rung = deepest(confidence, level)
+    made, deepest_term = deepest(confidence, level)
     depths = np.broadcast_to(depths, confidence.shape)
     low_made, low = deepest(confidence, LOWEST_LEVEL)
     cells = np.arange(len(confidence))
@@ -50,9 +50,9 @@ def selective_figures(
     by_width = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     by_size = np.argsort(np.argsort(sure, kind="stable")) * _BINS // max(1, len(sure))
     return SelectiveFigures(
-        accuracy=float(is_right[cells, rung][made].mean()) if made.any() else float("nan"),
+        accuracy=float(is_right[cells, deepest_term][made].mean()) if made.any() else float("nan"),
         coverage=float(made.mean()),
-        depth=float(depths[cells, rung][made].mean()) if made.any() else float("nan"),
+        depth=float(depths[cells, deepest_term][made].mean()) if made.any() else float("nan"),
         ece=calibration_error(sure, right, by_width),
         adaptive_ece=calibration_error(sure, right, by_size),
         aurc=area_under_risk(sure, right, n_cells=len(confidence)),

@@ -75,7 +75,7 @@ def build(inputs: Path, target: Path, options: argparse.Namespace, *, n_workers:
     return least(work, options.repeats)
 
 
-def run_beside(source: Path, corpus: Path, options: argparse.Namespace) -> Cost:
+def run_reference(source: Path, corpus: Path, options: argparse.Namespace) -> Cost:
     """Return the cost of the reference pipeline for some cells of a corpus."""
     from benchmarks.speed.plain_pipeline import run_plainly
 
@@ -107,7 +107,7 @@ def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str
     alone = build(inputs, folder / "alone", options, n_workers=1)
     set_threads()
     together = build(inputs, folder / "together", options, n_workers=options.workers)
-    plain = run_beside(inputs / "0.h5ad", folder / "alone" / "0", options)
+    plain = run_reference(inputs / "0.h5ad", folder / "alone" / "0", options)
     rates = [each.n_cells / each.cpu_seconds for each in (alone, plain)]
     return {
         "cells_per_s": round(together.n_cells / together.seconds),

@@ -63,8 +63,8 @@ def run_measured(command: Sequence[str]) -> Usage:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip()[-500:]
-            raise RuntimeError(f"{' '.join(command)} failed: {said}")
+            stderr = errors.read().decode(errors="replace").strip()[-500:]
+            raise RuntimeError(f"{' '.join(command)} failed: {stderr}")
     return Usage(seconds=seconds, cpu_seconds=used.ru_utime + used.ru_stime)
 
 

@@ -66,7 +66,7 @@ class SimulatedBatch:
     Attributes
     ----------
     ids, mask
-        Genes of the cells, both (n_cells, width); bool where there is one.
+        Genes of the cells, both (n_cells, width); the mask is bool.
     masked
         True where a gene is to be predicted, shape (n_cells, width).
     types

@@ -146,10 +146,10 @@ def judge_file(
         sure = np.where(
             labelled.probabilities > 0, curve.confidence(labelled.probabilities, depths), 0.0
         )
-        made, rung = deepest(sure, LEVEL)
+        made, deepest_term = deepest(sure, LEVEL)
         cells = np.arange(file.n_cells)
-        right = labelled.is_right[cells, rung][made]
-        finer = is_finer(by_depth, file.truth_ids, ontology)[cells, rung][made]
+        right = labelled.is_right[cells, deepest_term][made]
+        finer = is_finer(by_depth, file.truth_ids, ontology)[cells, deepest_term][made]
         yield {
             "candidates": space,
             "study": file.study,
@@ -158,7 +158,7 @@ def judge_file(
             "decided": right[~finer].mean() if (~finer).any() else np.nan,
             "finer": finer.mean() if made.any() else np.nan,
             "coverage": made.mean(),
-            "depth": rung[made].mean() if made.any() else np.nan,
+            "depth": deepest_term[made].mean() if made.any() else np.nan,
         }
 
 

@@ -64,8 +64,8 @@ def _read_values(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values, got {type(values).__name__}")
     if base := values.pop("extends", ""):
-        beside = path.parent / str(base)
-        found = beside if beside.is_file() else find_recipe(Path(str(base)))
+        sibling = path.parent / str(base)
+        found = sibling if sibling.is_file() else find_recipe(Path(str(base)))
         values = _merged(_read_values(found, (*children, path)), values)
     return values
 

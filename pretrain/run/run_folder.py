@@ -29,7 +29,7 @@ _FREE = (
 def check_run(recipe: Recipe, output: Path, *, resume: bool) -> bool:
     """Tell whether the folder holds a run to resume; False if a new one starts.
 
-    A run that stopped before its first checkpoint starts anew.
+    A run that stopped before its first checkpoint starts over.
 
     Raises
     ------
