@@ -1,1 +1,1 @@
-"""Speed and accuracy against peers, each a runnable module that prints JSON and a table."""
+"""Speed and accuracy benchmarks; each is a runnable module that prints JSON and a table."""

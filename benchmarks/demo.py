@@ -1,9 +1,9 @@
-"""Annotate a small real data set and compare with its published labels: `python -m benchmarks.demo`.
+"""Annotate a small dataset and compare with its published labels: `python -m benchmarks.demo`.
 
 The data are 700 blood cells that ship inside scanpy (`scanpy.datasets.pbmc68k_reduced`; Zheng et
 al. 2017). They hold log1p values of 765 genes, not counts, so the command runs with
---allow-normalized. The same laboratory's sorted blood cells are part of what the bundled model was
-trained on: this shows that the path works and is no held-out test.
+--allow-normalized. Sorted blood cells of the same laboratory are in the training data of the bundled
+model: this is a demonstration, not a held-out test.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import scanpy
 from ontology.graph import Ontology
 from zeroshot import plots
 
-# What the published labels mean. "CD34+" cells were enriched by their antigen and are progenitors.
+# Cell Ontology terms of the published labels. "CD34+" cells were enriched by antigen: progenitors.
 PUBLISHED = {
     "CD14+ Monocyte": "CL:0001054",
     "CD19+ B": "CL:0000236",
@@ -41,7 +41,7 @@ NOTE = (
 
 
 def write_input(folder: Path) -> Path:
-    """Write the data set of scanpy with the ids of its published labels; return the path."""
+    """Write the scanpy dataset with the ids of its published labels; return the path."""
     adata = scanpy.datasets.pbmc68k_reduced()
     adata.obs[TRUTH] = pd.Categorical(adata.obs["bulk_labels"].map(PUBLISHED).astype(str))
     path = folder / "pbmc68k_reduced.h5ad"
@@ -50,12 +50,12 @@ def write_input(folder: Path) -> Path:
 
 
 def run_langcell(*words: str) -> str:
-    """Run the command line as a user would, show it, and return what it prints.
+    """Run langcell as a user would, print the command, and return its output.
 
     Raises
     ------
     SystemExit
-        With its status, if the command fails.
+        With the exit status, if the command fails.
     """
     print(f"\n$ langcell {shlex.join(words)}", flush=True)
     done = subprocess.run(
@@ -109,13 +109,13 @@ def main() -> None:
 
 
 def scores(printed: str) -> dict[str, float]:
-    """Read the figures that `langcell zeroshot --truth` printed."""
+    """Parse the scores that `langcell zeroshot --truth` printed."""
     pairs = [line.split("\t") for line in printed.splitlines() if line.count("\t") == 1]
     return {name: float(value) for name, value in pairs if value.replace(".", "").isdigit()}
 
 
 def names_of_published(adata: anndata.AnnData) -> np.ndarray:
-    """Return the ontology's name of each cell's published label, shape (n_cells,)."""
+    """Return the ontology name of each cell's published label, shape (n_cells,)."""
     terms = Ontology.bundled().terms
     return np.array([terms[term_id].name for term_id in adata.obs[TRUTH].astype(str)], dtype=object)
 

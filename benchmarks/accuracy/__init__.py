@@ -1,1 +1,1 @@
-"""Benchmarks of accuracy, each a runnable module that prints a table."""
+"""Accuracy benchmarks; each is a runnable module that prints a table."""

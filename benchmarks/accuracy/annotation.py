@@ -1,9 +1,8 @@
 """Accuracy of models and baselines on the validation studies: `python -m benchmarks.accuracy.annotation`.
 
-Every cell is called in three label spaces: the study's own types, the cell types that its tissue may
-hold, and all cell types. The baselines learn from the very training split of the bundled model, over
-the genes that it shares with the study. Models are chosen on these studies, so their figures are
-optimistic.
+Every cell is annotated in three label spaces: the study's own types, the cell types of its tissue, and
+all cell types. The baselines are fitted on the training split of the bundled model, over the genes
+shared with the study. Models are selected on these studies, so their scores are optimistic.
 
 Own labels are the distinct Cell Ontology ids of a study; cells without an id (doublets, unknown,
 cell lines) are left out. Averages are over studies (the files of one study are averaged first);
@@ -36,10 +35,10 @@ from zeroshot.annotation.text_states import cache_folder
 def run(
     annotators: Sequence[Annotator], files: Sequence[LabelledFile], ontology: Ontology
 ) -> Iterator[FileResult]:
-    """Score every annotator on every file, one annotator after the other."""
+    """Score every annotator on every file."""
     tissues = TissueMap(ontology)
     spaces = {file.name: label_spaces(file, ontology, tissues) for file in files}
-    # File by file, so that what one annotator reads of a file serves the next.
+    # File by file, so that annotators share cached data of a file.
     for file in files:
         for annotator in annotators:
             print(f"{annotator.name} on {file.name}", file=sys.stderr, flush=True)
@@ -62,7 +61,7 @@ def run(
 def choose_baselines(
     given: str, corpus: Path, ontology: Ontology, cache: Path
 ) -> tuple[list[Annotator], list[str]]:
-    """Return the baselines that `--baselines` names, and a line for each that is left out.
+    """Return the baselines of `--baselines`, and a message for each one left out.
 
     Raises
     ------
@@ -71,9 +70,7 @@ def choose_baselines(
     """
     names = [] if given == "none" else given.split(",") if given != "all" else list(NAMES)
     if unknown := [name for name in names if name not in NAMES]:
-        raise ValueError(
-            f"unknown baseline {unknown[0]!r}; there are all, none, {', '.join(NAMES)}"
-        )
+        raise ValueError(f"unknown baseline {unknown[0]!r}; known: all, none, {', '.join(NAMES)}")
     split = TrainingSplit(bundled_recipe(corpus), ontology)
     chosen: list[Annotator] = []
     skipped = []
@@ -81,14 +78,14 @@ def choose_baselines(
         if name == "majority":
             chosen += [TrainingMajority(split), StudyMajority()]
         elif extra := missing_extra(name):
-            skipped.append(f"{name} left out: pip install 'langcell[{extra}]' brings it")
+            skipped.append(f"{name} left out: not installed; pip install 'langcell[{extra}]'")
         else:
             chosen.append(Baseline(METHODS[name], split, cache / "baselines"))
     return chosen, skipped
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add_models(parser, "mini and mini-fast; none: baselines only")
     parser.add_argument(
@@ -97,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rerank", type=int, default=0, help="candidates to rerank; 0: off")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--json", type=Path, default=None, help="write the figures to this file too"
+        "--json", type=Path, default=None, help="also write the scores to this file"
     )
     return parse(parser)
 

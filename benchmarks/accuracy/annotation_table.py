@@ -1,4 +1,4 @@
-"""What `benchmarks.accuracy.annotation` prints: a summary over studies, then every file."""
+"""Tables of `benchmarks.accuracy.annotation`: a summary over studies, then every file."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.data.studies import SPACES, LabelledFile
 from benchmarks.scoring.scoring import FIGURES, SpaceScore, by_study, mean_and_interval
 
-# Column of the summary: label space and figure.
+# Columns of the summary: label space and score.
 _SUMMARY = {
     "own mF1": ("own", "macro_f1_all"),
     "own acc": ("own", "accuracy"),
@@ -38,7 +38,7 @@ class FileResult:
 
     Attributes
     ----------
-    sizes: candidates of each label space
+    sizes: number of candidates of each label space
     covered: share of the file's types that are among the types of its tissue
     scores: by label space
     """
@@ -51,7 +51,7 @@ class FileResult:
 
 
 def study_means(results: Sequence[FileResult], annotator: str, space: str) -> pd.DataFrame:
-    """Figures of one annotator in one space: a row a study, a column a figure."""
+    """Return the scores of an annotator in a label space: one row per study, one column per score."""
     files: dict[str, list[SpaceScore]] = defaultdict(list)
     for result in results:
         if result.annotator == annotator:
@@ -129,7 +129,7 @@ def record_of(results: Sequence[FileResult]) -> dict[str, Any]:
 
 
 def _means(studies: pd.DataFrame) -> dict[str, list[float | None]]:
-    """Mean, lower and upper end of the interval of each figure."""
+    """Return mean, lower and upper end of the interval of each score."""
     return {
         figure: [_plain(each) for each in mean_and_interval(studies[figure].to_numpy())]
         for figure in FIGURES

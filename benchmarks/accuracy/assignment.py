@@ -1,15 +1,15 @@
-"""Cells and labels that go together one to one: `python -m benchmarks.accuracy.assignment`.
+"""One-to-one assignment of labels to cells: `python -m benchmarks.accuracy.assignment`.
 
 Puzzles as in CellPuzzles (Fang et al. 2025, arXiv 2506.02911): N cells of one donor, N labels, each
-for one cell. They are drawn from the validation studies, within a donor or condition where a file
-names them. Four ways to answer: at random one to one; each cell its best label (argmax); the best
-pair first, then the best of what is left (greedy); the best joint assignment. `cell` is the share of
-cells that are right, `batch` of puzzles that are right in every cell, `reward` that of the paper: -1
-where a label is given twice. Studies are averaged, the files of one first; nothing was tuned on the
-puzzles, but the models were chosen on these studies.
+for one cell. They are drawn from the validation studies, within a donor or condition if a file has
+them. Four solvers: a random permutation; the best label of each cell (argmax); repeatedly the best
+remaining pair (greedy); the best joint assignment. `cell` is the share of correct cells, `batch` of
+puzzles with all cells correct, `reward` that of the paper: -1 if a label is used twice. Files of a
+study are averaged first, then studies; nothing was tuned on the puzzles, but the models were selected
+on these studies.
 
-With `--genes 25` a cell is known by its 25 top genes in order, as in the released puzzles; with
-`--puzzles FILE` those of a file in their format are answered instead.
+With `--genes 25` the model sees only the 25 top genes of a cell in order, as in the released puzzles;
+with `--puzzles FILE` the puzzles of a file in that format are solved instead.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from zeroshot.decide.puzzle_files import Genes, embed_gene_lists, read_puzzles
 from zeroshot.decide.puzzles import Puzzle, build_puzzles, score_answers
 
 SIZES = range(4, 11)
-GROUPS = ("donor", "condition")  # columns of obs, the first that there is
+GROUPS = ("donor", "condition")  # obs columns; the first available is used
 
 
 def draw_puzzles(
     file: LabelledFile, names: np.ndarray, seed: int, n: int
 ) -> Iterator[list[Puzzle]]:
-    """Yield the puzzles of each size that the types of a file allow; cells are labelled ones."""
+    """Yield puzzles of labelled cells, of each size that the types of a file allow."""
     groups = None
     for column in GROUPS:
         try:
@@ -54,11 +54,11 @@ def draw_puzzles(
         try:
             yield build_puzzles(names, groups, n_cells=size, n_puzzles=n, seed=seed)
         except ValueError:
-            return  # no group has so many types
+            return  # no group has enough types
 
 
 def top_genes(file: LabelledFile, n_genes: int) -> list[Genes]:
-    """Return the names of the highest genes of each labelled cell, the highest first."""
+    """Return the names of the top genes of each labelled cell, highest expression first."""
     with open_counts(file.path, scale=file.scale) as matrix:
         counts = sparse.vstack([block.counts for block in matrix.blocks()]).tocsr()
         names = matrix.gene_names
@@ -79,7 +79,7 @@ def measure(
     n_puzzles: int,
     n_genes: int | None,
 ) -> pd.DataFrame:
-    """Score every solver: a row a solver, size and study."""
+    """Score every solver; return one row per solver, size and study."""
     rows = []
     for file in files:
         print(file.name, file=sys.stderr, flush=True)
@@ -100,7 +100,7 @@ def measure(
 
 
 def measure_file(model: LangCell, path: Path, ontology: Ontology, *, seeds: int) -> pd.DataFrame:
-    """Score every solver on the puzzles of a file, as `measure`."""
+    """Score every solver on the puzzles of a file, as `measure` does."""
     given = read_puzzles(path)
     features = embed_gene_lists(model, given.genes)
     labels = sorted({name for puzzle in given.puzzles for name in puzzle.labels})
@@ -140,19 +140,19 @@ def print_table(name: str, found: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add_models(parser)
-    parser.add_argument("--seeds", type=int, default=3, help="sets of puzzles of each size")
+    parser.add_argument("--seeds", type=int, default=3, help="sets of puzzles per size")
     parser.add_argument("--n-puzzles", type=int, default=200, help="in each set")
-    parser.add_argument("--genes", type=int, default=None, help="top genes that a cell is known by")
+    parser.add_argument("--genes", type=int, default=None, help="top genes per cell to use")
     parser.add_argument("--puzzles", type=Path, default=None, help="file in CellPuzzles' format")
     parser.add_argument("--device", default="cpu")
     return parse(parser)
 
 
 def main() -> None:
-    """Print a table a model, and one JSON line."""
+    """Print a table per model, and one JSON line."""
     arguments = parse_arguments()
     ontology = Ontology.bundled()
     results, digests = {}, {}

@@ -1,9 +1,9 @@
-"""What a confidence is worth: `python -m benchmarks.accuracy.calibration --model mini-fast`.
+"""Calibration of confidences: `python -m benchmarks.accuracy.calibration --model mini-fast`.
 
-Leave one study out: a calibration is learnt on five validation studies and judged on the sixth, over
-all cell types and over the study's own labels. A call is right if it is the truth or an ancestor of
-it. Files of one study are averaged, then studies. `--fit calibration.json` writes the calibration
-that is learnt on all six.
+Leave one study out: a calibration is fitted on five validation studies and tested on the sixth, among
+all cell types and among the study's own labels. A call is correct if it is the truth or an ancestor
+of it. Files of a study are averaged first, then studies. `--fit calibration.json` writes the
+calibration fitted on all six.
 """
 
 import json
@@ -50,15 +50,15 @@ _LEAST_PROBABLE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FileLadders:
-    """One file in one space of labels.
+class FileTerms:
+    """Terms of each depth for the cells of one file in one label space.
 
     Attributes
     ----------
-    tempered, published: ladders at the temperature of calibration, against amended labels and
-        against those published
-    plain: ladders at temperature 1, amended labels
-    leaf: the best candidate as the only rung, with its softmax probability; amended labels
+    tempered, published: terms of each depth at the calibration temperature, against amended and
+        against published labels
+    plain: the same at temperature 1, against amended labels
+    leaf: only the best candidate, with its softmax probability, against amended labels
     leaf_depths: depth of the best candidates, shape (n_cells, 1)
     """
 
@@ -69,14 +69,14 @@ class FileLadders:
     leaf_depths: np.ndarray
 
 
-def file_ladders(
+def file_terms(
     scorer: CellScorer,
     features: np.ndarray,
     file: LabelledFile,
     wrong: np.ndarray,
     ontology: Ontology,
-) -> FileLadders:
-    """Make the ladders of a file; `wrong` marks cells whose label is contradicted."""
+) -> FileTerms:
+    """Compute the terms of each depth for a file; `wrong` marks cells with a contradicted label."""
     tempered = score_terms_by_depth(scorer, features)
     scores, everything = scorer.score_all(CellEmbeddings(start=0, features=features))
     plain = terms_by_depth(everything, scorer.tree, scores.best, temperature=1.0)
@@ -86,7 +86,7 @@ def file_ladders(
     labelled = [
         label_terms(each, file.truth_ids, ontology, study=file.study) for each in (plain, leaf)
     ]
-    return FileLadders(
+    return FileTerms(
         tempered=amend(published, tempered, file, wrong),
         published=published,
         plain=amend(labelled[0], plain, file, wrong),
@@ -95,25 +95,25 @@ def file_ladders(
     )
 
 
-def all_ladders(
+def all_terms(
     model: LangCell, files: Sequence[LabelledFile], ontology: Ontology
-) -> dict[str, list[FileLadders]]:
-    """Make the ladders of all files, by space."""
+) -> dict[str, list[FileTerms]]:
+    """Compute the terms of each depth for all files, by label space."""
     options = AnnotateOptions(calibration=UNCALIBRATED)
     everything = CellScorer(model, all_candidates(ontology), options)
-    found: dict[str, list[FileLadders]] = {space: [] for space in SPACES}
+    found: dict[str, list[FileTerms]] = {space: [] for space in SPACES}
     for file in files:
         print(f"embedding {file.name}", file=sys.stderr, flush=True)
         features, wrong = file_features(model, file), contradicted(file)
         own = own_candidates(sorted(set(file.truth_ids)), ontology)
         scorers = {"all": everything, "own": CellScorer(model, own, options)}
         for space, scorer in scorers.items():
-            found[space].append(file_ladders(scorer, features, file, wrong, ontology))
+            found[space].append(file_terms(scorer, features, file, wrong, ontology))
     return found
 
 
-def learn_isotonic(parts: Sequence[LabelledTerms]) -> ConfidenceFunction:
-    """Fit a step function for each depth; a rung is then as sure as any below it."""
+def fit_isotonic(parts: Sequence[LabelledTerms]) -> ConfidenceFunction:
+    """Fit an isotonic function per depth; a term is at least as confident as its descendants."""
     n_depths = max(part.probabilities.shape[1] for part in parts)
     sizes = pd.Series([len(part.is_right) for part in parts], [part.study for part in parts])
     n_cells = sizes.groupby(level=0).sum()
@@ -143,9 +143,9 @@ def learn_isotonic(parts: Sequence[LabelledTerms]) -> ConfidenceFunction:
 
 
 def judge(
-    by_depth: Sequence[FileLadders], *, temperature: float
+    by_depth: Sequence[FileTerms], *, temperature: float
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield each method and its figures by study."""
+    """Yield each method and its scores by study."""
     tempered = [each.tempered for each in by_depth]
     plain = [each.plain for each in by_depth]
     logistic = leave_one_out(tempered, curve_learner(temperature))
@@ -154,7 +154,7 @@ def judge(
     methods: dict[str, tuple[list[np.ndarray], list[LabelledTerms], list[np.ndarray]]] = {
         "calibrated back-off": (logistic, tempered, depths),
         "the same, labels as published": (logistic_published(by_depth, temperature), [each.published for each in by_depth], depths),
-        "temperature, isotonic by depth": (leave_one_out(tempered, learn_isotonic), tempered, depths),
+        "temperature, isotonic by depth": (leave_one_out(tempered, fit_isotonic), tempered, depths),
         "raw back-off": ([as_is(part) for part in plain], plain, depths),
         "softmax of the best, no back-off": ([each.leaf.probabilities for each in by_depth], [each.leaf for each in by_depth], [each.leaf_depths for each in by_depth]),
     }  # fmt: skip
@@ -167,8 +167,8 @@ def judge(
         yield name, by_study(figures)
 
 
-def logistic_published(by_depth: Sequence[FileLadders], temperature: float) -> list[np.ndarray]:
-    """Learn on amended labels of the other studies; judged on labels as published."""
+def logistic_published(by_depth: Sequence[FileTerms], temperature: float) -> list[np.ndarray]:
+    """Fit on amended labels of the other studies, for a test on published labels."""
     studies = sorted({each.tempered.study for each in by_depth})
     learn = curve_learner(temperature)
     learnt = {
@@ -179,7 +179,7 @@ def logistic_published(by_depth: Sequence[FileLadders], temperature: float) -> l
 
 
 def by_study(figures: Mapping[str, Sequence[SelectiveFigures]]) -> pd.DataFrame:
-    """Average the files of each study: a row a study."""
+    """Average the files of each study; return one row per study."""
     return pd.DataFrame(
         {
             study: pd.DataFrame([asdict(each) for each in found]).mean()
@@ -189,7 +189,7 @@ def by_study(figures: Mapping[str, Sequence[SelectiveFigures]]) -> pd.DataFrame:
 
 
 def print_reliability(measured: Reliability) -> None:
-    """Print what a calibration records of its own worth."""
+    """Print the reliability that a calibration records."""
     bins, curve = measured.bins, (measured.levels, measured.coverage, measured.risk)
     print(f"\n{measured.measured_on}\nreliability of the deepest call of at least 0.5, all studies")
     tables = (
@@ -213,11 +213,11 @@ def main() -> None:
     """Measure, print tables and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
-    parser.add_argument("--fit", type=Path, help="write the calibration learnt on all studies")
+    parser.add_argument("--fit", type=Path, help="write the calibration fitted on all studies")
     options = parse(parser)
     ontology, model = Ontology.bundled(), LangCell.from_pretrained(options.model)
     files = validation_files(options)
-    by_depth = all_ladders(model, files, ontology)
+    by_depth = all_terms(model, files, ontology)
     results: dict[str, dict[str, dict[str, float | None]]] = {}
     for space in SPACES:
         temperature = TEMPERATURE_ALL if space == "all" else TEMPERATURE_GIVEN

@@ -1,11 +1,11 @@
-"""Do the genes that a report shows carry its calls? `python -m benchmarks.accuracy.call_evidence`.
+"""Deletion test of the genes in reports: `python -m benchmarks.accuracy.call_evidence`.
 
-A report explains calls after back-off, which rest on all candidates below them, by the mean direction
-of these, weighed by what each has of the probability. Deletion: the k genes with the most evidence
-are taken out of a cell and the cell is scored again, beside those by the direction of the text of
-the called term alone, and beside k random expressed genes. Drops are of the log-probability of the
-called term among all cell types, means over cells, then files, then studies. Nothing is fitted or
-chosen on the cells here, but the model was selected on these studies.
+A report explains a call after back-off by the mean direction of all candidates that descend from it,
+weighted by their probabilities. Deletion: the k genes with the most evidence are removed from a cell,
+which is then scored again; for comparison the genes by the text embedding of the called term alone,
+and k random expressed genes. Scores are drops of the log-probability of the called term among all
+cell types, averaged over cells, then files, then studies. Nothing is fitted on the cells here, but
+the model was selected on these studies.
 """
 
 import json
@@ -34,12 +34,12 @@ METHODS = ("candidates below", "text of the call", "random")
 
 
 class BroadCalls:
-    """Calls cells, given as tokens, as `langcell zeroshot` does.
+    """Call cells, given as tokens, as `langcell zeroshot` does.
 
     Parameters
     ----------
-    model: with a calibration
-    ontology: whose cell types are called
+    model: model with a calibration
+    ontology: ontology of the candidates
     """
 
     def __init__(self, model: LangCell, ontology: Ontology) -> None:
@@ -52,16 +52,16 @@ class BroadCalls:
         return CellEmbeddings(start=0, features=token_features(self.model, cells))
 
     def call(self, tokens: np.ndarray) -> str:
-        """Return the Cell Ontology id that a cell is called, '' for unknown."""
+        """Return the Cell Ontology id of the call of a cell, '' for unknown."""
         term = int(self._scorer.annotate(self._embedded([tokens])).calls.terms[0])
         return self._scorer.tree.ids[term] if term >= 0 else ""
 
     def probabilities(self, cells: Sequence[np.ndarray]) -> np.ndarray:
-        """Return those of all candidates, float64, shape (n_cells, n_candidates)."""
+        """Return the probabilities of all candidates, float64, shape (n_cells, n_candidates)."""
         return np.exp(self._scorer.score_all(self._embedded(cells))[1].astype(np.float64))
 
     def delete(self, tokens: np.ndarray, term_id: str, rng: np.random.Generator) -> pd.DataFrame:
-        """Take genes out of a cell: a row a method and k."""
+        """Delete genes of a cell; return one row per method and k."""
         below = candidates_below(term_id, self._candidates.keys, self._ontology)
         held = self.probabilities([tokens])[0] * below
         own = self._candidates.ids.index(term_id)
@@ -75,7 +75,7 @@ class BroadCalls:
 
 
 def measure(calls: BroadCalls, corpus: Path, *, n_cells: int, seed: int) -> pd.DataFrame:
-    """Return mean drops over cells, then files, then studies: a row a method, a column a k."""
+    """Return mean drops over cells, files and studies: one row per method, one column per k."""
     parts = []
     for number, file in enumerate(read_validation_files(corpus)):
         rng = np.random.default_rng(seed + number)
@@ -92,7 +92,7 @@ def main() -> None:
     """Print a table and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
-    parser.add_argument("--cells", type=int, default=30, help="drawn from each file")
+    parser.add_argument("--cells", type=int, default=30, help="cells per file")
     parser.add_argument("--seed", type=int, default=0)
     options = parse(parser)
     model = LangCell.from_pretrained(options.model)

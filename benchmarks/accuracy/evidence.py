@@ -1,13 +1,12 @@
-"""Does the evidence carry the calls? `python -m benchmarks.accuracy.evidence --model mini-fast`.
+"""Deletion test of gene evidence: `python -m benchmarks.accuracy.evidence --model mini-fast`.
 
-Deletion: the k genes with the most evidence for the call of a cell, among all cell types, are taken
-out of it, as if they were not expressed, and the cell is scored again; beside it k random expressed
-genes and the k genes of highest rank. Evidence "against" is for the lead over the runner-up. Drops
-are of the score of the call (scale x similarity, a log-probability before its normaliser) and of its
-log-probability among all types; flips are calls that become another type. The area under the
-deletion curve is the mean score that is left between 0 and 20 genes, by trapezes, over the score at
-the start. Cells are drawn from every validation study; nothing is fitted or chosen on them here, but
-the model was selected on these studies.
+Deletion: the k genes with the most evidence for the call of a cell, among all cell types, are removed
+as if they were not expressed, and the cell is scored again; for comparison k random expressed genes
+and the k genes of highest rank. Evidence "against" is for the margin over the second-best type. Drops
+are of the score of the call (logit scale x similarity) and of its log-probability among all types;
+flips are calls that change. The area under the deletion curve is the mean remaining score between 0
+and 20 genes, by the trapezoidal rule, relative to the initial score. Cells are drawn from every
+validation study; nothing is fitted on them here, but the model was selected on these studies.
 """
 
 import argparse
@@ -30,16 +29,16 @@ from zeroshot.labels.candidates import all_candidates, candidate_features
 
 K = (1, 3, 5, 10, 20)
 METHODS = ("evidence", "against", "random", "highest rank")
-_DRAWS = 3  # of random genes
+_DRAWS = 3  # draws of random genes
 
 
 class CallScorer:
-    """Scores cells, given as tokens, among all cell types.
+    """Score cells, given as tokens, among all cell types.
 
     Parameters
     ----------
-    model: any
-    ontology: whose cell types are called
+    model: any model
+    ontology: ontology of the candidates
     """
 
     def __init__(self, model: LangCell, ontology: Ontology) -> None:
@@ -54,7 +53,7 @@ class CallScorer:
 
 
 def draw_cells(file: LabelledFile, model: LangCell, n: int, seed: int) -> list[np.ndarray]:
-    """Return the tokens of up to n labelled cells, with those that move up when 20 leave."""
+    """Return the tokens of up to n labelled cells, with 20 spare genes that replace deleted ones."""
     tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes + max(K))
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(file.is_labelled))[:n]
     with open_counts(file.path, scale=file.scale) as matrix:
@@ -70,7 +69,7 @@ def draw_cells(file: LabelledFile, model: LangCell, n: int, seed: int) -> list[n
 def orders(
     scorer: CallScorer, tokens: np.ndarray, best: int, second: int, rng: np.random.Generator
 ) -> dict[str, list[np.ndarray]]:
-    """Return the places of a cell's genes in the order in which each method takes them out."""
+    """Return the positions of a cell's genes in the order in which each method deletes them."""
     label, other = scorer.features[[best, second]]
     directions = np.stack([label, label - other])
     effects = gene_effects(scorer.model, [tokens], [directions])[0]
@@ -86,7 +85,7 @@ def orders(
 def delete(
     scorer: CallScorer, cells: Sequence[np.ndarray], rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Take genes out of cells: a row a cell, method and k, mean over random draws."""
+    """Delete genes of cells; return one row per cell, method and k, averaged over random draws."""
     whole = scorer.scores(cells)
     ranked = np.argsort(-whole, axis=1, kind="stable")[:, :2]
     rows = []
@@ -117,7 +116,7 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 def measure(
     scorer: CallScorer, files: Sequence[LabelledFile], *, n_cells: int, seed: int
 ) -> pd.DataFrame:
-    """Return means over cells, then files, then studies: a row a method and k."""
+    """Return means over cells, files and studies, with one row per method and k."""
     parts = []
     for number, file in enumerate(files):
         cells = draw_cells(file, scorer.model, n_cells, seed + number)
@@ -129,7 +128,7 @@ def measure(
 
 
 def area(rows: pd.DataFrame) -> float:
-    """Return the mean score left between 0 and 20 genes over the score at the start."""
+    """Return the mean remaining score between 0 and 20 genes, relative to the initial score."""
     k = np.array([0, *rows.index])
     start = float(rows["start"].iloc[0])
     left = np.concatenate([[start], start - rows["score_drop"]])
@@ -137,7 +136,7 @@ def area(rows: pd.DataFrame) -> float:
 
 
 def print_table(name: str, figures: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Print the table of one model and return its figures by method."""
+    """Print the table of one model and return its scores by method."""
     print(f"\n{name}: k genes taken out of the cell; mean over studies")
     heads = "".join(f"{f'k={k}':>8}" for k in K)
     print(f"{'':<14}{'':<22}{heads}{'area':>8}")
@@ -155,16 +154,16 @@ def print_table(name: str, figures: pd.DataFrame) -> dict[str, dict[str, float]]
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add_models(parser)
-    parser.add_argument("--cells", type=int, default=100, help="drawn from each file; default 100")
+    parser.add_argument("--cells", type=int, default=100, help="cells per file; default 100")
     parser.add_argument("--seed", type=int, default=0)
     return parse(parser)
 
 
 def main() -> None:
-    """Print a table a model, and one JSON line."""
+    """Print a table per model, and one JSON line."""
     arguments = parse_arguments()
     ontology = Ontology.bundled()
     files = validation_files(arguments)

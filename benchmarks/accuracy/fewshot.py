@@ -1,19 +1,20 @@
-"""What a few labelled cells are worth: `python -m benchmarks.accuracy.fewshot`.
+"""Few-shot annotation: `python -m benchmarks.accuracy.fewshot`.
 
 For each validation file and seed, k cells of each of the study's own labels are drawn and every method
-calls the rest; macro-F1 counts all types. Where a file names two donors or more (Baron, Darmanis; for
-Kang its two conditions), the cells are drawn from all but one of them and the one held out is called, in
-turns; other files are `within`, the study's own cells on both sides, and averaged apart. Labels with fewer
-than 2 k cells give half of theirs. Baselines see the same cells: logistic regression on log counts of the
-most variable genes and on 50 principal components, nearest neighbours there, CellTypist on the log counts (extra
-`celltypist`; its stochastic gradient descent with the settings of the package), scANVI, which reads the cells
-to be called without their labels too (extra `scvi`; an hour in all on one core), and the model without any
-label. Components and variable genes are those of the whole file, which favours the baselines.
+predicts the others; macro-F1 is over all types. If a file has two donors or more (Baron, Darmanis; for
+Kang its two conditions), each of them is held out in turn and cells are drawn from the others. Other
+files are `within`: training and test cells are of the same study, and they are averaged separately.
+Labels with fewer than 2 k cells give half of their cells. Baselines get the same cells: logistic
+regression on log counts of the most variable genes and on 50 principal components, nearest neighbours
+in these, CellTypist on the log counts (extra `celltypist`; stochastic gradient descent with the
+package's settings), scANVI, which also reads the test cells without their labels (extra `scvi`; an
+hour in all on one core), and the model without labels. Components and variable genes are those of the
+whole file, which favours the baselines.
 
-With --tune, heads that tune the model stand in the table too; each takes seconds to minutes on a CPU, so
-give few --seeds and --shots.
+With --tune the table also has heads that tune the model; each takes seconds to minutes on a CPU, so
+use few --seeds and --shots.
 
-The files of one study are averaged first. The validation studies chose the penalties of the head.
+Files of a study are averaged first. The penalties of the head were chosen on the validation studies.
 """
 
 import json
@@ -82,7 +83,7 @@ class StudyCells:
 
     @cached_property
     def scanvi(self) -> Scanvi:
-        """A model of the counts of all cells, without labels."""
+        """ScVI model of the counts of all cells, without labels."""
         return Scanvi(self.counts, self.shots.groups)
 
 
@@ -92,7 +93,7 @@ BaselineMethod = Callable[
 
 
 def with_head(kind: Kind | None) -> BaselineMethod:
-    """Fit a head of a kind, or of the kind that is chosen."""
+    """Return the method that fits a head of a kind, or for None of the chosen kind."""
 
     def call(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         shots, rest = cells.shots.part(train), cells.shots.part(test)
@@ -103,7 +104,7 @@ def with_head(kind: Kind | None) -> BaselineMethod:
 
 
 def with_tuned(kind: str) -> BaselineMethod:
-    """Tune the model and a head of a kind."""
+    """Return the method that tunes the model with a head of a kind."""
 
     def call(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         from langcell.model.langcell import LangCell
@@ -125,12 +126,12 @@ def with_tuned(kind: str) -> BaselineMethod:
 
 
 def without_labels(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Call by the texts alone."""
+    """Predict from the texts alone."""
     return cells.shots.texts[test].argmax(axis=1)
 
 
 def regressed(inputs: str) -> BaselineMethod:
-    """Fit a logistic regression."""
+    """Return the method that fits a logistic regression on given inputs."""
 
     def call(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         values = getattr(cells, inputs)
@@ -141,20 +142,20 @@ def regressed(inputs: str) -> BaselineMethod:
 
 
 def neighbours(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Ask the three nearest labelled cells."""
+    """Predict by the three nearest labelled cells."""
     found = KNeighborsClassifier(min(3, len(train)))
     found.fit(cells.components[train], cells.shots.labels[train])
     return found.predict(cells.components[test])
 
 
 def by_celltypist(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Train CellTypist."""
+    """Predict with CellTypist."""
     values = cells.log_counts
     return celltypist_labels(values[train], cells.shots.labels[train], values[test])
 
 
 def by_scanvi(cells: StudyCells, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Train scANVI on the labels of some cells, and the counts of all."""
+    """Predict with scANVI, fitted on the training labels and the counts of all cells."""
     known = np.full(len(cells.shots), UNLABELLED, dtype=object)
     known[train] = cells.shots.labels[train].astype(str)
     return cells.scanvi.labels(known)[test].astype(np.int64)
@@ -213,7 +214,7 @@ def read_cells(file: LabelledFile, model: Embedder, ontology: Ontology) -> Study
 
 
 def find_groups(file: LabelledFile) -> np.ndarray | None:
-    """Return donor or condition of all cells of a file, None where it names fewer than two."""
+    """Return the donor or condition of all cells of a file, None if it has fewer than two."""
     for column in GROUP_COLUMNS:
         if column in obs_columns(file.path):
             values = read_obs_column(file.path, column)
@@ -223,7 +224,7 @@ def find_groups(file: LabelledFile) -> np.ndarray | None:
 
 
 def splits(cells: StudyCells, k: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows to learn from and rows to call: one group in turn, or the rest of the file."""
+    """Yield training and test rows: each group held out in turn, or the rest of the file."""
     groups, rng = cells.shots.groups, np.random.default_rng([seed, k])
     if groups is None:
         train = _draw(cells.shots.labels, np.arange(len(cells.shots)), k, rng)
@@ -252,7 +253,7 @@ def measure(
     n_seeds: int,
     shots: Sequence[int] = SHOTS,
 ) -> pd.DataFrame:
-    """Score every method: a row a method, study, k and seed, files averaged."""
+    """Score every method; return one row per method, study, k and seed, averaged over files."""
     rows = []
     for file in files:
         print(f"{file.name}: {file.n_cells} cells", file=sys.stderr, flush=True)
@@ -279,7 +280,7 @@ def measure(
 
 
 def print_table(scored: pd.DataFrame, methods: Mapping[str, BaselineMethod]) -> None:
-    """Print mean macro-F1 over studies, and the deviation over seeds of that mean."""
+    """Print mean macro-F1 over studies, and its standard deviation over seeds."""
     for protocol, part in scored.groupby("protocol"):
         studies, shots = ", ".join(sorted(set(part.study))), sorted(set(part.k))
         print(f"\n{protocol}: {studies}")
@@ -294,7 +295,7 @@ def print_table(scored: pd.DataFrame, methods: Mapping[str, BaselineMethod]) -> 
 
 
 def main() -> None:
-    """Print a table a protocol and a line of JSON."""
+    """Print a table per protocol, and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
     parser.add_argument("--seeds", type=int, default=5)
@@ -304,7 +305,7 @@ def main() -> None:
     given = parse(parser)
     files = validation_files(given)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # small panels, and what scanpy says of tiny files
+        warnings.simplefilter("ignore")  # small panels, and warnings of scanpy about tiny files
         model = load_embedder(given.model, states=bool(given.tune))
         methods = {name: METHODS[name] for name in given.methods or METHODS}
         methods |= {f"langcell, {kind}": with_tuned(kind) for kind in given.tune}

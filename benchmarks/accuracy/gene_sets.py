@@ -1,12 +1,12 @@
-"""Whether gene embeddings know gene sets: `python -m benchmarks.accuracy.gene_sets`.
+"""Gene set recovery from gene embeddings: `python -m benchmarks.accuracy.gene_sets`.
 
-Of each set a few genes are given, and every method ranks all other genes: AUROC of the rest of the set
-against genes outside it, over three draws, split by gene. Sets are families that share a stem of their
-symbols, which no method reads, and the marker genes that published lists name for a cell type (of the
-ten types with the most, human lists alone). The embeddings are those of the model, which was trained on cells
-and their types; baselines: the same classifier on principal components of log CPM over the 62 cell types
-of a training panel (Tabula Sapiens), among whose genes all methods are compared, mean expression there,
-the number of types that express a gene (10 CPM), and chance. Nothing was tuned.
+A few genes of each set are given, and every method ranks all other genes: AUROC of the rest of the set
+against genes outside it, over three draws. Sets are gene families with a common stem of their symbols,
+which no method reads, and published marker genes of a cell type (the ten types with the most, human
+lists only). The embeddings are those of the model, which was trained on cells and their types.
+Baselines: the same classifier on principal components of log CPM over the 62 cell types of a training
+panel (Tabula Sapiens), whose genes all methods are compared on, mean expression there, the number of
+types that express a gene (10 CPM), and chance. Nothing was tuned.
 """
 
 import json
@@ -28,7 +28,7 @@ from zeroshot.evidence.gene_sets import fit_set, gene_vectors
 
 GIVEN = (3, 5, 10)
 _DRAWS, _FEWEST, _COMPONENTS = 3, 20, 50
-_MOST = 10  # lists of markers, the longest
+_MOST = 10  # longest marker sets to use
 _EXPRESSED = np.log1p(10)  # log CPM
 _FAMILIES = {
     "ribosomal": r"RP[LS]\d+[AXYL]?\d*",
@@ -46,11 +46,11 @@ _FAMILIES = {
 }
 PANEL = Path("train/profiles/tabula_sapiens_basis.h5ad")
 MARKERS = Path("markers/gptcelltype.csv")
-Scorer = Callable[[np.ndarray], np.ndarray]  # from given rows to a score of every gene
+Scorer = Callable[[np.ndarray], np.ndarray]  # from given rows to scores of all genes
 
 
 def families(symbols: np.ndarray) -> dict[str, np.ndarray]:
-    """Return rows of the genes of each family."""
+    """Return the rows of the genes of each family."""
     found = {}
     for name, pattern in _FAMILIES.items():
         rows = [row for row, each in enumerate(symbols) if re.fullmatch(pattern, each)]
@@ -60,11 +60,11 @@ def families(symbols: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def marker_sets(path: Path, ids: np.ndarray, *, fewest: int = _FEWEST) -> dict[str, np.ndarray]:
-    """Return rows of the genes that lists name for each cell type."""
+    """Return the rows of the published marker genes of each cell type."""
     place = {each: row for row, each in enumerate(ids)}
     lists = pd.read_csv(path).dropna(subset=["manual_CLname", "marker"])
     found = {}
-    # Lists of mouse genes are left out: their symbols are not in capitals, but for "orf".
+    # Drop lists of mouse genes, whose symbols are not in capitals (human ones are, except "orf").
     human = lists["marker"].str.replace("orf", "ORF").map(str.isupper)
     for name, part in lists[human].groupby("manual_CLname"):
         words = sorted({word.strip() for text in part["marker"] for word in text.split(",")})
@@ -77,11 +77,11 @@ def marker_sets(path: Path, ids: np.ndarray, *, fewest: int = _FEWEST) -> dict[s
 
 
 def scorers(vectors: np.ndarray, expression: np.ndarray) -> dict[str, Scorer]:
-    """Return what ranks the genes.
+    """Return the scorers by name.
 
     Parameters
     ----------
-    vectors: of the model, shape (n_genes, width)
+    vectors: gene embeddings of the model, shape (n_genes, width)
     expression: log CPM, shape (n_genes, n_types)
     """
     centred = expression - expression.mean(axis=1, keepdims=True)
@@ -106,7 +106,7 @@ def scorers(vectors: np.ndarray, expression: np.ndarray) -> dict[str, Scorer]:
 
 
 def measure(sets: dict[str, np.ndarray], ranked: dict[str, Scorer]) -> pd.DataFrame:
-    """Score every method on every set: a row a method, set, number given and draw."""
+    """Score every method; return one row per method, set, number of given genes and draw."""
     rows = []
     for name, members in sets.items():
         for n_given in GIVEN:
@@ -123,7 +123,7 @@ def measure(sets: dict[str, np.ndarray], ranked: dict[str, Scorer]) -> pd.DataFr
 
 
 def print_table(title: str, table: pd.DataFrame) -> None:
-    """Print the mean AUROC over sets, and the deviation over draws of that mean."""
+    """Print the mean AUROC over sets, and its standard deviation over draws."""
     print(f"\n{title}: {table['set'].nunique()} sets\n{'AUROC':<24}", end="")
     print("".join(f"{f'{n} given':>16}" for n in GIVEN))
     for method in table["method"].unique():
@@ -133,7 +133,7 @@ def print_table(title: str, table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """Print tables and a line of JSON."""
+    """Print tables and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
     given = parse(parser)

@@ -1,12 +1,12 @@
-"""How well embeddings mix batches and keep types: `python -m benchmarks.accuracy.integration` (extra `scib`).
+"""Batch integration scores of embeddings: `python -m benchmarks.accuracy.integration` (extra `scib`).
 
-Scores of scib-metrics (Luecken et al. 2022, Nature Methods 19:41, as its 0.5 release computes them, which
-is not as older packages do) of two embeddings: 50 principal components of log counts per 10,000 of the
-3,000 most variable genes, before any integration, and cell features of a model, which has not seen which
-batch a cell is of. Nothing corrects either of them. Batches are the donors of a study (Baron, Darmanis),
-the conditions of Kang, and two studies of one tissue (pancreas: Baron, and Enge, whose cells the model was
-trained on). Cells without a Cell Ontology id are left out, and so are donors of fewer than 10 cells and,
-of two studies, types that one alone has. For the pancreas the components are of genes that both measured.
+Scores of scib-metrics (Luecken et al. 2022, Nature Methods 19:41, as computed by release 0.5, which
+differs from older packages) for two embeddings: 50 principal components of log counts per 10,000 of the
+3,000 most variable genes, without integration, and cell embeddings of a model, which is not given the
+batches. Neither is corrected. Batches are the donors of a study (Baron, Darmanis), the conditions of
+Kang, and two studies of one tissue (pancreas: Baron, and Enge, whose cells the model was trained on).
+Left out are cells without a Cell Ontology id, donors of fewer than 10 cells and, for two studies, types
+that only one of them has. For the pancreas the components use genes that both studies measured.
 """
 
 import json
@@ -51,10 +51,10 @@ class BatchedCells:
     Attributes
     ----------
     counts: linear values, shape (n_cells, n_genes)
-    genes: Ensembl id of each column, each once
-    features: of the model, shape (n_cells, embedding_dim)
+    genes: Ensembl id of each column, unique
+    features: embeddings of the model, shape (n_cells, embedding_dim)
     term_ids: Cell Ontology id of each cell
-    batches: of each cell
+    batches: batch of each cell
     """
 
     counts: sparse.csr_matrix
@@ -82,9 +82,9 @@ def read_batched(file: LabelledFile, column: str, model: Embedder) -> BatchedCel
 
 
 def joined(parts: Sequence[BatchedCells]) -> anndata.AnnData:
-    """Put cells together, over the genes that all parts measured, with both embeddings.
+    """Concatenate cells over the genes measured in all parts, with both embeddings.
 
-    Small batches are left out; of several parts, types that one alone has.
+    Small batches are left out, and for several parts types that only one of them has.
     """
     genes = sorted(set.intersection(*(set(part.genes) for part in parts)))
     counts = [part.counts[:, np.searchsorted(part.genes, genes)] for part in parts]
@@ -111,8 +111,8 @@ def joined(parts: Sequence[BatchedCells]) -> anndata.AnnData:
     return adata
 
 
-def data_sets(corpus: Path, model: Embedder) -> Iterator[tuple[str, anndata.AnnData]]:
-    """Yield names and cells."""
+def datasets(corpus: Path, model: Embedder) -> Iterator[tuple[str, anndata.AnnData]]:
+    """Yield the datasets by name."""
     files = {file.name: file for file in read_validation_files(corpus)}
     for name, column in _BATCH_OF.items():
         study = files[name].study
@@ -127,7 +127,7 @@ def data_sets(corpus: Path, model: Embedder) -> Iterator[tuple[str, anndata.AnnD
 
 
 def scib_scores(adata: anndata.AnnData) -> pd.DataFrame:
-    """Score both embeddings: a row each, a column a score, higher is better.
+    """Score both embeddings; return one row per embedding, one column per score (higher is better).
 
     Raises
     ------
@@ -153,15 +153,15 @@ def scib_scores(adata: anndata.AnnData) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Print a table a data set and a line of JSON."""
+    """Print a table per dataset, and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
     given = parse(parser)
     figures, means = {}, []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of jax, and what scanpy says of tiny files
-            for name, adata in data_sets(given.shared / "corpus", load_embedder(given.model)):
+            warnings.simplefilter("ignore")  # of jax, and warnings of scanpy about tiny files
+            for name, adata in datasets(given.shared / "corpus", load_embedder(given.model)):
                 scores = scib_scores(adata)
                 n_batches, n_types = (adata.obs[key].nunique() for key in ("batch", "type"))
                 print(f"\n{name}: {adata.n_obs:,} cells, {n_batches} batches, {n_types} types")

@@ -1,18 +1,18 @@
-"""Whether cells of a type without a label stand out: `python -m benchmarks.accuracy.novel_types`.
+"""Detection of novel cell types: `python -m benchmarks.accuracy.novel_types`.
 
 For each validation file and draw, a share of the study's types is held out. Half of the cells of each
-other type, `--shots` at most, are the labelled reference; where a file names two donors or more (Baron,
-Darmanis) or two conditions (Kang), half of these give the reference and the rest are called, else the
-same cells do, without the reference (Braun, Chen, Wu). Every method says how novel each called cell is:
-AUROC of held-out against labelled types, and the share of cells of labelled types that are flagged where
-95 % of the others are (FPR@95TPR).
+other type, at most `--shots`, are the labelled reference. If a file has two donors or more (Baron,
+Darmanis) or two conditions (Kang), half of these give the reference and the others the test cells;
+otherwise all cells but the reference are tested (Braun, Chen, Wu). Every method gives each test cell a
+novelty score: AUROC of held-out against labelled types, and the share of cells of labelled types flagged
+at the threshold that flags 95 % of the others (FPR@95TPR).
 
-H-score: a method calls a cell novel whose score is above the 80th percentile of cells of the reference in
-three folds by methods fitted to the rest, and a type else; harmonic mean of the share of cells of labelled
-types that are called their type, and of held-out cells that are called novel.
+H-score: a cell is predicted novel if its score is above the 80th percentile of reference cells, scored in
+three folds by methods fitted to the other folds; otherwise it gets a type. The H-score is the harmonic
+mean of the share of cells of labelled types with the correct type, and of held-out cells predicted novel.
 
-`text` knows the labelled types by their descriptions alone. How much the text counts in the head's novelty
-was chosen on these studies, as was nothing of the baselines.
+`text` knows the labelled types only by their descriptions. The weight of the text in the head's novelty
+was chosen on these studies; nothing was tuned for the baselines.
 """
 
 import json
@@ -36,26 +36,26 @@ from zeroshot.fit.fit_head import LabelledCells, choose_kind, fit_head
 
 SHARES = (0.25, 0.5)
 _FOLDS, _PERCENTILE = 3, 80
-_LEAST_CELLS = 5  # of held-out and of labelled types among those that are called
+_MIN_CELLS = 5  # test cells of held-out and of labelled types
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TargetCall:
-    """What a method says of cells: type of each, a row of the labels, and how novel each is."""
+    """Predictions of a method: index of the label, and novelty score, of each cell."""
 
     called: np.ndarray
     novelty: np.ndarray
 
 
 TargetScorer = dict[str, TargetCall]  # by method
-# From rows of the reference and rows of cells to call.
+# From reference rows and test rows to predictions by method.
 Judge = Callable[[StudyCells, LabelledCells, np.ndarray, np.ndarray], TargetScorer]
 
 
 def by_head(
     cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
 ) -> TargetScorer:
-    """Fit a head: its own score, and one less its best probability."""
+    """Fit a head; return its novelty score, and one minus its best probability."""
     some, rest = shots.part(train), shots.part(test)
     head = fit_head(some, choose_kind(some), model="", model_sha256="")
     found = head.log_probabilities(rest.texts, rest.features, rest.tokens)
@@ -69,7 +69,7 @@ def by_head(
 def by_text(
     cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
 ) -> TargetScorer:
-    """Learn from no cell: distance to the nearest text of a labelled type, and probability."""
+    """Use texts only; return the distance to the nearest labelled type, and the probability."""
     nearest = (shots.features[test] @ shots.label_features.T).max(axis=1)
     called, best = shots.texts[test].argmax(axis=1), np.exp(shots.texts[test].max(axis=1))
     return {
@@ -81,7 +81,7 @@ def by_text(
 def by_logistic(
     cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
 ) -> TargetScorer:
-    """Fit a logistic regression on principal components; one less its best probability."""
+    """Fit a logistic regression on principal components; return one minus its best probability."""
     found = LogisticRegression(max_iter=300).fit(cells.components[train], shots.labels[train])
     probabilities = found.predict_proba(cells.components[test])
     called = found.classes_[probabilities.argmax(axis=1)]
@@ -92,7 +92,7 @@ def by_logistic(
 def by_neighbour(
     cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
 ) -> TargetScorer:
-    """Ask the nearest cell among principal components, and how far it is."""
+    """Use the nearest cell in principal components; return its distance."""
     known, asked = cells.components[train], cells.components[test]
     squares = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * asked @ known.T
     called = shots.labels[train][squares.argmin(axis=1)]
@@ -102,12 +102,12 @@ def by_neighbour(
 JUDGES: tuple[Judge, ...] = (by_head, by_text, by_logistic, by_neighbour)
 
 
-def score(found: TargetCall, truth: np.ndarray, level: float) -> dict[str, float]:
-    """Score what a method says of cells; those of held-out types have truth -1.
+def score(found: TargetCall, truth: np.ndarray, threshold: float) -> dict[str, float]:
+    """Score the predictions of a method; cells of held-out types have truth -1.
 
-    Cells whose novelty is above the level are called novel.
+    Cells with novelty above the threshold are predicted novel.
     """
-    is_flagged, is_novel = found.novelty > level, truth < 0
+    is_flagged, is_novel = found.novelty > threshold, truth < 0
     seen = float(np.mean((found.called == truth)[~is_novel] & ~is_flagged[~is_novel]))
     return {
         "auroc": auroc(found.novelty[~is_novel], found.novelty[is_novel]),
@@ -116,10 +116,10 @@ def score(found: TargetCall, truth: np.ndarray, level: float) -> dict[str, float
     }
 
 
-def levels(
+def thresholds(
     judge: Judge, cells: StudyCells, shots: LabelledCells, train: np.ndarray
 ) -> dict[str, float]:
-    """Return the level of each method: of cells of the reference that it was not fitted to."""
+    """Return the novelty threshold of each method, from reference cells it was not fitted to."""
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     parts: dict[str, list[np.ndarray]] = {}
     for seen, unseen in folds.split(train, shots.labels[train]):
@@ -135,7 +135,7 @@ def levels(
 def draws(
     cells: StudyCells, share: float, shots: int, n_draws: int
 ) -> Iterator[tuple[LabelledCells, np.ndarray, np.ndarray]]:
-    """Yield labels without the held-out types, and rows of the reference and of cells to call."""
+    """Yield labels without the held-out types, reference rows and test rows."""
     whole = cells.shots
     types = np.unique(whole.labels)
     for seed in range(n_draws):
@@ -155,12 +155,12 @@ def draws(
         test = np.setdiff1d(rest, train)
         test = test[np.isin(whole.labels[test], [*kept, *held_out])]
         n_novel = int(np.isin(whole.labels[test], held_out).sum())
-        if len(kept) > 1 and min(n_novel, len(test) - n_novel) >= _LEAST_CELLS:
+        if len(kept) > 1 and min(n_novel, len(test) - n_novel) >= _MIN_CELLS:
             yield _only(whole, kept), train, test
 
 
 def _only(shots: LabelledCells, kept: np.ndarray) -> LabelledCells:
-    """Forget all labels but some; texts compete among these."""
+    """Keep only some labels as candidates."""
     place = np.full(len(shots.keys), -1)
     place[kept] = np.arange(len(kept))
     texts = shots.texts[:, kept]
@@ -175,14 +175,14 @@ def _only(shots: LabelledCells, kept: np.ndarray) -> LabelledCells:
 
 
 def measure(cells: StudyCells, shots: int, n_draws: int) -> Iterator[dict[str, object]]:
-    """Yield figures of every method, share and draw of a file."""
+    """Yield the scores of every method, share and draw of a file."""
     for share in SHARES:
         for number, (known, train, test) in enumerate(draws(cells, share, shots, n_draws)):
             place = {"study": cells.file.study, "share": share, "draw": number}
             for judge in JUDGES:
-                level = levels(judge, cells, known, train)
+                threshold = thresholds(judge, cells, known, train)
                 for name, found in judge(cells, known, train, test).items():
-                    figures = score(found, known.labels[test], level[name])
+                    figures = score(found, known.labels[test], threshold[name])
                     yield {"method": name, **place, **figures}
 
 
@@ -205,17 +205,17 @@ def print_table(table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """Print a table a share and a line of JSON."""
+    """Print a table per share, and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
-    parser.add_argument("--shots", type=int, default=10, help="labelled cells a type")
+    parser.add_argument("--shots", type=int, default=10, help="labelled cells per type")
     parser.add_argument("--draws", type=int, default=5)
     given = parse(parser)
     files = validation_files(given)
     model, ontology = load_embedder(given.model), Ontology.bundled()
     rows: list[dict[str, object]] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # small panels, and what scanpy says of tiny files
+        warnings.simplefilter("ignore")  # small panels, and warnings of scanpy about tiny files
         for file in files:
             print(f"{file.name}: {file.n_cells} cells", file=sys.stderr, flush=True)
             rows += measure(read_cells(file, model, ontology), given.shots, given.draws)
@@ -226,7 +226,7 @@ def main() -> None:
     )
     print_table(table)
     means = table.groupby(["share", "method", "study"])[["auroc", "fpr95", "h"]].mean()
-    figures = means.groupby(level=[0, 1]).mean().round(4).reset_index().to_dict("records")
+    figures = means.groupby(threshold=[0, 1]).mean().round(4).reset_index().to_dict("records")
     print(json.dumps({"benchmark": "novel_types", "model": given.model, "figures": figures}))
 
 

@@ -1,9 +1,9 @@
-"""Which cells a model should not be trusted with: `python -m benchmarks.accuracy.ood --model mini-fast`.
+"""Out-of-distribution detection: `python -m benchmarks.accuracy.ood --model mini-fast`.
 
-Cells of the validation studies against what is made of them: doublets (sums of two cells of
-different types), empty droplets (50 to 300 counts drawn from the mean profile of a file), cells of
-types that no training file has, and mouse cells under upper-cased symbols. AUROC, and the share of
-good cells that are flagged where 95 % of the bad ones are. The score was chosen on these studies.
+Cells of the validation studies against simulated doublets (sums of two cells of different types),
+empty droplets (50 to 300 counts drawn from the mean profile of a file), cells of types without
+training data, and mouse cells with upper-cased symbols. AUROC, and the share of good cells flagged at
+the threshold that flags 95 % of the bad ones. The score was chosen on these studies.
 """
 
 import json
@@ -30,14 +30,14 @@ from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.confidence.out_of_distribution import OutlierScore
 from zeroshot.labels.candidates import all_candidates
 
-_CELLS = 400  # of each kind and file
-# glioblast, Cajal-Retzius cell, forebrain neuroblast: no training file has any
+_CELLS = 400  # per kind and file
+# glioblast, Cajal-Retzius cell, forebrain neuroblast: not in any training file
 _UNSEEN = ("CL:0000030", "CL:0000695", "CL:1000042")
-Scores = dict[str, np.ndarray]  # by method, higher is less like training cells
+Scores = dict[str, np.ndarray]  # by method; higher is less like training cells
 
 
 def auroc(good: np.ndarray, bad: np.ndarray) -> float:
-    """Return the chance that a bad cell scores higher than a good one.
+    """Return the probability that a bad cell scores higher than a good one.
 
     >>> auroc(np.array([0.0, 1.0]), np.array([2.0, 0.5]))
     0.75
@@ -73,9 +73,9 @@ def empty_droplets(counts: sparse.csr_matrix, rng: np.random.Generator) -> spars
 
 
 def scorer(model: LangCell) -> Callable[[sparse.csr_matrix, np.ndarray], Scores]:
-    """Return what scores counts (n_cells, n_genes) by all methods."""
+    """Return a function that scores counts (n_cells, n_genes) by all methods."""
     if model.reference is None:
-        raise ValueError("the model has no reference cells, so it gives no outlier score")
+        raise ValueError("the model has no reference cells, so it has no outlier score")
     outlier = OutlierScore(model.reference)
     everything = all_candidates(Ontology.bundled())
     labels = CellScorer(model, everything, AnnotateOptions(calibration=UNCALIBRATED))

@@ -1,9 +1,9 @@
-"""What shallow data and missing genes cost: `python -m benchmarks.accuracy.robustness --model mini`.
+"""Robustness to shallow data and missing genes: `python -m benchmarks.accuracy.robustness --model mini`.
 
-Macro-F1 over all types of a study's own labels, on the validation studies as they are and changed:
-counts thinned binomially, genes left out at random. Then the same genes under other names: every
-cell must be called the same type, among all cell types. Values that are no counts (log1p, TPM) are
-multiples of their cell's smallest one, and thinned as such. Files of one study are averaged first.
+Macro-F1 over all types among the study's own labels, on the original and changed validation studies:
+counts downsampled binomially, genes dropped at random. Then the same genes under other names: every
+cell must get the same prediction among all cell types. Values that are not counts (log1p, TPM) are
+downsampled as multiples of the smallest value of their cell. Files of a study are averaged first.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Cells:
     ----------
     counts: counts, or linear values in units of the smallest of their cell, (n_cells, n_genes)
     names: gene names as published, object, shape (n_genes,)
-    ensembl_ids: what they stand for, '' where that is not known, object, shape (n_genes,)
+    ensembl_ids: their Ensembl ids, '' if unknown, object, shape (n_genes,)
     """
 
     counts: sparse.csr_matrix
@@ -52,7 +52,7 @@ Change = Callable[[Cells, np.random.Generator], Cells]
 
 
 def thinned(share: float) -> Change:
-    """Keep each count with a probability."""
+    """Return a change that keeps each count with a probability."""
 
     def change(cells: Cells, rng: np.random.Generator) -> Cells:
         counts = cells.counts.copy()
@@ -64,7 +64,7 @@ def thinned(share: float) -> Change:
 
 
 def without_genes(share: float) -> Change:
-    """Leave a share of the genes out, as if they had not been measured."""
+    """Return a change that drops a share of the genes, as if they were not measured."""
 
     def change(cells: Cells, rng: np.random.Generator) -> Cells:
         n_genes = len(cells.names)
@@ -79,17 +79,17 @@ def without_genes(share: float) -> Change:
 
 
 def as_published(cells: Cells, rng: np.random.Generator) -> Cells:
-    """Change nothing."""
+    """Return the cells unchanged."""
     return cells
 
 
 def by_ensembl_id(cells: Cells, rng: np.random.Generator) -> Cells:
-    """Name genes by Ensembl id; what stands for no gene keeps its name."""
+    """Name genes by Ensembl id; unknown names are kept."""
     return replace(cells, names=np.where(cells.ensembl_ids != "", cells.ensembl_ids, cells.names))
 
 
 def by_symbol(cells: Cells, rng: np.random.Generator) -> Cells:
-    """Name genes by their current symbol, where that stands for this gene alone."""
+    """Name genes by their current symbol, if it is unique."""
     table = GeneTable.bundled()
     symbols = np.array([table.symbol(each) if each else "" for each in cells.ensembl_ids], object)
     is_sure = table.resolve(symbols).ensembl_ids == cells.ensembl_ids
@@ -107,7 +107,7 @@ NEUTRAL: dict[str, Change] = {"Ensembl ids": by_ensembl_id, "symbols": by_symbol
 
 
 def read_cells(file: LabelledFile) -> Cells:
-    """Read a file whole."""
+    """Read all cells of a file."""
     with open_counts(file.path, scale=file.scale) as matrix:
         counts = sparse.vstack([block.counts for block in matrix.blocks()]).tocsr()
         names, ensembl_ids = matrix.gene_names, matrix.resolution.ensembl_ids
@@ -125,7 +125,7 @@ def write_changed(file: LabelledFile, change: Change, folder: Path, seed: int) -
     cells = change(read_cells(file), np.random.default_rng(seed))
     path = folder / f"{file.name}.h5ad"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that names of genes are not unique: some never are
+        warnings.simplefilter("ignore")  # gene names are not unique in some files
         adata = AnnData(X=cells.counts.astype(np.float32))
         adata.var_names = cells.names.astype(str)
         adata.write_h5ad(path)
@@ -140,7 +140,7 @@ def macro_f1(
     *,
     seed: int,
 ) -> pd.Series:
-    """Macro-F1 over all own types of each study under a change, by study."""
+    """Return macro-F1 over all own types with a change, by study."""
     scores: dict[str, list] = {file.study: [] for file in files}
     with tempfile.TemporaryDirectory() as folder:
         for number, file in enumerate(files):
@@ -154,7 +154,7 @@ def macro_f1(
 def share_of_equal_calls(
     annotator: Annotator, files: Sequence[LabelledFile], change: Change, ontology: Ontology
 ) -> float:
-    """Share of the cells of all files that a change leaves with the same call."""
+    """Return the share of cells of all files with the same prediction after a change."""
     candidates = all_cell_types(ontology)
     n_equal = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +170,7 @@ def share_of_equal_calls(
 def measure(
     annotator: Annotator, files: Sequence[LabelledFile], ontology: Ontology, *, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Print the table of one annotator and return its figures."""
+    """Print the table of one annotator and return its scores."""
     print(f"\n{annotator.name}: macro-F1 of own labels, {len(files)} files", flush=True)
     print(f"{'':<16}{'mean':>7}{'cost':>7}{'worst':>7}  of study")
     figures: dict[str, dict[str, float]] = {}
@@ -197,7 +197,7 @@ def measure(
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add_models(parser, "every bundled model")
     parser.add_argument("--seed", type=int, default=0)
@@ -206,13 +206,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print a table a model, and one JSON line."""
+    """Print a table per model, and one JSON line."""
     arguments = parse_arguments()
     ontology = Ontology.bundled()
     files = validation_files(arguments)
     results, digests = {}, {}
     with warnings.catch_warnings():
-        # Low coverage of small gene panels, and cells that thinning leaves empty.
+        # Low coverage of small gene panels, and cells left empty by downsampling.
         warnings.simplefilter("ignore", UserWarning)
         for name in arguments.model or list_bundled_models():
             model = LangCell.from_pretrained(name, device=arguments.device)

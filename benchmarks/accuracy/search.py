@@ -1,16 +1,15 @@
-"""Do searches find what is there and nothing else? `python -m benchmarks.accuracy.search --model mini-fast`.
+"""Accuracy of searches: `python -m benchmarks.accuracy.search --model mini-fast`.
 
-Every type of a validation study is asked for in that study, and every type of the ontology that it
-does not have: none of its labels, nor an ancestor or descendant of one. A cell is right where its
-label is the term or a descendant; cells labelled more coarsely are left out. `decision` is what
-`langcell search` does: false discovery rate 0.05 and a floor for the log-odds; `cosine` is the
-baseline, a fixed threshold on the similarity; `FDR alone` has no floor. Floor and threshold are
-chosen without the study that is measured: the best mean F1 of types that are there, among those that
-answer at most 1 %, or 5 %, of the queries for absent types. The model was selected on these studies.
-Files of one study are averaged first, then studies.
+Every validation study is queried for each of its types, and for each absent type of the ontology (not
+one of its labels, nor an ancestor or descendant of one). A cell is correct if its label is the term or
+a descendant; cells labelled with an ancestor are left out. `decision` is that of `langcell search`:
+false discovery rate 0.05 and a minimum of the log-odds; `cosine` is the baseline, a fixed threshold on
+the similarity; `FDR alone` has no minimum. Minimum and threshold are chosen on the other studies: the
+best mean F1 of present types, with hits for at most 1 %, or 5 %, of the queries for absent types. The
+model was selected on these studies. Files of a study are averaged first, then studies.
 
-Retrieval: among the cells of all studies by each distinct text of their types, and among all distinct
-descriptions of the ontology by each cell. No threshold is chosen there.
+Retrieval: of the cells of all studies by each distinct text of their types, and of all distinct
+descriptions of the ontology by each cell. It needs no threshold.
 """
 
 import argparse
@@ -37,14 +36,14 @@ from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
 from zeroshot.retrieval.background import Background
 
-ANSWERED = (0.01, 0.05)  # shares of absent queries that a threshold may answer
+ANSWERED = (0.01, 0.05)  # maximum shares of absent queries with hits
 FLOORS = np.round(np.arange(-8, 3.01, 0.25), 2)
 THRESHOLDS = np.round(np.arange(0, 0.9, 0.02), 2)
 FIGURES = ("precision", "recall", "f1", "detected", "absent_none", "absent_fpr")
 
 
 def measure(model: LangCell, files: Sequence[LabelledFile], ontology: Ontology) -> dict[str, Any]:
-    """Print the tables of one model and return its figures."""
+    """Print the tables of one model and return its scores."""
     background = Background(model, ontology)
     assert model.reference is not None
     null = background.null(model.reference.features.astype(np.float32))
@@ -72,7 +71,7 @@ def measure(model: LangCell, files: Sequence[LabelledFile], ontology: Ontology) 
 
 
 def _print_decision(title: str, figures: pd.DataFrame, answered: float) -> dict[str, Any]:
-    """Print and return the mean over studies, each at the threshold that the others choose."""
+    """Print and return the mean over studies, each at the threshold chosen on the others."""
     held_out, chosen = without_own_study(figures, answered), choose(figures, answered)
     mean = held_out.mean()
     shown = "".join(f"{mean[each]:>13.4f}" for each in FIGURES)
@@ -85,14 +84,14 @@ def _print_decision(title: str, figures: pd.DataFrame, answered: float) -> dict[
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add_models(parser)
     return parse(parser)
 
 
 def main() -> None:
-    """Print a table a model, and one JSON line."""
+    """Print a table per model, and one JSON line."""
     arguments = parse_arguments()
     ontology = Ontology.bundled()
     files = validation_files(arguments)

@@ -1,11 +1,11 @@
-"""How right second calls are at their confidence: `python -m benchmarks.accuracy.second_calls`.
+"""Accuracy of second calls at a confidence threshold: `python -m benchmarks.accuracy.second_calls`.
 
-Each validation file is annotated among all cell types and called again: smoothed over neighbours, by
-clusters that are made, and by these after smoothing, each as `langcell zeroshot` does it. `called` is
-the share of the labelled cells that are not unknown, `right` the share of the calls made that are the
-type of the label or broader, `depth` their mean depth in the ontology. The files of one study are
-averaged first. The calibration learnt from these studies: what counts here is whether second calls are
-as right as those of single cells at the same confidence.
+Each validation file is annotated among all cell types and called again: after smoothing over
+neighbours, by clusters, and by clusters after smoothing, as in `langcell zeroshot`. `called` is the
+share of the labelled cells that are not unknown, `right` the share of calls that are the label or an
+ancestor, `depth` their mean depth in the ontology. Files of a study are averaged first. The
+calibration was fitted on these studies: the question is whether second calls are as accurate as those
+of single cells at the same threshold.
 """
 
 import json
@@ -39,7 +39,7 @@ WAYS: dict[str, tuple[DecodeOptions | None, str]] = {
 def score_file(
     file: LabelledFile, *, model: str, level: float, ontology: Ontology
 ) -> list[dict[str, str | float]]:
-    """Annotate a file, call it again each way, and score the calls on its labelled cells."""
+    """Annotate a file, make each kind of second call, and score the calls of its labelled cells."""
     adata = anndata.read_h5ad(file.path)
     annotate(adata, model=model, options=AnnotateOptions(allow_normalized=True, confidence=level))
     rows: list[dict[str, str | float]] = []
@@ -53,7 +53,7 @@ def score_file(
 
 
 def print_table(scored: pd.DataFrame) -> None:
-    """Print the mean over studies, and the study whose calls are least often right."""
+    """Print the mean over studies, and the study with the lowest accuracy."""
     print(f"{'':<14}{'called':>8}{'right':>8}{'depth':>8}   least right")
     for way in WAYS:
         studies = scored[scored.way == way].set_index("study")
@@ -65,7 +65,7 @@ def print_table(scored: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """Print a table and a line of JSON."""
+    """Print a table and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
     parser.add_argument("--confidence", type=float, default=AnnotateOptions.confidence)

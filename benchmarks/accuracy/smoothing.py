@@ -1,15 +1,14 @@
-"""What cluster consensus and graph smoothing change: `python -m benchmarks.accuracy.smoothing`.
+"""Effect of cluster consensus and graph smoothing: `python -m benchmarks.accuracy.smoothing`.
 
-Every decoder reads the scores that `langcell zeroshot` writes, of all cells of a file, and is scored
+Every decoder reads the scores that `langcell zeroshot` writes for all cells of a file, and is scored
 on the labelled ones: macro-F1 (all types) and accuracy among the study's own labels, and among all
-cell types the share called the type of their label or a subtype. `changed` is the share of cells
-whose call a decoder changes, `to right` and `to wrong` what part of these becomes right or stops
-being so (the rest is wrong before and after). `worst study` is the one that gains least accuracy, mean
-of both spaces. Two graphs: neighbours in the common space, and those
-that scanpy finds in principal components of the expression. Clusters are k-means in the common
-space. The files of one study are averaged first.
+cell types the share predicted as their label or a subtype. `changed` is the share of cells whose
+prediction changes, `to right` and `to wrong` the shares of these that become correct or wrong (the
+rest is wrong before and after). `worst study` gains the least accuracy, mean of both label spaces.
+Two graphs: nearest neighbours of the embeddings, and those of scanpy in principal components of the
+expression. Clusters are k-means of the embeddings. Files of a study are averaged first.
 
-The validation studies chose the defaults, so their figures are optimistic.
+The defaults were chosen on the validation studies, so their scores are optimistic.
 """
 
 import argparse
@@ -48,7 +47,7 @@ _OPTIONS = AnnotateOptions(batch_size=256)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileCells:
-    """All cells of a file: their features, and what graphs and clusters are made of."""
+    """All cells of a file, with embeddings, graphs and clusters."""
 
     file: LabelledFile
     features: np.ndarray
@@ -56,12 +55,12 @@ class FileCells:
 
     @cached_property
     def near(self) -> sparse.csr_matrix:
-        """Neighbours in the common space."""
+        """KNN graph of the embeddings."""
         return neighbor_graph(self.features)
 
     @cached_property
     def expressed(self) -> sparse.csr_matrix:
-        """Neighbours in principal components, as scanpy connects them."""
+        """KNN graph of scanpy in principal components."""
         with open_counts(self.file.path, scale=self.file.scale) as matrix:
             counts = sparse.vstack([block.counts for block in matrix.blocks()]).tocsr()
         adata = anndata.AnnData(counts.astype(np.float32))
@@ -73,7 +72,7 @@ class FileCells:
         return adata.obsp["connectivities"]
 
     def clusters(self, cells_per_cluster: int) -> np.ndarray:
-        """Cut the cells into clusters of a mean size."""
+        """Cluster the cells, given a mean cluster size."""
         return make_clusters(self.features, cells_per_cluster=cells_per_cluster, seed=self.seed)
 
 
@@ -81,21 +80,21 @@ Decoder = Callable[[FileCells, CellScores], CellScores]
 
 
 def voted(pooling: Pooling, cells_per_cluster: int) -> Decoder:
-    """Decide by cluster."""
+    """Return a decoder by cluster consensus."""
     return lambda cells, scores: (
         cluster_consensus(scores, cells.clusters(cells_per_cluster), pooling=pooling).cells
     )
 
 
 def smoothed(strength: float, *, expressed: bool = False) -> Decoder:
-    """Smooth on one of the graphs."""
+    """Return a decoder that smooths over a graph."""
     return lambda cells, scores: smooth_scores(
         scores, cells.expressed if expressed else cells.near, strength=strength
     )
 
 
 def both(cells: FileCells, scores: CellScores) -> CellScores:
-    """Smooth, then decide by cluster, with the defaults."""
+    """Smooth, then apply cluster consensus, with the defaults."""
     smooth = smoothed(STRENGTH)(cells, scores)
     return cluster_consensus(smooth, cells.clusters(CELLS_PER_CLUSTER)).cells
 
@@ -116,7 +115,7 @@ DECODERS: dict[str, Decoder] = {
 def score_file(
     model: LangCell, cells: LabelledFile, candidates: CandidateSet
 ) -> tuple[np.ndarray, CellScores]:
-    """Return features and scores of all cells of a file, as annotating writes them."""
+    """Return embeddings and scores of all cells of a file, as in annotation."""
     features, scores = [], []
     with open_counts(cells.path, scale=cells.scale) as matrix:
         for block in annotate_blocks(CellScorer(model, candidates, _OPTIONS), matrix):
@@ -132,7 +131,7 @@ def score_file(
 def call_figures(
     before: CellScores, after: CellScores, file: LabelledFile, ontology: Ontology, space: str
 ) -> dict[str, float]:
-    """Score the calls of one decoder on the labelled cells of one file."""
+    """Score the predictions of one decoder on the labelled cells of one file."""
     rows = np.array([ontology.index[each] for each in before.candidate_ids])
     truth = np.array([ontology.index[each] for each in file.truth_ids])
     first, last = (rows[scores.best[file.is_labelled]] for scores in (before, after))
@@ -157,7 +156,7 @@ def call_figures(
 def measure(
     model: LangCell, files: Sequence[LabelledFile], ontology: Ontology, *, seed: int
 ) -> pd.DataFrame:
-    """Run every decoder on every file: a row a decoder, space and study, files averaged."""
+    """Run every decoder; return one row per decoder, space and study, averaged over files."""
     everything = all_candidates(ontology)
     rows = []
     for file in files:
@@ -200,7 +199,7 @@ def print_tables(name: str, studies: pd.DataFrame) -> dict[str, dict[str, float]
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add_models(parser)
     parser.add_argument("--seed", type=int, default=0)
@@ -209,13 +208,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print a table a model, and one JSON line."""
+    """Print a table per model, and one JSON line."""
     arguments = parse_arguments()
     files = validation_files(arguments)
     ontology = Ontology.bundled()
     results, digests = {}, {}
     with warnings.catch_warnings():
-        # Low coverage of small gene panels, and what scanpy says of logarithms and tiny files.
+        # Low coverage of small gene panels, and warnings of scanpy about logarithms and tiny files.
         warnings.simplefilter("ignore")
         for name in arguments.model or ["mini-fast"]:
             model = LangCell.from_pretrained(name, device=arguments.device)

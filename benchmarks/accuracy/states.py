@@ -1,16 +1,16 @@
-"""What few labels teach of states: `python -m benchmarks.accuracy.states`.
+"""Few-shot prediction of cell and donor states: `python -m benchmarks.accuracy.states`.
 
-Cells: whether cells of Kang 2018 were stimulated with interferon. The file names no donors, so donors stand
-on both sides of every split: `cells` draws k cells of each condition and calls the rest; `types` calls the
-cells of each cell type by k cells of each condition of the other types, in turns. One study alone: the
-figures say nothing of another laboratory.
+Cells: whether cells of Kang 2018 were stimulated with interferon. The file has no donors, so training and
+test cells share donors: `cells` draws k cells of each condition and predicts the others; `types` holds
+each cell type out in turn and draws k cells of each condition of the other types. This is a single study,
+so the scores do not generalise to other laboratories.
 
-Donors: whether donors of Darmanis 2015 are fetal or adult, as their names tell (FB, AB), each left out in
-turn. The two differ in cell types too, so that it is an easy task, and the only one of these files: the
-donors of Baron differ in diabetes, one a value, which is refused.
+Donors: whether donors of Darmanis 2015 are fetal or adult, by their names (FB, AB), each held out in turn.
+They also differ in cell types, so the task is easy. It is the only one in these files: in Baron only one
+donor has diabetes, which is too few.
 
 Baselines: logistic regressions on log counts of the most variable genes, and on 50 principal components, of
-cells or of the same means of donors. Nothing was tuned but that a head of states reads no texts.
+cells or of donor means. Nothing was tuned, except that heads for states do not use texts.
 """
 
 import json
@@ -38,7 +38,7 @@ BaselineMethod = Callable[[StudyCells, LabelledCells, np.ndarray, np.ndarray], n
 
 
 def with_states(cells: StudyCells, states: np.ndarray) -> LabelledCells:
-    """Return the cells with states as labels, of which texts say nothing."""
+    """Return the cells with states as labels, which have no texts."""
     return replace(
         cells.shots,
         labels=states.astype(np.int64),
@@ -51,14 +51,14 @@ def with_states(cells: StudyCells, states: np.ndarray) -> LabelledCells:
 def by_head(
     cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Fit a head of states."""
+    """Fit a head for states."""
     head = fit_head(shots.part(train), "linear", model="", model_sha256="")
     rest = shots.part(test)
     return head.log_odds(rest.features, rest.tokens).argmax(axis=1)
 
 
 def regressed(inputs: str) -> BaselineMethod:
-    """Fit a logistic regression."""
+    """Return the method that fits a logistic regression on given inputs."""
 
     def call(
         cells: StudyCells, shots: LabelledCells, train: np.ndarray, test: np.ndarray
@@ -80,7 +80,7 @@ METHODS: dict[str, BaselineMethod] = {
 def splits(
     states: np.ndarray, types: np.ndarray, protocol: str, k: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows to learn from, k a state, and rows to call."""
+    """Yield training rows, k per state, and test rows."""
     rng, rows = np.random.default_rng([seed, k]), np.arange(len(states))
     for held_out in np.unique(types) if protocol == "types" else (None,):
         pool = rows if held_out is None else rows[types != held_out]
@@ -90,7 +90,7 @@ def splits(
 
 
 def measure_cells(cells: StudyCells, states: np.ndarray, n_seeds: int) -> pd.DataFrame:
-    """Score every method: a row a protocol, k, seed and method."""
+    """Score every method; return one row per protocol, k, seed and method."""
     shots, rows = with_states(cells, states), []
     for protocol in ("cells", "types"):
         for k in SHOTS:
@@ -107,7 +107,7 @@ def measure_cells(cells: StudyCells, states: np.ndarray, n_seeds: int) -> pd.Dat
 
 
 def measure_donors(cells: StudyCells, donors: np.ndarray, states: np.ndarray) -> dict[str, float]:
-    """Return the share of donors called right by each method, and by the largest label."""
+    """Return the accuracy over donors of each method, and of the most frequent label."""
     shots = cells.shots
     names, weights = mean_weights(donors, None)
     labels = np.array([states[donors == name][0] for name in names]).astype(np.int64)
@@ -128,7 +128,7 @@ def measure_donors(cells: StudyCells, donors: np.ndarray, states: np.ndarray) ->
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """Print mean macro-F1, and the deviation over seeds."""
+    """Print mean macro-F1, and its standard deviation over seeds."""
     for protocol, part in table.groupby("protocol"):
         print(f"\nKang 2018, stimulated or control; {protocol} held out, donors not")
         print(f"{'macro-F1':<24}" + "".join(f"{f'{k} shots':>16}" for k in SHOTS))
@@ -139,7 +139,7 @@ def print_table(table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """Print tables and a line of JSON."""
+    """Print tables and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
     parser.add_argument("--seeds", type=int, default=5)
@@ -148,7 +148,7 @@ def main() -> None:
     model, ontology = load_embedder(given.model), Ontology.bundled()
     kang, darmanis = files["kang2018_pbmc_ifnb"], files["darmanis2015_brain"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # small panels, and what scanpy says of tiny files
+        warnings.simplefilter("ignore")  # small panels, and warnings of scanpy about tiny files
         condition = read_obs_column(kang.path, "condition")[kang.is_labelled]
         cells = read_cells(kang, model, ontology)
         table = measure_cells(cells, condition == "stimulated", given.seeds)

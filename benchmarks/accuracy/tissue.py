@@ -1,10 +1,10 @@
-"""What knowing the tissue is worth: `python -m benchmarks.accuracy.tissue --model mini-fast`.
+"""Effect of the tissue on accuracy: `python -m benchmarks.accuracy.tissue --model mini-fast`.
 
-Every cell of the validation studies is called among all cell types: without its tissue, with the
-candidates restricted to the tissue, and weighed by it with several strengths. The tissue is that
-of the file's obs. The strength that the package uses was chosen here, so its figures are
-optimistic; what studies found in tissues comes from the training files alone. `excluded` is the
-share of a study's own types that its tissue rules out. Files of one study are averaged first.
+Every cell of the validation studies is annotated among all cell types: without its tissue, with
+candidates restricted to the tissue, and weighted by it with several strengths. The tissue is that in
+obs. The default strength was chosen here, so its scores are optimistic; the tissue prior comes only
+from the training files. `excluded` is the share of a study's own types that are not in the candidates
+of its tissue. Files of a study are averaged first.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from zeroshot.labels.tissue_weights import COLUMN, STRENGTH, added_log_prior
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 SHOWN = ("accuracy", "descendant", "top5", "macro_f1", "macro_f1_all")
 
-Added = Callable[[str], np.ndarray]  # tissue -> what is added to the log-probabilities
+Added = Callable[[str], np.ndarray]  # from a tissue to an addend of the log-probabilities
 
 
 def ways(prior: TissuePrior, candidates: Sequence[str]) -> dict[str, Added]:
-    """Return the ways to use a tissue by name."""
+    """Return the methods of using a tissue, by name."""
 
     @cache
     def known(tissue: str) -> np.ndarray:
@@ -56,7 +56,7 @@ def ways(prior: TissuePrior, candidates: Sequence[str]) -> dict[str, Added]:
 def excluded_share(
     file: LabelledFile, tissues: np.ndarray, prior: TissuePrior
 ) -> tuple[float, list[str]]:
-    """Return the share of a file's types that their tissue rules out, and which."""
+    """Return the share of a file's types that its tissue excludes, and these types."""
     pairs = sorted(set(zip(tissues, file.truth_ids, strict=True)))
     out = [
         term_id
@@ -73,7 +73,7 @@ def measure(
     prior: TissuePrior,
     ontology: Ontology,
 ) -> dict[str, pd.DataFrame]:
-    """Return the figures of every way: a row a study."""
+    """Return the scores of every method, one row per study."""
     candidates = all_candidates(ontology)
     assert candidates.subtypes is not None
     known = ways(prior, candidates.ids)
@@ -95,14 +95,14 @@ def measure(
 
 
 def tissues_of(file: LabelledFile, prior: TissuePrior) -> np.ndarray:
-    """Return the UBERON id of each labelled cell's tissue, '' where it is not known."""
+    """Return the UBERON id of each labelled cell's tissue, '' if unknown."""
     values = read_obs_column(file.path, COLUMN)[file.is_labelled]
     ids = {value: prior.places.resolve(value).term_id or "" for value in set(values)}
     return np.array([ids[value] for value in values])
 
 
 def print_table(name: str, figures: dict[str, pd.DataFrame]) -> None:
-    """Print the means of every way, and the accuracy of each study."""
+    """Print the means of every method, and the accuracy of each study."""
     studies = list(figures["none"].index)
     print(f"\n{name}: all cell types, mean of {len(studies)} studies")
     print(f"{'':<12}" + "".join(f"{each:>14}" for each in SHOWN))
@@ -117,7 +117,7 @@ def print_table(name: str, figures: dict[str, pd.DataFrame]) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add_models(parser, "every bundled model")
     parser.add_argument("--device", default="cpu")
@@ -125,7 +125,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print the share that is excluded, a table a model, and one JSON line."""
+    """Print the excluded share, a table per model, and one JSON line."""
     arguments = parse_arguments()
     ontology = Ontology.bundled()
     files = validation_files(arguments)

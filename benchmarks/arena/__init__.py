@@ -1,1 +1,1 @@
-"""The arena: every method in every task, and the leaderboard (`langcell benchmark run`)."""
+"""The arena: run every method on every task and make a leaderboard (`langcell benchmark run`)."""

@@ -1,4 +1,4 @@
-"""Labelled files of the arena and the tasks that read scores of their cells."""
+"""Labelled files of the arena, and the task of annotating their cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ from ontology.tissues import TissueMap
 
 _BINS = 10
 _ALL = tuple(f"{space} {figure}" for space in SPACES for figure in (*FIGURES, "aurc", "ece"))
-# What a table shows, the main figure first.
+# Columns of a table, the main score first.
 _SHOWN = (
     *("own macro_f1_all", "own accuracy", "own aurc", "own ece", "tissue descendant"),
     *("all descendant", "all top5", "all hierarchical_f1", "all distance"),
@@ -30,22 +30,22 @@ _SHOWN = (
 
 @runtime_checkable
 class CellScorer(Protocol):
-    """Scores labelled cells against candidates, as `benchmarks.baselines.annotators.Annotator`."""
+    """Protocol of annotators that score cells against candidates, see `baselines.annotators`."""
 
     def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
-        """Return float32, shape (n_cells, n_candidates); higher is likelier."""
+        """Return scores, float32, shape (n_cells, n_candidates); higher is more likely."""
         ...
 
 
-class KeptScores:
-    """Scores of the last method, for the other tasks that ask for them."""
+class ScoreCache:
+    """Cache of the scores of the last method, shared by the tasks."""
 
     def __init__(self) -> None:
         self._of: Method | None = None
         self._kept: dict[tuple[Path, tuple[str, ...]], np.ndarray] = {}
 
     def get(self, method: Method, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
-        """Return its scores; see `CellScorer.scores`."""
+        """Return the scores of a method; see `CellScorer.scores`."""
         if method is not self._of:
             self._of, self._kept = method, {}
         key = file.path, tuple(candidates)
@@ -57,13 +57,13 @@ class KeptScores:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellFiles:
-    """Labelled files, what each cell may be called, and what is drawn again in a bootstrap.
+    """Labelled files, their candidate labels, and the units of the bootstrap.
 
     Attributes
     ----------
-    spaces: candidates by file and label space
-    donors: of the labelled cells by file; empty where studies and not donors are the units
-    described: a line for tables
+    spaces: candidate labels by file and label space
+    donors: donor of each labelled cell by file; empty if studies are the units
+    described: description for tables
     """
 
     files: tuple[LabelledFile, ...]
@@ -71,17 +71,17 @@ class CellFiles:
     donors: Mapping[str, np.ndarray]
     described: str
     ontology: Ontology
-    kept: KeptScores = field(default_factory=KeptScores)
+    kept: ScoreCache = field(default_factory=ScoreCache)
 
     @classmethod
     def of(
         cls, files: Sequence[LabelledFile], ontology: Ontology, *, by_donor: str | None = None
     ) -> "CellFiles":
-        """Bring files together.
+        """Build the collection from files.
 
         Parameters
         ----------
-        by_donor: column of obs whose values are the units; None: the studies are
+        by_donor: obs column whose values are the units; None: studies are the units
         """
         tissues = TissueMap(ontology)
         donors = {}
@@ -104,11 +104,11 @@ class CellFiles:
 
     @cached_property
     def digest(self) -> str:
-        """The files and the release."""
+        """Digest of the files and the ontology release."""
         return " ".join([self.ontology.title, *(sha256_of(file.path) for file in self.files)])
 
     def parts(self, file: LabelledFile) -> list[tuple[str, np.ndarray]]:
-        """Return units of a file with their rows: its donors, or the study with all."""
+        """Return the units of a file with their rows: its donors, or the study with all rows."""
         if file.name not in self.donors:
             return [(file.study, np.arange(file.n_cells))]
         names = self.donors[file.name]
@@ -116,12 +116,11 @@ class CellFiles:
 
 
 class CellTask:
-    """Calls of labelled cells in three label spaces.
+    """Annotation of labelled cells in three label spaces.
 
-    Figures of each space: those of `benchmarks.scoring.scoring`; `aurc`, the risk over all coverages where
-    the surest cells come first; and of annotators whose scores are probabilities `ece`, the gap
-    between them and how often they are right. Confidence is the lead over the runner-up for the
-    first, and the probability for the second.
+    Scores per space: those of `benchmarks.scoring.scoring`; `aurc`, the area under the risk-coverage
+    curve with cells sorted by margin; and for annotators that return probabilities `ece`, the
+    expected calibration error.
     """
 
     name = "cells"
@@ -136,11 +135,11 @@ class CellTask:
         self.digest = cells.digest
 
     def takes(self, annotator: object) -> bool:
-        """Take what scores cells."""
+        """Accept annotators that score cells."""
         return isinstance(annotator, CellScorer)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Score every file; the files of a study are averaged."""
+        """Score every file; files of the same study are averaged."""
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         for file in self._cells.files:
@@ -152,7 +151,7 @@ class CellTask:
                 figures = self._figures(file, rows, scores)
                 parts.setdefault(unit, []).append((len(rows), figures))
                 leaks[unit] = leaks.get(unit) or self._leaks.of(method.trained_on, file)
-        return unite(parts, leaks), []
+        return combine_files(parts, leaks), []
 
     def _figures(
         self, file: LabelledFile, rows: np.ndarray, scores: Mapping[str, np.ndarray]
@@ -167,10 +166,10 @@ class CellTask:
         return figures
 
 
-def unite(
+def combine_files(
     parts: Mapping[str, Sequence[tuple[int, Mapping[str, float]]]], leaks: Mapping[str, str]
 ) -> list[Unit]:
-    """Return units from the sizes and figures of their files."""
+    """Combine the sizes and scores of files into units."""
     return [
         Unit(
             name=name,
@@ -185,7 +184,7 @@ def unite(
 def selective(
     truth_ids: np.ndarray, scores: np.ndarray, candidates: Sequence[str]
 ) -> dict[str, float]:
-    """Return `aurc` and, where the scores are probabilities, `ece`; NaN where they are not."""
+    """Return `aurc`, and `ece` if the scores are probabilities, else NaN."""
     best = scores.argmax(axis=1)
     is_right = np.array(candidates, dtype=object)[best] == truth_ids
     ordered = np.sort(scores, axis=1)[:, ::-1]
@@ -200,7 +199,7 @@ def selective(
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray | None:
-    """Return probabilities if scores are these or their logarithms; a class may have none."""
+    """Return probabilities if the scores are probabilities or their logarithms; else None."""
     known = np.where(np.isfinite(scores), scores, 0.0)
     sums = known.sum(axis=1)
     if known.min() >= 0 and sums.max() < 1.01 and sums.mean() > 0.5:

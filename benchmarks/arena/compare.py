@@ -1,4 +1,4 @@
-"""Two runs of the arena side by side."""
+"""Compare two runs of the arena."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from benchmarks.arena.result_card import ResultCard, TaskFacts, table
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The main figure of a method in a task, in two runs.
+    """The main score of a method on a task, in two runs.
 
     Attributes
     ----------
-    is_same_data: the task was the same, to the byte of its files
+    is_same_data: True if the digest of the task is the same in both runs
     """
 
     task: str
@@ -23,12 +23,12 @@ class Difference:
 
 
 def compare_cards(before: ResultCard, after: ResultCard) -> list[Difference]:
-    """Return what both runs measured, in the order of the second.
+    """Return the differences of scores that both runs have, in the order of the second.
 
     Raises
     ------
     ValueError
-        If they share no method in any task.
+        If they have no method and task in common.
     """
     earlier = {task.name: task for task in before.tasks}
     found = []
@@ -50,12 +50,14 @@ def compare_cards(before: ResultCard, after: ResultCard) -> list[Difference]:
                     )
                 )
     if not found:
-        raise ValueError("the two runs share no method in any task; nothing can be compared")
+        raise ValueError(
+            "the two runs have no method and task in common, so nothing can be compared"
+        )
     return found
 
 
 def comparison(found: list[Difference]) -> str:
-    """Return differences as a table."""
+    """Format differences as a table."""
     rows = [
         [
             each.task + ("" if each.is_same_data else " (other data)"),

@@ -1,9 +1,9 @@
-"""Task of the arena: what a few labelled cells of each type are worth."""
+"""Arena task: few-shot annotation with a few labelled cells of each type."""
 
 import numpy as np
 
 from benchmarks.accuracy.fewshot import METHODS, StudyCells, read_cells, splits
-from benchmarks.arena.cells import CellFiles, unite
+from benchmarks.arena.cells import CellFiles, combine_files
 from benchmarks.arena.results import Method, Unit
 from langcell.model.embedder import Embedder
 from langcell.nn import metrics
@@ -12,7 +12,7 @@ _WITHIN = "learnt and called cells of the same donors"
 
 
 class FewShotMethod:
-    """A method of `benchmarks.accuracy.fewshot`: it sees labelled cells of the very study.
+    """A method of `benchmarks.accuracy.fewshot`, which is fitted on labelled cells of the same study.
 
     Parameters
     ----------
@@ -24,10 +24,10 @@ class FewShotMethod:
 
 
 class FewShotTask:
-    """Macro-F1 of own labels with k cells of each, mean over k and seeds.
+    """Macro-F1 among the study's own labels with k cells of each, mean over k and seeds.
 
-    Donors are held out where a file names two; a file that names none is learnt and called within,
-    which is marked as a leak.
+    If a file has two donors, donors are held out; otherwise the method is fitted and scored on cells
+    of the same donors, which is marked as a leak.
     """
 
     name = "few-shot"
@@ -47,11 +47,11 @@ class FewShotTask:
         self.digest = f"{cells.digest} {shots} {n_seeds} {model.sha256}"
 
     def takes(self, annotator: object) -> bool:
-        """Take methods that learn from a few cells."""
+        """Accept few-shot methods."""
         return isinstance(annotator, FewShotMethod)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Score every file; the files of a study are averaged."""
+        """Score every file; files of the same study are averaged."""
         assert isinstance(method.annotator, FewShotMethod)
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks = {}
@@ -63,7 +63,7 @@ class FewShotTask:
             figures["macro_f1"] = float(np.mean(list(figures.values())))
             parts.setdefault(file.study, []).append((file.n_cells, figures))
             leaks[file.study] = _WITHIN if cells.shots.groups is None else ""
-        return unite(parts, leaks), []
+        return combine_files(parts, leaks), []
 
     def _macro_f1(self, annotator: FewShotMethod, cells: StudyCells, k: int) -> float:
         found = []

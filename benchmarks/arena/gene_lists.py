@@ -1,4 +1,4 @@
-"""Task of the arena: what lists of marker genes are called."""
+"""Arena task: name lists of marker genes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,35 +24,36 @@ _TEXT_FIGURES = ("exact_match", "token_f1", "rouge1", "meteor", "bleu")
 
 @runtime_checkable
 class ListAnswerer(Protocol):
-    """Names lists in words or terms of its own choice."""
+    """Protocol of annotators that name marker lists in free text or terms."""
 
     def answers(self, lists: MarkerLists) -> Sequence[Answer | None]:
-        """Return an answer to each list, None where it was not asked; truth is not looked at."""
+        """Return an answer for each list, None if it was not asked; the truth must not be read."""
         ...
 
 
 @runtime_checkable
 class ListScorer(Protocol):
-    """Scores lists against candidates."""
+    """Protocol of annotators that score marker lists against candidates."""
 
     def list_scores(self, genes: Sequence[Genes], candidates: Sequence[str]) -> np.ndarray:
-        """Return float32, shape (n_lists, n_candidates); higher is likelier."""
+        """Return scores, float32, shape (n_lists, n_candidates); higher is more likely."""
         ...
 
 
 class MarkerListTask:
-    """Agreement of names with an expert's.
+    """Agreement of predicted names with those of an expert.
 
-    An annotator that scores is asked twice: among all cell types, which is its main line, and among
-    the terms of the table. Figures: `agreement` (`benchmarks.scoring.marker_agreement`), `full` and
-    `partial`, the shares of 1 and 0.5; `agreement among table's terms`; over the lists that are one
-    term, `descendant` (that term or a subtype), `distance` in edges and `top5`; and the text metrics.
+    An annotator that scores is asked twice: among all cell types (the main score) and among the
+    terms of the table. Scores: `agreement` (`benchmarks.scoring.marker_agreement`), `full` and
+    `partial`, the shares of agreement 1 and 0.5; `agreement among table's terms`; for lists whose
+    truth is one term, `descendant` (that term or a subtype), `distance` in edges and `top5`; and the
+    text metrics.
 
     Parameters
     ----------
     lists: the table
     ontology: a Cell Ontology release
-    leaks: tells which lists an annotator may know
+    leaks: finds lists that an annotator may know from training
     """
 
     name = "marker-lists"
@@ -70,15 +71,15 @@ class MarkerListTask:
 
     @property
     def digest(self) -> str:
-        """The table and the release."""
+        """Digest of the table and the ontology release."""
         return f"{sha256_of(self._lists.path)} {self._ontology.title}"
 
     def takes(self, annotator: object) -> bool:
-        """Take what answers or scores lists."""
+        """Accept annotators that answer or score lists."""
         return isinstance(annotator, ListAnswerer | ListScorer)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Return the figures of each source, its leaking and other lists apart."""
+        """Return the scores of each source, separately for leaking and other lists."""
         annotator = method.annotator
         own: Sequence[Answer | None] | None = None
         top: np.ndarray | None = None
@@ -134,7 +135,7 @@ class MarkerListTask:
     def _term_figures(
         self, truth: Sequence[Answer], given: Sequence[Answer], top: np.ndarray | None
     ) -> dict[str, float]:
-        """Figures over the lists whose truth is one term; answers that are none are wrong."""
+        """Return scores over lists whose truth is one term; answers without a term are wrong."""
         index = self._ontology.index
         rows = [row for row, each in enumerate(truth) if each.term_id in index]
         if not rows:
@@ -157,7 +158,7 @@ class MarkerListTask:
         return figures
 
     def _names(self, truth: Answer) -> list[str]:
-        """Return the expert's words, and the name and synonyms of the term."""
+        """Return the expert's wording, and the name and synonyms of the term."""
         term = self._ontology.terms.get(str(truth.term_id))
         return [truth.label, *((term.name, *term.synonyms) if term else ())]
 

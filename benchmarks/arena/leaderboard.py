@@ -1,4 +1,4 @@
-"""The leaderboard of a run of the arena: one HTML file with plots that opens anywhere."""
+"""Leaderboard of a run of the arena: a self-contained HTML file with plots."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _NAME_LENGTH = 28
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """A task with its rows, the highest first, and a plot of their main figure."""
+    """A task with its rows, best first, and a plot of their main score."""
 
     task: TaskFacts
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A method in a task: figures that are shown, and what a reader should know."""
+    """A method in a task: its displayed scores and notes."""
 
     name: str
     kind: str
@@ -38,7 +38,7 @@ class Row:
 
 
 def render_leaderboard(card: ResultCard) -> str:
-    """Return a card as a page."""
+    """Render a card as HTML."""
     environment = Environment(
         loader=PackageLoader("benchmarks"),
         autoescape=True,
@@ -73,7 +73,7 @@ def _board(card: ResultCard, task: TaskFacts) -> Board:
 
 
 def _picture(card: ResultCard, task: TaskFacts) -> Picture:
-    """Draw the main figure with its interval: hollow where something leaks."""
+    """Plot the main score with its interval, hollow if there are leaks."""
     ranked = card.ranked(task)
     figure = new_figure(6.4, 0.7 + 0.24 * len(ranked))
     axes = figure.subplots()

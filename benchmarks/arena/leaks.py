@@ -1,9 +1,8 @@
-"""What an annotator may know of the data that it is measured on.
+"""Find leaks: test data that an annotator may have seen in training.
 
-Four things are looked at: studies that it learnt from, cells that it learnt from (the same highest
-genes in the same order), donors by name, and, for lists of markers, atlases that their authors made
-them from. What was read for training and is nowhere written down, as for most language models, is not
-seen here.
+Four things are compared with the training data: studies, cells (the same top genes in the same
+order), donor names, and, for marker lists, the atlases that they were derived from. Training data
+that is not documented, as for most language models, cannot be checked.
 """
 
 import re
@@ -22,11 +21,11 @@ from langcell.counts.obs_columns import obs_columns, read_obs_column
 from langcell.counts.reader import open_counts
 from langcell.counts.scale import Scale
 
-_TOP_GENES = 20  # that two different cells do not share in order
-_FEWEST_GENES = 200  # that two files must share to be compared
-_FEWEST_CELLS = 0.01  # share of a file's cells that is a leak and no accident
+_TOP_GENES = 20  # of a cell; different cells do not share them in order
+_MIN_GENES = 200  # that two files must share to be compared
+_MIN_SHARE = 0.01  # of a file's cells that counts as a leak, not chance
 _DONORS = ("donor", "donor_id")
-# The atlas behind the lists of a source (and tissue), as words of training files and their studies.
+# Atlas of the lists of a source (and tissue), as words in names of training files and studies.
 _ATLASES: Mapping[tuple[str, str], str] = {
     ("tabulasapiens", ""): "tabula.sapiens",
     ("HCL", ""): "human cell landscape",
@@ -38,12 +37,12 @@ _ATLASES: Mapping[tuple[str, str], str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOn:
-    """What an annotator learnt from.
+    """Training data of an annotator.
 
     Attributes
     ----------
     sources: name of each training file and its study, as one line
-    cells: training files of single cells, with what their values are
+    cells: training files of single cells, with their scales
     """
 
     sources: tuple[str, ...] = ()
@@ -52,8 +51,8 @@ class TrainedOn:
     def names(self, study: str) -> bool:
         """Tell whether a study is among the sources.
 
-        Names with a year are the same study where a source has all their words ("Zheng 2017"); others
-        ("pbmc", as a user's file may be called) only where a file or study has that very name.
+        A name with a year matches a source that has all its words ("Zheng 2017"); other names ("pbmc",
+        as a user's file may be called) must equal the name of a file or study.
         """
         words, name = _words(study), study.strip().lower()
         if any(word.isdigit() for word in words) and len(words) > 1:
@@ -62,12 +61,12 @@ class TrainedOn:
 
 
 def trained_on(corpus: Path, names: Sequence[str]) -> TrainedOn:
-    """Return what is known of training files from the manifest of a corpus.
+    """Read the training data of files from the manifest of a corpus.
 
     Parameters
     ----------
-    corpus: folder; where it has no manifest the names alone are known
-    names: of the files, without suffix
+    corpus: folder; without a manifest only the names are known
+    names: names of the files, without suffix
     """
     manifest = corpus / "manifest.tsv"
     if not manifest.is_file():
@@ -88,29 +87,29 @@ def trained_on(corpus: Path, names: Sequence[str]) -> TrainedOn:
 
 
 class CellLeaks:
-    """Tells of files of cells whether an annotator may know them."""
+    """Find leaks of files of cells."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[Path, tuple[str, ...]], str] = {}
         self._training: dict[Path, _TopGenes] = {}
 
     def of(self, known: TrainedOn | None, file: LabelledFile) -> str:
-        """Return how a file leaks to who learnt from something, '' where nothing says so."""
+        """Return how a file leaks to an annotator, '' if no leak was found."""
         if known is None:
             return ""
         key = file.path, known.sources
         if key not in self._found:
-            self._found[key] = self._look(known, file)
+            self._found[key] = self._find(known, file)
         return self._found[key]
 
-    def _look(self, known: TrainedOn, file: LabelledFile) -> str:
+    def _find(self, known: TrainedOn, file: LabelledFile) -> str:
         if known.names(file.study):
             return "study in training"
         own, donors = _TopGenes.read(file.path, file.scale), _donors(file.path)
         for path, scale in known.cells.items():
             if path not in self._training:
                 self._training[path] = _TopGenes.read(path, scale)
-            if own.share_in(self._training[path]) >= _FEWEST_CELLS:
+            if own.share_in(self._training[path]) >= _MIN_SHARE:
                 return f"cells of {path.stem}"
             if donors & _donors(path):
                 return f"donors of {path.stem}"
@@ -118,10 +117,10 @@ class CellLeaks:
 
 
 class ListLeaks:
-    """Tells of lists of markers whether an annotator learnt from the atlas that they are of."""
+    """Find leaks of marker lists whose atlas an annotator was trained on."""
 
     def of(self, known: TrainedOn | None, lists: MarkerLists) -> np.ndarray:
-        """Return how each list leaks, '' where nothing says so, object, shape (n_lists,)."""
+        """Return how each list leaks, '' if no leak was found, object, shape (n_lists,)."""
         found = np.full(len(lists), "", dtype=object)
         if known is None:
             return found
@@ -135,7 +134,7 @@ class ListLeaks:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _TopGenes:
-    """Cells of a file by the genes that it measures.
+    """Cells of a file over its measured genes.
 
     Attributes
     ----------
@@ -156,9 +155,9 @@ class _TopGenes:
         return cls(genes=genes, values=values[:, columns[first]])
 
     def share_in(self, other: "_TopGenes") -> float:
-        """Share of the cells that are among another file's, by the genes that both measure."""
+        """Return the share of cells that another file has too, by the genes that both measure."""
         shared, own, others = np.intersect1d(self.genes, other.genes, return_indices=True)
-        if len(shared) < _FEWEST_GENES:
+        if len(shared) < _MIN_GENES:
             return 0.0
         keys = [key for key in _signatures(self.values[:, own]) if key]
         theirs = set(_signatures(other.values[:, others]))
@@ -166,7 +165,7 @@ class _TopGenes:
 
 
 def _signatures(values: sparse.csr_matrix) -> list[bytes]:
-    """Return the highest genes of each cell in order, empty where there are few."""
+    """Return the top genes of each cell in order, empty if there are too few."""
     found = []
     for start, stop in zip(values.indptr[:-1], values.indptr[1:], strict=True):
         genes = values.indices[start:stop]
@@ -176,7 +175,7 @@ def _signatures(values: sparse.csr_matrix) -> list[bytes]:
 
 
 def _donors(path: Path) -> set[str]:
-    """Names of donors that are more than a number or letter."""
+    """Return donor names that are more than a number or letter."""
     for column in _DONORS:
         if column in obs_columns(path):
             return {each for each in read_obs_column(path, column) if len(str(each)) > 4}

@@ -1,4 +1,4 @@
-"""The methods of the arena that run without a network: models, baselines, recorded answers."""
+"""Methods of the arena that need no network: models, baselines, recorded answers."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -32,9 +32,9 @@ _RECIPE = "recipe.yaml"
 
 
 class RecordedAnswers:
-    """Gives the answers that a table of marker lists records of a system.
+    """Answers of a system that are recorded in a table of marker lists.
 
-    Answers in words alone are mapped to terms, as those of language models.
+    Free-text answers are mapped to terms, as those of language models.
     """
 
     def __init__(self, system: str, ontology: Ontology) -> None:
@@ -42,7 +42,7 @@ class RecordedAnswers:
         self._ontology = ontology
 
     def answers(self, lists: MarkerLists) -> Sequence[Answer | None]:
-        """Return the recorded answers, None where the system was not asked."""
+        """Return the recorded answers, None if the system was not asked."""
         recorded = lists.recorded[self._system]
         if self._system not in lists.worded:
             return recorded
@@ -56,7 +56,7 @@ def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) 
     Parameters
     ----------
     names: bundled names, folders or hub ids
-    corpus: folder whose manifest names the studies of training files
+    corpus: folder whose manifest lists the studies of training files
     """
     found = []
     for name in names:
@@ -78,13 +78,13 @@ def models(names: Sequence[str], corpus: Path, ontology: Ontology, device: str) 
 def baselines(
     names: Sequence[str], split: TrainingSplit, corpus: Path, cache: Path
 ) -> tuple[list[Method], list[str]]:
-    """Return baselines that learn from the training split, and a line for each left out."""
+    """Return baselines fitted on the training split, and a message for each one left out."""
     known = trained_on(corpus, [source.name for source in find_sources(split.recipe)])
     found = [_baseline("majority", TrainingMajority(split), split.fingerprint, known)]
     left_out = []
     for name in names:
         if extra := missing_extra(name):
-            left_out.append(f"{name}: pip install 'langcell[{extra}]' brings it")
+            left_out.append(f"{name}: not installed; pip install 'langcell[{extra}]'")
             continue
         method = METHODS[name]
         versions = [f"{each} {metadata.version(each)}" for each in method.packages]
@@ -93,8 +93,8 @@ def baselines(
     return found, left_out
 
 
-def list_contestants(lists: MarkerLists, ontology: Ontology) -> list[Method]:
-    """Return baselines that know other lists of markers alone, and the recorded systems."""
+def list_methods(lists: MarkerLists, ontology: Ontology) -> list[Method]:
+    """Return baselines that use other marker lists only, and the recorded systems."""
     simple = (GeneListNeighbors(), MarkerListOverlap(), RandomName())
     found = [_baseline(each.name, each, "") for each in simple]
     for system in lists.recorded:
@@ -103,8 +103,8 @@ def list_contestants(lists: MarkerLists, ontology: Ontology) -> list[Method]:
     return found
 
 
-def shot_contestants(names: Sequence[str]) -> list[Method]:
-    """Return methods that learn from a few labelled cells of the very study."""
+def few_shot_methods(names: Sequence[str]) -> list[Method]:
+    """Return few-shot methods, which are fitted on labelled cells of the same study."""
     return [
         Method(name=f"few-shot {name}", kind=FEW_SHOT, annotator=FewShotMethod(name), identity="")
         for name in names
@@ -120,7 +120,7 @@ def _baseline(
 
 
 def _training_files(folder: Path) -> list[str]:
-    """Names of the files that a checkpoint was trained on, none where it does not say."""
+    """Return the names of the training files of a checkpoint, empty if it has no record."""
     path = folder / _RECIPE
     if not path.is_file():
         return []

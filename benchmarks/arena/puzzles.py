@@ -1,4 +1,4 @@
-"""Tasks of the arena: puzzles of cells and labels that go together one to one."""
+"""Arena tasks: puzzles that assign N labels to N cells one to one."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.accuracy.assignment import draw_puzzles, top_genes
-from benchmarks.arena.cells import CellFiles, CellScorer, unite
+from benchmarks.arena.cells import CellFiles, CellScorer, combine_files
 from benchmarks.arena.leaks import CellLeaks
 from benchmarks.arena.results import Method, Unit
 from benchmarks.baselines.puzzle_solvers import SOLVERS, solve
@@ -18,23 +18,23 @@ from langcell.runtime.digest import sha256_of
 from zeroshot.decide.puzzle_files import Genes, read_puzzles
 from zeroshot.decide.puzzles import Answer, Puzzle, PuzzleScore, score_answers
 
-_GENES = 25  # of a cell, as in CellPuzzles
-_ANSWERED = 4  # puzzles of a size and study that a language model is asked for
+_GENES = 25  # per cell, as in CellPuzzles
+_ANSWERED = 4  # puzzles per size and study that a language model is asked
 
 
 @runtime_checkable
 class PuzzleAnswerer(Protocol):
-    """Answers puzzles whose cells are known by their top genes."""
+    """Protocol of annotators that solve puzzles from the top genes of cells."""
 
     def puzzle_answers(
         self, puzzles: Sequence[Puzzle], genes: Sequence[Genes]
     ) -> Sequence[Answer | None]:
-        """Return labels of each puzzle, None where the answer is not in the form asked for.
+        """Return the labels of each puzzle, None if the answer has the wrong format.
 
         Parameters
         ----------
-        puzzles: their `cells` are places in `genes`
-        genes: of each cell, highest expression first
+        puzzles: their `cells` are indices into `genes`
+        genes: genes of each cell, highest expression first
         """
         ...
 
@@ -42,9 +42,9 @@ class PuzzleAnswerer(Protocol):
 class PuzzleTask:
     """Puzzles drawn from labelled files, as `benchmarks.accuracy.assignment` draws them.
 
-    What scores cells is solved jointly (`batch_accuracy`, `cell_accuracy`), and `argmax` gives each
-    cell its best label: its `uniqueness` says how often it gives one twice. What answers puzzles in
-    words sees the top genes of each cell, and fewer puzzles.
+    With annotators that score cells, puzzles are solved jointly (`batch_accuracy`, `cell_accuracy`),
+    and by `argmax`, the best label of each cell; its `uniqueness` is the share of distinct labels.
+    Annotators that answer in text get the top genes of each cell, and fewer puzzles.
     """
 
     name = "puzzles"
@@ -63,7 +63,7 @@ class PuzzleTask:
         self.digest = f"{cells.digest} {n_puzzles}"
 
     def takes(self, annotator: object) -> bool:
-        """Take what scores cells or answers puzzles."""
+        """Accept annotators that score cells or answer puzzles."""
         return isinstance(annotator, CellScorer | PuzzleAnswerer)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
@@ -88,12 +88,12 @@ class PuzzleTask:
                 n = sum(len(each) for each in sets)
                 parts.setdefault(file.study, []).append((n, figures))
                 leaks[file.study] = leaks.get(file.study) or self._leaks.of(method.trained_on, file)
-        return unite(parts, leaks), list(getattr(annotator, "notes", ()))
+        return combine_files(parts, leaks), list(getattr(annotator, "notes", ()))
 
     def _similarities(self, method: Method, file: LabelledFile) -> pd.DataFrame:
         own = self._cells.spaces[file.name]["own"]
         scores = self._cells.scores(method, file, own)
-        # A label that an annotator cannot call still has to go to some cell.
+        # A label that an annotator cannot predict must still be assigned to a cell.
         lowest = np.where(np.isfinite(scores), scores, np.inf).min()
         floor = lowest - 1 if np.isfinite(lowest) else 0.0
         filled = np.where(np.isfinite(scores), scores, floor)
@@ -101,7 +101,7 @@ class PuzzleTask:
 
 
 class PuzzleFileTask:
-    """Puzzles of a file in the form of CellPuzzles, for models and language models."""
+    """Puzzles of a file in the format of CellPuzzles, for models and language models."""
 
     name = "puzzle-file"
     title = "CellPuzzles from a file; share of puzzles right in every cell"
@@ -120,11 +120,11 @@ class PuzzleFileTask:
         self.digest = sha256_of(path)
 
     def takes(self, annotator: object) -> bool:
-        """Take what answers puzzles."""
+        """Accept annotators that answer puzzles."""
         return isinstance(annotator, PuzzleAnswerer)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Return the figures of each size."""
+        """Return the scores of each puzzle size."""
         annotator = method.annotator
         assert isinstance(annotator, PuzzleAnswerer)
         by_size: dict[str, list[Puzzle]] = {}
@@ -134,7 +134,7 @@ class PuzzleFileTask:
             size: [(len(some), _answered(annotator, some, self._given.genes))]
             for size, some in by_size.items()
         }
-        return unite(parts, {}), list(getattr(annotator, "notes", ()))
+        return combine_files(parts, {}), list(getattr(annotator, "notes", ()))
 
 
 def _answered(

@@ -1,4 +1,4 @@
-"""Run a suite and write its card: JSON, Markdown and one HTML file."""
+"""Run a suite and write its results as JSON, Markdown and HTML."""
 
 import warnings
 from collections.abc import Callable
@@ -12,27 +12,27 @@ from ontology.graph import Ontology
 
 
 def measure_and_write(
-    name: str, inputs: Inputs, ontology: Ontology, *, say: Callable[[str], None]
+    name: str, inputs: Inputs, ontology: Ontology, *, log: Callable[[str], None]
 ) -> str:
-    """Run a suite, write its results and return what a terminal shows.
+    """Run a suite, write its results and return the overview to print.
 
     Parameters
     ----------
     name: quick or full
-    say: takes a line of progress
+    log: called with a progress message
 
     Raises
     ------
     ValueError, OSError
-        If there is no such suite, or an input cannot be read.
+        If the suite is unknown, or an input cannot be read.
     """
     with warnings.catch_warnings():
-        # Low coverage of small gene panels, and what scanpy says of tiny files.
+        # Warnings about small gene panels, and those of scanpy about tiny files.
         warnings.simplefilter("ignore")
         suite = build_suite(name, inputs, ontology)
         for line in suite.left_out:
-            say(f"left out: {line}")
-        results = run_suite(suite, inputs.folder, say)
+            log(f"left out: {line}")
+        results = run_suite(suite, inputs.folder, log)
     card = ResultCard.of_run(suite, results, ontology.title)
     card.write(inputs.folder / "results.json")
     for file, text in (

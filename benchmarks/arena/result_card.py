@@ -1,4 +1,4 @@
-"""The card of a run of the arena: all figures as JSON, and tables of the main ones as Markdown."""
+"""Result card of a run of the arena: all scores as JSON, and the main ones as Markdown tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from langcell.runtime.output_file import replaced_file
 from langcell.runtime.version import __version__
 
 LEAK = "†"
-SHOWN = 9  # figures of a task in its table; the JSON has all
+SHOWN = 9  # scores of a task in its table; the JSON has all
 _FORM = "langcell-benchmark-1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """What a task was; see `benchmarks.arena.results.Task`."""
+    """Description of a task; see `benchmarks.arena.results.Task`."""
 
     name: str
     title: str
@@ -29,12 +29,12 @@ class TaskFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultCard:
-    """A run of the arena.
+    """Results of a run of the arena.
 
     Attributes
     ----------
-    kinds: of the methods, in the order of the tables
-    left_out: lines that say what is missing and why
+    kinds: kinds of methods, in the order of the tables
+    left_out: messages about what is missing and why
     """
 
     suite: str
@@ -47,7 +47,7 @@ class ResultCard:
 
     @classmethod
     def of_run(cls, suite: Suite, results: Sequence[Result], ontology: str) -> "ResultCard":
-        """Return the card of what a suite gave."""
+        """Return the card of the results of a suite."""
         names = TaskFacts.__dataclass_fields__
         tasks = tuple(TaskFacts(**{each: getattr(task, each) for each in names}) for task in suite.tasks)  # fmt: skip
         return cls(
@@ -67,18 +67,18 @@ class ResultCard:
         Raises
         ------
         FileNotFoundError, ValueError
-            If there is no such file, or it is no card.
+            If the file is missing, or not a result card.
         """
         if not path.is_file():
             raise FileNotFoundError(
-                f"no results {path}; langcell benchmark run writes results.json"
+                f"{path} does not exist; langcell benchmark run writes results.json"
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON: {error}") from error
+            raise ValueError(f"{path} is not JSON: {error}") from error
         if not isinstance(values, dict) or values.pop("form", None) != _FORM:
-            raise ValueError(f"{path} is no results.json of langcell benchmark run ({_FORM})")
+            raise ValueError(f"{path} is not a results.json of langcell benchmark run ({_FORM})")
         tasks = tuple(TaskFacts(**{**t, "figures": tuple(t["figures"])}) for t in values["tasks"])
         results = tuple(Result.of(each) for each in values["results"])
         left_out = tuple(values["left_out"])
@@ -91,14 +91,14 @@ class ResultCard:
             temporary.write_text(text + "\n", encoding="utf-8")
 
     def result(self, task: TaskFacts, method: str) -> Result | None:
-        """Return what a method reached, None where it was not asked."""
+        """Return the result of a method, None if it was not run."""
         for each in self.results:
             if (each.task, each.method) == (task.name, method):
                 return each
         return None
 
     def ranked(self, task: TaskFacts) -> list[tuple[Result, Figure]]:
-        """Return who has the main figure of a task, the highest first."""
+        """Return the results with the main score of a task, best first."""
         found = []
         for each in self.results:
             figure = each.figure(task.figures[0], by_row=task.by_row)
@@ -108,7 +108,7 @@ class ResultCard:
 
 
 def markdown(card: ResultCard) -> str:
-    """Return the tables of a card."""
+    """Format a card as Markdown tables."""
     parts = [
         f"# langcell benchmark: {card.suite}",
         f"langcell {card.version}, {card.ontology}. {LEAK} marks a row that may know some of its data "
@@ -123,7 +123,7 @@ def markdown(card: ResultCard) -> str:
 
 
 def overview(card: ResultCard) -> str:
-    """Return the main figure of each task: a row a method."""
+    """Return a table of the main score of each task, one row per method."""
     tasks = [task for task in card.tasks if card.ranked(task)]
     heads = [f"{task.name}: {task.figures[0]}" for task in tasks]
     rows = []
@@ -135,7 +135,7 @@ def overview(card: ResultCard) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns are aligned in the text too.
+    """Return a Markdown table with aligned columns.
 
     >>> print(table(["a", "b"], [["1", "long"]]))
     | a   | b    |
@@ -180,7 +180,7 @@ def _task_table(card: ResultCard, task: TaskFacts) -> str:
 
 
 def leak_line(result: Result) -> str:
-    """Return how units leak, in a line; '' where none does."""
+    """Return a line about the leaks of units, '' if there are none."""
     by_leak: dict[str, list[str]] = {}
     for unit in result.units:
         if unit.leak:

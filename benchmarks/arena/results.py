@@ -1,6 +1,6 @@
-"""What one method reaches in one task: figures of each unit, their means and intervals.
+"""Result of one method on one task: scores of each unit, their means and intervals.
 
-A unit is what is drawn again in a bootstrap: a study, a donor, the source of marker lists.
+A unit is resampled in the bootstrap: a study, a donor, or a source of marker lists.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from benchmarks.scoring.scoring import mean_and_interval
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """Figures of one study, donor or source of lists.
+    """Scores of one study, donor or source of lists.
 
     Attributes
     ----------
-    n: cells, lists or puzzles
-    figures: by name; None where one cannot be had
-    leak: how the method may know the unit already; '' where nothing says so
+    n: number of cells, lists or puzzles
+    figures: scores by name; None if a score is undefined
+    leak: how the method may know the unit from training; '' if no leak was found
     """
 
     name: str
@@ -32,12 +32,12 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """The mean of a figure over units.
+    """The mean of a score over units.
 
     Attributes
     ----------
-    low, high: ends of the 95 % bootstrap interval over units; None where there is one unit
-    clean: the mean over units without a leak; None where there is none, or all are
+    low, high: 95 % bootstrap interval over units; None for a single unit
+    clean: mean over units without a leak; None if no unit leaks, or all do
     """
 
     mean: float
@@ -48,13 +48,13 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One method in one task.
+    """Result of one method on one task.
 
     Attributes
     ----------
-    key: digest of all that it depends on
-    seconds: that it took
-    notes: what a reader should know, such as answers that failed
+    key: digest of everything that it depends on
+    seconds: run time
+    notes: remarks, such as failed answers
     """
 
     task: str
@@ -66,15 +66,15 @@ class Result:
 
     @property
     def leaks(self) -> bool:
-        """Tell whether a unit may be known already."""
+        """Tell whether any unit leaks."""
         return any(unit.leak for unit in self.units)
 
     def figure(self, name: str, *, by_row: bool) -> Figure | None:
-        """Average a figure over the units that have it; None where none has.
+        """Average a score over the units that have it; None if none has.
 
         Parameters
         ----------
-        by_row: a unit weighs as much as it has rows; else all weigh the same
+        by_row: weight units by their numbers of rows, else equally
         """
         units = [unit for unit in self.units if unit.figures.get(name) is not None]
         if not units:
@@ -90,27 +90,27 @@ class Result:
         )
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the result as JSON values."""
         return asdict(self)
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Result":
-        """Return the result that a record is of."""
+        """Return the result of a record."""
         units = tuple(Unit(**each) for each in record["units"])
         return cls(**{**record, "units": units, "notes": tuple(record["notes"])})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Method:
-    """Who is measured.
+    """A method to benchmark.
 
     Attributes
     ----------
-    name: for tables and file names
+    name: name in tables and file names
     kind: model, few-shot, baseline, recorded or language model
-    annotator: what tasks ask; each says what it takes
-    identity: digest of all that its answers depend on
-    trained_on: what it learnt from; None where that is nothing or not known
+    annotator: object that tasks call; each task checks what it supports
+    identity: digest of everything that its answers depend on
+    trained_on: its training data; None if there is none, or unknown
     """
 
     name: str
@@ -121,15 +121,15 @@ class Method:
 
 
 class Task(Protocol):
-    """Something that methods are measured in.
+    """Protocol of a benchmark task.
 
     Attributes
     ----------
-    name: short, for tables and file names
-    title: what is asked, in a line
-    data: what it is asked of, in a line
-    figures: names, the main one first
-    by_row: units weigh as much as they have rows
+    name: short name for tables and file names
+    title: one line about the task
+    data: one line about its data
+    figures: names of the scores, the main one first
+    by_row: weight units by their numbers of rows
     """
 
     name: str
@@ -140,27 +140,27 @@ class Task(Protocol):
 
     @property
     def digest(self) -> str:
-        """What the outcome depends on but the method."""
+        """Digest of everything but the method that the result depends on."""
         ...
 
     def takes(self, annotator: object) -> bool:
-        """Tell whether an annotator can be asked."""
+        """Tell whether the task supports an annotator."""
         ...
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Ask a method that is taken; return figures of each unit, and notes."""
+        """Run a supported method; return the scores of each unit, and notes."""
         ...
 
 
 def rounded(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Return figures for a record, which has no NaN."""
+    """Return rounded scores, with None for NaN."""
     return {
         name: None if np.isnan(value) else round(float(value), 5) for name, value in figures.items()
     }
 
 
 def average(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average the figures of several parts of a unit."""
+    """Average the scores of several parts of a unit."""
     return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
 

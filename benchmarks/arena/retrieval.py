@@ -1,10 +1,10 @@
-"""Task of the arena: cells to texts and texts to cells, among all cell types."""
+"""Arena task: retrieval of texts by cells and of cells by texts, among all cell types."""
 
 from dataclasses import asdict
 
 import numpy as np
 
-from benchmarks.arena.cells import CellFiles, CellScorer, unite
+from benchmarks.arena.cells import CellFiles, CellScorer, combine_files
 from benchmarks.arena.leaks import CellLeaks
 from benchmarks.arena.results import Method, Unit
 from benchmarks.data.studies import LabelledFile
@@ -15,9 +15,9 @@ from benchmarks.scoring.search_scores import right_cells
 class RetrievalTask:
     """Recall at k and mean reciprocal rank, within each file.
 
-    `cell` ranks all cell types for each cell, and its own is right; `text` ranks the cells of the
-    file for each of its types, and cells of that type or a subtype are right, those labelled more
-    coarsely left out. `chance` is what a random order reaches.
+    `cell` ranks all cell types for each cell; its own type is correct. `text` ranks the cells of the
+    file for each of its types; cells of that type or a subtype are correct, and cells labelled with
+    an ancestor are left out. `chance` is the score of a random order.
     """
 
     name = "retrieval"
@@ -35,18 +35,18 @@ class RetrievalTask:
         self.digest = cells.digest
 
     def takes(self, annotator: object) -> bool:
-        """Take what scores cells."""
+        """Accept annotators that score cells."""
         return isinstance(annotator, CellScorer)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Score every file; the files of a study are averaged."""
+        """Score every file; files of the same study are averaged."""
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         for file in self._cells.files:
             figures = self._figures(file, method)
             parts.setdefault(file.study, []).append((file.n_cells, figures))
             leaks[file.study] = leaks.get(file.study) or self._leaks.of(method.trained_on, file)
-        return unite(parts, leaks), []
+        return combine_files(parts, leaks), []
 
     def _figures(self, file: LabelledFile, method: Method) -> dict[str, float]:
         candidates = self._cells.spaces[file.name]["all"]

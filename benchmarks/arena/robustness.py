@@ -1,4 +1,4 @@
-"""Task of the arena: what shallow counts, missing genes and other words cost."""
+"""Arena task: loss of accuracy with shallow counts, missing genes and other wordings."""
 
 import tempfile
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from benchmarks.accuracy.robustness import COSTLY, write_changed
-from benchmarks.arena.cells import CellFiles, CellScorer, unite
+from benchmarks.arena.cells import CellFiles, CellScorer, combine_files
 from benchmarks.arena.leaks import CellLeaks
 from benchmarks.arena.results import Method, Unit
 from benchmarks.data.studies import LabelledFile
@@ -20,20 +20,20 @@ _WORDINGS = ("name alone", "synonym")
 
 @runtime_checkable
 class WordScorer(Protocol):
-    """Scores labelled cells against words, whatever they stand for."""
+    """Protocol of annotators that score cells against arbitrary texts."""
 
     def word_scores(self, file: LabelledFile, texts: Sequence[str]) -> np.ndarray:
-        """Return float32, shape (n_cells, n_texts); higher is likelier."""
+        """Return scores, float32, shape (n_cells, n_texts); higher is more likely."""
         ...
 
 
 class RobustnessTask:
-    """Macro-F1 of own labels when the cells, or the words for the labels, are changed.
+    """Macro-F1 among the study's own labels when cells or label texts are changed.
 
-    Cells are changed as in `benchmarks.accuracy.robustness`: counts thinned, genes left out. What reads words
-    gets each label as its bare name, and as its first synonym where it has one, in place of the
-    description. `kept` is the mean over all changes that the annotator takes, as a share of the figure
-    without any.
+    Cells are changed as in `benchmarks.accuracy.robustness`: counts downsampled, genes dropped.
+    Annotators that read texts get the bare name of each label, and its first synonym if it has one,
+    instead of the description. `kept` is the mean over all changes that the annotator supports, as a
+    share of the score without changes.
     """
 
     name = "robustness"
@@ -51,11 +51,11 @@ class RobustnessTask:
         self.digest = f"{cells.digest} {seed}"
 
     def takes(self, annotator: object) -> bool:
-        """Take what scores cells."""
+        """Accept annotators that score cells."""
         return isinstance(annotator, CellScorer)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Score every file under every change; the files of a study are averaged."""
+        """Score every file with every change; files of the same study are averaged."""
         parts: dict[str, list[tuple[int, dict[str, float]]]] = {}
         leaks: dict[str, str] = {}
         notes: list[str] = []
@@ -66,12 +66,12 @@ class RobustnessTask:
             figures["kept"] = float(np.mean(changed)) / plain if changed else float("nan")
             parts.setdefault(file.study, []).append((file.n_cells, figures))
             leaks[file.study] = leaks.get(file.study) or self._leaks.of(method.trained_on, file)
-        return unite(parts, leaks), notes
+        return combine_files(parts, leaks), notes
 
     def _figures(
         self, annotator: object, file: LabelledFile, seed: int, notes: list[str]
     ) -> dict[str, float]:
-        """Return the figure of each change; NaN, and a note, where the annotator refuses the cells."""
+        """Return the score of each change; NaN and a note if the annotator rejects the cells."""
         assert isinstance(annotator, CellScorer)
         own = self._cells.spaces[file.name]["own"]
         figures = {}
@@ -80,11 +80,11 @@ class RobustnessTask:
                 changed = write_changed(file, change, Path(folder), seed)
                 try:
                     figures[name] = self._macro_f1(file, annotator.scores(changed, own), own)
-                except ValueError as refusal:  # too few genes are left, as a user would be told
+                except ValueError as error:  # too few genes are left
                     if name == _PLAIN:
                         raise
                     figures[name] = float("nan")
-                    notes.append(f"{name} of {file.name}: {refusal}")
+                    notes.append(f"{name} of {file.name}: {error}")
         for name, texts in zip(_WORDINGS, self._texts(own), strict=True):
             figures[name] = float("nan")
             if isinstance(annotator, WordScorer):

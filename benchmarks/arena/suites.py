@@ -1,9 +1,9 @@
-"""The suites of the arena: which tasks and methods `--suite quick` and `full` are.
+"""Suites of the arena: tasks and methods of `--suite quick` and `--suite full`.
 
-`quick` samples 200 labelled cells of each validation file, draws 3,000 training rows for the
-baselines, leaves out the slowest methods, and spares baselines the changed files of `robustness`, for
-which they would be fitted again each time. `full` takes everything. Without the corpus both measure
-models on the blood cells that scanpy brings.
+`quick` samples 200 labelled cells per validation file and 3,000 training rows for the baselines,
+leaves out the slowest methods, and skips `robustness` for baselines, which would have to be fitted
+again for each change. `full` runs everything. Without the corpus both score models on the blood cells
+in scanpy.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ from benchmarks.arena.methods import (
     FEW_SHOT,
     MODEL,
     baselines,
-    list_contestants,
+    few_shot_methods,
+    list_methods,
     models,
-    shot_contestants,
 )
 from benchmarks.arena.puzzles import PuzzleFileTask, PuzzleTask
 from benchmarks.arena.results import Method, Task
@@ -43,6 +43,7 @@ from langcell.checkpoints.checkpoint import list_bundled_models
 from langcell.counts.scale import Scale
 from langcell.model.embedder import load_embedder
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
 from zeroshot.annotation.text_states import cache_folder
 
@@ -52,16 +53,16 @@ _SHOT_MODEL = "mini-fast"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much a suite measures."""
+    """Sample sizes of a suite."""
 
-    n_cells: int | None  # of each file; None for all
-    n_rows: int  # of the training split that baselines learn from
-    n_puzzles: int  # of each size and study
+    n_cells: int | None  # per file; None for all
+    n_rows: int  # of the training split, for baselines
+    n_puzzles: int  # per size and study
     shots: tuple[int, ...]
     n_seeds: int  # of few-shot draws
     shot_methods: tuple[str, ...]
     baselines: tuple[str, ...]
-    spared: frozenset[tuple[str, str]] = frozenset()
+    skipped: frozenset[tuple[str, str]] = frozenset()
 
 
 SIZES = {
@@ -73,7 +74,7 @@ SIZES = {
         n_seeds=2,
         shot_methods=("langcell, auto", "langcell, prototype", "logistic, PCA", "kNN, PCA"),
         baselines=("pca-knn", "logistic", "markers"),
-        spared=frozenset({(BASELINE, RobustnessTask.name)}),
+        skipped=frozenset({(BASELINE, RobustnessTask.name)}),
     ),
     "full": Size(
         n_cells=None,
@@ -89,15 +90,15 @@ SIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a run is made from.
+    """Inputs of a run.
 
     Attributes
     ----------
-    corpus: folder with manifest.tsv, which need not be there
-    folder: of the run, for samples
-    models: names of langcell models; none: all that are bundled
-    own: a user's labelled files in place of the validation studies
-    lists, puzzles: a table of marker lists, and a file of puzzles, beside or in place of the corpus'
+    corpus: folder with manifest.tsv, which may be missing
+    folder: folder of the run, for samples
+    models: names of langcell models; empty: all bundled models
+    own: a user's labelled files, instead of the validation studies
+    lists, puzzles: a table of marker lists, and a file of puzzles
     others: further methods, such as language models
     """
 
@@ -112,26 +113,26 @@ class Inputs:
 
 
 def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
-    """Bring tasks and methods of a suite together; nothing is written before all are read.
+    """Build the tasks and methods of a suite; nothing is written before all inputs are read.
 
     Raises
     ------
     ValueError, OSError
-        If there is no such suite, an input cannot be read, or the folder is a file.
+        If the suite is unknown, an input cannot be read, or the folder is a file.
     """
     if name not in SIZES:
-        raise ValueError(f"no suite {name!r}; there are {', '.join(SIZES)}")
+        raise ValueError(f"unknown suite {name!r}; known: {', '.join(SIZES)}")
     if inputs.folder.is_file():
         raise NotADirectoryError(
-            f"cannot write to {inputs.folder}: it is a file; give --out the name of a folder"
+            f"cannot write to {inputs.folder}: it is a file; pass a folder as {option('folder', flag='--out')}"
         )
     size = SIZES[name]
     has_corpus = (inputs.corpus / "manifest.tsv").is_file()
     split = TrainingSplit(bundled_recipe(inputs.corpus), ontology, n_rows=size.n_rows)
-    methods, left_out = _contestants(inputs, size, split, has_corpus=has_corpus)
+    methods, left_out = _methods(inputs, size, split, has_corpus=has_corpus)
     tasks = _list_tasks(inputs, ontology, methods)
     puzzles = [] if inputs.puzzles is None else [PuzzleFileTask(inputs.puzzles)]
-    # Writes samples, so what may be refused has been read before.
+    # Writes samples, so inputs that may be invalid are read before.
     files = _files(inputs, size, ontology, has_corpus=has_corpus)
     cells = CellFiles.of(files, ontology, by_donor=_donors(inputs.own))
     tasks += _cell_tasks(cells, size)
@@ -142,26 +143,26 @@ def build_suite(name: str, inputs: Inputs, ontology: Ontology) -> Suite:
         name=name,
         tasks=tuple(tasks),
         methods=tuple(_in_order([*methods, *inputs.others])),
-        spared=size.spared,
+        skipped=size.skipped,
         left_out=tuple(left_out),
     )
 
 
-def _contestants(
+def _methods(
     inputs: Inputs, size: Size, split: TrainingSplit, *, has_corpus: bool
 ) -> tuple[list[Method], list[str]]:
-    """Return all but those that a table of lists brings, and a line for each left out."""
+    """Return all methods but those of a table of lists, and a message for each one left out."""
     names = inputs.models or list_bundled_models()
     found = models(names, inputs.corpus, split.ontology, inputs.device)
-    found += shot_contestants(size.shot_methods)
+    found += few_shot_methods(size.shot_methods)
     if has_corpus:
         fitted, left_out = baselines(
             size.baselines, split, inputs.corpus, cache_folder() / "baselines"
         )
         return found + fitted, left_out
     return found, [
-        f"validation studies, marker lists and baselines: no {inputs.corpus / 'manifest.tsv'}; name "
-        "the folder that holds corpus/ with --shared"
+        f"validation studies, marker lists and baselines: {inputs.corpus / 'manifest.tsv'} is missing; "
+        f"pass the folder of corpus/ as {option('corpus', flag='--shared')}"
     ]
 
 
@@ -188,7 +189,7 @@ def _files(
 
 
 def _demo_file(folder: Path) -> Path:
-    """Write the blood cells of scanpy with log1p values of all their genes, and return the path."""
+    """Write the blood cells of scanpy with log1p values of all genes; return the path."""
     path = folder / "blood.h5ad"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,17 +200,17 @@ def _demo_file(folder: Path) -> Path:
 
 
 def _donors(own: Sequence[LabelledFile]) -> str | None:
-    """Return the column of donors of a single file, which studies cannot stand in for."""
+    """Return the donor column of a single file, whose units are donors instead of studies."""
     return donor_column(own[0].path) if len(own) == 1 else None
 
 
 def _list_tasks(inputs: Inputs, ontology: Ontology, methods: list[Method]) -> list[Task]:
-    """Return the task of marker lists, if there is a table; adds its own methods."""
+    """Return the task of marker lists, if there is a table, and append its methods."""
     path = inputs.lists or inputs.corpus / _LISTS
     if inputs.lists is None and (inputs.own or not path.is_file()):
         return []
     lists = read_marker_lists(path, ontology)
-    methods += list_contestants(lists, ontology)
+    methods += list_methods(lists, ontology)
     return [MarkerListTask(lists, ontology, ListLeaks())]
 
 
@@ -225,6 +226,6 @@ def _cell_tasks(cells: CellFiles, size: Size) -> list[Task]:
 
 
 def _in_order(methods: Sequence[Method]) -> list[Method]:
-    """Models first, then what learns from a few cells, then the others as they came."""
+    """Sort methods: models, few-shot methods, then the others in their order."""
     kinds = (MODEL, FEW_SHOT)
     return sorted(methods, key=lambda each: kinds.index(each.kind) if each.kind in kinds else 2)

@@ -1,4 +1,4 @@
-"""Task of the arena: cell types that no training file has."""
+"""Arena task: zero-shot annotation of cell types without training data."""
 
 import numpy as np
 import pandas as pd
@@ -10,14 +10,14 @@ from langcell.nn.metrics import h_score
 
 
 class UnseenTask:
-    """Types of labelled files without a training cell, among all cell types.
+    """Accuracy on types without training cells, among all cell types.
 
-    Each unseen type of a study is a unit and weighs the same. `seen` is the mean over the other
+    Each unseen type of a study is a unit; all have the same weight. `seen` is the mean over the other
     types of the same studies, `h` the harmonic mean of the two.
 
     Parameters
     ----------
-    trained: ids of the types that the training split has
+    trained: ids of the types of the training split
     """
 
     name = "unseen"
@@ -35,11 +35,11 @@ class UnseenTask:
         self.digest = " ".join([cells.digest, *sorted(trained)])
 
     def takes(self, annotator: object) -> bool:
-        """Take what scores cells."""
+        """Accept annotators that score cells."""
         return isinstance(annotator, CellScorer)
 
     def units(self, method: Method) -> tuple[list[Unit], list[str]]:
-        """Score every type; the files of a study are averaged."""
+        """Score every type; files of the same study are averaged."""
         tables = []
         for file in self._cells.files:
             candidates = self._cells.spaces[file.name]["all"]

@@ -1,1 +1,1 @@
-"""Simple and published methods that models are compared with."""
+"""Baselines: simple and published methods to compare models with."""

@@ -1,4 +1,4 @@
-"""What scores cells against candidate terms: one protocol for models and baselines alike."""
+"""Protocol of annotators, which score cells against candidate terms, and that of langcell models."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -24,39 +24,39 @@ from zeroshot.labels.candidates import (
     part_of_ontology,
 )
 
-_CHOICE = 100  # so many candidates are a choice, as `--labels` makes it; more are an ontology's
+_CHOICE = 100  # up to so many candidates are scored as with `--labels`, more as the whole ontology
 
 
 class Annotator(Protocol):
-    """Scores the labelled cells of a file against candidates."""
+    """Protocol of annotators that score the labelled cells of a file against candidates."""
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Name in tables."""
         ...
 
     def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
-        """Return float32, shape (n_cells, n_candidates); higher is likelier.
+        """Return scores, float32, shape (n_cells, n_candidates); higher is more likely.
 
-        Only the order within a row counts; -inf is a candidate that the annotator cannot call.
+        Only the order within a row matters; -inf marks a candidate that the annotator cannot predict.
 
         Parameters
         ----------
-        file: whose labelled cells are scored; its labels are not to be looked at
+        file: file of the cells to score; its labels must not be read
         candidates: term ids
         """
         ...
 
 
 class LangCellAnnotator:
-    """A langcell model: cosine between cells and the texts of the candidates.
+    """Annotator of a langcell model: similarity of cells and candidate texts.
 
     Parameters
     ----------
-    name: for the table
+    name: name in tables
     model: any checkpoint
-    ontology: gives the candidates their texts
-    options: `batch_size`, `rerank`, `rerank_weight` and `top_k` are read
+    ontology: ontology of the candidate texts
+    options: `batch_size`, `rerank`, `rerank_weight` and `top_k` are used
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LangCellAnnotator:
         return candidate_scores(self._model, self._features(file), chosen)
 
     def list_scores(self, genes: Sequence[Genes], candidates: Sequence[str]) -> np.ndarray:
-        """Score lists of marker genes, each read as a cell that is known by its ranks alone.
+        """Score marker lists, each encoded as a cell given by its gene ranks.
 
         Parameters
         ----------
@@ -85,17 +85,17 @@ class LangCellAnnotator:
 
         Returns
         -------
-        float32, shape (n_lists, n_candidates); higher is likelier
+        float32, shape (n_lists, n_candidates); higher is more likely
         """
         features = embed_gene_lists(self._model, genes, in_order=True)
         return candidate_scores(self._model, features, self._chosen(candidates))
 
     def word_scores(self, file: LabelledFile, texts: Sequence[str]) -> np.ndarray:
-        """Score cells against words, as `--labels 'text: ...'` does.
+        """Score cells against free texts, as `--labels 'text: ...'` does.
 
         Returns
         -------
-        float32, shape (n_cells, n_texts); higher is likelier
+        float32, shape (n_cells, n_texts); higher is more likely
         """
         keys = [f"{FREE_TEXT} {text}" for text in texts]
         chosen = own_candidates(keys, self._ontology)
@@ -105,12 +105,12 @@ class LangCellAnnotator:
     def puzzle_answers(
         self, puzzles: Sequence[Puzzle], genes: Sequence[Genes]
     ) -> list[PuzzleAnswer]:
-        """Match cells that are known by their top genes with labels, all of a puzzle jointly.
+        """Assign labels to cells given by their top genes, jointly for each puzzle.
 
         Parameters
         ----------
-        puzzles: their `cells` are places in `genes`
-        genes: of each cell, highest expression first
+        puzzles: their `cells` are indices into `genes`
+        genes: genes of each cell, highest expression first
         """
         features = embed_gene_lists(self._model, genes)
         labels = sorted({label for puzzle in puzzles for label in puzzle.labels})
@@ -123,7 +123,7 @@ class LangCellAnnotator:
         return part_of_ontology(candidates, self._ontology, described="terms")
 
     def _features(self, file: LabelledFile) -> np.ndarray:
-        """Features of the labelled cells; those of the last file are kept for its next space."""
+        """Return embeddings of the labelled cells; those of the last file are cached."""
         if self._embedded is None or self._embedded[0] is not file:
             with open_counts(file.path, scale=file.scale) as matrix:
                 blocks = embed_cells(self._model, matrix, batch_size=self._options.batch_size)
@@ -132,7 +132,7 @@ class LangCellAnnotator:
         return self._embedded[1]
 
     def _reranked(self, file: LabelledFile, candidates: CandidateSet) -> np.ndarray:
-        """Scores of the best candidates; -inf for the others."""
+        """Return scores of the best candidates after reranking; -inf for the others."""
         scorer = CellScorer(self._model, candidates, self._options)
         parts = []
         with open_counts(file.path, scale=file.scale) as matrix:

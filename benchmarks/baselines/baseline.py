@@ -1,4 +1,4 @@
-"""Baselines of annotation, each fitted on the training split over the genes of the study."""
+"""Annotation baselines, fitted on the training split over the genes of the study."""
 
 import hashlib
 import inspect
@@ -40,16 +40,15 @@ _PRETRAIN = (
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineMethod:
-    """How one baseline scores the cells of a file.
+    """A baseline method.
 
     Attributes
     ----------
-    score: from a problem to scores of classes, shape (n_cells, n_classes)
-    combine: how classes of one candidate are joined: sum for probabilities, max otherwise
-    packages: distributions that the scores depend on
-    narrows: whether candidates that are fewer than the classes are what it is fitted to, as far as
-        classes speak for them, because that makes it better on average; others are fitted to all
-        classes whatever the candidates are
+    score: returns class scores for a problem, shape (n_cells, n_classes)
+    combine: how scores of the classes of a candidate are combined: sum for probabilities, else max
+    packages: installed packages that the scores depend on
+    narrows: True to fit only the candidates if they are fewer than the classes, where that is better
+        on average; other methods are always fitted to all classes
     """
 
     name: str
@@ -60,13 +59,13 @@ class BaselineMethod:
 
 
 class TrainingSplit:
-    """The training split of a recipe; read when something is fitted on it.
+    """The training split of a recipe, read lazily.
 
     Parameters
     ----------
-    recipe: whose sources, augmentation and balance are used
+    recipe: recipe with the sources, augmentation and balance
     ontology: a Cell Ontology release
-    n_rows: cells that are drawn from it
+    n_rows: number of cells to draw
     """
 
     def __init__(self, recipe: Recipe, ontology: Ontology, *, n_rows: int = _N_ROWS) -> None:
@@ -77,26 +76,26 @@ class TrainingSplit:
     @cached_property
     def corpus(self) -> Corpus:
         """All labelled examples."""
-        _say("reading the training split")
+        _log("reading the training split")
         return read_training_split(self.recipe, self.ontology)
 
     @cached_property
     def term_counts(self) -> dict[str, int]:
-        """Labelled examples of each type."""
+        """Number of labelled examples of each type."""
         counts: Counter[str] = Counter()
         for source in find_sources(self.recipe):
             counts.update(label_rows(source.path, self.recipe.columns, self.ontology).term_ids)
         return dict(counts)
 
     def problem(self, file: LabelledFile) -> Problem:
-        """Return training rows and cells over the genes of a file; the last one is kept."""
+        """Return training rows and cells over the genes of a file; the last result is cached."""
         if self._last is None or self._last[0] is not file:
             self._last = file, make_problem(self.corpus, self._rows, file)
         return self._last[1]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of all that the rows depend on."""
+        """Digest of everything that the rows depend on."""
         parts = [self.ontology.title, __version__, str(self._n_rows)]
         parts += [self.recipe.augmentation.model_dump_json(), self.recipe.balance.model_dump_json()]
         for source in find_sources(self.recipe):
@@ -109,18 +108,18 @@ class TrainingSplit:
 
     @cached_property
     def _rows(self) -> training_cells.TrainingRows:
-        _say(f"drawing {self._n_rows:,} cells from it")
+        _log(f"drawing {self._n_rows:,} cells from it")
         return drawn_rows(self.corpus, self.recipe, self._n_rows)
 
 
 class Baseline:
-    """An annotator fitted on the training split for each file, its scores kept on disk.
+    """Annotator fitted on the training split for each file, with scores cached on disk.
 
     Parameters
     ----------
-    method: what is fitted
-    split: what it is fitted on
-    cache: folder of the scores; created when something is written
+    method: baseline method
+    split: training data
+    cache: folder of the scores; created when needed
     """
 
     def __init__(self, method: BaselineMethod, split: TrainingSplit, cache: Path) -> None:
@@ -130,7 +129,7 @@ class Baseline:
         self._cache = cache
 
     def scores(self, file: LabelledFile, candidates: Sequence[str]) -> np.ndarray:
-        """Score the candidates by the classes that speak for them; see `Annotator.scores`."""
+        """Score the candidates by their classes; see `Annotator.scores`."""
         few = self._method.narrows and len(candidates) < len(self._split.term_counts)
         classes, scores = self._class_scores(file, tuple(candidates) if few else ())
         weights = class_weights(classes, candidates, self._split.ontology)
@@ -139,16 +138,16 @@ class Baseline:
     def _class_scores(
         self, file: LabelledFile, narrowed: tuple[str, ...]
     ) -> tuple[tuple[str, ...], np.ndarray]:
-        """Classes and their scores, fitted or from the cache; `narrowed` to candidates, if any."""
+        """Return classes and scores, fitted or cached; `narrowed` restricts them to candidates."""
         path = self._cache / f"{self.name}-{file.name}-{self._key(file, narrowed)}.npz"
         if not path.is_file():
             problem = self._split.problem(file)
             if narrowed:
                 problem = narrowed_problem(problem, narrowed, self._split.ontology)
-            _say(f"fitting {self.name} for {file.name}, {problem.train.shape[1]:,} genes", end="")
+            _log(f"fitting {self.name} for {file.name}, {problem.train.shape[1]:,} genes", end="")
             started = time.monotonic()
             scores = self._method.score(problem)
-            _say(f", {time.monotonic() - started:.0f} s")
+            _log(f", {time.monotonic() - started:.0f} s")
             path.parent.mkdir(parents=True, exist_ok=True)
             with replaced_file(path) as temporary, temporary.open("wb") as out:
                 np.savez_compressed(
@@ -165,7 +164,7 @@ class Baseline:
 
 
 class TrainingMajority:
-    """Calls what most rows of the training split are, whatever the cell."""
+    """Predict the most frequent type of the training split for every cell."""
 
     name = "majority"
 
@@ -182,7 +181,7 @@ class TrainingMajority:
 
 
 class StudyMajority:
-    """Calls what most cells of the very file are: a line for reference that knows the labels."""
+    """Predict the most frequent type of the file: a reference that uses the labels."""
 
     name = "oracle-majority"
 
@@ -195,9 +194,9 @@ class StudyMajority:
 
 
 def narrowed_problem(problem: Problem, candidates: Sequence[str], ontology: Ontology) -> Problem:
-    """Return the rows of classes that speak for a candidate, labelled with it.
+    """Return the rows of classes that map to a candidate, labelled with it.
 
-    The first of several; rows of other classes are left out.
+    If there are several candidates the first is used; rows of other classes are dropped.
     """
     weights = class_weights(problem.classes, candidates, ontology)
     column = np.where(weights.any(axis=1), weights.argmax(axis=1), -1)[problem.labels]
@@ -217,5 +216,5 @@ def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _say(message: str, *, end: str = "\n") -> None:
+def _log(message: str, *, end: str = "\n") -> None:
     print(message, file=sys.stderr, end=end, flush=True)

@@ -1,8 +1,8 @@
 """Baseline: CellTypist's own training and prediction (extra `celltypist`).
 
-Domínguez Conde et al. 2022, Science 376:eabl5197: one logistic regression a type on scaled log
-values, here by stochastic gradient descent, as the package offers for many cells: its other trainer
-asks scikit-learn for an argument that releases from 1.8 on do not have.
+Domínguez Conde et al. 2022, Science 376:eabl5197: one logistic regression per type on scaled log
+values, fitted by stochastic gradient descent, the package's option for many cells; its other trainer
+passes an argument that scikit-learn 1.8 and later do not have.
 """
 
 import logging
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _GENES = 2_000
 _EPOCHS = 4
-_ALPHA = 1e-2  # own macro-F1 on three studies 0.47, at 1e-3 0.16, at 3e-2 0.42
+_ALPHA = 1e-2  # own-label macro-F1 on three studies 0.47, at 1e-3 0.16, at 3e-2 0.42
 
 
 def train_celltypist(problem: Problem, *, seed: int = 0) -> "Model":
     """Train the package's own model on the most variable genes of a problem."""
     with warnings.catch_warnings():
-        # Importing the package warns of what it imports itself.
+        # Importing the package emits warnings of its dependencies.
         warnings.simplefilter("ignore")
         import celltypist
 
@@ -38,18 +38,18 @@ def train_celltypist(problem: Problem, *, seed: int = 0) -> "Model":
             problem.train,
             labels=np.array(problem.classes)[problem.labels],
             genes=np.array(problem.ensembl_ids),
-            check_expression=False,  # of rows that lack a gene the total is a guess
+            check_expression=False,  # totals of rows with missing genes are estimates
             use_SGD=True,
             alpha=_ALPHA,
             max_iter=_EPOCHS,
-            tol=None,  # all epochs, whether it converged or not
+            tol=None,  # all epochs, without a convergence check
             n_jobs=thread_count(),
             random_state=seed,
         )
 
 
 def celltypist_scores(problem: Problem, *, seed: int = 0) -> np.ndarray:
-    """Return the probability that each classifier gives its class, shape (n_cells, n_classes)."""
+    """Return the probability of each class by its classifier, shape (n_cells, n_classes)."""
     model = train_celltypist(problem, seed=seed)
     problem = problem.most_variable(_GENES)
     cells = anndata.AnnData(
@@ -66,13 +66,13 @@ def celltypist_scores(problem: Problem, *, seed: int = 0) -> np.ndarray:
 
 
 def celltypist_labels(values: np.ndarray, labels: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Train the package's own model with its own settings on a few cells, and call others.
+    """Train the package's own model with its default settings on a few cells, and predict others.
 
     Parameters
     ----------
     values: log1p of counts per 10,000, shape (n_train, n_genes)
-    labels: of the same cells, int, shape (n_train,)
-    cells: values of the cells to call, shape (n_cells, n_genes)
+    labels: labels of these cells, int, shape (n_train,)
+    cells: values of the cells to predict, shape (n_cells, n_genes)
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Name the cells of a file with CellTypist, as its users do: read, normalise, annotate, write.
+"""Annotate the cells of a file with CellTypist, as its users do: read, normalise, annotate, write.
 
 `python -m benchmarks.baselines.celltypist_command CELLS.h5ad MODEL.pkl CALLS.csv`
 """
@@ -8,10 +8,10 @@ import warnings
 
 
 def main() -> None:
-    """Annotate without majority voting, which would need a clustering first."""
+    """Annotate without majority voting, which would need a clustering."""
     cells, model, out = sys.argv[1:]
     with warnings.catch_warnings():
-        # Importing the package warns of what it imports itself.
+        # Importing the package emits warnings of its dependencies.
         warnings.simplefilter("ignore")
         import anndata
         import celltypist

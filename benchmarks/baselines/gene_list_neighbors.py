@@ -1,7 +1,7 @@
-"""Baselines that know other lists of markers and their names, and no cells.
+"""Baselines that use other marker lists with their names, and no cells.
 
-Both leave the dataset of a list out of what they know. A gene that many lists have says little: it
-weighs log(lists / lists with it), as words do in the retrieval of documents.
+Both hold out the dataset of the list. Genes are weighted by inverse document frequency,
+log(lists / lists with the gene).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,16 @@ _NEIGHBOURS = 20
 
 
 class GeneListNeighbors:
-    """Calls a list what the lists with the most similar genes are called.
+    """Nearest-neighbour baseline over the genes of marker lists.
 
-    The nearest lists vote with the square of their cosine for the terms that they are called, or
-    for the words where these name no term. Of wordings of the same terms the nearest is given.
+    The nearest lists vote for their terms, or their wording if it has no term, with weight cosine
+    squared. Of several wordings of the same terms the nearest is returned.
     """
 
     name = "gene-list-knn"
 
     def answers(self, lists: MarkerLists) -> list[Answer]:
-        """Return an answer to each list; `Answer` without a label where no gene is shared."""
+        """Return an answer to each list, without a label if no gene is shared."""
         found: list[Answer] = [Answer(label="")] * len(lists)
         for rows, others, genes in _left_out(lists):
             cosine = (genes[rows] @ genes[others].T).toarray()  # (n_rows, n_others)
@@ -38,12 +38,12 @@ class GeneListNeighbors:
 
 
 class MarkerListOverlap:
-    """Calls a list the name whose lists, taken together, hold most of its genes."""
+    """Overlap baseline: predict the name whose combined lists contain most of the genes."""
 
     name = "marker-overlap"
 
     def answers(self, lists: MarkerLists) -> list[Answer]:
-        """Return an answer to each list; `Answer` without a label where no gene is shared."""
+        """Return an answer to each list, without a label if no gene is shared."""
         found: list[Answer] = [Answer(label="")] * len(lists)
         for rows, others, genes in _left_out(lists):
             names: dict[object, Answer] = {}
@@ -54,7 +54,7 @@ class MarkerListOverlap:
             joins = sparse.csr_matrix((np.ones(len(others)), (columns, np.arange(len(others)))))
             profiles = joins @ genes[others]  # (n_names, n_genes), summed over the lists of a name
             overlap = (genes[rows] @ profiles.T).toarray()
-            # A name with many lists holds many genes by chance.
+            # A name with many lists contains many genes by chance.
             overlap /= np.sqrt(np.asarray(profiles.multiply(profiles).sum(axis=1)).ravel() + 1e-9)
             for row, shared in zip(rows, overlap, strict=True):
                 if shared.any():
@@ -63,7 +63,7 @@ class MarkerListOverlap:
 
 
 class RandomName:
-    """Calls a list what some list of another dataset is called."""
+    """Predict the name of a random list of another dataset."""
 
     name = "random"
 
@@ -71,7 +71,7 @@ class RandomName:
         self._seed = seed
 
     def answers(self, lists: MarkerLists) -> list[Answer]:
-        """Return the name of a list drawn evenly for each list."""
+        """Return the name of a uniformly drawn list for each list."""
         rng = np.random.default_rng(self._seed)
         found: list[Answer] = [Answer(label="")] * len(lists)
         for rows, others, _ in _left_out(lists):
@@ -81,7 +81,7 @@ class RandomName:
 
 
 def _elected(names: Sequence[Answer], votes: np.ndarray) -> Answer:
-    """Return the first of the names that together have most votes."""
+    """Return the name with the most votes."""
     total: dict[object, float] = {}
     for name, vote in zip(names, votes, strict=True):
         total[_meaning(name)] = total.get(_meaning(name), 0.0) + vote
@@ -95,7 +95,7 @@ def _meaning(name: Answer) -> object:
 def _left_out(
     lists: MarkerLists,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, sparse.csr_matrix]]:
-    """Yield rows of each dataset, the other rows, and unit vectors of genes of all of them."""
+    """Yield the rows of each dataset, the other rows, and unit gene vectors of all rows."""
     genes = human_symbols(lists.genes)
     vocabulary = {name: at for at, name in enumerate(sorted({g for each in genes for g in each}))}
     sizes = [len(each) for each in genes]
@@ -109,8 +109,8 @@ def _left_out(
         others = np.flatnonzero(lists.datasets != dataset)
         if not len(others):
             raise ValueError(
-                f"{lists.path}: all lists are of the dataset {dataset!r}; neighbours are looked for "
-                "in other datasets"
+                f"{lists.path}: all lists are of the dataset {dataset!r}, but neighbours must come "
+                "from other datasets"
             )
         n_with = np.asarray((matrix[others] > 0).sum(axis=0)).ravel()
         weights = np.log(len(others) / np.maximum(n_with, 1)) * (n_with > 0)

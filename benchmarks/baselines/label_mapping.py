@@ -1,4 +1,4 @@
-"""From the classes that a baseline was trained on to the candidates of a label space."""
+"""Map the classes of a baseline to the candidates of a label space."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,17 +13,17 @@ Combine = Literal["sum", "max"]
 def class_weights(
     classes: Sequence[str], candidates: Sequence[str], ontology: Ontology
 ) -> np.ndarray:
-    """Say which share of each class speaks for each candidate.
+    """Return the weight of each class for each candidate.
 
-    A class speaks for the most specific candidates at or above it: among "endothelial cell" and
-    "vein endothelial cell" a venous class speaks for the second alone. A class that is coarser than
-    the candidates speaks for the uppermost ones below it: a "T cell" for CD4 and CD8 T cells. Where
-    there are several, they share it equally.
+    A class maps to the most specific candidates among itself and its ancestors: with candidates
+    "endothelial cell" and "vein endothelial cell", a venous class maps to the second only. A class
+    without such candidates maps to its most general descendants among them: "T cell" to CD4 and CD8 T
+    cells. Several candidates share the weight equally.
 
     Returns
     -------
-    float32, shape (n_classes, n_candidates); a row sums to one, or to zero for a class that is
-    related to no candidate
+    float32, shape (n_classes, n_candidates); rows sum to one, or to zero for a class without a
+    related candidate
     """
     place = {term_id: column for column, term_id in enumerate(candidates)}
     weights = np.zeros((len(classes), len(candidates)), dtype=np.float32)
@@ -41,18 +41,18 @@ def class_weights(
 
 
 def candidate_scores(scores: np.ndarray, weights: np.ndarray, combine: Combine) -> np.ndarray:
-    """Bring scores of classes to candidates.
+    """Convert class scores to candidate scores.
 
     Parameters
     ----------
-    scores: probabilities for `sum`, anything that orders classes for `max`, shape
+    scores: probabilities for `sum`, any scores for `max`, shape
         (n_cells, n_classes)
     weights: from `class_weights`
-    combine: how the classes of one candidate are joined
+    combine: how scores of the classes of a candidate are combined
 
     Returns
     -------
-    float32, shape (n_cells, n_candidates); -inf for a candidate that no class speaks for
+    float32, shape (n_cells, n_candidates); -inf for a candidate without a class
     """
     joined = np.full((len(scores), weights.shape[1]), -np.inf, dtype=np.float32)
     if combine == "sum":

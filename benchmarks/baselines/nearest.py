@@ -1,4 +1,4 @@
-"""Baseline: votes of the nearest training rows in the space of principal components."""
+"""Baseline: k nearest training rows in principal component space."""
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -15,8 +15,8 @@ _SHARPNESS = 20.0  # a vote weighs exp(sharpness * cosine)
 def pca_knn(problem: Problem, *, seed: int = 0) -> np.ndarray:
     """Return shares of the votes, float32, shape (n_cells, n_classes).
 
-    Cosine between standardised cells and rows in principal components. Classes without a neighbour
-    are ordered by their nearest row, below all that have one.
+    Neighbours have the highest cosine in principal components of standardised values. Classes without
+    a neighbour are ranked by their nearest row, after all classes with one.
     """
     train, cells = problem.most_variable(_GENES).standardised()
     n_components = min(_COMPONENTS, *train.shape)

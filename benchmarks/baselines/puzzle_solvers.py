@@ -1,4 +1,4 @@
-"""Ways to solve a puzzle of cells and labels that go together one to one."""
+"""Solvers of puzzles that assign N labels to N cells one to one."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,12 +14,12 @@ from zeroshot.decide.assignment import best_assignment
 from zeroshot.decide.puzzles import Puzzle
 from zeroshot.labels.candidates import FREE_TEXT, own_candidates
 
-# Log-probabilities of the candidates of a puzzle, (n_cells, n_cells), to a candidate a cell.
+# From log-probabilities of the candidates, (n_cells, n_cells), to a candidate per cell.
 Solver = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def greedy(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Take the likeliest pair, and again among the cells and labels that are left."""
+    """Repeatedly take the most likely pair of the remaining cells and labels."""
     left, answer = table.copy(), np.empty(len(table), dtype=np.int64)
     for _ in range(len(table)):
         cell, label = np.unravel_index(left.argmax(), left.shape)
@@ -39,14 +39,14 @@ SOLVERS: dict[str, Solver] = {
 def solve(
     puzzles: Sequence[Puzzle], similarities: pd.DataFrame, solver: Solver, *, seed: int
 ) -> list[tuple[str, ...]]:
-    """Answer each puzzle.
+    """Solve each puzzle.
 
     Parameters
     ----------
     puzzles: their cells are rows of the table
-    similarities: scaled, a row a cell, a column a label
+    similarities: scaled similarities, one row per cell and one column per label
     solver: one of `SOLVERS`
-    seed: of the solver's draws
+    seed: seed of the solver
     """
     rng = np.random.default_rng(seed)
     values, place = similarities.to_numpy(), {name: i for i, name in enumerate(similarities)}
@@ -61,7 +61,7 @@ def solve(
 def label_similarities(
     model: Embedder, features: np.ndarray, labels: Sequence[str], ontology: Ontology
 ) -> pd.DataFrame:
-    """Score cells against labels as `--labels` would; what is no term is taken as free text."""
+    """Score cells against labels as with `--labels`; labels without a term are free text."""
     found = LabelResolver(ontology).resolve(labels)
     keys = [each.term_id or f"{FREE_TEXT} {each.label}" for each in found]
     candidates = own_candidates(keys, ontology)

@@ -1,4 +1,4 @@
-"""scANVI, which learns from labelled and unlabelled cells together (Xu et al. 2021)."""
+"""Baseline: scANVI, fitted on labelled and unlabelled cells together (Xu et al. 2021)."""
 
 import logging
 from typing import Any
@@ -11,15 +11,15 @@ from scipy import sparse
 from langcell.runtime.lightning_messages import quiet_lightning
 
 UNLABELLED = "unlabelled"
-_GENES, _LATENT, _LAYERS = 2000, 30, 2  # as the authors' tutorials have it
-# Fewer than the default of 400 for scVI: files of thousands of cells on a CPU. scANVI has its own.
+_GENES, _LATENT, _LAYERS = 2000, 30, 2  # as in the authors' tutorials
+# Fewer than the 400 by default for scVI, for thousands of cells on a CPU. scANVI has its own default.
 _SCVI_EPOCHS, _SCANVI_EPOCHS = 100, 20
 
 
 class Scanvi:
-    """An scVI model of all cells of a file, which each split of their labels goes on from.
+    """An scVI model of all cells of a file, from which scANVI is fitted for each split of labels.
 
-    It reads the cells that it is to call, without their labels: none of the other methods does.
+    It is the only method that also reads the test cells, without their labels.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ class Scanvi:
         self._train(self._scvi, _SCVI_EPOCHS)
 
     def labels(self, known: np.ndarray) -> np.ndarray:
-        """Return a label for each cell.
+        """Predict a label for each cell.
 
         Parameters
         ----------
         known
-            Label of each cell, `UNLABELLED` where it is to be called, object, shape (n_cells,).
+            Label of each cell, `UNLABELLED` for test cells, object, shape (n_cells,).
         """
         from scvi.model import SCANVI
 
@@ -60,7 +60,7 @@ class Scanvi:
         model = SCANVI.from_scvi_model(
             self._scvi, adata=self._cells, labels_key="label", unlabeled_category=UNLABELLED
         )
-        # Labelled cells of a type in every epoch, however few they are.
+        # All labelled cells of a type in every epoch, however few they are.
         self._train(model, _SCANVI_EPOCHS, n_samples_per_label=100)
         return model.predict()
 

@@ -9,7 +9,7 @@ from langcell.runtime.cli_options import Device, Threads
 
 app = typer.Typer(
     name="benchmark",
-    help="Measure any annotator on the same tasks: models, baselines, language models.",
+    help="Compare annotators on the same tasks: models, baselines, language models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -21,7 +21,7 @@ app = typer.Typer(
 def run(
     suite: Annotated[str, typer.Option(help="quick (minutes) or full (hours).")] = "quick",
     out: Annotated[
-        Path, typer.Option(help="Folder of the results; a run that was stopped goes on there.")
+        Path, typer.Option(help="Folder of the results; a run that was stopped resumes there.")
     ] = Path("benchmark"),
     model: Annotated[
         list[str] | None,
@@ -30,17 +30,18 @@ def run(
     h5ad: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Your labelled cells in place of the validation studies; may be repeated."
+            help="Your labelled cells instead of the validation studies; may be repeated."
         ),
     ] = None,
     label_key: Annotated[
         str | None,
-        typer.Option(
-            help="With --h5ad: column of obs with names, synonyms or CL ids of cell types."
-        ),
+        typer.Option(help="With --h5ad: obs column with names, synonyms or CL ids of cell types."),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="With --h5ad: counts, linear, log1p, log2 or ranks.")
+        str,
+        typer.Option(
+            help="With --h5ad: scale of the values: counts, linear, log1p, log2 or ranks."
+        ),
     ] = "counts",
     lists: Annotated[
         Path | None,
@@ -48,7 +49,7 @@ def run(
     ] = None,
     puzzles: Annotated[
         Path | None,
-        typer.Option(help="Puzzles in the form of CellPuzzles: .json, .jsonl or .parquet."),
+        typer.Option(help="Puzzles in the format of CellPuzzles: .json, .jsonl or .parquet."),
     ] = None,
     llm: Annotated[
         list[str] | None,
@@ -58,18 +59,21 @@ def run(
         str,
         typer.Option(
             envvar="OPENAI_BASE_URL",
-            help="Of --llm, such as http://localhost:8000/v1; the key is read from OPENAI_API_KEY.",
+            help="URL for --llm, such as http://localhost:8000/v1; the key is read from OPENAI_API_KEY.",
         ),
     ] = "",
     llm_price: Annotated[
-        str, typer.Option(help="Dollars for a million tokens asked and written, as 2.5,10.")
+        str, typer.Option(help="Dollars per million prompt and completion tokens, as 2.5,10.")
     ] = "0,0",
     hf_model: Annotated[
         list[str] | None,
-        typer.Option(help="Language model of Hugging Face, folder or hub id, on --device."),
+        typer.Option(help="Hugging Face language model, folder or hub id, run on --device."),
     ] = None,
     prompt: Annotated[
-        str, typer.Option(help="Of language models for marker lists: zero-shot or cot, as SOAR.")
+        str,
+        typer.Option(
+            help="Prompt of language models for marker lists: zero-shot or cot, as in SOAR."
+        ),
     ] = "zero-shot",
     shared: Annotated[
         Path | None,
@@ -78,7 +82,7 @@ def run(
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Run a suite; print the main figures, write results.json, results.md and leaderboard.html.
+    """Run a suite; print the main scores, write results.json, results.md and leaderboard.html.
 
     Example: langcell benchmark run --suite quick --out arena
 
@@ -95,7 +99,7 @@ def run(
     from ontology.graph import Ontology
 
     if h5ad and label_key is None:
-        raise ValueError("--h5ad needs --label-key, the column of obs with the labels")
+        raise ValueError("--h5ad needs --label-key, the obs column with the labels")
     set_threads(threads)
     ontology = Ontology.bundled()
     named = LanguageModels(
@@ -116,7 +120,7 @@ def run(
         device=device,
         others=language_models(named, ontology),
     )
-    print(measure_and_write(suite, inputs, ontology, say=lambda line: print(line, file=sys.stderr)))
+    print(measure_and_write(suite, inputs, ontology, log=lambda line: print(line, file=sys.stderr)))
 
 
 @app.command()
@@ -124,7 +128,7 @@ def compare(
     before: Annotated[Path, typer.Argument(help="results.json of a run.")],
     after: Annotated[Path, typer.Argument(help="results.json of another.")],
 ) -> None:
-    """Print what two runs both measured, side by side.
+    """Print the scores of two runs side by side.
 
     Example: langcell benchmark compare old/results.json new/results.json
     """

@@ -1,1 +1,1 @@
-"""Labelled files that benchmarks measure on, and training cells for baselines."""
+"""Labelled files for evaluation, and training cells for baselines."""

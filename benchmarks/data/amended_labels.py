@@ -1,7 +1,7 @@
-"""Labels of the validation studies that the data or the ontology contradict, and what is made of them.
+"""Correct labels of the validation studies that contradict the data or the ontology.
 
-Calibration learns how often a call is wrong. Where a label is known to be wrong, a right call would
-count as an error, so that these few are set right; figures on the labels as published stand beside.
+Calibration learns how often a call is wrong. With a wrong label a correct call would count as an
+error, so these few labels are corrected; scores on the published labels are reported too.
 """
 
 from dataclasses import replace
@@ -13,20 +13,20 @@ from langcell.counts.reader import open_counts
 from zeroshot.confidence.backoff import TermsByDepth
 from zeroshot.fit.fit_calibration import LabelledTerms
 
-# Cells labelled T cell or mast cell in the prostate study whose genes say otherwise: none of the
-# label's markers among their counts, and for T cells one of a myeloid cell.
+# Cells labelled T cell or mast cell in the prostate study that express no marker of the label, and
+# for T cells a myeloid marker.
 _STUDY = "Chen 2021 prostate"
 _MARKERS = {
     "CL:0000084": ("CD3D CD3E CD3G CD247 CD2 TRAC TRBC1 TRBC2 CD7 IL7R", "LYZ CD68 CD14 AIF1 TYROBP FCER1G"),
     "CL:0000097": ("KIT TPSAB1 TPSB2 CPA3 MS4A2 HPGDS", ""),
 }  # fmt: skip
-# CL derives the glioblast from neuroectoderm but files it under progenitor cell alone: calling it a
-# neural cell is right.
+# CL derives the glioblast from neuroectoderm, but its only parent is progenitor cell: neural cell
+# counts as correct.
 _ALSO_TRUE = {"CL:0000030": "CL:0002319"}
 
 
 def contradicted(file: LabelledFile) -> np.ndarray:
-    """Tell which labelled cells of a file have genes that contradict the label, shape (n_cells,)."""
+    """Return which labelled cells have genes that contradict the label, shape (n_cells,)."""
     if file.study != _STUDY:
         return np.zeros(file.n_cells, dtype=bool)
     wanted = {gene for pair in _MARKERS.values() for genes in pair for gene in genes.split()}
@@ -52,7 +52,7 @@ def contradicted(file: LabelledFile) -> np.ndarray:
 def amend(
     labelled: LabelledTerms, by_depth: TermsByDepth, file: LabelledFile, wrong: np.ndarray
 ) -> LabelledTerms:
-    """Leave out contradicted cells, and count as right what CL leaves out.
+    """Drop contradicted cells, and count as correct the relations that CL lacks.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The options that benchmarks share, and one line where there is nothing to measure."""
+"""Command-line options common to the benchmarks."""
 
 import argparse
 import sys
@@ -32,7 +32,7 @@ def add_model(parser: argparse.ArgumentParser, default: str = "mini-fast") -> No
 
 
 def add_models(parser: argparse.ArgumentParser, default: str = "mini-fast") -> None:
-    """Add --model for any number of models; `given.model` is None without, and `default` in words."""
+    """Add a repeatable --model; `given.model` is None by default, and `default` describes that."""
     parser.add_argument(
         "--model",
         action="append",
@@ -41,7 +41,7 @@ def add_models(parser: argparse.ArgumentParser, default: str = "mini-fast") -> N
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line, and let its --threads hold."""
+    """Parse the command line and set the number of threads."""
     given = parser.parse_args()
     set_threads(given.threads)
     return given
@@ -53,7 +53,7 @@ def validation_files(given: argparse.Namespace) -> list[LabelledFile]:
     Raises
     ------
     SystemExit
-        With one line, if there is no corpus.
+        With a one-line message, if there is no corpus.
     """
     try:
         return read_validation_files(given.shared / "corpus")

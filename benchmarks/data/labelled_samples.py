@@ -1,4 +1,4 @@
-"""Labelled files beside the validation studies: samples of them, and a user's own."""
+"""Further labelled files: samples of the validation studies, and a user's own files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,17 +44,19 @@ def sample_file(file: LabelledFile, n_cells: int, folder: Path, *, seed: int = 0
 
 
 def read_own_file(path: Path, label_key: str, scale: Scale, ontology: Ontology) -> LabelledFile:
-    """Read a user's file; labels are names, synonyms or ids in a column of obs.
+    """Read a user's file; labels are names, synonyms or ids in an obs column.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file or column, or labels name fewer than two cell types.
+        If the file or column is missing, or there are fewer than two cell types.
     """
     truth = named_truth(read_obs_column(path, label_key), label_key, ontology)
     is_labelled = truth.term_ids != ""
     if len(set(truth.term_ids[is_labelled])) < 2:
-        raise ValueError(f"{path}: obs[{label_key!r}] names one cell type; a choice needs two")
+        raise ValueError(
+            f"{path}: obs[{label_key!r}] names only one cell type, at least two are needed"
+        )
     tissues = read_obs_column(path, _TISSUE) if _TISSUE in obs_columns(path) else np.array([])
     known = Ontology.bundled("UBERON").index
     return LabelledFile(
@@ -69,7 +71,7 @@ def read_own_file(path: Path, label_key: str, scale: Scale, ontology: Ontology) 
 
 
 def donor_column(path: Path) -> str | None:
-    """Return the first column of donors or conditions that tells two apart."""
+    """Return the first column of donors or conditions with at least two values."""
     for column in _GROUPS:
         if column in obs_columns(path) and len(set(read_obs_column(path, column)) - {""}) > 1:
             return column

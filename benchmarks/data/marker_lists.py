@@ -1,10 +1,10 @@
-"""Tables of marker genes with an expert's name for each list, and the answers recorded with them.
+"""Read tables of marker lists with an expert's name for each list, and recorded answers.
 
-A CSV with the columns `dataset`, `tissue`, `marker` (genes, the best first, with commas between),
-`manual_annotation`, `manual_CLID` and `manual_broadtype`, and the same three for each system whose
-answers are recorded (`gpt4aug3_annotation`, ...; of which the first alone will do): the form of the
-table of GPTCelltype (Hou and Ji 2024), of which SOAR is made. `X_agreement`, empty where a system was
-not asked, is read for that alone.
+A CSV with the columns `dataset`, `tissue`, `marker` (comma-separated genes, the best first),
+`manual_annotation`, `manual_CLID` and `manual_broadtype`, and the same three for each system with
+recorded answers (`gpt4aug3_annotation`, ...; only the first is required). This is the format of the
+table of GPTCelltype (Hou and Ji 2024), on which SOAR is based. `X_agreement` is only used to find
+lists that a system was not asked for, where it is empty.
 """
 
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ _COLUMNS = ("dataset", "tissue", "marker", "manual_annotation", "manual_CLID", "
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MarkerLists:
-    """Lists of marker genes, one entry each in every field.
+    """Marker lists, with one entry per list in every field.
 
     Attributes
     ----------
-    path: where they were read
-    datasets: name of the source of each list, object, shape (n_lists,)
-    tissues: as written, '' where none is, object, shape (n_lists,)
+    path: file of the table
+    datasets: source of each list, object, shape (n_lists,)
+    tissues: tissue of each list as written, '' if missing, object, shape (n_lists,)
     genes: symbols, the best marker first
-    truth: the expert's name
-    recorded: answers by system; None where it was not asked
-    worded: systems whose answers the table has in words alone
-    broad_types: of all terms, as the table has them
+    truth: the expert's answer
+    recorded: answers by system; None if it was not asked
+    worded: systems whose answers are recorded as text only
+    broad_types: broad types of all terms of the table
     """
 
     path: Path
@@ -52,7 +52,7 @@ class MarkerLists:
         return len(self.genes)
 
     def candidates(self, ontology: Ontology) -> tuple[str, ...]:
-        """Return the terms that some list is, sorted; answers of several terms are none."""
+        """Return the terms of all lists whose truth is a single term, sorted."""
         named = {each.term_id for each in self.truth}
         return tuple(term_id for term_id in all_cell_types(ontology) if term_id in named)
 
@@ -63,21 +63,23 @@ def read_marker_lists(path: Path, ontology: Ontology) -> MarkerLists:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file is missing.
     ValueError
         If a column is missing, a list has no gene, or there are no lists.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no table of marker lists {path}")
-    # "NA" is a value in some cells: a part of an answer that names no term.
+        raise FileNotFoundError(f"table of marker lists {path} does not exist")
+    # "NA" is a value: a part of an answer that is not a term.
     table = pd.read_csv(path, dtype=str, na_values=["", "NA"], keep_default_na=False)
     if missing := [name for name in _COLUMNS if name not in table]:
-        raise ValueError(f"{path}: no column {missing[0]!r}; a table has {', '.join(_COLUMNS)}")
+        raise ValueError(
+            f"{path}: column {missing[0]!r} is missing; a table needs {', '.join(_COLUMNS)}"
+        )
     table = table.fillna("")
     genes = tuple(_genes(text) for text in table["marker"])
     if not genes or not all(genes):
         where = f"row {genes.index(()) + 1} has no gene" if genes else "it has no rows"
-        raise ValueError(f"{path}: {where}; marker holds symbols with commas between")
+        raise ValueError(f"{path}: {where}; the column marker must hold comma-separated symbols")
     suffix = "_annotation"
     systems = [name.removesuffix(suffix) for name in table if name.endswith(suffix)]
     answers = {name: _answers(table, name, ontology) for name in systems}
@@ -101,10 +103,10 @@ def read_marker_lists(path: Path, ontology: Ontology) -> MarkerLists:
 
 
 def human_symbols(genes: Sequence[Genes]) -> list[Genes]:
-    """Return the lists with symbols of other species as the human genes of the same name.
+    """Return the lists with symbols of other species replaced by human genes of the same name.
 
-    A symbol that the gene table does not know is tried in capitals, as mouse genes differ from most
-    of their human counterparts ("Cd79a", "CD79A"); what is still unknown stays as it is.
+    An unknown symbol is tried in capitals, as most mouse symbols differ from the human ones only in
+    case ("Cd79a", "CD79A"); symbols that are still unknown are kept.
     """
     table = GeneTable.bundled()
     names = np.array(sorted({name for each in genes for name in each}), dtype=object)

@@ -1,4 +1,4 @@
-"""Names of cell types as experts and annotators answer them, as terms of the Cell Ontology."""
+"""Answers of experts and annotators, with their Cell Ontology terms and broad types."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from ontology.graph import Ontology
 
-NO_TERM = "NA"  # how the paper writes a part of an answer that names no term
+NO_TERM = "NA"  # as in the paper: a part of an answer that is not a term
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a list of markers is called.
+    """Answer for a marker list.
 
     Attributes
     ----------
-    label: in the words of who answered; '' for no answer
-    terms: current Cell Ontology ids, `NO_TERM` for a part that names none; empty where all do not
-    broad: broad types, in the words of the paper
+    label: wording of the answer; '' for no answer
+    terms: current Cell Ontology ids, `NO_TERM` for a part without a term; empty if no part has one
+    broad: broad types, as named in the paper
     """
 
     label: str
@@ -26,20 +26,20 @@ class Answer:
 
     @property
     def term_id(self) -> str | None:
-        """The one term that the answer is; None where it is none or several."""
+        """The term of the answer; None if there is none, or several."""
         named = self.terms - {NO_TERM}
         return next(iter(named)) if len(self.terms) == len(named) == 1 else None
 
 
 class BroadTypes:
-    """Broad types of Cell Ontology terms, as a table of named cell types gives them.
+    """Broad types of Cell Ontology terms, from a table.
 
-    A term that the table does not have is of the broad types of its nearest ancestors that it has:
-    of those equally near the first id.
+    A term that is not in the table gets the broad types of its nearest ancestor in it; ties go to
+    the first id.
 
     Parameters
     ----------
-    named: pairs of an id and its broad types
+    named: pairs of term id and broad types
     ontology: a Cell Ontology release
     """
 
@@ -54,7 +54,7 @@ class BroadTypes:
         }
 
     def of(self, term_id: str) -> frozenset[str]:
-        """Return the broad types of a live term; empty where no ancestor has any."""
+        """Return the broad types of a current term; empty if no ancestor has any."""
         edges = self._ontology.edges_up(term_id)
         known = edges.keys() & self._of.keys()
         if not known:
@@ -68,7 +68,7 @@ class BroadTypes:
 
 
 def split_parts(text: str) -> frozenset[str]:
-    """Return the parts of an entry that names several.
+    """Split an entry with several names.
 
     >>> sorted(split_parts("fibroblast,immune cell"))
     ['fibroblast', 'immune cell']

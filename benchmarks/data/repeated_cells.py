@@ -1,4 +1,4 @@
-"""Files of any size made of the real cells of a corpus, repeated."""
+"""Write files of any size by repeating the real cells of a corpus."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from langcell.counts.reader import open_counts
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealCells:
-    """Cells of several studies over the genes of any of them.
+    """Cells of several studies over the union of their genes.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class RealCells:
 
 
 def read_real_cells(corpus: Path) -> RealCells:
-    """Read every file of single cells that holds raw counts.
+    """Read all files of single cells with raw counts.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def read_real_cells(corpus: Path) -> RealCells:
         known = np.flatnonzero(ids != "")
         columns = np.array([column_of.setdefault(each, len(column_of)) for each in ids[known]])
         parts.append((counts[:, known].tocoo(), columns))
-    # Columns of one gene are summed on the way to CSR.
+    # Conversion to CSR sums columns of the same gene.
     rows = [
         sparse.csr_matrix(
             (part.data, (part.row, columns[part.col])), (part.shape[0], len(column_of))
@@ -59,7 +59,7 @@ def read_real_cells(corpus: Path) -> RealCells:
 
 
 def write_repeated(cells: RealCells, path: Path, n_cells: int, *, seed: int) -> None:
-    """Write an h5ad of cells drawn with replacement, compressed as published files are."""
+    """Write a compressed h5ad of cells drawn with replacement."""
     from anndata import AnnData
 
     rng = np.random.default_rng(seed)

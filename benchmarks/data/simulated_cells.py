@@ -1,4 +1,4 @@
-"""Made-up cells as files, for measuring how fast corpora are built and read."""
+"""Simulated cells as files, to measure the speed of building and reading corpora."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def write_cells(path: Path, n_cells: int, *, n_expressed: int, compression: str,
     copies = []
     for number in range(-(-n_cells // few.shape[0])):
         copy = few.copy()
-        copy.data[copy.indptr[:-1]] += number  # of one gene, so that no cell is there twice
+        copy.data[copy.indptr[:-1]] += number  # of one gene, so that there are no duplicate cells
         copies.append(copy)
     counts = sparse.vstack(copies, format="csr")[:n_cells]
     obs = pd.DataFrame(
@@ -41,9 +41,9 @@ def write_cells(path: Path, n_cells: int, *, n_expressed: int, compression: str,
 def draw_counts(n_cells: int, n_expressed: int, seed: int) -> sparse.csr_matrix:
     """Draw counts, float32, of cells that express about `n_expressed` genes.
 
-    Negative binomial about the abundance of a gene, which is the same for all seeds, times the
-    depth of a cell. As in studies of one technology most counts are 1, medians of genes lie close
-    together and a fifth of the genes of a cell have equal values, which are the slowest to rank.
+    Counts are negative binomial with mean gene abundance (the same for all seeds) times cell depth.
+    As in real data most counts are 1, gene medians are similar, and a fifth of the genes of a cell are
+    tied, which is the slowest case for ranking.
     """
     abundances = np.random.default_rng(0).lognormal(0, _ABUNDANCE_SPREAD, N_GENES)
     depth = brentq(lambda depth: _n_expressed(depth * abundances) - n_expressed, 0, 1e6)
@@ -58,5 +58,5 @@ def draw_counts(n_cells: int, n_expressed: int, seed: int) -> sparse.csr_matrix:
 
 
 def _n_expressed(means: np.ndarray) -> float:
-    """Return how many genes a cell is expected to express."""
+    """Return the expected number of expressed genes per cell."""
     return float(np.sum(1 - (1 + means / _DISPERSION) ** -_DISPERSION))

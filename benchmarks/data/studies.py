@@ -1,4 +1,4 @@
-"""The labelled studies that annotators are measured on, and the label spaces of each."""
+"""Labelled studies for evaluation, and their label spaces."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ontology.graph import Ontology
 from ontology.tissues import TissueMap
 
 SPACES = ("own", "tissue", "all")
-# The corpus calls linear values by their unit.
+# The manifest names linear values by their unit.
 SCALES = {"TPM/CPM": "linear", "other": "ranks"}
 
 
@@ -26,16 +26,16 @@ class LabelledFile:
     Attributes
     ----------
     name, study
-        Name of the file, and the study it is averaged with.
+        Names of the file and its study; files of a study are averaged.
     path, scale
-        Where it is and what its values are.
+        Path of the file and scale of its values.
     tissues
         Distinct UBERON ids of its cells.
     is_labelled
-        True where the row has an id, shape (n_rows,). Doublets, unknown cells and cell lines have
-        none.
+        True where the row has a term id, shape (n_rows,). Doublets, unknown cells and cell lines
+        have none.
     truth_ids
-        Id of each labelled cell, object, shape (n_cells,).
+        Term id of each labelled cell, object, shape (n_cells,).
     """
 
     name: str
@@ -48,17 +48,17 @@ class LabelledFile:
 
     @property
     def n_cells(self) -> int:
-        """Count the labelled cells."""
+        """Number of labelled cells."""
         return len(self.truth_ids)
 
 
 def shared_folder() -> Path:
-    """Return the folder that holds corpus/: LANGCELL_SHARED, or ../shared."""
+    """Return the folder of corpus/: LANGCELL_SHARED, or ../shared."""
     return Path(os.environ.get("LANGCELL_SHARED", "../shared"))
 
 
 def read_validation_files(corpus: Path) -> list[LabelledFile]:
-    """Read the labels of every validation file that the manifest of a corpus names.
+    """Read the labels of all validation files in the manifest of a corpus.
 
     Raises
     ------
@@ -102,9 +102,9 @@ def label_spaces(
 ) -> dict[str, tuple[str, ...]]:
     """Return the candidate term ids of each label space, sorted.
 
-    `own` are the distinct ids of the study. `tissue` are the cell types that any of its tissues may
-    hold, whatever the truth is, so a type of the study can be missing there. `all` are all cell
-    types, which also stand in for the tissue of a file that names none.
+    `own` are the distinct ids of the study. `tissue` are the cell types of its tissues by the
+    ontology, which may lack types of the study. `all` are all cell types, also used as `tissue` if a
+    file names no tissue.
     """
     everything = all_cell_types(ontology)
     plausible = {each for name in file.tissues for each in tissues.plausible_cell_types(name)}

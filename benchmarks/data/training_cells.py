@@ -1,9 +1,8 @@
-"""What baselines learn from: rows of the training split over the genes that a file shares with it.
+"""Training data of baselines: rows of the training split over the genes shared with a file.
 
-A gene that a source did not measure is unknown, not zero: baselines see the genes that the file and
-at least half of the training rows measure. In the rows that lack such a gene it takes the mean of
-the rows that have it, and the total that values are divided by is that of all shared genes, guessed
-from how much of a cell the measured ones hold.
+A gene that a source did not measure is missing, not zero: baselines use genes measured in the file
+and in at least half of the training rows. Missing values are replaced by the mean of the gene, and
+totals over all shared genes are estimated from the share of the measured ones.
 """
 
 from dataclasses import dataclass, replace
@@ -24,8 +23,8 @@ from pretrain.recipe.sources import find_sources
 _MIN_SHARE = 0.5  # of the training rows that must measure a gene
 _PER_CELL = 1e4
 _STEP = 500  # cells drawn at once
-_LEAST_DEVIATION = 0.1  # a gene that hardly varies must not weigh like one that does
-_CLIP = 10.0  # deviations
+_MIN_DEVIATION = 0.1  # keeps nearly constant genes from being scaled up
+_CLIP = 10.0  # standard deviations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,13 +45,13 @@ class TrainingRows:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """Labelled training rows and the unlabelled cells of one file, over the same genes.
+    """Labelled training rows and unlabelled cells of one file, over the same genes.
 
-    Values are log1p of counts per 10,000 of the shared genes.
+    Values are log1p counts per 10,000 over the shared genes.
 
     Attributes
     ----------
-    train: float32, shape (n_rows, n_genes); unmeasured genes have the mean of the others
+    train: float32, shape (n_rows, n_genes); missing values are replaced by the mean
     is_measured: bool, shape (n_rows, n_genes)
     labels: class of each row, shape (n_rows,)
     source: file of the training split behind each row, shape (n_rows,)
@@ -82,9 +81,9 @@ class Problem:
         )
 
     def standardised(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return training rows and cells in deviations of each gene from its training mean."""
+        """Return z-scores of training rows and cells, by training means and deviations."""
         centre = self.train.mean(axis=0)
-        deviation = np.maximum(_deviations(self.train, self.is_measured), _LEAST_DEVIATION)
+        deviation = np.maximum(_deviations(self.train, self.is_measured), _MIN_DEVIATION)
         train, cells = (
             np.clip((values - centre) / deviation, -_CLIP, _CLIP)
             for values in (self.train, self.cells)
@@ -98,12 +97,12 @@ def bundled_recipe(corpus: Path) -> Recipe:
 
 
 def read_training_split(recipe: Recipe, ontology: Ontology) -> Corpus:
-    """Read the files that the recipe trains on."""
+    """Read the training files of the recipe."""
     return read_corpus(find_sources(recipe), recipe.columns, ontology)
 
 
 def drawn_rows(corpus: Corpus, recipe: Recipe, n_cells: int, *, seed: int = 0) -> TrainingRows:
-    """Draw cells from the corpus as pretraining does, balanced over types, all genes measured."""
+    """Draw cells as in pretraining, balanced over types, but without gene subsets."""
     augmentation = recipe.augmentation.model_copy(update={"subset": 0.0})
     sampler = CellSampler(corpus, augmentation, recipe.balance, seed=seed)
     values, chosen = [], []
@@ -120,7 +119,7 @@ def drawn_rows(corpus: Corpus, recipe: Recipe, n_cells: int, *, seed: int = 0) -
 
 
 def make_problem(corpus: Corpus, rows: TrainingRows, file: LabelledFile) -> Problem:
-    """Bring training rows and the labelled cells of a file to the genes that they share.
+    """Restrict training rows and the labelled cells of a file to their shared genes.
 
     Raises
     ------
@@ -152,12 +151,12 @@ def make_problem(corpus: Corpus, rows: TrainingRows, file: LabelledFile) -> Prob
 def _read_cells(
     file: LabelledFile, ensembl_ids: tuple[str, ...]
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Linear values of the labelled cells over some genes, and which of them the file has."""
+    """Return linear values of the labelled cells over genes, and which genes the file has."""
     column_of = {ensembl_id: column for column, ensembl_id in enumerate(ensembl_ids)}
     with open_counts(file.path, scale=file.scale) as matrix:
         columns = np.array([column_of.get(gene, -1) for gene in matrix.resolution.ensembl_ids])
         known = np.flatnonzero(columns >= 0)
-        # Multiplying by this sums the columns of one gene.
+        # Multiplying by this sums columns of the same gene.
         select = sparse.csr_matrix(
             (np.ones(len(known), np.float32), (known, columns[known])),
             shape=(matrix.n_genes, len(ensembl_ids)),
@@ -169,19 +168,19 @@ def _read_cells(
 
 
 def _shares(values: np.ndarray, is_measured: np.ndarray) -> np.ndarray:
-    """Mean share of each gene in a row, over the rows that measure it, shape (n_genes,)."""
+    """Return the mean share of each gene in the rows that measure it, shape (n_genes,)."""
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-9)
     mean = shares.sum(axis=0) / np.maximum(is_measured.sum(axis=0), 1)
     return mean / max(float(mean.sum()), 1e-9)
 
 
 def _deviations(train: np.ndarray, is_measured: np.ndarray) -> np.ndarray:
-    """Deviation of each gene over the rows that measure it; the others stand at the mean."""
+    """Return the standard deviation of each gene over the rows that measure it."""
     share = np.maximum(is_measured.mean(axis=0, dtype=np.float32), 1e-9)
     return train.std(axis=0) / np.sqrt(share)
 
 
 def _log_per_cell(values: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """log1p of values per 10,000; `share` is what the measured genes hold of a row's total."""
+    """Return log1p values per 10,000; `share` is the measured share of each row's total."""
     totals = values.sum(axis=1) / np.maximum(share, 1e-3)
     return np.log1p(values * (_PER_CELL / np.maximum(totals, 1e-9))[:, None]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Cells of single types drawn from the training split, each type about as often."""
+"""Draw cells of given types from the training split, about equally many per type."""
 
 import hashlib
 from collections.abc import Iterable
@@ -57,9 +57,9 @@ def choose_types(removed: Iterable[str], kept: Iterable[str]) -> tuple[set[str],
 
 
 def draw_type_cells(corpus: Corpus, recipe: Recipe, term_ids: set[str]) -> TypeCells:
-    """Draw `CELLS_PER_TYPE` cells of each type: single cells once at most, profiles again.
+    """Draw `CELLS_PER_TYPE` cells per type: single cells without, profiles with replacement.
 
-    A profile is drawn as in training; nothing is done to single cells, and all genes are measured.
+    Cells are drawn from profiles as in training; single cells are unchanged, with all genes.
     """
     plain = recipe.augmentation.model_copy(update={"subset": 0.0, "gene_dropout": 0.0, "thin": 0.0})
     sampler = CellSampler(corpus, plain, recipe.balance, seed=0)

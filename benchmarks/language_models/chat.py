@@ -1,7 +1,7 @@
-"""Language models behind an endpoint that speaks the protocol of OpenAI's chat completions.
+"""Client for language models behind an OpenAI-compatible chat completions endpoint.
 
-Temperature 0, and every reply is kept on disk: a question is paid for once. A question that gets no
-usable reply is asked again a few times, and then counts as failed.
+The temperature is 0, and every reply is cached on disk, so that a question is paid for only once. A
+question without a usable reply is retried a few times, and then counts as failed.
 """
 
 import hashlib
@@ -17,23 +17,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 
 Message = dict[str, str]  # role and content
-_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # that may pass
-_NO_ACCESS = (401, 403, 404)  # that will not, whatever is asked
-_FEW = 5  # questions that fail before any is answered show that the endpoint does not work
-_MANY = 20  # that fail one after another show that it works no longer
-_LONGEST_WAIT = 60.0  # seconds, whatever an endpoint asks for
+_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # temporary errors, which are retried
+_NO_ACCESS = (401, 403, 404)  # permanent errors, for any question
+_FEW = 5  # stop if the first questions all fail
+_MANY = 20  # stop if so many fail in a row
+_LONGEST_WAIT = 60.0  # seconds, also if Retry-After is longer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back.
+    """Reply to a question.
 
     Attributes
     ----------
-    content: None where there was no usable reply
-    is_kept: it was on disk, and cost nothing now
+    content: text; None if there was no usable reply
+    is_kept: True if it came from the cache and cost nothing
     """
 
     content: str | None
@@ -43,16 +44,16 @@ class Reply:
 
 
 class Chat(Protocol):
-    """Something that replies to messages."""
+    """Protocol of chat clients."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         ...
 
     @property
     def identity(self) -> str:
-        """All that the replies depend on but the messages."""
+        """Everything but the messages that the replies depend on."""
         ...
 
     def replies(self, questions: Sequence[Sequence[Message]]) -> list[Reply]:
@@ -61,21 +62,21 @@ class Chat(Protocol):
 
 
 class ReplyStore:
-    """Replies on disk, by model and question."""
+    """Disk cache of replies, by model and question."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder = folder
         self._identity = identity
 
     def get(self, question: Sequence[Message]) -> Reply | None:
-        """Return a kept reply."""
+        """Return a cached reply, if any."""
         path = self._path(question)
         if not path.is_file():
             return None
         return Reply(**{**json.loads(path.read_text(encoding="utf-8")), "is_kept": True})
 
     def put(self, question: Sequence[Message], reply: Reply) -> None:
-        """Keep a reply."""
+        """Cache a reply."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with replaced_file(self._path(question)) as temporary:
             temporary.write_text(json.dumps(asdict(reply)), encoding="utf-8")
@@ -87,32 +88,32 @@ class ReplyStore:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where to ask, and how."""
+    """Endpoint and request settings."""
 
-    url: str  # up to and without /chat/completions
+    url: str  # without /chat/completions
     model: str
     key: str = ""  # sent as bearer token
-    max_tokens: int = 1024  # of a reply
-    timeout: float = 120.0  # seconds of a try
+    max_tokens: int = 1024  # per reply
+    timeout: float = 120.0  # seconds per request
     tries: int = 4
-    pause: float = 1.0  # seconds before the second try; doubles
+    pause: float = 1.0  # seconds before the first retry; doubles
     n_at_once: int = 4
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(
-                f"the language model {self.model} needs an endpoint, such as http://localhost:8000/v1: "
-                f"name it with --endpoint or OPENAI_BASE_URL. Got {self.url!r}."
+                f"the language model {self.model} needs an endpoint, such as http://localhost:8000/v1; "
+                f"got {self.url!r}: set {option('url', flag='--endpoint')} or OPENAI_BASE_URL"
             )
 
 
 class EndpointChat:
-    """Asks an endpoint.
+    """Chat client of an endpoint.
 
     Parameters
     ----------
-    store: folder of the replies
-    sleep: waits before another try
+    store: cache folder of the replies
+    sleep: waits before a retry
     """
 
     def __init__(
@@ -130,8 +131,8 @@ class EndpointChat:
         Raises
         ------
         OSError
-            If the endpoint refuses access, none of the first questions is answered, or many in a row
-            are not: replies before are kept, and the same run goes on from there.
+            If the endpoint denies access, the first questions all fail, or many fail in a row. Earlier
+            replies are cached, so the same run can be resumed.
         """
         first, rest = questions[:_FEW], questions[_FEW:]
         pool = ThreadPoolExecutor(self._endpoint.n_at_once)
@@ -150,12 +151,12 @@ class EndpointChat:
                         f"{error}"
                     )
         finally:
-            # What stops a run must not wait for a thousand questions that are left.
+            # An error must not wait for the remaining questions.
             pool.shutdown(cancel_futures=True)
         return [reply for reply, _ in found]
 
     def _reply(self, question: Sequence[Message]) -> tuple[Reply, str]:
-        """Return a reply, and what went wrong if it has no content."""
+        """Return a reply, and the error if it has no content."""
         kept = self._store.get(question)
         if kept is not None:
             return kept, ""
@@ -169,7 +170,9 @@ class EndpointChat:
             except urllib.error.HTTPError as refusal:
                 error = f"HTTP {refusal.code} {refusal.reason}"
                 if refusal.code in _NO_ACCESS:
-                    raise OSError(f"{self._endpoint.url} refuses {self.name}: {error}") from refusal
+                    raise OSError(
+                        f"{self._endpoint.url} denies access to {self.name}: {error}"
+                    ) from refusal
                 if refusal.code not in _AGAIN:
                     break
                 asked_to_wait = _seconds(refusal.headers.get("Retry-After"))
@@ -198,18 +201,18 @@ class EndpointChat:
 
 
 def _seconds(given: str | None) -> float:
-    """Return what a Retry-After asks for in seconds, 0 where it names a date or nothing."""
+    """Return the seconds of a Retry-After header, 0 if it is missing or a date."""
     return min(float(given), _LONGEST_WAIT) if given and given.strip().isdigit() else 0.0
 
 
 def _parse(answer: Any) -> Reply:
-    """Return the reply in an answer; a ValueError says what it lacks."""
+    """Parse the reply of a response; raise ValueError if it is malformed."""
     try:
         content = answer["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError("the answer has no choices[0].message.content") from error
+        raise ValueError("the response has no choices[0].message.content") from error
     if not isinstance(content, str) or not content.strip():
-        raise ValueError("the answer is empty")
+        raise ValueError("the response is empty")
     usage = answer.get("usage") or {}
     return Reply(
         content=content,

@@ -1,4 +1,4 @@
-"""Language models of Hugging Face on this machine."""
+"""Chat client for Hugging Face language models on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +11,20 @@ from benchmarks.language_models.chat import Message, Reply, ReplyStore
 
 
 class LocalChat:
-    """Continues messages greedily, one question after the other.
+    """Chat client that decodes greedily, one question at a time.
 
-    Weights are read from safetensors alone, and no code of a repository is run.
+    Weights are read from safetensors only, and no code of a repository is run.
 
     Parameters
     ----------
-    model: folder, or hub id
-    store: folder of the replies
-    max_tokens: of a reply
+    model: folder or hub id
+    store: cache folder of the replies
+    max_tokens: maximum tokens per reply
 
     Raises
     ------
     OSError, ValueError
-        If it cannot be loaded.
+        If the model cannot be loaded.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LocalChat:
         ids = ids.to(self._model.device)  # (1, n_prompt)
         left = getattr(self._model.config, "max_position_embeddings", None) or float("inf")
         left -= ids.shape[1]
-        if left < 1:  # a question that the model cannot read to its end has no reply
+        if left < 1:  # the question is longer than the context of the model
             return Reply(content=None, prompt_tokens=0)
         written = self._model.generate(
             ids,
@@ -79,6 +79,6 @@ class LocalChat:
 
 
 def _files(folder: Path) -> str:
-    """Return names and sizes of the weights of a folder; '' of a hub id."""
+    """Return names and sizes of the weight files of a folder; '' for a hub id."""
     found = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return " ".join(f"{path.name}:{path.stat().st_size}" for path in found)

@@ -1,4 +1,4 @@
-"""Language models as methods of the arena: they name lists of markers and match puzzles."""
+"""Language models as methods of the arena: they name marker lists and solve puzzles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ PROMPTS = ("zero-shot", "cot")
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """Dollars for a million tokens."""
+    """Dollars per million tokens."""
 
     prompt: float = 0.0
     completion: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Price":
-        """Return the price that "2.5,10" says: of prompts, then of replies.
+        """Parse a price of prompt and completion tokens, as "2.5,10".
 
         Raises
         ------
@@ -37,27 +37,27 @@ class Price:
         try:
             prompt, completion = map(float, text.split(","))
         except ValueError as error:
-            raise ValueError(f"a price is two numbers as 2.5,10, got {text!r}") from error
+            raise ValueError(f"a price must be two numbers, as 2.5,10; got {text!r}") from error
         return cls(prompt=prompt, completion=completion)
 
 
 class LanguageModel:
-    """Answers in words, which are mapped to terms.
+    """Language model whose free-text answers are mapped to terms.
 
     Parameters
     ----------
-    chat: what is asked
-    prompt: of lists of markers, one of `PROMPTS`
-    price: of tokens; what is kept on disk is counted as paid, as it was once
+    chat: chat client
+    prompt: prompt for marker lists, one of `PROMPTS`
+    price: price of tokens; cached replies are included in the cost
 
     Attributes
     ----------
-    notes: calls, failures and cost of the last task
+    notes: replies, failures and cost of the last task
     """
 
     def __init__(self, chat: Chat, ontology: Ontology, *, prompt: str, price: Price) -> None:
         if prompt not in PROMPTS:
-            raise ValueError(f"no prompt {prompt!r}; there are {', '.join(PROMPTS)}")
+            raise ValueError(f"unknown prompt {prompt!r}; known: {', '.join(PROMPTS)}")
         self.notes: tuple[str, ...] = ()
         self._chat = chat
         self._ontology = ontology
@@ -65,7 +65,7 @@ class LanguageModel:
         self._price = price
 
     def answers(self, lists: MarkerLists) -> list[Answer]:
-        """Return an answer to each list; one without a label where there was no usable reply."""
+        """Return an answer to each list, without a label if there was no usable reply."""
         terms = AnswerTerms(self._ontology, lists.broad_types)
         rows = list(zip(lists.genes, map(str, lists.tissues), strict=True))
         if self._prompt == "zero-shot":
@@ -73,7 +73,7 @@ class LanguageModel:
             asked = replies
         else:
             thoughts = self._chat.replies([llm_prompts.think(*row) for row in rows])
-            # A question whose reasoning failed is not asked on.
+            # There is no second question if the reasoning failed.
             pairs = zip(rows, thoughts, strict=True)
             concluding = [
                 llm_prompts.conclude(*row, thought.content)
@@ -87,14 +87,14 @@ class LanguageModel:
         n_words = sum(bool(each.label) and not each.terms for each in found)
         self.notes = (
             *self._counted(asked, replies),
-            f"{n_words} answers are no term of the ontology",
+            f"{n_words} answers are not a term of the ontology",
         )
         return found
 
     def puzzle_answers(
         self, puzzles: Sequence[Puzzle], genes: Sequence[Genes]
     ) -> list[PuzzleAnswer | None]:
-        """Return labels of each puzzle, None where the reply is not in the form asked for."""
+        """Return the labels of each puzzle, None if the reply has the wrong format."""
         questions: list[list[Message]] = [llm_prompts.match(each, genes) for each in puzzles]
         replies = self._chat.replies(questions)
         self.notes = self._counted(replies, replies)
@@ -107,13 +107,13 @@ class LanguageModel:
         n_failed = sum(each.content is None for each in last)
         n_kept = sum(each.is_kept for each in asked)
         return (
-            f"{len(asked):,} replies, {n_kept:,} of them kept from before, {n_failed} failed; "
-            f"{prompt:,} tokens asked and {completion:,} written, {cost:.2f} dollars",
+            f"{len(asked):,} replies, {n_kept:,} of them cached, {n_failed} failed; "
+            f"{prompt:,} prompt tokens and {completion:,} completion tokens, {cost:.2f} dollars",
         )
 
 
-def llm_contestant(chat: Chat, ontology: Ontology, *, prompt: str, price: Price) -> Method:
-    """Return a language model as a method."""
+def language_model_method(chat: Chat, ontology: Ontology, *, prompt: str, price: Price) -> Method:
+    """Return a language model as a method of the arena."""
     return Method(
         name=chat.name if prompt == "zero-shot" else f"{chat.name}, {prompt}",
         kind=LANGUAGE_MODEL,

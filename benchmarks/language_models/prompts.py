@@ -1,8 +1,8 @@
-"""What language models are asked, in the words of the benchmarks that ask it.
+"""Prompts for language models, verbatim from published benchmarks.
 
-SOAR (Liu et al. 2024, arXiv 2412.02915) asks for the type that a list of markers is of, at once
+SOAR (Liu et al. 2024, arXiv 2412.02915) asks for the cell type of a marker list, directly
 (`zero_shot`) or after reasoning (`think`, then `conclude`). CellPuzzles (Fang et al. 2025, arXiv
-2506.02911) asks which of N labels goes to which of N cells.
+2506.02911) asks for the assignment of N labels to N cells.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _STEPS = "Let's think step by step."
 
 
 def zero_shot(genes: Genes, tissue: str) -> list[Message]:
-    """Ask for the type at once.
+    """Return the prompt that asks for the type directly.
 
     >>> print(zero_shot(("MS4A1", "CD79A"), "PBMC")[1]["content"])
     Given the following markers [MS4A1, CD79A], what is the specific cell type in PBMC corresponding \
@@ -41,22 +41,22 @@ to these markers? The most likely cell type (directly return one cell type name)
 
 
 def think(genes: Genes, tissue: str) -> list[Message]:
-    """Ask for reasoning."""
+    """Return the prompt that asks for reasoning."""
     return _messages(_EXPERT, f"{_markers(genes, tissue)} {_STEPS}")
 
 
 def conclude(genes: Genes, tissue: str, reasoning: str) -> list[Message]:
-    """Ask for the type that reasoning leads to."""
+    """Return the prompt that asks for the type after the reasoning."""
     asked = f"{_markers(genes, tissue)} {_STEPS} {reasoning} In summary, {_ANSWER}"
     return _messages(_EXPERT, asked)
 
 
 def match(puzzle: Puzzle, genes: Sequence[Genes]) -> list[Message]:
-    """Ask which label goes to which cell.
+    """Return the prompt that asks for the label of each cell.
 
     Parameters
     ----------
-    genes: of each cell that puzzles are of
+    genes: top genes of each cell of the file
     """
     return _messages(_PUZZLES, question(puzzle, genes))
 

@@ -1,4 +1,4 @@
-"""Answers of language models in words to Cell Ontology terms."""
+"""Map free-text answers of language models to Cell Ontology terms."""
 
 import re
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ _RATHER = re.compile(r",\s*(?:specifically|likely)\s+")
 _ARTICLE = re.compile(r"^(?:likely |probably )?(?:an? |the )", re.IGNORECASE)
 _BRACKETS = re.compile(r"\s*\([^)]*\)")
 _BETWEEN = re.compile(r"\s*(?:/|;|,|\bor\b|\band\b)\s*")
-_LONGEST = 80  # letters of a name; what is longer is prose
+_LONGEST = 80  # letters; longer text is not a name
 _EDGES = " \t\n.,;:*_`'\"“”"
 
 
 class AnswerTerms:
-    """Maps answers to terms, without guessing: what no name or synonym says stays words.
+    """Map answers to terms by exact names and synonyms; other answers stay text.
 
-    An answer that names several types stands for all of them, of which those that are no term count
-    as `NO_TERM`: so GPTCelltype reads its recorded answers, and a hedge gets no full agreement.
+    An answer with several types maps to all of them; parts that are not a term count as `NO_TERM`.
+    GPTCelltype treats its recorded answers the same way, so hedged answers get no full agreement.
 
     Parameters
     ----------
     ontology: a Cell Ontology release
-    broad_types: of the terms, for GPTCelltype's agreement
+    broad_types: broad types of the terms, for GPTCelltype's agreement
     """
 
     def __init__(self, ontology: Ontology, broad_types: BroadTypes) -> None:
@@ -34,7 +34,7 @@ class AnswerTerms:
         self._broad_types = broad_types
 
     def answer(self, text: str | None) -> Answer:
-        """Return what a reply calls the cells; an `Answer` without label where it says nothing."""
+        """Parse the cell type of a reply; return an `Answer` without label if there is none."""
         names = list(_names(text or ""))
         if not names:
             return Answer(label="")
@@ -52,7 +52,7 @@ class AnswerTerms:
 
 
 def _names(text: str) -> Iterator[str]:
-    """Yield wordings of the name that a reply gives, the fullest first.
+    """Yield variants of the name in a reply, the most complete first.
 
     >>> list(_names("The most likely cell type is **naive B cells (IgD+)**."))
     ['naive B cells (IgD+)', 'naive B cells']
@@ -60,7 +60,7 @@ def _names(text: str) -> Iterator[str]:
     lines = [line for line in text.splitlines() if line.strip(_EDGES)]
     if not lines:
         return
-    # After reasoning the conclusion stands last; without, there is one line.
+    # After reasoning the conclusion comes last; otherwise there is one line.
     found = _BOLD.findall(lines[-1]) or _SAID.findall(lines[-1]) or [lines[-1]]
     name = _ARTICLE.sub("", found[-1].strip(_EDGES))
     if not name or len(name) > _LONGEST:

@@ -1,8 +1,8 @@
-"""How far a name agrees with an expert's: 1, 0.5 or 0, as GPTCelltype scores it.
+"""Agreement of an answer with an expert's name: 1, 0.5 or 0, as in GPTCelltype.
 
-Hou and Ji 2024, Nature Methods 21:1462. Full: both stand for the same Cell Ontology terms, or are
-the same words. Partial: their broad types meet, or one's relative meets the other. The rule gives
-all 5,461 recorded agreements of the paper's table.
+Hou and Ji 2024, Nature Methods 21:1462. Full: the same Cell Ontology terms, or the same wording.
+Partial: their broad types overlap, or a related broad type of one overlaps those of the other. The
+rule reproduces all 5,461 recorded agreements of the paper's table.
 """
 
 import re
@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from benchmarks.data.named_answers import Answer
 
 _MALIGNANT = frozenset({"malignant cell"})
-# Broad types that count as near. The paper lists 46 pairs, but its code looks each type up once and
-# finds the first of its pairs alone.
+# Related broad types. The paper lists 46 pairs, but its code uses only the first pair of each type.
 RELATIVES: Mapping[str, str] = {
     "antigen presenting cell": "b cell",
     "astrocyte": "glial cell",
@@ -45,7 +44,7 @@ RELATIVES: Mapping[str, str] = {
 
 
 def agreement(truth: Answer, answer: Answer) -> float:
-    """Score an answer against an expert's: 1, 0.5 or 0.
+    """Score an answer against that of an expert: 1, 0.5 or 0.
 
     >>> cell = Answer(label="B cells", terms=frozenset({"CL:0000236"}), broad=frozenset({"b cell"}))
     >>> agreement(cell, Answer(label="B cell")), agreement(cell, Answer(label="lymphoid"))

@@ -1,4 +1,4 @@
-"""Cells of a model against candidates, scored as `langcell zeroshot` scores them."""
+"""Score cells against candidates with a model, as `langcell zeroshot` does."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.labels.candidates import CandidateSet
 
-_BATCH = 256  # cells; a bag of genes is fastest with many
+_BATCH = 256  # cells; large batches are fastest for a bag of genes
 
 
 def file_features(model: Embedder, file: LabelledFile) -> np.ndarray:
@@ -31,9 +31,9 @@ def candidate_scores(
 
     Parameters
     ----------
-    features: of cells, shape (n_cells, embedding_dim)
+    features: embeddings of cells, shape (n_cells, embedding_dim)
     even: score as `langcell zeroshot` does; else by similarity alone, without label offsets and
-        without what a label passes to its subtypes
+        without propagation from labels to their subtypes
     """
     if not even:
         candidates = replace(candidates, is_choice=False, subtypes=None)

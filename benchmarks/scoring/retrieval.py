@@ -1,6 +1,6 @@
-"""Text-to-cell and cell-to-text retrieval: recall at k and mean reciprocal rank, with their chance.
+"""Text-to-cell and cell-to-text retrieval: recall at k and mean reciprocal rank, with chance level.
 
-Duplicate texts are removed first: each distinct text is one query, or one entry of the gallery.
+Duplicate texts are removed first: each distinct text is one query, or one gallery entry.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ K = (1, 5, 10)
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """Means over queries; recall at each of `K`, and the mean reciprocal rank of the first hit."""
+    """Recall at each of `K`, and mean reciprocal rank of the first hit, averaged over queries."""
 
     recall: tuple[float, ...]
     mrr: float
@@ -28,17 +28,17 @@ class Retrieval:
 
 
 def retrieve(scores: np.ndarray, is_right: np.ndarray, is_known: np.ndarray) -> Retrieval:
-    """Score rankings of a gallery.
+    """Score the rankings of a gallery by queries.
 
     Parameters
     ----------
-    scores: of the gallery for each query, shape (n_queries, n_gallery)
-    is_right: entries that answer the query, of the same shape; every query has at least one
-    is_known: entries that are ranked: the others may or may not answer it
+    scores: scores of the gallery for each query, shape (n_queries, n_gallery)
+    is_right: correct entries, of the same shape; every query has at least one
+    is_known: entries to rank; whether the others are correct is unknown
     """
     first, n_right, n_ranked = [], [], []
     for row, right, known in zip(scores, is_right, is_known, strict=True):
-        ranks = rankdata(-row[known], method="min")  # of equal ones the first
+        ranks = rankdata(-row[known], method="min")  # ties get the best rank
         first.append(ranks[right[known]].min())
         n_right.append(int(right[known].sum()))
         n_ranked.append(int(known.sum()))
@@ -59,13 +59,13 @@ def _chance_recall(n_ranked: Sequence[int], n_right: Sequence[int], k: int) -> f
 
 
 def chance_mrr(n_ranked: int, n_right: int) -> float:
-    """Return the expected reciprocal rank of the first right entry of a random order.
+    """Return the expected reciprocal rank of the first correct entry in a random order.
 
     >>> chance_mrr(2, 1)
     0.75
     """
     ranks = np.arange(1, n_ranked - n_right + 2)
-    # The chance that the first right entry comes at a rank or later, from factor to factor.
+    # Cumulative product: probability that the first correct entry has at least a given rank.
     factors = (n_ranked - ranks[:-1] + 1 - n_right) / (n_ranked - ranks[:-1] + 1)
     later = np.concatenate([[1.0], np.cumprod(factors)])
     at = later - np.append(later[1:], 0.0)

@@ -1,4 +1,4 @@
-"""Scores of cells against candidates to figures of a label space, and their means over studies."""
+"""Accuracy of predictions in a label space, and means over studies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,15 +15,15 @@ _TOP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceScore:
-    """How well the calls of one file agree with its labels in one label space.
+    """Accuracy of the predictions for one file in one label space.
 
     Attributes
     ----------
-    accuracy, top5: the very term is called, or among the five best
+    accuracy, top5: the true term is predicted, or among the five best
     macro_f1, macro_f1_all: over types with at least 10 cells, and over all types of the file
-    descendant: the term or a subtype of it is called
+    descendant: the true term or a subtype is predicted
     hierarchical_f1: overlap of ancestor sets
-    distance: mean edges of the ontology between truth and call
+    distance: mean distance of truth and prediction in edges of the ontology
     """
 
     accuracy: float
@@ -41,38 +41,38 @@ FIGURES = tuple(field.name for field in fields(SpaceScore))
 def score_space(
     truth_ids: np.ndarray, scores: np.ndarray, candidates: Sequence[str], ontology: Ontology
 ) -> SpaceScore:
-    """Score the calls that the highest scores make.
+    """Score the predictions with the highest scores.
 
     Parameters
     ----------
     truth_ids: term id of each cell, shape (n_cells,)
-    scores: higher is likelier, shape (n_cells, n_candidates); of equal ones the first is called
+    scores: higher is more likely, shape (n_cells, n_candidates); ties go to the first candidate
     candidates: term id of each column
-    ontology: holds all of them
+    ontology: ontology with all these terms
     """
     places = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]
     rows = np.array([ontology.index[term_id] for term_id in candidates])
     ranked = rows[places]  # (n_cells, 5)
     truth = np.array([ontology.index[term_id] for term_id in truth_ids])
-    called = ranked[:, 0]  # (n_cells,)
+    predicted = ranked[:, 0]  # (n_cells,)
     root = ontology.index[ROOT]
 
     def distance(first: int, second: int) -> float:
         return ontology.distance(ontology.ids[first], ontology.ids[second])
 
     return SpaceScore(
-        accuracy=metrics.accuracy(truth, called),
-        macro_f1=metrics.macro_f1(truth, called),
-        macro_f1_all=metrics.macro_f1(truth, called, min_cells=1),
+        accuracy=metrics.accuracy(truth, predicted),
+        macro_f1=metrics.macro_f1(truth, predicted),
+        macro_f1_all=metrics.macro_f1(truth, predicted, min_cells=1),
         top5=metrics.top_k_accuracy(truth, ranked, k=_TOP),
-        descendant=metrics.descendant_accuracy(truth, called, ontology.closure),
-        hierarchical_f1=metrics.hierarchical_f1(truth, called, ontology.closure, root=root).f1,
-        distance=metrics.ontology_distance(truth, called, distance),
+        descendant=metrics.descendant_accuracy(truth, predicted, ontology.closure),
+        hierarchical_f1=metrics.hierarchical_f1(truth, predicted, ontology.closure, root=root).f1,
+        distance=metrics.ontology_distance(truth, predicted, distance),
     )
 
 
 def by_study(files: Mapping[str, Sequence[SpaceScore]]) -> pd.DataFrame:
-    """Average the files of each study: a row a study, a column a figure."""
+    """Average the files of each study; return one row per study and one column per score."""
     return pd.DataFrame(
         {
             study: pd.DataFrame([asdict(each) for each in scores]).mean()
@@ -88,8 +88,8 @@ def mean_and_interval(
 
     Parameters
     ----------
-    values: one a study, shape (n_studies,)
-    weights: of the studies, such as their number of rows; equal by default
+    values: value of each study, shape (n_studies,)
+    weights: weight of each study, such as its number of rows; equal by default
     """
     weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
     rng = np.random.default_rng(seed)

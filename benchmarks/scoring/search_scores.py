@@ -1,4 +1,4 @@
-"""Queries for all types of the ontology in a labelled file, and what decisions on them are worth."""
+"""Score queries for all types of the ontology in a labelled file, and decisions by threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from ontology.graph import Ontology
 from zeroshot.retrieval.background import Background, NullDistribution
 
 LEVEL = 0.05  # false discovery rate
-_COLUMNS = 256  # queries whose p-values are adjusted at once
+_COLUMNS = 256  # queries per block of p-value adjustment
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileScores:
-    """All queries in the cells of one file.
+    """Scores of all queries in the cells of one file.
 
     Attributes
     ----------
     labels: row of each cell's own type in the background, shape (n_cells,)
-    present, absent: columns of the types that are there, and of those that are not
-    is_right, is_known: of cells and present types, shape (n_cells, n_present)
+    present, absent: columns of types that the file has, and lacks
+    is_right, is_known: cells that are correct, or judged, for each present type, (n_cells, n_present)
     scores, cosine: shape (n_cells, n_queries)
-    eligible: the scores of cells whose false discovery rate is low enough, -inf elsewhere
+    eligible: scores of cells with a low enough false discovery rate, -inf elsewhere
     """
 
     file: LabelledFile
@@ -46,14 +46,14 @@ class FileScores:
 def right_cells(
     closure: sparse.csr_matrix, labels: np.ndarray, types: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which cells are right for each type, and which can be judged.
+    """Return which cells are correct for each type, and which can be judged.
 
-    Cells of a type or of its subtypes are right. Those labelled more coarsely may be, and are not
+    Cells of a type or its subtypes are correct. Cells labelled with an ancestor may be, and are not
     judged.
 
     Parameters
     ----------
-    closure: of the ontology, rows and columns as labels and types count
+    closure: ancestor closure of the ontology, with rows and columns as in `labels` and `types`
     labels: of the cells, shape (n_cells,)
     types: shape (n_types,)
 
@@ -73,7 +73,7 @@ def score_file(
     null: NullDistribution,
     ontology: Ontology,
 ) -> FileScores:
-    """Ask for every type of the ontology in a file."""
+    """Query a file for every type of the ontology."""
     features = file_features(model, file)
     n_types = len(background.ids)
     column = {term_id: place for place, term_id in enumerate(background.ids)}
@@ -103,11 +103,11 @@ def score_file(
 
 
 def decide(of: FileScores, values: np.ndarray, thresholds: np.ndarray) -> pd.DataFrame:
-    """Return the figures of taking cells with at least a threshold as hits: a row a threshold.
+    """Score the hits at each threshold; return one row per threshold.
 
-    `precision` is the mean over the types that have hits; `detected` the share of types with a right
-    hit; `absent_none` the share of absent types without any hit; `absent_fpr` the share of pairs of
-    a cell and an absent type that are hits.
+    `precision` is the mean over types with hits; `detected` the share of types with a correct hit;
+    `absent_none` the share of absent types without a hit; `absent_fpr` the share of pairs of cell and
+    absent type that are hits.
     """
     present, absent = values[:, of.present], values[:, of.absent]
     highest, ascending = absent.max(axis=0), np.sort(absent, axis=None)
@@ -134,7 +134,7 @@ def decide(of: FileScores, values: np.ndarray, thresholds: np.ndarray) -> pd.Dat
 def by_threshold(
     files: Sequence[FileScores], values: Sequence[np.ndarray], thresholds: np.ndarray
 ) -> pd.DataFrame:
-    """Return the figures of each study at each threshold; index (study, threshold)."""
+    """Return the scores of each study at each threshold; index (study, threshold)."""
     parts = [
         pd.concat({of.file.study: decide(of, own, thresholds)}, names=["study"])
         for of, own in zip(files, values, strict=True)
@@ -143,14 +143,14 @@ def by_threshold(
 
 
 def choose(figures: pd.DataFrame, answered: float) -> float:
-    """Return the threshold with the best mean F1 that answers at most a share of absent queries."""
+    """Return the threshold with the best mean F1 among those that limit hits of absent types."""
     means = figures.groupby("threshold").mean()
     allowed = means[means["absent_none"] >= 1 - answered]
     return float((allowed if len(allowed) else means.tail(1))["f1"].idxmax())
 
 
 def without_own_study(figures: pd.DataFrame, answered: float) -> pd.DataFrame:
-    """Return the figures of each study at the threshold that the others choose."""
+    """Return the scores of each study at the threshold chosen on the other studies."""
     rows = {}
     for study in figures.index.unique("study"):
         threshold = choose(figures.drop(study, level="study"), answered)
@@ -159,7 +159,7 @@ def without_own_study(figures: pd.DataFrame, answered: float) -> pd.DataFrame:
 
 
 def rankings(files: Sequence[FileScores]) -> pd.DataFrame:
-    """Return AUROC and average precision of present types, mean over types: a row a study."""
+    """Return AUROC and average precision, averaged over present types, one row per study."""
     rows = []
     for of in files:
         values: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""Figures of calls that may be withheld: accuracy and coverage at a level, calibration error, risk."""
+"""Selective prediction: accuracy and coverage at a threshold, calibration error, risk."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ _BINS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveFigures:
-    """Figures of the calls of one file.
+    """Selective prediction scores of one file.
 
     Attributes
     ----------
-    accuracy: share of the calls made at the level that are right; NaN without any
-    coverage: share of cells called
-    depth: mean depth of the calls made, in edges
-    ece, adaptive_ece: gap between confidence and accuracy of the deepest call of at least 0.5, over
-        ten bins of equal width or of equal size
-    aurc: area under the curve of risk over coverage of the same calls; a cell without is a miss
+    accuracy: share of correct calls at the threshold; NaN without calls
+    coverage: share of cells with a call
+    depth: mean depth of the calls, in edges
+    ece, adaptive_ece: calibration error of the deepest call with confidence of at least 0.5, over ten
+        bins of equal width or of equal size
+    aurc: area under the risk-coverage curve of the same calls; a cell without a call counts as wrong
     """
 
     accuracy: float
@@ -34,15 +34,15 @@ class SelectiveFigures:
 def selective_figures(
     confidence: np.ndarray, is_right: np.ndarray, depths: np.ndarray, *, level: float
 ) -> SelectiveFigures:
-    """Judge the calls of a file.
+    """Score the calls of a file.
 
     Parameters
     ----------
-    confidence, is_right: of each rung, deepest last, shape (n_cells, n_rungs)
-    depths: of the rungs, in a shape that fits
-    level: least confidence of a call
+    confidence, is_right: for the term of each depth, deepest last, shape (n_cells, n_depths)
+    depths: depths of the terms, broadcastable to the same shape
+    level: confidence threshold of a call
     """
-    made, rung = deepest(confidence, level)
+    made, deepest_term = deepest(confidence, level)
     depths = np.broadcast_to(depths, confidence.shape)
     low_made, low = deepest(confidence, LOWEST_LEVEL)
     cells = np.arange(len(confidence))
@@ -50,9 +50,9 @@ def selective_figures(
     by_width = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     by_size = np.argsort(np.argsort(sure, kind="stable")) * _BINS // max(1, len(sure))
     return SelectiveFigures(
-        accuracy=float(is_right[cells, rung][made].mean()) if made.any() else float("nan"),
+        accuracy=float(is_right[cells, deepest_term][made].mean()) if made.any() else float("nan"),
         coverage=float(made.mean()),
-        depth=float(depths[cells, rung][made].mean()) if made.any() else float("nan"),
+        depth=float(depths[cells, deepest_term][made].mean()) if made.any() else float("nan"),
         ece=calibration_error(sure, right, by_width),
         adaptive_ece=calibration_error(sure, right, by_size),
         aurc=area_under_risk(sure, right, n_cells=len(confidence)),
@@ -60,7 +60,7 @@ def selective_figures(
 
 
 def calibration_error(confidence: np.ndarray, is_right: np.ndarray, bins: np.ndarray) -> float:
-    """Return the mean gap of confidence and accuracy over bins, weighted by cells.
+    """Return the mean gap between confidence and accuracy over bins, weighted by cells.
 
     >>> calibration_error(np.array([0.9, 0.7]), np.array([True, True]), np.array([0, 0]))
     0.2
@@ -72,7 +72,7 @@ def calibration_error(confidence: np.ndarray, is_right: np.ndarray, bins: np.nda
 
 
 def area_under_risk(confidence: np.ndarray, is_right: np.ndarray, *, n_cells: int) -> float:
-    """Return the mean risk over all coverages, cells without a call last and wrong.
+    """Return the mean risk over all coverages; cells without a call come last and count as wrong.
 
     Geifman and El-Yaniv 2017, NeurIPS 30.
 

@@ -1,10 +1,10 @@
-"""How close a name is to the right one in words: the text metrics of SOAR, over cell type names.
+"""Text metrics of SOAR for cell type names: similarity of wordings.
 
 As SOAR computes them (Liu et al. 2024): exact match and token F1 of SQuAD (Rajpurkar et al. 2016),
 ROUGE-1 (Lin 2004), METEOR (Banerjee & Lavie 2005; exact words, then stems: without WordNet's
-synonyms, so that it is a little lower), BLEU of one and two words over all answers (Papineni et al.
-2002). Of several right names the nearest counts, in BLEU the words of all. Names are compared in
-lower case and singular, as SOAR makes answers singular, with signs and Greek letters in words.
+synonyms, so it is slightly lower), BLEU of unigrams and bigrams over all answers (Papineni et al.
+2002). With several correct names the closest counts; BLEU uses all as references. Names are compared
+in lower case and singular, as in SOAR, with signs and Greek letters spelled out.
 """
 
 import re
@@ -20,13 +20,13 @@ import snowballstemmer
 from ontology.wording import normalise
 
 Words = tuple[str, ...]
-_ORDER = 2  # longest run of words in BLEU: names are short
+_ORDER = 2  # longest n-gram in BLEU: names are short
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFigures:
-    """Figures of answers in words, each from 0 to 1."""
+    """Text metrics of answers, each from 0 to 1."""
 
     exact_match: float
     token_f1: float
@@ -36,12 +36,12 @@ class TextFigures:
 
 
 def text_figures(answers: Sequence[str], right: Sequence[Sequence[str]]) -> TextFigures:
-    """Score answers in words.
+    """Score free-text answers.
 
     Parameters
     ----------
-    answers: '' for none
-    right: names that are right for each, at least one
+    answers: '' for no answer
+    right: correct names for each answer, at least one
 
     >>> figures = text_figures(["Naive B-cells"], [["B cell", "naive B lymphocyte"]])
     >>> figures.exact_match, figures.token_f1, round(figures.rouge1, 2)
@@ -64,7 +64,7 @@ def text_figures(answers: Sequence[str], right: Sequence[Sequence[str]]) -> Text
 
 
 def meteor(given: Words, name: Words) -> float:
-    """Score the aligned words of two names, and into how few runs they fall.
+    """Return the METEOR score: aligned words of two names, with a fragmentation penalty.
 
     >>> round(meteor(("naive", "b", "cells"), ("naive", "b", "cell")), 4)
     0.9815
@@ -80,7 +80,7 @@ def meteor(given: Words, name: Words) -> float:
 
 
 def bleu(answers: Sequence[Words], right: Sequence[Sequence[Words]]) -> float:
-    """Return the geometric mean of the precisions of one and two words, with brevity penalty."""
+    """Return the geometric mean of unigram and bigram precision, with brevity penalty."""
     hits, total = np.zeros(_ORDER), np.zeros(_ORDER)
     n_given = n_right = 0
     for given, names in zip(answers, right, strict=True):
@@ -100,7 +100,7 @@ def bleu(answers: Sequence[Words], right: Sequence[Sequence[Words]]) -> float:
 
 
 def _align(given: Words, name: Words) -> list[tuple[int, int]]:
-    """Pair words that are the same, the last first, then those of one stem; sorted."""
+    """Align equal words, from the end, then words with the same stem; sorted."""
     pairs: list[tuple[int, int]] = []
     for fold in (str, _stem):
         taken, used = {a for a, _ in pairs}, {b for _, b in pairs}
@@ -124,7 +124,7 @@ def _runs(words: Words, order: int) -> Counter[Words]:
 
 
 def _squad(text: str) -> Words:
-    """Words in lower case, without punctuation and articles."""
+    """Return words in lower case, without punctuation and articles."""
     plain = text.lower().translate(str.maketrans("", "", string.punctuation))
     return tuple(_ARTICLES.sub(" ", plain).split())
 

@@ -1,4 +1,4 @@
-"""Accuracy of each type by itself, so that all types weigh the same, beside that of chance."""
+"""Accuracy per type, so that all types have the same weight, with chance level."""
 
 from collections.abc import Sequence
 
@@ -15,21 +15,21 @@ _TOP = 5
 def score_types(
     truth_ids: np.ndarray, scores: np.ndarray, candidates: Sequence[str], ontology: Ontology
 ) -> pd.DataFrame:
-    """Score the calls that the highest scores make, type by type.
+    """Score the predictions with the highest scores for each type.
 
     Parameters
     ----------
     truth_ids: term id of each cell, shape (n_cells,)
-    scores: higher is likelier, shape (n_cells, n_candidates); of equal ones the first is called
+    scores: higher is more likely, shape (n_cells, n_candidates); ties go to the first candidate
     candidates: term id of each column
-    ontology: holds all of them
+    ontology: ontology with all these terms
 
     Returns
     -------
     DataFrame
-        A row a type (index: term id). `accuracy`: the very term is called; `top5`: it is among the
-        five best; `descendant`: it or a subtype of it is called; each as the share of the type's
-        cells, and as `chance_...` for calls drawn evenly from the candidates.
+        One row per type (index: term id). `accuracy`: the type is predicted; `top5`: it is among the
+        five best; `descendant`: it or a subtype is predicted; each as the share of the type's cells,
+        and as `chance_...` for uniformly random predictions.
     """
     rows = np.array([ontology.index[term_id] for term_id in candidates])
     ranked = rows[np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]]  # (n_cells, 5)

@@ -1,1 +1,1 @@
-"""Benchmarks of speed and memory, each a runnable module that prints a table."""
+"""Speed and memory benchmarks; each is a runnable module that prints a table."""

@@ -1,11 +1,11 @@
-"""Cells per second from an h5ad to written calls: `python -m benchmarks.speed.annotate`.
+"""Cells per second of annotation, from h5ad to written calls: `python -m benchmarks.speed.annotate`.
 
-Each tool runs as its users run it, in a process of its own on the same two cores and the same
-files: real cells of the corpus, repeated, gzip-compressed, in the page cache. Start-up is the whole
-run on 100 cells, the least of several; the steady state is what the further cells of a large file
-cost. langcell runs `langcell zeroshot --out calls.csv` against all cell types; CellTypist (extra)
-reads, normalises and annotates without majority voting, with a model that it trained on the
-training split of the bundled model. Slow settings get fewer cells: the column says how many.
+Each tool runs as its users run it, in its own process on the same two cores and the same files: real
+cells of the corpus, repeated, gzip-compressed, in the page cache. Start-up time is that of a run on
+100 cells, the fastest of several; the steady state is the speed for the further cells of a large file.
+langcell runs `langcell zeroshot --out calls.csv` against all cell types; CellTypist (extra) reads,
+normalises and annotates without majority voting, with a model trained on the training split of the
+bundled model. Slow settings get fewer cells, as the table shows.
 """
 
 import argparse
@@ -36,7 +36,7 @@ _RERANK = (5, 10)
 
 
 def langcell_command(model: str, rerank: int, threads: int) -> Callable[[Path, Path], list[str]]:
-    """Return the command line that names the cells of a file with a model."""
+    """Return a function that makes the command line to annotate a file with a model."""
 
     def command(cells: Path, out: Path) -> list[str]:
         words = [sys.executable, "-m", "langcell", "zeroshot", "--h5ad", str(cells)]
@@ -47,7 +47,7 @@ def langcell_command(model: str, rerank: int, threads: int) -> Callable[[Path, P
 
 
 def model_tools(model: str, arguments: argparse.Namespace) -> list[Tool]:
-    """Return what is measured of one model; a bag of genes is fast and has nothing to rerank."""
+    """Return the tools of a model; a bag of genes has no reranking."""
     config = LangCellConfig.read(resolve_checkpoint(model) / "config.json")
     name, threads = Path(model).name, arguments.threads
     plain = langcell_command(model, 0, threads)
@@ -70,7 +70,7 @@ def model_tools(model: str, arguments: argparse.Namespace) -> list[Tool]:
 
 
 def celltypist_tool(folder: Path, few: Path, arguments: argparse.Namespace) -> Tool:
-    """Train CellTypist on the genes that the training split shares with the files."""
+    """Train CellTypist on the genes shared by the training split and the files."""
     split = TrainingSplit(bundled_recipe(arguments.shared / "corpus"), Ontology.bundled())
     cells = LabelledFile(
         name="repeated",
@@ -107,7 +107,7 @@ def print_speeds(
     where: dict[str, str | int | float],
     arguments: argparse.Namespace,
 ) -> list[Speed]:
-    """Measure one tool after the other, a row of the table each."""
+    """Measure each tool and print its row of the table."""
     print(f"{where['processor']}, {arguments.threads} of {where['cores']} cores")
     print(f"{'':<24}{'cells':>9}{'start-up':>11}{'cells/s':>10}{'cells/CPU-s':>13}")
     speeds = []
@@ -123,13 +123,15 @@ def print_speeds(
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__, threads=2)
     add_models(parser, "every bundled model")
     parser.add_argument("--cells", type=int, default=200_000)
     parser.add_argument("--transformer-cells", type=int, default=5_000)
     parser.add_argument("--rerank-cells", type=int, default=2_000)
-    parser.add_argument("--starts", type=int, default=5, help="runs that start-up is the least of")
+    parser.add_argument(
+        "--starts", type=int, default=5, help="runs of which the fastest is the start-up time"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-celltypist", action="store_true")
     return parser.parse_args()
@@ -140,7 +142,7 @@ def main() -> None:
     arguments = parse_arguments()
     if min(arguments.cells, arguments.transformer_cells, arguments.rerank_cells) <= FEW:
         sys.exit(f"--cells and its kin must be more than the {FEW} cells of a start")
-    if hasattr(os, "sched_setaffinity"):  # children inherit it; macOS has none
+    if hasattr(os, "sched_setaffinity"):  # inherited by child processes; not on macOS
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     set_threads(arguments.threads)
     tools = [

@@ -1,9 +1,9 @@
 """A million cells on a laptop: `python -m benchmarks.speed.atlas`.
 
-Runs `langcell zeroshot` on a file of real cells of the corpus, repeated and thinned so that no two
-are alike: once as it is, once killed half-way and started again, once with another batch size.
-Prints cells per second and the peak resident size of each process, and whether all results are
-the same: the file of the resumed run byte by byte, the table of the third value by value.
+Runs `langcell zeroshot` on a file of real cells of the corpus, repeated and downsampled so that no two
+are equal: once uninterrupted, once killed half-way and resumed, once with another batch size. Prints
+cells per second and the peak resident size of each process, and whether all results are the same: the
+file of the resumed run byte by byte, the table of the third run value by value.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from zeroshot.results.annotations import Slots
 from zeroshot.results.partial_results import partial_folder
 
 _WRITTEN_TOGETHER = 10_000
-_LIMIT_MB = 2_500  # of the peak resident size
+_LIMIT_MB = 2_500  # limit of the peak resident size
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Seconds by the clock and peak resident size of one process; `killed` if it was."""
+    """Wall time, peak resident size and whether one process was killed."""
 
     name: str
     seconds: float
@@ -49,7 +49,7 @@ class Run:
 
 
 def write_atlas(cells: RealCells, path: Path, n_cells: int, *, seed: int) -> None:
-    """Write an h5ad of cells drawn with replacement, half of whose counts are kept by chance."""
+    """Write an h5ad of cells drawn with replacement, with counts downsampled by half."""
     rng = np.random.default_rng(seed)
     obs = pd.DataFrame(index=[f"cell-{number}" for number in range(n_cells)])
     AnnData(obs=obs, var=pd.DataFrame(index=list(cells.ensembl_ids))).write_h5ad(path)
@@ -66,7 +66,7 @@ def write_atlas(cells: RealCells, path: Path, n_cells: int, *, seed: int) -> Non
 
 
 def annotate(name: str, words: Sequence[str], folder: Path, *, kill_at: int = 0) -> Run:
-    """Run `langcell zeroshot` in a folder; kill it once so many bytes of results are stored."""
+    """Run `langcell zeroshot` in a folder; kill it after `kill_at` bytes of results, if set."""
     command = [sys.executable, "-m", "langcell", "zeroshot", *words]
     partial = partial_folder(folder / words[words.index("--out") + 1])
     started, peak = time.perf_counter(), 0.0
@@ -96,13 +96,13 @@ def _peak_mb(process: int) -> float:
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def same_calls(named: Path, table: Path) -> bool:
-    """Tell whether a table holds what obs of an annotated h5ad holds, to the last digit."""
+    """Tell whether a table equals obs of an annotated h5ad exactly."""
     with h5py.File(named) as file:
         obs = {path.split("/")[1] for path in Slots().annotated_paths if path.startswith("obs/")}
         columns = {name: np.asarray(read_elem(file[f"obs/{name}"])) for name in obs}
@@ -111,7 +111,7 @@ def same_calls(named: Path, table: Path) -> bool:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__, threads=2)
     add_model(parser)
     parser.add_argument("--cells", type=int, default=1_000_000)
@@ -121,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print a row a process, what is the same, and one JSON line."""
+    """Print a row per process, whether results are equal, and one JSON line."""
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         whole, stopped = Path(name) / "whole", Path(name) / "stopped"

@@ -1,9 +1,9 @@
-"""How many cells contrast within a memory budget: `python -m benchmarks.speed.contrastive_memory`.
+"""Largest contrastive batch within a memory budget: `python -m benchmarks.speed.contrastive_memory`.
 
-A step of a transformer of cells against the texts of its batch, forward and backward, as it is,
-and in parts of the batch with tiled logits (`optimisation.part`, `losses.tile`). The batch is
-doubled until a step adds more memory than the budget. Gradients of both ways are compared first;
-the goal is that they differ by at most 1e-5.
+Forward and backward of a cell transformer contrasted with the texts of its batch, for the whole batch
+at once, and in micro-batches with tiled logits (`optimisation.part`, `losses.tile`). The batch size
+is doubled until a step needs more memory than the budget. Gradients of both are compared first; the
+goal is a difference of at most 1e-5.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from pretrain.texts.text_tensors import TextTensors
 
 _GENES, _TERMS, _TEXT_WIDTH = 128, 500, 384
 _PART, _TILE = 32, 256
-_GOAL = 1e-5  # largest difference of gradients
+_GOAL = 1e-5  # maximum difference of gradients
 _WAYS = {"plain": (0, 0), "parts and tiles": (_PART, _TILE)}
 
 
 def make_objective(tile: int, seed: int) -> Objective:
-    """Return the contrast of a small transformer with texts of 500 types, no type above another."""
+    """Return the contrastive objective of a small transformer and texts of 500 unrelated types."""
     torch.manual_seed(seed)
     cell = CellEncoderConfig(
         vocab_size=5000,
@@ -59,7 +59,7 @@ def make_objective(tile: int, seed: int) -> Objective:
         descriptions=torch.arange(_TERMS),
         targets=eye,
         label_comparable=eye.bool(),
-        below=None,
+        descendants=None,
     )
     weights = Losses(masked_gene=0, cell_cell=0, matching=0, tile=tile)
     return Objective(model=model, texts=texts, weights=weights)
@@ -86,14 +86,14 @@ def make_batch(n_cells: int, seed: int) -> StepBatch:
 
 
 def prepare(way: str, n_cells: int, seed: int) -> Callable[[], Any]:
-    """Return one step."""
+    """Return a function that runs one step."""
     part, tile = _WAYS[way]
     objective, batch = make_objective(tile, seed), make_batch(n_cells, seed)
     return lambda: add_gradients(objective, batch, part=part)
 
 
 def largest_difference(n_cells: int, seed: int) -> float:
-    """Return the largest difference of the gradients of both ways, by the largest gradient."""
+    """Return the largest difference of both gradients, relative to the largest gradient."""
     found: list[dict[str, Tensor]] = []
     for part, tile in _WAYS.values():
         objective = make_objective(tile, seed)
@@ -107,17 +107,17 @@ def largest_difference(n_cells: int, seed: int) -> float:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--budget", type=int, default=2000, help="MB that a step may add")
-    parser.add_argument("--most", type=int, default=2048, help="cells at which doubling ends")
+    parser.add_argument("--budget", type=int, default=2000, help="memory of a step in MB")
+    parser.add_argument("--most", type=int, default=2048, help="maximum batch size")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Print a row a batch, and one JSON line."""
+    """Print a row per batch size, and one JSON line."""
     arguments = parse_arguments()
     where = machine()
     difference = largest_difference(96, arguments.seed)

@@ -1,6 +1,6 @@
-"""Cells per second from h5ad files to shards, beside the plain way: `python -m benchmarks.speed.corpus`.
+"""Speed of building shards from h5ad, against the reference pipeline: `python -m benchmarks.speed.corpus`.
 
-Each worker imports this module: what makes the cells and the plain way is imported where it is used.
+Each worker imports this module, so simulation and reference pipeline are imported where used.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _PLAIN_CELLS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What some work took: cells, seconds, and seconds of processors, those of children too."""
+    """Cells, wall time, and CPU time with child processes."""
 
     n_cells: int
     seconds: float
@@ -32,7 +32,7 @@ class Cost:
 
 
 def cost(work: Callable[[], int]) -> Cost:
-    """Measure work that returns how many cells it dealt with; what was written before is on disk."""
+    """Measure a function that returns its number of cells, after earlier writes are flushed."""
     os.sync()
 
     def processors() -> float:
@@ -49,9 +49,9 @@ def cost(work: Callable[[], int]) -> Cost:
 
 
 def least(work: Callable[[int], int], n_repeats: int) -> Cost:
-    """Do some work several times: a machine that others use as well is never faster than it is.
+    """Repeat some work and return the lowest cost, as other load only slows it down.
 
-    It is told how often it was done before, so as to write to another place.
+    The work gets the number of the repeat, to write to another folder.
     """
     costs = [cost(partial(work, number)) for number in range(n_repeats)]
     return Cost(
@@ -62,8 +62,8 @@ def least(work: Callable[[int], int], n_repeats: int) -> Cost:
 
 
 def build(inputs: Path, target: Path, options: argparse.Namespace, *, n_workers: int) -> Cost:
-    """Build a corpus in a folder of each number, and tell what it took."""
-    # Few cells behind the medians, as each input of a large corpus has.
+    """Build a corpus repeatedly and return the cost."""
+    # Few cells for the medians, as for each input of a large corpus.
     settings = BuildOptions(max_genes=options.max_genes, median_cells=1)
 
     def work(number: int) -> int:
@@ -75,8 +75,8 @@ def build(inputs: Path, target: Path, options: argparse.Namespace, *, n_workers:
     return least(work, options.repeats)
 
 
-def run_beside(source: Path, corpus: Path, options: argparse.Namespace) -> Cost:
-    """Tell what the released way takes for some cells of a corpus."""
+def run_reference(source: Path, corpus: Path, options: argparse.Namespace) -> Cost:
+    """Return the cost of the reference pipeline for some cells of a corpus."""
     from benchmarks.speed.plain_pipeline import run_plainly
 
     vocabulary = TokenCorpus(corpus).vocabulary
@@ -90,7 +90,7 @@ def run_beside(source: Path, corpus: Path, options: argparse.Namespace) -> Cost:
 
 
 def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str, float]:
-    """Build a corpus of files of one storage, and do the same plainly."""
+    """Build a corpus of files of one storage format, and run the reference pipeline."""
     from benchmarks.data.simulated_cells import write_cells
 
     inputs = folder / "inputs"
@@ -107,7 +107,7 @@ def measure(folder: Path, storage: str, options: argparse.Namespace) -> dict[str
     alone = build(inputs, folder / "alone", options, n_workers=1)
     set_threads()
     together = build(inputs, folder / "together", options, n_workers=options.workers)
-    plain = run_beside(inputs / "0.h5ad", folder / "alone" / "0", options)
+    plain = run_reference(inputs / "0.h5ad", folder / "alone" / "0", options)
     rates = [each.n_cells / each.cpu_seconds for each in (alone, plain)]
     return {
         "cells_per_s": round(together.n_cells / together.seconds),
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--storages", nargs="+", default=["none", "lzf", "gzip"])
     options = parser.parse_args(arguments)
     print(
-        f"made-up h5ad, {options.cells:,} cells in {options.files} files, {options.expressed} genes "
+        f"simulated h5ad, {options.cells:,} cells in {options.files} files, {options.expressed} genes "
         f"a cell, {options.max_genes} kept, medians of 1,000 cells a file, {options.workers} workers; "
         f"best of {options.repeats}"
     )

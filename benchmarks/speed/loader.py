@@ -1,4 +1,4 @@
-"""Batches per second from shards, beside a reader of single cells: `python -m benchmarks.speed.loader`."""
+"""Speed of loading batches from shards, against reading single cells: `python -m benchmarks.speed.loader`."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ _PLAIN_CELLS = 4000
 
 
 def write_dataset(corpus: TokenCorpus, folder: Path) -> None:
-    """Write the first cells as a Hugging Face dataset is stored."""
+    """Write the first cells as a Hugging Face dataset."""
     cells = corpus.shard(0).slice(0, min(_PLAIN_CELLS, corpus.shard(0).n_cells))
     table = pa.table(
         {"input_ids": pa.array([cells.cell(row).tolist() for row in range(cells.n_cells)])}
@@ -46,7 +46,7 @@ def write_dataset(corpus: TokenCorpus, folder: Path) -> None:
 
 
 def open_rows(folder: Path) -> tuple[str, int, Callable[[int], list[int]]]:
-    """Return what reads single cells of a dataset: the library where it is installed, else pyarrow."""
+    """Return a reader of single cells of a dataset: `datasets` if installed, else pyarrow."""
     try:
         import datasets
     except ImportError:
@@ -60,7 +60,7 @@ def open_rows(folder: Path) -> tuple[str, int, Callable[[int], list[int]]]:
 def plain_batches(
     n_cells: int, read: Callable[[int], list[int]], batch_size: int, cls_id: int
 ) -> Iterator[np.ndarray]:
-    """Read cells in random order one at a time and pad each batch."""
+    """Read cells in random order, one at a time, and pad each batch."""
     order = np.random.default_rng(0).permutation(n_cells)
     for start in range(0, n_cells, batch_size):
         cells = [read(int(row)) for row in order[start : start + batch_size]]
@@ -69,7 +69,7 @@ def plain_batches(
 
 
 def rate(work: Callable[[], tuple[int, int]], n_rounds: int) -> dict[str, float]:
-    """Return medians of cells and tokens per second, and of cells per second of the processor."""
+    """Return medians of cells and tokens per second, and of cells per CPU second."""
     rounds = []
     for _ in range(n_rounds):
         clock, processor = time.perf_counter(), time.process_time()
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compare(corpus: TokenCorpus, dataset: Path, options: argparse.Namespace) -> None:
-    """Measure the ways of reading and print them."""
+    """Measure and print the loaders."""
     rule = BatchRule(cells=options.batch_size, bucket=2048, max_genes=options.max_genes)
     balanced, even = Balance(study_share=1), Balance(by_type=False, study_share=1)
     cls_id = corpus.vocabulary.cls_id
@@ -136,7 +136,7 @@ def compare(corpus: TokenCorpus, dataset: Path, options: argparse.Namespace) -> 
     }
     per_cell = corpus.manifest.n_tokens / len(corpus)
     print(
-        f"made-up corpus, {len(corpus):,} cells of {per_cell:,.0f} tokens, batches of "
+        f"simulated corpus, {len(corpus):,} cells of {per_cell:,.0f} tokens, batches of "
         f"{options.batch_size}, read before (warm), {thread_count()} threads"
     )
     print(f"{'':<28}{'cells/s':>12}{'tokens/s':>16}{'cells/CPU-s':>14}")

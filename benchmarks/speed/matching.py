@@ -1,17 +1,17 @@
-"""Processor seconds of cell-text matching at the paper's size: `python -m benchmarks.speed.matching`.
+"""CPU time of cell-text matching at the paper's size: `python -m benchmarks.speed.matching`.
 
 A model of the size of the released LangCell (12 layers of 512 for cells, 12 of 768 for texts), with
-random weights, reads cells of 2,047 genes and CLS and descriptions of cell types. Three ways to
-match each cell with 8, 50 and 161 labels, without what is done once for all cells (embedding the
-labels) or for every way alike (encoding the cell):
+random weights, reads cells of 2,047 genes and CLS, and descriptions of cell types. Each cell is matched
+with 8, 50 and 161 labels by three methods. Not timed are embedding the labels (once for all cells) and
+encoding the cell (the same for all methods).
 
-- plain: a pass of the text encoder for every label, as the notebook of LangCell has it, keys and
-  values of the cell in each of them, attention as matrix products;
-- exact: `langcell.nn.cell_matcher`, which gives the same numbers;
-- rerank 10: retrieval, then the same for the ten nearest labels.
+- plain: one pass of the text encoder per label, as in the LangCell notebook, which computes keys and
+  values of the cell each time, with attention as matrix products;
+- exact: `langcell.nn.cell_matcher`, with equal results;
+- rerank 10: retrieval, then exact matching for the ten nearest labels.
 
-Cells take turns, so that all three meet the same load. The agreement of reranking with matching
-every label is that of the bundled model with a trained head, on validation studies.
+The methods alternate cell by cell, so that other load affects all of them. The agreement of reranking
+with exhaustive matching is that of the bundled model with a trained head, on validation studies.
 """
 
 import argparse
@@ -58,7 +58,7 @@ PAPER = LangCellConfig(
 
 
 class Clock:
-    """Adds up seconds by name: of the processor, or by the clock on another device."""
+    """Timer by name: CPU time on a CPU, wall time on another device."""
 
     def __init__(self, device: str) -> None:
         self.is_cpu = device == "cpu"
@@ -66,7 +66,7 @@ class Clock:
 
     @contextmanager
     def measuring(self, name: str) -> Iterator[None]:
-        """Add what the block takes."""
+        """Time the block."""
         started = self.now()
         yield
         self.seconds.setdefault(name, []).append(self.now() - started)
@@ -76,7 +76,7 @@ class Clock:
         return statistics.median(self.seconds[name])
 
     def now(self) -> float:
-        """Return seconds since some moment."""
+        """Return the current time in seconds."""
         if self.is_cpu:
             return time.process_time()
         torch.cuda.synchronize()
@@ -84,7 +84,7 @@ class Clock:
 
 
 def label_texts(model: LangCell, n_labels: int, *, seed: int) -> list[TextFeatures]:
-    """Encode the descriptions of some cell types, each alone."""
+    """Encode the descriptions of `n_labels` cell types one by one."""
     ontology = Ontology.bundled()
     ids = all_cell_types(ontology)
     rows = np.random.default_rng(seed).choice(len(ids), n_labels, replace=False)
@@ -106,7 +106,7 @@ def plain_loop(
     cell: CellFeatures,
     after: Callable[[int], None],
 ) -> Tensor:
-    """Match a cell with one label after the other; `after` is told how many are done."""
+    """Match a cell with one label after the other; `after` gets the number done."""
     tower, found = model.text_tower(), []
     with sdpa_kernel(SDPBackend.MATH):
         for n_done, text in enumerate(texts, start=1):
@@ -123,13 +123,13 @@ def exact(matcher: CellMatcher, begun: Sequence[PreparedText], cell: CellFeature
 
 
 def nearest(texts: Sequence[TextFeatures], cell: CellFeatures, k: int) -> list[int]:
-    """Return the labels with the features most similar to a cell's."""
+    """Return the k labels with the most similar embeddings."""
     features = torch.cat([text.features for text in texts])
     return (features @ cell.features[0]).topk(min(k, len(texts))).indices.tolist()
 
 
 def measure(model: LangCell, counts: Sequence[int], *, n_cells: int, seed: int) -> Clock:
-    """Time every way on each of some cells; stop if they do not agree to 1e-5."""
+    """Time every method on cells; raise if results differ by more than 1e-5."""
     clock = Clock(model.device.type)
     generator = torch.Generator().manual_seed(seed)
     with inference(model):
@@ -160,7 +160,7 @@ def measure(model: LangCell, counts: Sequence[int], *, n_cells: int, seed: int) 
 
 
 def print_table(clock: Clock, counts: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Print seconds a cell, and how many times less than the plain loop."""
+    """Print seconds per cell, and the speed-up over the plain loop."""
     unit = "CPU s" if clock.is_cpu else "s"
     print(f"{unit} a cell{'plain':>12}{'exact':>9}{'':>8}{f'rerank {_RERANKED}':>12}{'':>8}")
     figures = {}
@@ -183,7 +183,7 @@ def print_table(clock: Clock, counts: Sequence[int]) -> dict[str, dict[str, floa
 
 
 def print_agreement(arguments: argparse.Namespace) -> dict[str, float]:
-    """Print how often reranking calls a cell as matching every label would."""
+    """Print how often reranking and exhaustive matching predict the same label."""
     n_labels, model = max(arguments.labels), LangCell.from_pretrained(arguments.model)
     try:
         files = read_validation_files(arguments.shared / "corpus")
@@ -209,13 +209,15 @@ def print_agreement(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__, threads=1)
     parser.add_argument("--labels", type=int, nargs="+", default=[8, 50, 161])
-    parser.add_argument("--cells", type=int, default=3, help="that each way is timed on")
-    parser.add_argument("--device", default="cpu", help="cuda is timed by the clock")
+    parser.add_argument("--cells", type=int, default=3, help="cells to time")
+    parser.add_argument("--device", default="cpu", help="device; cuda is timed by wall time")
     add_model(parser, "mini")
-    parser.add_argument("--agreement-cells", type=int, default=50, help="of each file; 0: none")
+    parser.add_argument(
+        "--agreement-cells", type=int, default=50, help="cells per file for the agreement; 0: none"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parse(parser)
 

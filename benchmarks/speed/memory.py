@@ -1,8 +1,8 @@
 """Peak memory against the number of cells: `python -m benchmarks.speed.memory`.
 
-Every measurement is a process of its own that reads a file of synthetic cells from disk. What is
-compared is the peak resident size of tokenising and of `langcell embed` on few and on many cells.
-Imports stand in the functions, so that a process loads what its task needs and nothing else.
+Every measurement is a process of its own that reads a file of synthetic cells from disk. It compares
+the peak resident size of tokenising and of `langcell embed` on few and on many cells. Imports are in
+the functions, so that a process loads only what its task needs.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class Measurement:
 
 
 def write_cells(path: Path, n_cells: int, layout: str, seed: int) -> None:
-    """Write an h5ad of human protein-coding genes, 200 to 600 of them expressed in a cell."""
+    """Write an h5ad of human protein-coding genes, of which each cell expresses 200 to 600."""
     from anndata import AnnData
 
     from langcell.genes.table import GeneTable
@@ -43,7 +43,7 @@ def write_cells(path: Path, n_cells: int, layout: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     n_in_cell = rng.integers(200, 600, n_cells)
     indptr = np.concatenate([[0], np.cumsum(n_in_cell)])
-    # A run of neighbours with gaps is a set of distinct genes at a hundredth of the cost of a draw.
+    # Sorted genes with random gaps are distinct, at a hundredth of the cost of sampling.
     first, stride = rng.integers(0, N_GENES, n_cells), rng.choice([1, 3, 7, 9], n_cells)
     steps = np.arange(indptr[-1]) - np.repeat(indptr[:-1], n_in_cell)
     columns = (np.repeat(first, n_in_cell) + steps * np.repeat(stride, n_in_cell)) % N_GENES
@@ -58,7 +58,7 @@ def write_cells(path: Path, n_cells: int, layout: str, seed: int) -> None:
 
 
 def write_model(folder: Path) -> None:
-    """Write a checkpoint of one layer that knows the genes of `write_cells`."""
+    """Write a checkpoint of one layer with the genes of `write_cells`."""
     from langcell.genes.table import GeneTable
     from langcell.genes.vocabulary import GeneVocabulary
     from langcell.model.langcell import LangCell
@@ -82,7 +82,7 @@ def peak_mb() -> float:
     """Return the peak resident size of this process in MB."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss, which a child inherits from the process that started it.
+        # Not ru_maxrss, which a child process inherits.
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         assert found is not None, "the kernel reports no VmHWM"
         return int(found[1]) / 1024
@@ -92,7 +92,7 @@ def peak_mb() -> float:
 
 
 def run_task(task: str, cells: Path, model: Path) -> None:
-    """Tokenise a file, or embed it by the command line, in this process."""
+    """Tokenise a file, or embed it with the command line, in this process."""
     if task == "embed":
         from langcell.cli import main as langcell
 
@@ -118,7 +118,7 @@ def run_task(task: str, cells: Path, model: Path) -> None:
 
 
 def measure(*arguments: str) -> Measurement:
-    """Run this module in a fresh process and return what it used."""
+    """Run this module in a new process and return its memory and time."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed.memory", "--run", *arguments],
@@ -133,13 +133,13 @@ def measure(*arguments: str) -> Measurement:
 
 
 def compare(folder: Path, sizes: tuple[int, int]) -> dict[str, dict[str, float]]:
-    """Measure every task on every layout, print a row each, and return them."""
+    """Measure every task on every layout; print and return one row each."""
     model = folder / "model"
     measure("model", str(model), "")
     rows = {}
     for layout in FORMATS:
         measured: dict[str, list[Measurement]] = {task: [] for task in TASKS}
-        # The first, tiny file fills the cache of compiled code, which costs memory of its own.
+        # The first, tiny file fills the cache of compiled code, as compiling needs memory.
         for n_cells in (500, *sizes):
             cells = folder / f"{layout}.h5ad"
             measure(f"write-{layout}", str(cells), str(n_cells))

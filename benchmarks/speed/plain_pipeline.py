@@ -1,4 +1,4 @@
-"""The released way from counts to a dataset of tokens, cell by cell: what corpora are held against."""
+"""Reference pipeline from counts to a dataset of tokens, as released with Geneformer and LangCell."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from langcell.counts.reader import open_counts
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.tokens.tokenizer import RankTokenizer
 
-_WRITTEN_AT_ONCE = 1000  # cells, as the library does
+_WRITTEN_AT_ONCE = 1000  # cells, as in the library
 
 Cell = dict[str, Any]
 
@@ -21,11 +21,11 @@ Cell = dict[str, Any]
 def run_plainly(
     source: Path, vocabulary: GeneVocabulary, target: Path, *, n_cells: int, max_genes: int
 ) -> None:
-    """Turn the first cells of an h5ad into a dataset.
+    """Convert the first cells of an h5ad to a dataset.
 
-    As the tokenizers of Geneformer and LangCell do: a list of tokens for each cell, from them a
-    dataset, and that passed over twice, to cut each cell and to add its length. Without the library
-    `datasets` pyarrow does the same work on cells, and none of the library's own.
+    As in the tokenizers of Geneformer and LangCell: a list of tokens per cell, a dataset from these,
+    and two passes over it, to truncate cells and to add their lengths. Without the library `datasets`
+    pyarrow does the same, without the library's overhead.
     """
     cells = {"input_ids": rank_plainly(source, vocabulary, n_cells)}
 
@@ -48,13 +48,13 @@ def run_plainly(
 
 
 def storing_library() -> str:
-    """Return what makes the dataset, with its version."""
+    """Return the library that writes the dataset, with its version."""
     name = "datasets" if find_spec("datasets") else "pyarrow"
     return f"{name} {version(name)}"
 
 
 def rank_plainly(source: Path, vocabulary: GeneVocabulary, n_cells: int) -> list[list[int]]:
-    """Rank the genes of the first cells: all counts dense and double, one argsort a cell."""
+    """Rank the genes of the first cells: dense float64 counts, one argsort per cell."""
     tokenizer = RankTokenizer(vocabulary, max_genes=vocabulary.n_genes)
     with open_counts(source) as matrix:
         genes = tokenizer.column_genes(matrix.resolution)
@@ -71,7 +71,7 @@ def rank_plainly(source: Path, vocabulary: GeneVocabulary, n_cells: int) -> list
 
 
 def _mapped(table: pa.Table, function: Callable[[Cell], Cell]) -> pa.Table:
-    """Pass over a table as the library does: each cell as Python objects, and back."""
+    """Map a function over a table as the library does, via Python objects."""
     return pa.Table.from_batches(
         [
             pa.RecordBatch.from_pylist([function(cell) for cell in batch.to_pylist()])

@@ -1,4 +1,4 @@
-"""Start-up and steady state of a command that reads a file of cells, in processes of its own."""
+"""Measure start-up time and steady-state speed of a command on files of cells."""
 
 import os
 import platform
@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FEW = 100  # cells of the run that counts as start-up
+FEW = 100  # cells of the run that measures start-up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """What is measured: a name, how many cells it gets, and its command for a file and output."""
+    """A tool to measure: name, number of cells, and its command for a file and output."""
 
     name: str
     n_cells: int
     command: Callable[[Path, Path], list[str]]
-    warm_up: bool = False  # run once on the large file first, where results are kept on disk
+    warm_up: bool = False  # run once on the large file first, to fill caches on disk
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Seconds by the clock and of all cores that one process took."""
+    """Wall time and CPU time of one process."""
 
     seconds: float
     cpu_seconds: float
@@ -32,7 +32,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Start-up in seconds; cells per second, by the clock and of processor time, beyond it."""
+    """Start-up in seconds, and cells per second of wall time and CPU time beyond it."""
 
     tool: str
     n_cells: int
@@ -43,14 +43,14 @@ class Speed:
 
 
 def run_measured(command: Sequence[str]) -> Usage:
-    """Run a command and return what it used.
+    """Run a command and return its times.
 
     Raises
     ------
     RuntimeError
-        If it fails; with the end of what it wrote to stderr.
+        If it fails; the message has the end of its stderr.
     """
-    # Installed packages are compiled, whatever the environment of this run says.
+    # Installed packages have compiled bytecode, whatever the environment of this run.
     environment = {**os.environ}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as errors:
@@ -63,8 +63,8 @@ def run_measured(command: Sequence[str]) -> Usage:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip()[-500:]
-            raise RuntimeError(f"{' '.join(command)} failed: {said}")
+            stderr = errors.read().decode(errors="replace").strip()[-500:]
+            raise RuntimeError(f"{' '.join(command)} failed: {stderr}")
     return Usage(seconds=seconds, cpu_seconds=used.ru_utime + used.ru_stime)
 
 
@@ -73,9 +73,9 @@ def measure(tool: Tool, files: dict[int, Path], *, n_starts: int) -> Speed:
 
     Parameters
     ----------
-    tool: what to run
+    tool: tool to run
     files: a file of FEW cells and one of `tool.n_cells`, by number of cells
-    n_starts: runs on the FEW cells; the least counts
+    n_starts: runs on the FEW cells, of which the fastest is used
     """
     out = files[FEW].with_name("calls.csv")
 
@@ -101,7 +101,7 @@ def measure(tool: Tool, files: dict[int, Path], *, n_starts: int) -> Speed:
 
 
 def machine() -> dict[str, str | int | float]:
-    """Describe where this runs; the load is the mean of the last minute."""
+    """Describe this machine; the load is the mean of the last minute."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

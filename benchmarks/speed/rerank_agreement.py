@@ -1,4 +1,4 @@
-"""How often reranking the best few calls a cell as matching every label would."""
+"""Agreement of reranking the top k labels with exhaustive matching."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from zeroshot.labels.candidates import CandidateSet, own_candidates
 def padded_candidates(
     own: Sequence[str], n_labels: int, ontology: Ontology, rng: np.random.Generator
 ) -> CandidateSet:
-    """Return the types of a study and as many others as make `n_labels` of them.
+    """Return the types of a study, padded with random others to `n_labels`.
 
     >>> padded_candidates(["CL:0000236"], 3, Ontology.bundled(), np.random.default_rng(0)).ids[0]
     'CL:0000236'
@@ -39,15 +39,15 @@ def agreement(
     n_cells: int,
     seed: int,
 ) -> dict[int, float]:
-    """Return by k the share of cells whose best label is that of exhaustive matching.
+    """Return the share of cells with the best label of exhaustive matching, by k.
 
     Parameters
     ----------
-    model: with a matching head that was trained
+    model: model with a trained matching head
     files: labelled studies
-    ks: candidates that reranking looks at
-    n_labels: candidates of every study, its own types among them
-    n_cells: drawn of each file
+    ks: numbers of candidates to rerank
+    n_labels: candidates per study, with its own types
+    n_cells: cells to draw per file
     """
     ontology, rng = Ontology.bundled(), np.random.default_rng(seed)
     equal: dict[int, list[np.ndarray]] = {k: [] for k in ks}

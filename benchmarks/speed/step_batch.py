@@ -1,4 +1,4 @@
-"""A made-up batch of the paper's sizes, and its losses as we and as transformers compute them."""
+"""Simulated batch of the paper's sizes, and training steps by langcell and by transformers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,12 +43,12 @@ TEXT = TextEncoderConfig(
 TEXT_TOKENS = 64
 _N_TYPES = 1000  # each with one text
 _MASKED = 0.15
-_WIDTH = 256  # of the common space
+_WIDTH = 256  # of the embeddings
 _SCALE = 20.0
 
 
 def draw_lengths(n_cells: int, longest: int, seed: int) -> np.ndarray:
-    """Return genes a cell as in published atlases: log-normal, median 1,100, cut at `longest`."""
+    """Return genes per cell as in atlases: log-normal, median 1,100, truncated at `longest`."""
     drawn = np.random.default_rng(seed).lognormal(np.log(1100), 0.6, n_cells)
     return np.clip(drawn, 50, longest).astype(int)
 
@@ -60,19 +60,19 @@ def draw_types(n_cells: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MadeUpBatch:
-    """Cells, a mask on some of their genes, and the text of each.
+class SimulatedBatch:
+    """Cells, a mask of genes to predict, and the text of each cell.
 
     Attributes
     ----------
     ids, mask
-        Genes of the cells, both (n_cells, width); bool where there is one.
+        Genes of the cells, both (n_cells, width); the mask is bool.
     masked
         True where a gene is to be predicted, shape (n_cells, width).
     types
-        Of each cell, and so its text, shape (n_cells,).
+        Type, and so text, of each cell, shape (n_cells,).
     text_ids
-        Of all texts, shape (1000, 64).
+        Token ids of all texts, shape (1000, 64).
     """
 
     ids: Tensor
@@ -82,7 +82,7 @@ class MadeUpBatch:
     text_ids: Tensor
 
     @classmethod
-    def draw(cls, n_cells: int, seed: int, device: str) -> "MadeUpBatch":
+    def draw(cls, n_cells: int, seed: int, device: str) -> "SimulatedBatch":
         """Draw a batch."""
         lengths = torch.from_numpy(draw_lengths(n_cells, CELL.max_positions - 1, seed) + 1)
         generator = torch.Generator().manual_seed(seed)
@@ -99,8 +99,8 @@ class MadeUpBatch:
 
 
 def prepare_ours(n_cells: int, device: str, seed: int, compiled: bool) -> Callable[[], Any]:
-    """Return a step of pretraining: masked genes, cells against cells, and cells against texts."""
-    drawn = MadeUpBatch.draw(n_cells, seed, device)
+    """Return a pretraining step of langcell: masked genes, cell-cell and cell-text contrast."""
+    drawn = SimulatedBatch.draw(n_cells, seed, device)
     config = LangCellConfig(cell=CELL, text=TEXT, embedding_dim=_WIDTH, max_genes=2047)
     model = LangCell(config).to(device).train()
     for encoder in (model.cell_encoder, model.text_encoder):
@@ -122,7 +122,7 @@ def prepare_ours(n_cells: int, device: str, seed: int, compiled: bool) -> Callab
     return step
 
 
-def _step_batch(drawn: MadeUpBatch) -> StepBatch:
+def _step_batch(drawn: SimulatedBatch) -> StepBatch:
     rows, columns = drawn.masked.nonzero(as_tuple=True)
     n_cells, device = len(drawn.ids), drawn.ids.device
     return StepBatch(
@@ -140,7 +140,7 @@ def _step_batch(drawn: MadeUpBatch) -> StepBatch:
     )
 
 
-def _texts(drawn: MadeUpBatch) -> TextTensors:
+def _texts(drawn: SimulatedBatch) -> TextTensors:
     none = torch.empty(0)
     ids = drawn.text_ids
     return TextTensors(
@@ -156,16 +156,16 @@ def _texts(drawn: MadeUpBatch) -> TextTensors:
         descriptions=none,
         targets=none,
         label_comparable=none,
-        below=None,
+        descendants=None,
         tokens=TextTokens(input_ids=ids, attention_mask=torch.ones_like(ids), n_texts=_N_TYPES),
     )
 
 
 class PlainModel(nn.Module):
-    """The same encoders and losses as transformers has them, in the way of its examples.
+    """The same encoders and losses with transformers, as in its examples.
 
-    Rows are padded to the longest, genes are scored at every position, and each cell brings its own
-    text.
+    Rows are padded to the longest, gene logits are computed at every position, and texts are encoded
+    once per cell.
     """
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ class PlainModel(nn.Module):
         self.cell_projection = nn.Linear(CELL.hidden_size, _WIDTH)
         self.text_projection = nn.Linear(TEXT.hidden_size, _WIDTH)
 
-    def forward(self, drawn: MadeUpBatch) -> Tensor:
+    def forward(self, drawn: SimulatedBatch) -> Tensor:
         """Return the sum of the losses."""
         masked = self.cells(
             input_ids=drawn.ids.masked_fill(drawn.masked, 1),
@@ -200,8 +200,8 @@ def _clip(one: Tensor, other: Tensor) -> Tensor:
 
 
 def prepare_plain(n_cells: int, device: str, seed: int) -> Callable[[], Any]:
-    """Return the step of `prepare_ours` as transformers does it."""
-    drawn = MadeUpBatch.draw(n_cells, seed, device)
+    """Return the step of `prepare_ours` with transformers."""
+    drawn = SimulatedBatch.draw(n_cells, seed, device)
     model = PlainModel().to(device).train()
 
     def step() -> None:
@@ -214,7 +214,7 @@ def prepare_plain(n_cells: int, device: str, seed: int) -> Callable[[], Any]:
 
 
 def bert_config(config: CellEncoderConfig | TextEncoderConfig) -> Any:
-    """Return what transformers calls the same sizes."""
+    """Return the configuration of transformers for the same sizes."""
     from transformers import BertConfig
 
     return BertConfig(

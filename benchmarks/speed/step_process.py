@@ -1,4 +1,4 @@
-"""One measured function in a process of its own: seconds, and memory above what it started with."""
+"""Measure time and added memory of a function in its own process."""
 
 import re
 import time
@@ -15,27 +15,27 @@ from langcell.runtime.threads import set_threads
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """The least seconds of a repetition, on the clock and of processors, and memory.
+    """Lowest wall time and CPU time of a repetition, and peak memory.
 
-    `peak_mb` is the peak in MB beyond what was there before the first repetition, of the GPU where
-    one is used.
+    `peak_mb` is the peak in MB above the memory before the first repetition, of the GPU if one is
+    used.
     """
 
     seconds: float
-    cpu_seconds: float  # of a busy machine the ones to trust
+    cpu_seconds: float  # more reliable on a busy machine
     peak_mb: float
 
 
 def measure(
     prepare: Callable[..., Callable[[], Any]], *arguments: Any, threads: int, repeats: int
 ) -> Cost:
-    """Prepare in a fresh process, then run what was prepared.
+    """Prepare a function in a new process, then measure it.
 
     Parameters
     ----------
-    prepare: a function of a module, called with the arguments, that returns what is measured
-    threads: of the process
-    repeats: runs of which the fastest counts
+    prepare: module-level function that gets the arguments and returns the function to measure
+    threads: threads of the process
+    repeats: runs, of which the fastest is used
     """
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (prepare, arguments, threads, repeats))
@@ -63,7 +63,7 @@ def _measure(
 
 
 def _memory_mb(on_gpu: bool, name: str) -> float:
-    """Return the peak of a GPU, or a figure of this process from the kernel; 0 where there is none."""
+    """Return the peak of a GPU, or a value of this process from the kernel; 0 if unavailable."""
     if on_gpu:
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

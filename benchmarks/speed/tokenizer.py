@@ -1,4 +1,4 @@
-"""Cells per second of the tokenizer beside the plain way: `python -m benchmarks.speed.tokenizer`."""
+"""Speed of the tokenizer against a numpy loop: `python -m benchmarks.speed.tokenizer`."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ SHARE_UNKNOWN = 0.075
 
 
 def make_cells(n_cells: int, n_expressed: int, seed: int) -> sparse.csr_matrix:
-    """Make sparse counts whose cells express about `n_expressed` genes, float32."""
+    """Simulate sparse counts with about `n_expressed` genes per cell, float32."""
     rng = np.random.default_rng(seed)
     n_in_cell = rng.integers(int(0.6 * n_expressed), int(1.4 * n_expressed), n_cells)
     indices = np.concatenate(
@@ -29,7 +29,7 @@ def make_cells(n_cells: int, n_expressed: int, seed: int) -> sparse.csr_matrix:
 
 
 def make_genes(seed: int) -> ColumnGenes:
-    """Give columns tokens in no order, medians, and some genes that are not known."""
+    """Return columns with shuffled tokens, medians, and some unknown genes."""
     rng = np.random.default_rng(seed)
     tokens = rng.permutation(N_GENES).astype(np.int64) + 2
     tokens[rng.random(N_GENES) < SHARE_UNKNOWN] = -1
@@ -52,7 +52,7 @@ def tokenize_plainly(
 
 
 def rate(run: Callable[[], object], n_cells: int, n_rounds: int) -> tuple[float, float]:
-    """Return the median cells per second, by the clock and by processor time."""
+    """Return the median cells per second of wall time and of CPU time."""
     by_clock, by_processor = [], []
     for _ in range(n_rounds):
         clock, processor = time.perf_counter(), time.process_time()

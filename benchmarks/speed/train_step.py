@@ -1,16 +1,15 @@
-"""What a training step costs: `python -m benchmarks.speed.train_step`.
+"""Cost of a training step: `python -m benchmarks.speed.train_step`.
 
 Forward and backward of the paper's encoders (12 layers of 512 for cells of up to 2,048 genes, 12
-layers of 768 for texts), random weights, cells of several lengths. First whole steps but for the
-optimiser, of masked genes, cells against cells and cells against texts, both towers trained: as
-transformers does them on padded rows, and ours. Then the encoder of cells alone: BERT of
-transformers on padded rows, ours on padded rows, without padding, with blocks compiled, and with
-activations computed again. Then texts: one a cell against the distinct ones of the batch, repeated
-as descriptions are. Each row is a process of its own; memory is what the step adds to it, of the
-GPU where there is one, and a step of transformers that does not fit is made with half the cells.
-The peak of a GPU is its maker's figure, that of a CPU a product of matrices measured here; on a CPU
-seconds are those of the processors, which other work on the machine does not slow as much. The goal
-on a GPU is 45 % of the peak in bf16 and three times the cells of transformers in a second.
+layers of 768 for texts), with random weights and cells of several lengths. First whole steps without
+the optimiser, with masked genes, cell-cell and cell-text contrast and both towers trained: with
+transformers on padded rows, and with langcell. Then the cell encoder alone: BERT of transformers on
+padded rows, langcell on padded rows, packed, with compiled blocks, and with activation checkpointing.
+Then texts: one per cell against the distinct texts of the batch. Each row is a process of its own;
+memory is what the step adds, of the GPU if there is one, and a step of transformers that does not fit
+is run with half the cells. The peak of a GPU is the vendor's number, that of a CPU a matrix product
+measured here. On a CPU times are CPU times, which depend less on other load. The goal on a GPU is 45 %
+of the bf16 peak and three times the cells per second of transformers.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from benchmarks.speed.step_batch import (
     CELL,
     TEXT,
     TEXT_TOKENS,
-    MadeUpBatch,
+    SimulatedBatch,
     bert_config,
     draw_lengths,
     draw_types,
@@ -38,7 +37,7 @@ from langcell.nn.cell_encoder import CellEncoder
 from langcell.nn.text_encoder import TextEncoder
 from pretrain.run.flops import flops_per_token, peak_flops
 
-_SIDE = 2048  # of the matrices whose product is a CPU's peak
+_SIDE = 2048  # size of the matrix product that measures a CPU's peak
 _GOALS = {"of_peak": 0.45, "times_transformers": 3.0}  # on a GPU
 _TABLES = ("whole", "encoder", "texts")
 _WAYS = ("transformers", "padded", "packed", "packed, compiled", "packed, recomputed")
@@ -46,7 +45,7 @@ _WAYS = ("transformers", "padded", "packed", "packed, compiled", "packed, recomp
 
 def prepare_cells(way: str, n_cells: int, device: str, seed: int) -> Callable[[], Any]:
     """Return one step of the cell encoder, forward and backward."""
-    drawn = MadeUpBatch.draw(n_cells, seed, device)
+    drawn = SimulatedBatch.draw(n_cells, seed, device)
     encoder: torch.nn.Module
     if way == "transformers":
         from transformers import BertModel
@@ -90,18 +89,18 @@ def prepare_texts(way: str, n_cells: int, device: str, seed: int) -> Callable[[]
 
 
 def count_distinct(n_cells: int, seed: int) -> int:
-    """Return how many different texts a batch has."""
+    """Return the number of distinct texts of a batch."""
     return len(np.unique(draw_types(n_cells, seed)))
 
 
 def prepare_product() -> Callable[[], Any]:
-    """Return a product of matrices, which a processor does as fast as it can do anything."""
+    """Return a matrix product, which reaches the peak FLOP/s of a CPU."""
     one, other = torch.randn(2, _SIDE, _SIDE)
     return lambda: one @ other
 
 
 def device_peak(device: str, threads: int) -> float:
-    """Return the peak of a device in FLOP/s, of a CPU's core as measured; 0 where unknown."""
+    """Return the peak FLOP/s of a device, measured for a CPU core; 0 if unknown."""
     known = peak_flops(torch.device(device))
     if known or device != "cpu":
         return known
@@ -109,24 +108,24 @@ def device_peak(device: str, threads: int) -> float:
 
 
 def cell_flops(lengths: np.ndarray) -> float:
-    """Return the FLOP of the cell encoder in a step over cells of some lengths."""
+    """Return the FLOP of the cell encoder in a step, for cells of given lengths."""
     width = float(np.square(lengths).sum() / lengths.sum())
     return flops_per_token(CELL, width) * float(lengths.sum())
 
 
 def whole_flops(lengths: np.ndarray, seed: int) -> float:
-    """Return the FLOP that a whole step needs.
+    """Return the FLOP of a whole step.
 
-    Two views of each cell, each text once, and genes scored where they are masked.
+    It encodes two views of each cell and each text once, with gene logits at masked positions.
     """
-    n_masked = int(MadeUpBatch.draw(len(lengths), seed, "cpu").masked.sum())
+    n_masked = int(SimulatedBatch.draw(len(lengths), seed, "cpu").masked.sum())
     head = 6.0 * n_masked * CELL.hidden_size * (CELL.hidden_size + CELL.vocab_size)
     n_text_tokens = count_distinct(len(lengths), seed) * TEXT_TOKENS
     return 2 * cell_flops(lengths) + head + flops_per_token(TEXT, TEXT_TOKENS) * n_text_tokens
 
 
 def spent(cost: Cost, device: str) -> float:
-    """Return the seconds that count: on the clock with a GPU, else of processors."""
+    """Return the time to report: wall time on a GPU, CPU time on a CPU."""
     return cost.cpu_seconds if device == "cpu" else cost.seconds
 
 
@@ -140,9 +139,9 @@ def print_costs(
     *,
     views: int = 1,
 ) -> dict[str, dict[str, float]]:
-    """Print a row a way; return cells a second, share of the peak and times the first of each.
+    """Print a row per method; return cells per second, share of the peak and speed-up of each.
 
-    `views` is how often a cell is read, for the tokens a second.
+    `views` is the number of times a cell is encoded, for the tokens per second.
     """
     print(f"\n{title}")
     unit = "CPU-s" if device == "cpu" else "s"
@@ -164,7 +163,7 @@ def print_costs(
 
 
 def measure_fitting(n_cells: int, device: str, seed: int, **how: int) -> tuple[int, Cost]:
-    """Measure the step of transformers with as many cells as fit, up to some number."""
+    """Measure the step of transformers with up to `n_cells` cells, halved until they fit."""
     while True:
         try:
             return n_cells, measure(prepare_plain, n_cells, device, seed, **how)
@@ -176,7 +175,7 @@ def measure_fitting(n_cells: int, device: str, seed: int, **how: int) -> tuple[i
 def measure_whole(
     n_cells: int, device: str, seed: int, peak: float, **how: int
 ) -> dict[str, dict[str, float]]:
-    """Measure whole steps, print them, and return what was found."""
+    """Measure and print whole steps; return the results."""
     fitting, plain = measure_fitting(n_cells, device, seed, **how)
     costs = {"transformers": plain}
     for compiled in (False, True) if device == "cuda" else (False,):
@@ -200,7 +199,7 @@ def measure_whole(
 def measure_encoder(
     n_cells: int, device: str, seed: int, peak: float, **how: int
 ) -> dict[str, dict[str, float]]:
-    """Measure the encoder of cells, print it, and return what was found."""
+    """Measure and print the cell encoder; return the results."""
     ways = _WAYS if device == "cuda" else tuple(way for way in _WAYS if way != "packed, compiled")
     lengths = draw_lengths(n_cells, CELL.max_positions - 1, seed) + 1
     costs = {way: measure(prepare_cells, way, n_cells, device, seed, **how) for way in ways}
@@ -215,7 +214,7 @@ def measure_encoder(
 
 
 def measure_texts(n_cells: int, device: str, seed: int, **how: int) -> dict[str, float]:
-    """Measure the encoder of texts, print it, and return cells a second by way."""
+    """Measure and print the text encoder; return cells per second by method."""
     distinct = count_distinct(n_cells, seed)
     print(f"\ntexts of {n_cells} cells, {distinct} of them distinct, {TEXT_TOKENS} tokens each")
     rates = {}
@@ -228,13 +227,17 @@ def measure_texts(n_cells: int, device: str, seed: int, **how: int) -> dict[str,
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tables", nargs="+", default=_TABLES, choices=_TABLES, help="default all")
-    parser.add_argument("--cells", type=int, help="of a batch; default 2 on a CPU, 128 on CUDA")
-    parser.add_argument("--text-cells", type=int, help="of a batch of texts; default 16, 1,024")
-    parser.add_argument("--repeats", type=int, help="default 1 on a CPU, 8 on CUDA")
+    parser.add_argument(
+        "--cells", type=int, help="cells per batch; default 2 on a CPU, 128 on CUDA"
+    )
+    parser.add_argument(
+        "--text-cells", type=int, help="cells per batch of texts; default 16, 1,024"
+    )
+    parser.add_argument("--repeats", type=int, help="repeats; default 1 on a CPU, 8 on CUDA")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

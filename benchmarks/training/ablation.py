@@ -1,10 +1,10 @@
-"""What each part of the recipe gives: `python -m benchmarks.training.ablation --runs FOLDER --train`.
+"""Ablation of the recipe: `python -m benchmarks.training.ablation --runs FOLDER --train`.
 
-Trains the recipe of one bag of genes with one part taken out at a time, scores the weights after the
+Trains the recipe of one bag of genes with one part removed at a time, scores the weights after the
 last step on the validation studies, and prints one table: own-label macro-F1 over all types and
-accuracy, all-CL accuracy under the descendant rule and top-5, averages over studies. The full recipe
-is trained with several seeds; a difference within their spread says nothing. Recipes are chosen on
-these studies, so the figures are optimistic.
+accuracy, all-CL accuracy under the descendant rule and top-5, averaged over studies. The full recipe
+is trained with several seeds; differences within their spread are not significant. Recipes are chosen
+on these studies, so the scores are optimistic.
 """
 
 import argparse
@@ -35,13 +35,13 @@ _DEVIATION = ", sd over seeds"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunScore:
-    """Figures of one run.
+    """Scores of one run.
 
     Attributes
     ----------
-    title: what was taken out
-    seed: of the run
-    figures: the means over studies named in `FIGURES`, then own-label macro-F1 of each study
+    title: removed part
+    seed: seed of the run
+    figures: means over studies by `FIGURES`, then own-label macro-F1 of each study
     """
 
     title: str
@@ -50,7 +50,7 @@ class RunScore:
 
 
 def run_of(part: Part, seed: int, folder: Path, corpus: Path) -> Run:
-    """Return the run of a part, trained or not; one thread, so that it can be repeated."""
+    """Return the run of a part, trained or not, with one thread for reproducibility."""
     return Run(
         folder=folder / f"{part.key}-{seed}",
         overrides=(*part.values(corpus), f"seed={seed}", "optimisation.threads=1"),
@@ -61,7 +61,7 @@ def run_of(part: Part, seed: int, folder: Path, corpus: Path) -> Run:
 def score_model(
     model: LangCell, files: Sequence[LabelledFile], ontology: Ontology
 ) -> tuple[pd.Series, pd.Series]:
-    """Return the figures of a model, and those by similarity alone."""
+    """Return the scores of a model, and those by similarity alone."""
     spaces: dict[str, dict[str, list[SpaceScore]]] = {
         each: defaultdict(list) for each in ("own", "plain", "all", "plain all")
     }
@@ -91,9 +91,9 @@ def _figures(own: pd.DataFrame, everything: pd.DataFrame) -> pd.Series:
 
 
 def summary(scores: Sequence[RunScore]) -> pd.DataFrame:
-    """Return a row a part: number of seeds, then the mean of each figure over them.
+    """Return one row per part: number of seeds, then the mean of each score over seeds.
 
-    Parts with several seeds get a second row, the standard deviation over the seeds.
+    Parts with several seeds get a second row with the standard deviation over seeds.
     """
     by_title: dict[str, list[pd.Series]] = defaultdict(list)
     for score in scores:
@@ -110,7 +110,7 @@ def summary(scores: Sequence[RunScore]) -> pd.DataFrame:
 
 
 def print_summary(table: pd.DataFrame) -> None:
-    """Print the table: means over studies on the left, each study on the right."""
+    """Print the table with means over studies on the left and each study on the right."""
     columns = [each for each in table.columns if each != "seeds"]
     heads = [f"{each:>8.8}" for each in columns]
     print(f"{'taken out':<46} seeds {' '.join(heads[:4])} | {' '.join(heads[4:])}")
@@ -122,7 +122,7 @@ def print_summary(table: pd.DataFrame) -> None:
 def score_parts(
     parts: Sequence[Part], seeds: Sequence[int], folder: Path, corpus: Path
 ) -> Iterator[RunScore]:
-    """Score the finished runs among those of the parts; say which are missing."""
+    """Score the finished runs of the parts; print which are missing."""
     files = read_validation_files(corpus)
     ontology = Ontology.bundled()
     for part in parts:
@@ -140,10 +140,10 @@ def score_parts(
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--train", action="store_true", help="make the runs that are missing")
+    parser.add_argument("--train", action="store_true", help="train the missing runs")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each part; default 1")
     parser.add_argument("--full-seeds", type=int, default=3, help="runs of the full recipe")
     parser.add_argument("--parts", help="comma-separated: " + ",".join(each.key for each in PARTS))
@@ -151,7 +151,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def choose_parts(given: str | None) -> list[Part]:
-    """Return the parts that `--parts` names; the full recipe is always the first.
+    """Return the parts of `--parts`, after the full recipe.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def choose_parts(given: str | None) -> list[Part]:
     known = {part.key: part for part in PARTS}
     keys = given.split(",") if given else list(known)
     if unknown := [key for key in keys if key not in known]:
-        raise ValueError(f"unknown part {unknown[0]!r}; there are {', '.join(known)}")
+        raise ValueError(f"unknown part {unknown[0]!r}; known: {', '.join(known)}")
     return [PARTS[0], *(known[key] for key in keys if known[key] is not PARTS[0])]
 
 
@@ -185,7 +185,9 @@ def main() -> None:
                 for score in score_parts(some, range(1, n_seeds + 1), arguments.runs, corpus)
             ]
         if not scores:
-            raise FileNotFoundError(f"no finished run in {arguments.runs}; add --train to make it")
+            raise FileNotFoundError(
+                f"no finished run in {arguments.runs}; pass --train to train it"
+            )
     except (FileNotFoundError, RuntimeError, ValueError) as error:
         sys.exit(str(error))
     table = summary(scores)

@@ -1,4 +1,4 @@
-"""What the ablation takes out of the recipe, one part at a time."""
+"""Parts of the recipe that the ablation removes, one at a time."""
 
 import json
 from collections.abc import Callable
@@ -16,14 +16,14 @@ SourceFilter = Callable[[Source, str], bool]  # source and the licence of one of
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One row of the table.
+    """One part of the recipe, a row of the table.
 
     Attributes
     ----------
     key: name of its run folders
-    title: what the table calls it
-    overrides: values of the recipe
-    keeps: which files stay, where not all do
+    title: title in the table
+    overrides: changed recipe values
+    keeps: filter of the source files, if not all are kept
     """
 
     key: str
@@ -32,7 +32,7 @@ class Part:
     keeps: SourceFilter | None = None
 
     def values(self, corpus: Path) -> tuple[str, ...]:
-        """Return the overrides, those of the sources included."""
+        """Return the overrides, including those of the sources."""
         if self.keeps is None:
             return self.overrides
         return (*self.overrides, f"sources={json.dumps(kept_sources(corpus, self.keeps))}")
@@ -114,7 +114,7 @@ PARTS = (
 
 
 def kept_sources(corpus: Path, keeps: SourceFilter) -> list[dict[str, object]]:
-    """Return the recipe's sources with only the files that `keeps` allows."""
+    """Return the recipe's sources with only the files that pass `keeps`."""
     manifest = pd.read_csv(corpus / "manifest.tsv", sep="\t", keep_default_na=False)
     licences = dict(zip(manifest["name"], manifest["licence"], strict=True))
     kept: list[dict[str, object]] = []

@@ -1,12 +1,12 @@
-"""What a calibration is worth on studies that chose nothing: `python -m benchmarks.training.further_studies`.
+"""Test the calibration on independent studies: `python -m benchmarks.training.further_studies`.
 
-Eight studies of the training data are each called by a model of one bag of genes that was trained
-without them (`--train` makes those that are missing in the folder of `--runs`). Confidence comes from
-the calibration that the bundled model has from the validation studies; its curve is the same for all.
+Each of eight training studies is annotated by a bag of genes that was trained without it (`--train`
+trains the models missing in the folder of `--runs`). Confidence comes from the calibration curve of
+the bundled model, which was fitted on the validation studies, the same for all.
 
-A call is right if it is the truth or an ancestor of it. Authors label some cells coarsely
-("lymphocyte"): whether "T cell" is right for one of them cannot be told. Such calls, finer than the
-label, count as wrong under `accuracy` and are left out under `decided`.
+A call is correct if it is the truth or an ancestor of it. Authors label some cells coarsely
+("lymphocyte"): whether "T cell" is correct for one of them is unknown. Such calls, finer than the
+label, count as wrong in `accuracy` and are left out of `decided`.
 """
 
 import json
@@ -43,13 +43,13 @@ _CELLS = "train/cells"
 
 @dataclass(frozen=True, kw_only=True)
 class FurtherStudy:
-    """A training study that a model is trained without.
+    """A training study that is held out of training.
 
     Attributes
     ----------
-    name: of the study
-    cells: its files of cells, that are called
-    without: parts of names of all files that hold its cells or means of them
+    name: name of the study
+    cells: its files of cells, to annotate
+    without: substrings of the names of all files with its cells or their means
     """
 
     name: str
@@ -57,8 +57,8 @@ class FurtherStudy:
     without: tuple[str, ...]
 
 
-# Every training study of at least 100 labelled cells. Where one laboratory's cells, or panels of the
-# same tissue that may hold them, stand in several files, all of them are left out.
+# Every training study of at least 100 labelled cells. If several files have cells of the same
+# laboratory, or panels of the same tissue that may contain them, all of them are held out.
 FURTHER = (
     FurtherStudy(
         name="Zheng 2017",
@@ -120,7 +120,7 @@ def read_study(study: FurtherStudy, run: Run) -> list[LabelledFile]:
 
 
 def is_finer(by_depth: TermsByDepth, truth_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
-    """Tell which rungs are strict descendants of the truth, shape (n_cells, n_depths)."""
+    """Return which terms are strict descendants of the truth, shape (n_cells, n_depths)."""
     truth = np.array([ontology.index[each] for each in truth_ids], dtype=np.int64)
     rows = np.array([ontology.index.get(each, -1) for each in by_depth.tree.ids], dtype=np.int64)
     terms = np.where(by_depth.terms >= 0, rows[by_depth.terms], -1)
@@ -134,7 +134,7 @@ def is_finer(by_depth: TermsByDepth, truth_ids: np.ndarray, ontology: Ontology) 
 def judge_file(
     model: LangCell, file: LabelledFile, calibration: Calibration, ontology: Ontology
 ) -> Iterator[dict[str, object]]:
-    """Yield the figures of the calls of a file, over all cell types and over its own labels."""
+    """Yield the scores of the calls of a file, among all cell types and among its own labels."""
     features = file_features(model, file)
     own = own_candidates(sorted(set(file.truth_ids)), ontology)
     for space, candidates in (("all", all_candidates(ontology)), ("own", own)):
@@ -146,10 +146,10 @@ def judge_file(
         sure = np.where(
             labelled.probabilities > 0, curve.confidence(labelled.probabilities, depths), 0.0
         )
-        made, rung = deepest(sure, LEVEL)
+        made, deepest_term = deepest(sure, LEVEL)
         cells = np.arange(file.n_cells)
-        right = labelled.is_right[cells, rung][made]
-        finer = is_finer(by_depth, file.truth_ids, ontology)[cells, rung][made]
+        right = labelled.is_right[cells, deepest_term][made]
+        finer = is_finer(by_depth, file.truth_ids, ontology)[cells, deepest_term][made]
         yield {
             "candidates": space,
             "study": file.study,
@@ -158,16 +158,16 @@ def judge_file(
             "decided": right[~finer].mean() if (~finer).any() else np.nan,
             "finer": finer.mean() if made.any() else np.nan,
             "coverage": made.mean(),
-            "depth": rung[made].mean() if made.any() else np.nan,
+            "depth": deepest_term[made].mean() if made.any() else np.nan,
         }
 
 
 def main() -> None:
-    """Print a table for each kind of candidates, and one JSON line."""
+    """Print a table for each label space, and one JSON line."""
     parser = make_parser(__doc__)
     add_model(parser)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the trained models")
-    parser.add_argument("--train", action="store_true", help="train those that are missing")
+    parser.add_argument("--train", action="store_true", help="train the missing models")
     options = parse(parser)
     ontology = Ontology.bundled()
     rows: list[dict[str, object]] = []
@@ -190,7 +190,7 @@ def main() -> None:
 
 
 def print_tables(files: pd.DataFrame, model: str) -> None:
-    """Print studies, whose files are averaged, and their mean."""
+    """Print the scores of each study, averaged over its files, and their mean."""
     record = {}
     for space, part in files.groupby("candidates"):
         studies = part.drop(columns="candidates").groupby("study", sort=False)

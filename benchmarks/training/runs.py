@@ -1,4 +1,4 @@
-"""Training runs that benchmarks compare: made where they are missing, reused where they are there."""
+"""Training runs that benchmarks compare, trained if missing and reused otherwise."""
 
 import subprocess
 import sys
@@ -12,18 +12,18 @@ from pretrain.recipe.config import Recipe
 from pretrain.recipe.recipe_file import find_recipe, read_recipe
 
 RECIPE = "mini-fast-member"
-# No study chooses a checkpoint: what is compared are the weights after the last step.
+# No study selects a checkpoint: the weights after the last step are compared.
 _ALWAYS = ("validation.files=[]",)
 _FREE = {"corpus_root", "output"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run of the recipe with some of its values replaced.
+    """A run of the recipe with overrides.
 
     Attributes
     ----------
-    folder: where the run is, or will be
+    folder: folder of the run
     overrides: `key=value`, as on the command line of `langcell pretrain`
     corpus: folder of the corpus
     """
@@ -39,16 +39,16 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether the last step was made."""
+        """Tell whether the run has finished."""
         return self.model.is_dir()
 
     @property
     def recipe(self) -> Recipe:
-        """What the run trains."""
+        """Recipe of the run."""
         return read_recipe(find_recipe(Path(RECIPE)), self._values())
 
     def train(self) -> None:
-        """Train, or go on with a run that was stopped; a finished one is left alone.
+        """Train, or resume a run that was stopped; a finished run is left as it is.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class Run:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "langcell", "pretrain", "--config", RECIPE]
-        # A process for each run: random state and threads start afresh.
+        # One process per run, for a fresh random state and threads.
         with (self.folder / "train.log").open("a", encoding="utf-8") as log:
             done = subprocess.run(
                 [*command, "--resume", "auto", *self._values()], stderr=log, stdout=log, check=False
@@ -68,17 +68,17 @@ class Run:
             raise RuntimeError(f"training failed: see {self.folder / 'train.log'}")
 
     def check(self) -> None:
-        """Make sure that the run is finished and is the one that is meant.
+        """Check that the run is finished and has this recipe.
 
         Raises
         ------
         FileNotFoundError
             If the run is missing or not finished.
         ValueError
-            If the folder holds a run of another recipe.
+            If the folder holds a run with another recipe.
         """
         if not self.is_finished:
-            raise FileNotFoundError(f"no finished run in {self.folder}; add --train to make it")
+            raise FileNotFoundError(f"no finished run in {self.folder}; pass --train to train it")
         path = self.folder / "recipe.yaml"
         found = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         wanted = self.recipe
@@ -86,7 +86,7 @@ class Run:
             if getattr(found, key) != getattr(wanted, key):
                 raise ValueError(
                     f"the run in {self.folder} was trained with another {key}; "
-                    "name another folder with --runs"
+                    "pass another folder with --runs"
                 )
 
     def _values(self) -> Sequence[str]:

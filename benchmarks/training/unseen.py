@@ -1,17 +1,16 @@
 """Accuracy on types without training cells: `python -m benchmarks.training.unseen --runs FOLDER --train`.
 
-Trains the recipe of one bag of genes without a tenth of the training types, which a hash chooses and
-all their descendants go with, for three seeds of the hash. Each model then calls cells of removed
-and of kept types. Every figure is a mean over types, and over study and type where there are several
-studies; beside it stands that of chance, and the harmonic mean of removed and kept.
+Trains the recipe of one bag of genes without a tenth of the training types, chosen by a hash together
+with all their descendants, for three seeds of the hash. Each model then annotates cells of removed
+and of kept types. Scores are means over types, or over pairs of study and type; the chance level and
+the harmonic mean of removed and kept types are printed too.
 
-Validation studies hold few removed types. So cells of the training studies are called too: those of
-the removed types, which the run has never seen, and of as many kept types, on which it was trained:
-the figure of kept types is that of training data there. Nothing is chosen on either.
+Validation studies have few removed types, so cells of the training studies are annotated as well:
+those of the removed types, which the run has never seen, and of as many kept types, for which this is
+the training accuracy. Nothing is selected on either.
 
-Removed types have no cell of their own in training, but cells that their authors labelled more
-coarsely ("T cell") may be of them; and their names are among the labels that cells are contrasted
-with, as those of all types without data are.
+Removed types have no labelled cell in training, but cells with a coarser label ("T cell") may belong
+to them; and their names are negatives in the contrast, as those of all types without data.
 """
 
 import argparse
@@ -47,13 +46,13 @@ VALIDATION, TRAINING = "validation studies", "training studies"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TypeTable:
-    """Figures of types in one label space.
+    """Scores of types in one label space.
 
     Attributes
     ----------
-    cells: which studies the cells are of
-    space: what they could be called
-    types: a row a study and type, from `score_types`; index (study, term id)
+    cells: studies of the cells
+    space: label space
+    types: one row per study and type, from `score_types`; index (study, term id)
     """
 
     cells: str
@@ -62,7 +61,7 @@ class TypeTable:
 
 
 def run_of(seed: int | None, folder: Path, corpus: Path) -> Run:
-    """Return the run without the types that a seed chooses, or None: the full recipe."""
+    """Return the run without the types chosen by a seed, or for None that of the full recipe."""
     own = () if seed is None else (f"holdout.share={SHARE}", f"holdout.seed={seed}")
     name = "full-1" if seed is None else f"unseen-{seed}"
     return Run(
@@ -75,7 +74,7 @@ def run_of(seed: int | None, folder: Path, corpus: Path) -> Run:
 def score_validation(
     model: LangCell, files: Sequence[LabelledFile], ontology: Ontology
 ) -> list[TypeTable]:
-    """Score every type of every validation study, among the study's own types and all."""
+    """Score every type of every validation study, among its own types and among all types."""
     everything = all_candidates(ontology)
     parts: dict[str, list[pd.DataFrame]] = {"own": [], "all": []}
     for file in files:
@@ -85,7 +84,7 @@ def score_validation(
             scores = candidate_scores(model, features, candidates)
             found = score_types(file.truth_ids, scores, candidates.ids, ontology)
             parts[space].append(pd.concat({file.study: found}))
-    # The files of one study are averaged first.
+    # Files of the same study are averaged first.
     return [
         TypeTable(
             cells=VALIDATION, space=space, types=pd.concat(found).groupby(level=[0, 1]).mean()
@@ -95,7 +94,7 @@ def score_validation(
 
 
 def score_training(model: LangCell, drawn: TypeCells, ontology: Ontology) -> list[TypeTable]:
-    """Score drawn cells of training studies, among the types that were drawn and all."""
+    """Score drawn cells of training studies, among the drawn types and among all types."""
     features = drawn.features(model)
     choice = own_candidates(sorted(set(drawn.term_ids)), ontology)
     tables = []
@@ -107,7 +106,7 @@ def score_training(model: LangCell, drawn: TypeCells, ontology: Ontology) -> lis
 
 
 def compare_groups(table: TypeTable, removed: set[str], kept: set[str]) -> pd.Series:
-    """Return number of types, means and chance of removed and kept types, and harmonic means."""
+    """Return numbers, mean scores and chance of removed and kept types, and harmonic means."""
     values: dict[str, float] = {}
     term_ids = table.types.index.get_level_values(1)
     for name, group in (("removed", removed), ("kept", kept)):
@@ -129,7 +128,7 @@ def score_seed(
     recipe: Recipe,
     ontology: Ontology,
 ) -> Iterator[dict[str, object]]:
-    """Yield the figures of one seed: of the run without its types, and of the full recipe."""
+    """Yield the scores of one seed: of the run without its types, and of the full recipe."""
     run = run_of(seed, folder, recipe.root)
     run.check()
     held_out = set(pd.read_csv(run.folder / HOLDOUT, sep="\t")["term_id"])
@@ -153,7 +152,7 @@ def score_seed(
 def print_natural(
     model: LangCell, files: Sequence[LabelledFile], trained: set[str], ontology: Ontology
 ) -> pd.DataFrame:
-    """Print and return the figures of the validation types that no training file has."""
+    """Print and return the scores of the validation types without training data."""
     parts = []
     for table in score_validation(model, files, ontology):
         term_ids = table.types.index.get_level_values(1)
@@ -172,10 +171,10 @@ def print_natural(
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--train", action="store_true", help="make the runs that are missing")
+    parser.add_argument("--train", action="store_true", help="train the missing runs")
     parser.add_argument("--seeds", type=int, default=3, help="draws of removed types; default 3")
     return parse(parser)
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.training.unseen` prints of removed and kept types."""
+"""Tables of removed and kept types for `benchmarks.training.unseen`."""
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ _SPACES = {
 
 
 def print_groups(figures: pd.DataFrame) -> None:
-    """Print, for each run, cells and label space, a line a seed and one of their means."""
+    """Print a line per seed and a line of means, for each run, cells and label space."""
     print(
         "means over types (validation: study and type); chance in brackets; mean of the seeds that"
     )
@@ -25,7 +25,7 @@ def print_groups(figures: pd.DataFrame) -> None:
         print(f"\n{_RUNS[name]}; cells of {cells}; candidates: {_SPACES[space]}")
         heads = [f"{figure + ' removed':>21}{'kept':>16}{'harmonic':>9}" for figure in FIGURES]
         print(f"{'seed':<6}{'types':>9}{''.join(heads)}")
-        # A seed may remove no type of the validation studies: it has nothing to average.
+        # A seed may remove no type of the validation studies, so it has nothing to average.
         mean = rows.dropna().drop(columns=["run", "cells", "space", "seed"]).mean()
         for title, row in [*((str(row.seed), row) for _, row in rows.iterrows()), ("mean", mean)]:
             print(f"{title:<6}{row.removed_types:4.0f}+{row.kept_types:4.0f}", end="")

@@ -1,20 +1,20 @@
-"""What a corpus is about: its cell types, and what else is said of its cells."""
+"""Cell types of a corpus, and their tissues, diseases and stages."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellTypes:
-    """Types and aspects of the cells of a corpus, however it is stored.
+    """Types and aspects of the cells of a corpus.
 
     Attributes
     ----------
     term_ids
-        Distinct types; cells refer to them by place.
+        Distinct types; cells refer to them by index.
     aspects
         Distinct (tissue, disease, stage), '' where unknown.
     pairs
-        (type, aspect) that cells have, ascending.
+        Distinct (type, aspect) index pairs of the cells, ascending.
     """
 
     term_ids: tuple[str, ...]

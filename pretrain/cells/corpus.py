@@ -1,4 +1,4 @@
-"""The training corpus in memory: linear values of labelled cells and profiles, gene by gene."""
+"""The training corpus in memory: linear expression values of labelled cells and profiles."""
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pretrain.recipe.sources import LabelledRows, SourceFile, label_rows
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
-    """What was kept of one file."""
+    """Rows, types and genes kept of one file."""
 
     name: str
     n_rows: int
@@ -29,13 +29,13 @@ class FileReport:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """Labelled examples of all training files over one list of genes.
+    """Labelled examples of all training files over a common set of genes.
 
     Attributes
     ----------
     values
-        Counts or other linear values, CSR float32, shape (n_examples, n_genes); of a source whose
-        scale is `ranks`, linear values with the given order (`spread_ranks`).
+        Counts or other linear values, CSR float32, shape (n_examples, n_genes); for sources of scale
+        `ranks`, linear values in the same order (`spread_ranks`).
     ensembl_ids
         Gene of each column.
     measured
@@ -43,7 +43,7 @@ class Corpus:
     sources
         File behind each row of `measured`.
     source, term, study, aspect
-        Row of `sources`, `term_ids`, `studies` and `aspects` of each example, shape (n_examples,).
+        Index into `sources`, `term_ids`, `studies` and `aspects` of each example, (n_examples,).
     is_integral
         True where all values of a source are whole numbers, shape (n_sources,).
     term_ids, studies, aspects
@@ -66,17 +66,17 @@ class Corpus:
 
     @property
     def n_examples(self) -> int:
-        """Count the labelled cells and profiles."""
+        """Number of labelled cells and profiles."""
         return self.values.shape[0]
 
     @property
     def types(self) -> CellTypes:
-        """What the examples are about."""
+        """Cell types and aspects of the examples."""
         pairs = set(zip(self.term.tolist(), self.aspect.tolist(), strict=True))
         return CellTypes(term_ids=self.term_ids, aspects=self.aspects, pairs=tuple(sorted(pairs)))
 
     def keep_genes(self, kept: np.ndarray) -> "Corpus":
-        """Return the corpus over some of its genes; `kept` is bool, shape (n_genes,)."""
+        """Return the corpus restricted to genes; `kept` is bool, shape (n_genes,)."""
         return Corpus(
             **{
                 **vars(self),
@@ -104,13 +104,13 @@ def read_corpus(
     without
         Types whose rows are left out.
     on_file
-        Called before each file, for a progress display.
+        Called before each file is read.
 
     Raises
     ------
     ValueError
-        If a file is damaged, holds values that its declared scale cannot have, or no row of any
-        file has a usable term.
+        If a file is damaged, has values that contradict its declared scale, or no row of any file
+        has a usable term.
     """
     genes = token_genes()
     column_of = {ensembl_id: column for column, ensembl_id in enumerate(genes)}
@@ -124,13 +124,15 @@ def read_corpus(
         measured.append(has)
         reports.append(_report(file, rows, has))
     if not sum(len(rows.rows) for rows in labelled):
-        raise ValueError(f"no row of the {len(files)} files has a term of {ontology.title}")
+        raise ValueError(
+            f"no row of the {len(files)} training files has a term of {ontology.title}"
+        )
     _spread_ranked_sources(files, blocks, measured)
     return _assemble(files, labelled, blocks, np.array(measured), tuple(genes), tuple(reports))
 
 
 def spread_ranks(values: sparse.csr_matrix, reference: np.ndarray) -> sparse.csr_matrix:
-    """Replace values of an unknown scale by linear ones in the same order.
+    """Replace values of unknown scale by linear values in the same order.
 
     Dividing by gene medians needs a linear scale. The r-th highest of n values of a row becomes
     the value at quantile r / n of `reference`.
@@ -138,7 +140,7 @@ def spread_ranks(values: sparse.csr_matrix, reference: np.ndarray) -> sparse.csr
     Parameters
     ----------
     values
-        CSR, shape (n_rows, n_genes); only the order within a row counts.
+        CSR, shape (n_rows, n_genes); only the order within a row matters.
     reference
         Typical linear values of a profile, descending, shape (n,).
     """
@@ -154,11 +156,11 @@ def spread_ranks(values: sparse.csr_matrix, reference: np.ndarray) -> sparse.csr
 def _read_values(
     file: SourceFile, rows: np.ndarray, column_of: dict[str, int]
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Linear values of some rows of a file, and which genes it measured."""
+    """Return linear values of the given rows of a file, and a mask of its measured genes."""
     with open_counts(file.path, scale=file.scale) as matrix:
         columns = np.array([column_of.get(gene, -1) for gene in matrix.resolution.ensembl_ids])
         known = np.flatnonzero(columns >= 0)
-        # Multiplying by this sums the columns of one gene.
+        # Multiplying by this sums columns of the same gene.
         select = sparse.csr_matrix(
             (np.ones(len(known), np.float32), (known, columns[known])),
             shape=(matrix.n_genes, len(column_of)),
@@ -187,12 +189,12 @@ def _spread_ranked_sources(
 
 
 def _typical_profile(blocks: Sequence[sparse.csr_matrix], n_points: int = 1000) -> np.ndarray:
-    """Median over rows of the share of the total at each quantile of the expressed genes."""
+    """Return the median over rows of each quantile of the expressed genes, as share of the total."""
     curves = []
     for block in blocks:
         for start, stop in zip(block.indptr[:-1], block.indptr[1:], strict=True):
             row = np.sort(block.data[start:stop])[::-1]
-            if len(row) >= 100:  # shorter rows say nothing about the tail
+            if len(row) >= 100:  # shorter rows are too few points for the tail
                 places = (np.arange(n_points) + 0.5) / n_points * len(row)
                 curves.append(row[places.astype(int)] / row.sum(dtype=np.float64))
     if not curves:

@@ -1,4 +1,4 @@
-"""A teacher of another family: logistic regression on log counts, which errs in other places."""
+"""Linear teacher: logistic regression on log counts, whose errors differ from those of the models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -18,11 +18,11 @@ from pretrain.recipe.config import LinearTeacherSettings
 
 FILE = "linear_teacher.safetensors"
 _PER_CELL = 1e4
-_CLIP = 8.0  # deviations
-_LEAST_DEVIATION = 0.1  # a gene that hardly varies must not weigh like one that does
-_LEAST_SHARE = 0.05  # of a cell's total in the measured genes; below it the total is a guess
-_STATISTICS = 20  # draws of a batch behind means and deviations
-_BEFORE_ALL = 2**41  # steps of those draws, apart from those of training
+_CLIP = 8.0  # standard deviations
+_MIN_DEVIATION = 0.1  # keeps nearly constant genes from being scaled up
+_MIN_SHARE = 0.05  # minimum share of a cell's total in the measured genes, to estimate the total
+_STATISTICS = 20  # batches drawn to estimate means and deviations
+_BEFORE_ALL = 2**41  # step numbers of those draws, distinct from those of training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,13 +32,13 @@ class LinearTeacher:
     Attributes
     ----------
     genes
-        Columns of the corpus that it reads, int64, shape (n_read,).
+        Input genes, as columns of the corpus, int64, shape (n_read,).
     share
         Mean share of each gene of the corpus in an example's total, shape (n_genes,).
     mean, deviation
-        Of log1p counts per 10,000 where the gene is measured, shape (n_read,).
+        Mean and standard deviation of log1p counts per 10,000 where measured, shape (n_read,).
     weight, bias
-        Shapes (n_read, n_terms) and (n_terms,).
+        Weights and bias, shapes (n_read, n_terms) and (n_terms,).
     """
 
     genes: Tensor
@@ -50,11 +50,11 @@ class LinearTeacher:
 
     @torch.no_grad()
     def logits(self, drawn: SampledCells) -> Tensor:
-        """Return unnormalised log-probabilities of the training types, (n_cells, n_terms)."""
+        """Return the logits of the training types, (n_cells, n_terms)."""
         return self.standardised(drawn) @ self.weight + self.bias
 
     def standardised(self, drawn: SampledCells) -> Tensor:
-        """Return deviations from the mean, 0 where a gene is not measured, (n_cells, n_read)."""
+        """Return z-scores of log counts, 0 where a gene is not measured, (n_cells, n_read)."""
         values, measured = log_counts(drawn, self.genes.numpy(), self.share.numpy())
         deviations = (torch.from_numpy(values) - self.mean) / self.deviation
         return torch.where(torch.from_numpy(measured), deviations.clamp(-_CLIP, _CLIP), 0.0)
@@ -66,7 +66,7 @@ class LinearTeacher:
 
     @classmethod
     def read(cls, path: Path) -> "LinearTeacher":
-        """Read what `write` wrote."""
+        """Read the weights that `write` saved."""
         return cls(**load_file(path))
 
 
@@ -75,10 +75,10 @@ def log_counts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return log1p of counts per 10,000 and which genes are measured, both (n_cells, n_read).
 
-    What a cell holds in genes that were not measured is guessed from `share`, so that a gene has
-    about the same value whatever else was measured.
+    The counts in genes that were not measured are estimated from `share`, so that the value of a
+    gene hardly depends on which other genes were measured.
     """
-    held = np.maximum(drawn.measured @ share, _LEAST_SHARE)
+    held = np.maximum(drawn.measured @ share, _MIN_SHARE)
     totals = np.asarray(drawn.counts.sum(axis=1)).ravel() / held
     values = drawn.counts[:, genes].toarray()  # one step's cells
     values *= (_PER_CELL / np.maximum(totals, 1e-9))[:, None]
@@ -90,23 +90,23 @@ def fit_linear_teacher(
     settings: LinearTeacherSettings,
     *,
     batch_size: int,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> LinearTeacher:
-    """Fit the regression on the cells that a run's own steps would see.
+    """Fit the regression on cells drawn as in the steps of the run.
 
-    Adam with a linearly falling rate and a penalty on squared weights; random subsets of measured
-    genes come with the sampler's augmentation.
+    Uses Adam with a linearly decaying learning rate and an L2 penalty; the sampler's augmentation
+    drops random subsets of genes.
 
     Parameters
     ----------
     sampler
-        Of the run: the fit depends on its seed alone.
+        Sampler of the run; the fit depends only on its seed.
     settings
-        Sizes, steps, rate.
+        Number of genes, steps, learning rate and penalty.
     batch_size
-        Cells of a step.
-    say
-        Takes a line now and then.
+        Cells per step.
+    log
+        Called with a progress message every 100 steps.
     """
     teacher = _untrained(sampler, settings, batch_size)
     terms = torch.from_numpy(sampler.corpus.term.astype(np.int64))
@@ -122,7 +122,7 @@ def fit_linear_teacher(
         optimiser.step()
         schedule.step()
         if (step + 1) % 100 == 0:
-            say(f"linear teacher: step {step + 1}/{settings.steps}, loss {loss.item():.3f}")
+            log(f"linear teacher: step {step + 1}/{settings.steps}, loss {loss.item():.3f}")
     weight.requires_grad_(False)
     bias.requires_grad_(False)
     return teacher
@@ -150,14 +150,14 @@ def _untrained(
         genes=torch.from_numpy(genes),
         share=torch.from_numpy(share),
         mean=torch.from_numpy((total / n).astype(np.float32)),
-        deviation=torch.from_numpy(np.maximum(deviation, _LEAST_DEVIATION).astype(np.float32)),
+        deviation=torch.from_numpy(np.maximum(deviation, _MIN_DEVIATION).astype(np.float32)),
         weight=torch.zeros(len(genes), n_terms),
         bias=torch.zeros(n_terms),
     )
 
 
 def _gene_shares(corpus: Corpus) -> np.ndarray:
-    """Mean share of each gene in an example's total, float32, shape (n_genes,), sums to 1."""
+    """Return the mean share of each gene in an example's total, float32, (n_genes,), with sum 1."""
     totals = np.asarray(corpus.values.sum(axis=1, dtype=np.float64)).ravel()
     shares = corpus.values.T @ (1 / np.maximum(totals, 1e-12))
     return (shares / shares.sum()).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Masking of gene tokens, as BERT masks words."""
+"""Masking of gene tokens as in BERT."""
 
 import numpy as np
 
@@ -20,9 +20,9 @@ def mask_tokens(
     input_ids
         CLS, gene tokens (2 to n_genes + 1) and padding, shape (n_cells, t).
     share
-        Chance of each gene token to be chosen; CLS and padding never are.
+        Probability that a gene token is chosen; CLS and padding never are.
     rng
-        Random state.
+        Random generator.
     mask_id, n_genes
         From the vocabulary.
 
@@ -34,10 +34,10 @@ def mask_tokens(
     """
     is_gene = (input_ids >= 2) & (input_ids < n_genes + 2)
     chosen = is_gene & (rng.random(input_ids.shape) < share)
-    fate = rng.random(input_ids.shape)
-    masked = np.where(chosen & (fate < _REPLACED_BY_MASK), mask_id, input_ids)
+    draw = rng.random(input_ids.shape)
+    masked = np.where(chosen & (draw < _REPLACED_BY_MASK), mask_id, input_ids)
     swapped = (
-        chosen & (fate >= _REPLACED_BY_MASK) & (fate < _REPLACED_BY_MASK + _REPLACED_BY_RANDOM)
+        chosen & (draw >= _REPLACED_BY_MASK) & (draw < _REPLACED_BY_MASK + _REPLACED_BY_RANDOM)
     )
     masked = np.where(swapped, rng.integers(2, n_genes + 2, input_ids.shape), masked)
     return masked, np.where(chosen, input_ids, IGNORED)

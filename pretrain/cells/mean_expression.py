@@ -1,4 +1,4 @@
-"""Mean expression of each cell type in each source: what all of the corpus says about a gene."""
+"""Mean expression of each cell type in each source."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ class TypeMeans:
     Attributes
     ----------
     values
-        log1p of counts per 10,000, averaged, float32, shape (n_groups, n_genes); 0 where the gene
-        was not measured.
+        Mean log1p counts per 10,000, float32, shape (n_groups, n_genes); 0 where the gene was not
+        measured. A group is a cell type in a source.
     measured
-        Shape (n_groups, n_genes).
+        True where the gene was measured, shape (n_groups, n_genes).
     term
         Type of each group, shape (n_groups,).
     ensembl_ids
@@ -45,7 +45,7 @@ def type_means(corpus: Corpus) -> TypeMeans:
         ((1 / sizes[group]).astype(np.float32), (group, np.arange(corpus.n_examples)))
     )
     return TypeMeans(
-        # Types x sources are hundreds, so this one product may be dense.
+        # There are hundreds of types x sources, so this product may be dense.
         values=(average @ logs).toarray(),
         measured=corpus.measured[groups % len(corpus.sources)],
         term=groups // len(corpus.sources),

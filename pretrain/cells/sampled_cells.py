@@ -1,4 +1,4 @@
-"""Cells of each step drawn from a corpus in memory."""
+"""Cell source that draws the cells of each step from a corpus in memory."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +20,9 @@ _NO_STEP = 2**40  # beyond the end of any run
 
 
 class SampledSource:
-    """Draws the cells of any step, as a pure function of the seed and the step.
+    """Cell source that draws the cells of a step as a pure function of the seed and the step.
 
-    Processes that train together take consecutive shares of the same cells.
+    Processes that train together take consecutive slices of the same cells.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ class SampledSource:
     vocabulary
         Genes that become tokens.
     teacher_genes
-        Genes that teachers read of a cell; 0 without teachers.
+        Maximum genes per cell of the teachers; 0 without teachers.
     linear_teacher
-        That joins them.
+        Linear teacher, if any.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class SampledSource:
         )
 
     def steps(self, first: int, world: World) -> Iterator[StepCells]:
-        """Yield the cells of this process for each step from the first on, without end."""
+        """Yield the cells of this process for each step from `first` on, endlessly."""
         return (self.cells(step, world) for step in count(first))
 
     def cells(self, step: int, world: World) -> StepCells:
-        """Return a process's share of the cells of a step."""
+        """Return the cells of this process in a step."""
         corpus = self.sampler.corpus
         everyone = self.sampler.choose(step, self.recipe.optimisation.batch_size)
         share = world.share(len(everyone))
@@ -85,16 +85,16 @@ class SampledSource:
         )
 
     def reference_cells(self, n_cells: int) -> list[np.ndarray]:
-        """Return tokens of unmasked cells that no step sees, drawn as those of a step are."""
+        """Return the tokens of unmasked cells that no training step draws."""
         examples = self.sampler.choose(_NO_STEP, n_cells)
         return self._tokens(self.sampler.draw(examples, _NO_STEP), self.tokenizer).cells()
 
     def state_after(self, step: int) -> dict[str, Any]:
-        """Return nothing: the number of a step says all."""
+        """Return an empty state: the step number suffices."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
+        """Ignore the state."""
 
     def _second_views(
         self, drawn: SampledCells, examples: np.ndarray, step: int, first: int, n_processes: int

@@ -1,7 +1,7 @@
-"""Training examples: which row of the corpus comes next, and the random cell made of it.
+"""Sample training cells: choose corpus rows, and draw a random cell from each.
 
-Everything is a pure function of (seed, step, index, view), so a run that resumes at a step sees
-what it would have seen without the interruption.
+Everything is a pure function of (seed, step, index, view), so a resumed run sees the same cells as
+an uninterrupted one.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from pretrain.cells.mean_expression import gene_variability, type_means
 from pretrain.cells.sampling_kernel import AS_IS, DETECT, POISSON, THIN, sample_cell
 from pretrain.recipe.cell_config import Augmentation, Balance
 
-# A cell with fewer genes says nothing about its type; it is drawn again with all genes.
+# A cell with fewer genes does not identify its type; it is drawn again with all genes.
 MIN_GENES = 20
-# Third number of the seed sequences, so that no two uses share a stream.
+# Third number of the seed sequences, so that each use has its own random stream.
 _CHOICE, _CELL, _BANK = range(3)
 
 
@@ -27,7 +27,7 @@ class SampledCells:
     Attributes
     ----------
     examples
-        Row of the corpus behind each, shape (n_cells,).
+        Corpus row of each cell, shape (n_cells,).
     counts
         Drawn values, CSR float32, shape (n_cells, n_genes).
     measured
@@ -42,9 +42,9 @@ class SampledCells:
 def example_weights(corpus: Corpus, balance: Balance) -> np.ndarray:
     """Return the probability of drawing each example, shape (n_examples,).
 
-    A type weighs its number of studies to the power `type_power`; within a type its studies weigh
-    the same, within a study its examples. Without `by_type` all examples weigh the same. No study
-    is drawn more often than `study_share`.
+    The weight of a type is its number of studies to the power `type_power`; its studies have equal
+    weight, and so have the examples of a study. Without `by_type` all examples have equal weight.
+    The share of a study is capped at `study_share`.
     """
     pairs, pair, sizes = np.unique(
         corpus.term.astype(np.int64) * len(corpus.studies) + corpus.study,
@@ -58,21 +58,21 @@ def example_weights(corpus: Corpus, balance: Balance) -> np.ndarray:
 def pair_weights(
     term: np.ndarray, study: np.ndarray, sizes: np.ndarray, balance: Balance
 ) -> np.ndarray:
-    """Return the chance of one example of each (type, study), as `example_weights` says.
+    """Return the probability of one example of each (type, study), see `example_weights`.
 
     Parameters
     ----------
     term, study
-        Each pair, shape (n_pairs,); no pair comes twice.
+        Type and study of each pair, shape (n_pairs,); pairs are distinct.
     sizes
-        Its examples.
+        Number of examples of each pair.
     balance
-        Of the recipe.
+        Settings of the recipe.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n_pairs,); times the sizes they sum to 1.
+        Shape (n_pairs,); the sum of the product with `sizes` is 1.
     """
     shares = sizes.astype(np.float64)
     if balance.by_type:
@@ -82,10 +82,10 @@ def pair_weights(
 
 
 def gene_subsets(variability: np.ndarray, augmentation: Augmentation, seed: int) -> np.ndarray:
-    """Return sets of genes that a study might have measured, bool, shape (n_subsets, n_genes).
+    """Return random gene sets that a study might have measured, bool, shape (n_subsets, n_genes).
 
-    Published files often hold 1,000 to 6,000 variable genes. Sizes are log-uniform; each set
-    prefers variable genes to its own degree, from not at all to strongly.
+    Published files often hold 1,000 to 6,000 variable genes. Sizes are log-uniform; the preference
+    for variable genes is random, from none to strong.
     """
     rng = np.random.default_rng([seed, 0, _BANK])
     n_genes = len(variability)
@@ -105,11 +105,11 @@ class CellSampler:
     Parameters
     ----------
     corpus
-        What to draw from.
+        Corpus to draw from.
     augmentation, balance
-        Ranges and weights of the recipe.
+        Settings of the recipe.
     seed
-        With the step it determines every draw.
+        Seed; with the step it determines every draw.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class CellSampler:
         self._values = np.empty(longest, np.float32)
 
     def choose(self, step: int, n_cells: int) -> np.ndarray:
-        """Return the rows of the corpus that a step sees, shape (n_cells,)."""
+        """Return the corpus rows of a step, shape (n_cells,)."""
         points = np.random.default_rng([self.seed, step, _CHOICE]).random(n_cells)
         return np.searchsorted(self._cumulative, points, side="right").clip(
             max=self.corpus.n_examples - 1
@@ -136,10 +136,10 @@ class CellSampler:
     def draw(
         self, examples: np.ndarray, step: int, *, view: int = 0, first: int = 0
     ) -> SampledCells:
-        """Draw a cell from each row of the corpus; two views of a step are independent draws.
+        """Draw a cell from each corpus row; two views of a step are independent draws.
 
-        `first` is the place of the first example in the step: a cell is the same in whatever
-        process it is drawn.
+        `first` is the index of the first example in the step, so that a cell does not depend on the
+        process that draws it.
         """
         measured = self.corpus.measured[self.corpus.source[examples]]
         columns, values, lengths = [], [], []
@@ -156,7 +156,7 @@ class CellSampler:
         return SampledCells(examples=examples, counts=counts, measured=measured)
 
     def _draw_one(self, example: int, measured: np.ndarray, rng: np.random.Generator) -> int:
-        """Draw one cell into the buffers; `measured` is narrowed where a subset is drawn."""
+        """Draw one cell into the buffers; `measured` is updated if a gene subset is drawn."""
         augmentation = self.augmentation
         loss = rng.uniform(0, augmentation.gene_dropout)
         if rng.random() < augmentation.subset:
@@ -170,7 +170,7 @@ class CellSampler:
     def _fill(
         self, example: int, measured: np.ndarray, rng: np.random.Generator, loss: float
     ) -> int:
-        mode, rate, overdispersion = self._how(example, rng)
+        mode, rate, overdispersion = self._sampling_mode(example, rng)
         start, stop = self.corpus.values.indptr[example : example + 2]
         return sample_cell(
             rng,
@@ -185,8 +185,8 @@ class CellSampler:
             self._values,
         )
 
-    def _how(self, example: int, rng: np.random.Generator) -> tuple[int, float, float]:
-        """Choose how the values of a row become those of a cell."""
+    def _sampling_mode(self, example: int, rng: np.random.Generator) -> tuple[int, float, float]:
+        """Choose the sampling mode of a row, its rate and its overdispersion."""
         source = self.corpus.source[example]
         file = self.corpus.sources[source]
         augmentation = self.augmentation
@@ -199,14 +199,14 @@ class CellSampler:
             return AS_IS, 1.0, 0.0
         if self.corpus.is_integral[source]:
             return THIN, float(rng.uniform(*augmentation.thin_to)), 0.0
-        # TPM of a deep protocol: counts of a shallow one, whose noise is the cell's own already.
+        # TPM of a deep protocol become counts of a shallow one; the cell has its own overdispersion.
         return POISSON, rate, 0.0
 
 
 def _cap_studies(
     weights: np.ndarray, study: np.ndarray, n_studies: int, share: float
 ) -> np.ndarray:
-    """Hold each study to at most `share` of the draws, the rest growing in proportion."""
+    """Cap each study at `share` of the draws and scale up the others in proportion."""
     shares = np.bincount(study, weights, minlength=n_studies)
     capped = np.zeros(n_studies, dtype=bool)
     wanted = shares.copy()
@@ -214,6 +214,6 @@ def _cap_studies(
         capped |= over
         free = 1 - share * capped.sum()
         if free <= 0 or not shares[~capped].sum():
-            return weights  # so few studies that the cap cannot hold
+            return weights  # too few studies for the cap
         wanted = np.where(capped, share, shares / shares[~capped].sum() * free)
     return weights * (wanted / np.maximum(shares, 1e-300))[study]

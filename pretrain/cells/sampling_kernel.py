@@ -1,4 +1,4 @@
-"""The compiled core of sampling: one random cell from one row of the corpus."""
+"""Compiled kernel that draws one random cell from one corpus row."""
 
 import math
 
@@ -22,7 +22,7 @@ def sample_cell(
     out_columns: np.ndarray,
     out_values: np.ndarray,
 ) -> int:
-    """Fill in the genes of one drawn cell; return how many they are.
+    """Write the genes of one drawn cell into the buffers; return their number.
 
     `rate` is counts per unit of `values` (POISSON, DETECT) or the share of counts kept (THIN).
     """

@@ -1,4 +1,4 @@
-"""How the cells of a pool become batches."""
+"""Cut the cells of a shuffle pool into batches."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRule:
-    """How cells become batches.
+    """Batching settings.
 
     Attributes
     ----------
     cells
-        Of each batch, but for the last of all; with a limit on tokens, at most.
+        Cells per batch, except the very last; with a limit on tokens, the maximum.
     tokens
-        Of a batch at most, padding and class tokens counted; 0 for no limit. A cell that is longer
-        alone is a batch of its own.
+        Maximum tokens per batch, with padding and CLS; 0 for no limit. A cell that exceeds it is a
+        batch of its own.
     max_genes
-        Genes that are counted of a cell.
+        Maximum genes counted per cell.
     bucket
-        Cells that are sorted by length before they are cut into batches, so that the cells of a
-        batch are about equally long; 0 for none.
+        Cells sorted by length before they are cut into batches, so that the cells of a batch have
+        similar lengths; 0 for no sorting.
     pool
-        Cells that are in memory at once and are shuffled with each other.
+        Cells in memory at once, shuffled together.
     """
 
     cells: int
@@ -35,31 +35,31 @@ class BatchRule:
 def cut_batches(
     lengths: np.ndarray, rows: np.ndarray, rule: BatchRule, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Cut shuffled rows into batches of about equally long cells.
+    """Cut shuffled rows into batches of cells of similar length.
 
     Parameters
     ----------
     lengths
-        Genes of each cell, shape (n_cells,).
+        Number of genes of each cell, shape (n_cells,).
     rows
-        Cells of the batches, each as often as it comes, in random order, shape (n_rows,).
+        Cells to batch, repeated as often as they are drawn, in random order, shape (n_rows,).
     rule
-        Sizes.
+        Batching settings.
     rng
-        Random state, for the order of the batches.
+        Random generator for the order of the batches.
 
     Returns
     -------
     list of numpy.ndarray, numpy.ndarray
-        Rows of each batch, and those left over, too few for one; none where tokens are limited.
+        Rows of each batch, and leftover rows, too few for a batch; none if tokens are limited.
     """
     n_left = 0 if rule.tokens else len(rows) % rule.cells
     rows, left = np.split(rows, [len(rows) - n_left])
-    widths = np.minimum(lengths, rule.max_genes)[rows] + 1  # the class token
+    widths = np.minimum(lengths, rule.max_genes)[rows] + 1  # CLS
     bucket = max(1, rule.bucket // rule.cells) * rule.cells if rule.bucket else max(1, len(rows))
     order = np.arange(len(rows))
     if rule.bucket:
-        # Longest first within a bucket, so that the first cell of a batch says how wide it is.
+        # Longest first within a bucket, so that the first cell of a batch sets its width.
         for start in range(0, len(rows), bucket):
             some = slice(start, start + bucket)
             order[some] = start + np.argsort(-widths[some], kind="stable")
@@ -75,6 +75,6 @@ def cut_batches(
 
 
 def _within(widths: np.ndarray, n_tokens: int) -> int:
-    """Count the first cells that fit into so many tokens when padded to their longest."""
+    """Count how many of the first cells fit into `n_tokens` when padded to the longest."""
     padded = np.maximum.accumulate(widths) * np.arange(1, len(widths) + 1)
     return max(1, int(np.searchsorted(padded, n_tokens, side="right")))

@@ -1,4 +1,4 @@
-"""Cells of each step from a corpus of shards, and what can be done to tokens to vary them."""
+"""Cell source that reads the cells of each step from shards, and augmentation of their tokens."""
 
 import itertools
 from collections import OrderedDict
@@ -20,28 +20,28 @@ from pretrain.recipe.config import Recipe
 
 _FIRST_GENE = 2  # token of the first gene
 _REFERENCE_EPOCH = 2**40  # beyond the end of any run
-_VIEWS = 22  # third number of the seed sequence of what is done to tokens
-_STATES_KEPT = 8  # more than the batches that Lightning asks for ahead
+_AUGMENTATION = 22  # third number of the seed sequence of augmentation
+_STATES_KEPT = 8  # more than the batches that Lightning prefetches
 
 
 class ShardSource:
-    """Hands out cells of shards; after a resumption those that would have come.
+    """Cell source that reads shards and can be resumed at any step.
 
-    Each process reads its own blocks. What varies a cell are genes that are left out, at random or
-    because only a subset counts as measured; shards hold ranks, so counts cannot be drawn anew.
+    Each process reads its own blocks. Augmentation drops genes at random, or keeps only a gene
+    subset; shards hold ranks, so counts cannot be resampled.
 
     Parameters
     ----------
     recipe
         Checked recipe.
     sampler
-        What an epoch holds.
+        Sampler of the epochs.
     types
-        Numbers of types and aspects.
+        Codes of types and aspects.
     variability
-        Of each gene, for drawing subsets, shape (n_genes,).
+        Variability of each gene, for drawing gene subsets, shape (n_genes,).
     teacher_genes
-        Genes that teachers read of a cell; 0 without teachers.
+        Maximum genes per cell of the teachers; 0 without teachers.
     """
 
     def __init__(
@@ -62,16 +62,18 @@ class ShardSource:
         self._states: OrderedDict[int, dict[str, Any]] = OrderedDict()
 
     def steps(self, first: int, world: World) -> Iterator[StepCells]:
-        """Yield the cells of this process for each step from the first on, without end.
+        """Yield the cells of this process for each step from `first` on, endlessly.
 
         Raises
         ------
         ValueError
-            If the run is resumed from a checkpoint that does not say where the shards stood.
+            If the run is resumed from a checkpoint without the position in the shards.
         """
         stream = self._stream(world)
         if first and not self._state:
-            raise ValueError("the checkpoint does not say where in the shards the run stood")
+            raise ValueError(
+                "the checkpoint has no position in the shards, so the run cannot be resumed"
+            )
         if self._state:
             stream.load_state_dict(self._state)
         self._states[first - 1] = stream.state_dict()
@@ -83,25 +85,25 @@ class ShardSource:
             yield self._cells(batch.cells, step, world)
 
     def reference_cells(self, n_cells: int) -> list[np.ndarray]:
-        """Return tokens of unmasked cells, drawn as those of a step are."""
+        """Return the tokens of unmasked cells, drawn like those of a step."""
         stream = self._stream(World())
         stream.load_state_dict({**stream.state_dict(), "epoch": _REFERENCE_EPOCH})
         found: list[np.ndarray] = []
         for number, batch in enumerate(stream):
-            rng = np.random.default_rng([self.recipe.seed, _REFERENCE_EPOCH, _VIEWS, number])
+            rng = np.random.default_rng([self.recipe.seed, _REFERENCE_EPOCH, _AUGMENTATION, number])
             measured = self._measured(batch.cells)
-            varied = vary(batch.cells, measured, self.recipe.augmentation, self._subsets, rng)
-            found += varied.highest(self.recipe.model.max_genes).cells()
+            augmented = augment(batch.cells, measured, self.recipe.augmentation, self._subsets, rng)
+            found += augmented.highest(self.recipe.model.max_genes).cells()
             if len(found) >= n_cells:
                 return found[:n_cells]
-        raise AssertionError("a stream has no end")
+        raise AssertionError("the stream is endless")
 
     def state_after(self, step: int) -> dict[str, Any]:
-        """Return where the stream stood after a step."""
+        """Return the position of the stream after a step."""
         return self._states.get(step, {})
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take what `state_after` returned."""
+        """Restore the position that `state_after` returned."""
         self._state = state
 
     def _stream(self, world: World) -> ShardStream:
@@ -117,9 +119,9 @@ class ShardSource:
 
     def _cells(self, cells: PackedCells, step: int, world: World) -> StepCells:
         settings, augmentation = self.recipe, self.recipe.augmentation
-        seed = [settings.seed, step, _VIEWS, world.rank]
+        seed = [settings.seed, step, _AUGMENTATION, world.rank]
         measured = self._measured(cells)
-        first = vary(
+        first = augment(
             cells, measured, augmentation, self._subsets, np.random.default_rng([*seed, 0])
         )
         n_second = min(settings.losses.second_views // world.size, cells.n_cells)
@@ -128,7 +130,7 @@ class ShardSource:
             again = first.slice(0, n_second)
             if augmentation.second_draw:
                 again, rng = cells.slice(0, n_second), np.random.default_rng([*seed, 1])
-                again = vary(again, self._measured(again), augmentation, self._subsets, rng)
+                again = augment(again, self._measured(again), augmentation, self._subsets, rng)
             second = again.highest(settings.model.max_genes)
         terms = self.types.term[cells.columns["term"]]
         aspects = self.types.aspect[cells.columns["text"]]
@@ -149,28 +151,27 @@ class ShardSource:
         return self.sampler.corpus.measured[cells.columns["file"]]
 
 
-def vary(
+def augment(
     cells: PackedCells,
     measured: np.ndarray,
     augmentation: Augmentation,
     subsets: np.ndarray,
     rng: np.random.Generator,
 ) -> PackedCells:
-    """Leave genes of cells out, as `augmentation.gene_dropout` and `.subset` say.
+    """Drop genes of cells, by `augmentation.gene_dropout` and `augmentation.subset`.
 
     Parameters
     ----------
     cells
         Whole cells.
     measured
-        Genes that count as measured, bool, shape (n_cells, n_genes); narrowed in place where a
-        subset is drawn.
+        Measured genes, bool, shape (n_cells, n_genes); updated in place where a subset is drawn.
     augmentation
-        Chances.
+        Settings of the recipe.
     subsets
         From `gene_subsets`, bool, shape (n_subsets, n_genes).
     rng
-        Random state.
+        Random generator.
     """
     n_cells, lengths = cells.n_cells, cells.lengths
     row = np.repeat(np.arange(n_cells), lengths)
@@ -179,7 +180,7 @@ def vary(
     narrowed = rng.random(n_cells) < augmentation.subset
     subset = rng.integers(len(subsets), size=n_cells)
     inside = kept & subsets[subset[row], cells.tokens.astype(np.int64) - _FIRST_GENE]
-    # A cell with fewer genes says nothing about its type; all its genes count then.
+    # A cell with fewer genes does not identify its type; it keeps all its genes.
     narrowed &= np.bincount(row[inside], minlength=n_cells) >= MIN_GENES
     measured[narrowed] &= subsets[subset[narrowed]]
     kept = np.where(narrowed[row], inside, kept)

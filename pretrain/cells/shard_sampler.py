@@ -1,4 +1,4 @@
-"""Which cells of a corpus an epoch sees, how often, and in which blocks they are read."""
+"""Sampler over shards: which cells an epoch contains, how often, and in which blocks they are read."""
 
 from collections.abc import Set
 
@@ -14,27 +14,27 @@ _ORDER = 20
 
 
 class ShardSampler:
-    """Shares the cells of a corpus out to epochs.
+    """Sampler of the cells of each epoch.
 
-    A cell comes in an epoch as often as its weight says, on average over epochs; the fraction is
-    decided by a hash of seed, epoch and cell. So an epoch is a function of the seed and its number
-    alone, whoever reads it and from wherever. Without balance every cell comes once.
+    On average over epochs, a cell is drawn in proportion to its weight; a hash of seed, epoch and
+    cell rounds the expected number up or down. So an epoch depends only on the seed and its number,
+    not on the processes that read it. Without balance every cell is drawn once.
 
     Parameters
     ----------
     corpus
-        What to draw from.
+        Corpus to draw from.
     balance
         Weights by type and study (`pretrain.cells.sampling.pair_weights`).
     seed
-        With the number of the epoch it determines all.
+        Seed; with the epoch number it determines all draws.
     without
-        Types that never come; cells without a type do not either.
+        Types to leave out; cells without a type are left out too.
     max_repeats
-        A cell comes at most so often in an epoch, however rare its type is.
+        Maximum draws of a cell per epoch, however rare its type.
     block_cells
-        Cells that are read side by side. Cells of a corpus are shuffled, so a block is as good a
-        sample as any other cells, and much faster read.
+        Cells read contiguously. Cells of a corpus are shuffled, so a block is a random sample, and
+        much faster to read.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ShardSampler:
         names = corpus.manifest.categories["term"]
         is_used = np.array([each >= 0 and names[each] not in without for each in term], dtype=bool)
         if not is_used.any():
-            raise ValueError(f"{corpus.folder} has no cell of a type that is trained on")
+            raise ValueError(f"{corpus.folder} has no cell of a training type")
         weights = pair_weights(term[is_used], study[is_used], sizes[is_used], balance)
         expected = np.zeros(len(term))
         expected[is_used] = np.minimum(weights * sizes[is_used].sum(), max_repeats)
@@ -68,30 +68,30 @@ class ShardSampler:
 
     @property
     def n_blocks(self) -> int:
-        """Count the blocks."""
+        """Number of blocks."""
         return int(self._first_blocks[-1])
 
     def blocks(self, epoch: int) -> np.ndarray:
-        """Return the order in which an epoch reads the blocks, shape (n_blocks,)."""
+        """Return the blocks in the order of an epoch, shape (n_blocks,)."""
         if self._order[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch, _ORDER])
             self._order = (epoch, rng.permutation(self.n_blocks))
         return self._order[1]
 
     def block(self, number: int) -> tuple[int, int, int]:
-        """Return the shard of a block, its first cell there, and the one after the last."""
+        """Return the shard of a block, and the start and stop of its cells there."""
         shard = int(np.searchsorted(self._first_blocks, number, side="right")) - 1
         start = (number - int(self._first_blocks[shard])) * self.block_cells
         n_cells = self.corpus.manifest.shards[shard].n_cells
         return shard, start, min(start + self.block_cells, n_cells)
 
     def copies(self, epoch: int, shard: int, start: int, stop: int) -> np.ndarray:
-        """Return how often each of some cells of a shard comes in an epoch, int64."""
+        """Return how often an epoch draws each cell of a shard from start to stop, int64."""
         columns = self.corpus.shard(shard).columns
         pairs = self._pair(columns["term"][start:stop], columns["study"][start:stop])
         expected = self._expected[np.searchsorted(self._pairs, pairs)]
         cells = np.arange(start, stop) + int(self.corpus.starts[shard])
-        # The random fraction rounds up or down so that the mean over epochs is what is expected.
+        # Rounds at random, so that the mean over epochs is the expected number.
         return np.floor(expected + uniforms(self.seed, epoch, cells)).astype(np.int64)
 
     def _pair(self, term: np.ndarray, study: np.ndarray) -> np.ndarray:

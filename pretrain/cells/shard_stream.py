@@ -1,4 +1,4 @@
-"""Batches of cells of a corpus, read in blocks and shuffled in a pool, that go on where they stopped."""
+"""Resumable stream of batches from shards, read in blocks and shuffled in a pool."""
 
 import itertools
 import warnings
@@ -14,22 +14,22 @@ from pretrain.cells.shard_sampler import ShardSampler
 
 # Second number of the seed sequence of a pool.
 _POOL = 21
-# Rows of pools that make up a batch.
+# Rows of pools that form a batch.
 _Parts = list[tuple[PackedCells, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where the stream of one process stands.
+    """Position of the stream of one process.
 
     Attributes
     ----------
     epoch, pool
-        Of the next batch, or of the last one where that was the last of its pool.
+        Epoch and pool of the next batch, or of the last one if it ended its pool.
     skip
-        Cells of the pool that filled up a batch begun in the pool before.
+        Cells of the pool that completed a batch of the previous pool.
     batch
-        Batches of the pool that are done, that one left out.
+        Finished batches of the pool, without that one.
     """
 
     epoch: int = 0
@@ -45,9 +45,9 @@ class ShardBatch:
     Attributes
     ----------
     cells
-        Tokens, and the columns of a shard with the number of the cell in the corpus as `cell`.
+        Tokens, and the columns of a shard, with the index of the cell in the corpus as `cell`.
     after
-        Where the stream stands after it.
+        Position of the stream after the batch.
     """
 
     cells: PackedCells
@@ -55,22 +55,23 @@ class ShardBatch:
 
 
 class ShardStream(IterableDataset[ShardBatch]):
-    """The batches of one process of a run, epoch after epoch.
+    """Iterable dataset of the batches of one process, epoch after epoch.
 
-    Blocks are shared out to the processes of a run, so that together they see each cell of an epoch
-    as often as the sampler says, however many they are. The workers of a `DataLoader` share the
-    batches out: the sequence is the same for any number of workers.
+    Blocks are divided among the processes of a run, so that together they read each cell of an
+    epoch as often as the sampler draws it. The workers of a `DataLoader` divide the batches; the
+    sequence does not depend on their number.
 
     Parameters
     ----------
     sampler
-        What an epoch holds.
+        Sampler of the epochs.
     rule
-        Sizes.
+        Batching settings.
     rank, world
-        This process, and how many there are.
+        Rank of this process, and number of processes.
     n_epochs
-        Epochs until the stream ends; None for no end, so that all processes make as many steps.
+        Epochs until the stream ends; None for an endless stream, so that all processes make the
+        same number of steps.
 
     Raises
     ------
@@ -92,7 +93,7 @@ class ShardStream(IterableDataset[ShardBatch]):
         if n_epochs is None and world > sampler.n_blocks:
             raise ValueError(
                 f"{sampler.corpus.folder} has {sampler.n_blocks} blocks of {sampler.block_cells} "
-                f"cells for {world} processes: make block_cells smaller, or use fewer processes"
+                f"cells for {world} processes: lower shards.block_cells, or use fewer processes"
             )
         self.sampler = sampler
         self.rule = rule
@@ -102,10 +103,10 @@ class ShardStream(IterableDataset[ShardBatch]):
         self.position = Position()
 
     def __iter__(self) -> Iterator[ShardBatch]:
-        """Yield the batches from `position` on, which moves along."""
+        """Yield the batches from `position` on, and update it."""
         worker = get_worker_info()
         number, of = (worker.id, worker.num_workers) if worker else (0, 1)
-        # A DataLoader takes a batch of each worker in turn; those of the others are not gathered.
+        # A DataLoader takes a batch of each worker in turn; a worker skips the batches of the others.
         for turn, (parts, after) in enumerate(self._batches(self.position)):
             if turn % of == number:
                 taken = [cells.take(rows) for cells, rows in parts]
@@ -115,20 +116,20 @@ class ShardStream(IterableDataset[ShardBatch]):
                 )
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the stream stands."""
+        """Return the position of the stream."""
         return {**asdict(self.position), "world": self.world}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where another stream stood.
+        """Restore the position of a stream.
 
-        What is left of an epoch is shared out differently among another number of processes: the
-        epoch begins anew then, with a warning.
+        With another number of processes the rest of an epoch is divided differently, so the epoch
+        restarts, with a warning.
         """
         position = Position(**{name: state[name] for name in asdict(self.position)})
         if state["world"] != self.world:
             warnings.warn(
                 f"the run had {state['world']} processes and has {self.world} now: epoch "
-                f"{position.epoch} begins anew",
+                f"{position.epoch} restarts",
                 UserWarning,
                 stacklevel=2,
             )
@@ -138,20 +139,19 @@ class ShardStream(IterableDataset[ShardBatch]):
     def _batches(self, start: Position) -> Iterator[tuple[_Parts, Position]]:
         """Yield the parts of each batch and the position after it.
 
-        A batch that a pool does not fill is filled up from the next one. Where a pool is cut depends
-        on how many of its cells went there and on nothing before, so that no more than a pool must
-        be read again to go on.
+        A batch that a pool does not fill is completed from the next pool. How a pool is cut depends
+        only on how many of its cells that took, so that resuming reads at most one pool again.
         """
-        begun: _Parts = []
+        partial: _Parts = []
         for at in self._pools(start):
             cells, rows, rng = self._fill(at)
             skip = at.skip
-            if begun:
-                skip = min(self.rule.cells - _count(begun), len(rows))
-                begun.append((cells, rows[:skip]))
-                if _count(begun) == self.rule.cells:
-                    yield begun, replace(at, skip=skip)
-                    begun = []
+            if partial:
+                skip = min(self.rule.cells - _count(partial), len(rows))
+                partial.append((cells, rows[:skip]))
+                if _count(partial) == self.rule.cells:
+                    yield partial, replace(at, skip=skip)
+                    partial = []
             batches, rest = cut_batches(cells.lengths, rows[skip:], self.rule, rng)
             for number in range(at.batch, len(batches)):
                 yield (
@@ -159,12 +159,12 @@ class ShardStream(IterableDataset[ShardBatch]):
                     replace(at, skip=skip, batch=number + 1),
                 )
             if len(rest):
-                begun.append((cells, rest))
-        if begun:
-            yield begun, Position(epoch=self.n_epochs or 0)
+                partial.append((cells, rest))
+        if partial:
+            yield partial, Position(epoch=self.n_epochs or 0)
 
     def _pools(self, start: Position) -> Iterator[Position]:
-        """Yield the position of each pool from one on, until the last epoch ends."""
+        """Yield the position of each pool from `start` to the end of the last epoch."""
         size = self._pool_blocks
         n_pools = -(-len(self.sampler.blocks(start.epoch)[self.rank :: self.world]) // size)
         epochs = (
@@ -179,7 +179,7 @@ class ShardStream(IterableDataset[ShardBatch]):
                     yield start if (epoch, pool) == (start.epoch, start.pool) else at
 
     def _fill(self, at: Position) -> tuple[PackedCells, np.ndarray, np.random.Generator]:
-        """Read the cells of a pool that come in its epoch; return rows of them as often, shuffled."""
+        """Read the drawn cells of a pool; return them with shuffled rows, repeated as drawn."""
         size = self._pool_blocks
         blocks = self.sampler.blocks(at.epoch)[self.rank :: self.world]
         parts, rows, n_cells = [], [], 0
@@ -188,7 +188,7 @@ class ShardStream(IterableDataset[ShardBatch]):
             copies = self.sampler.copies(at.epoch, shard, start, stop)
             used = np.flatnonzero(copies)
             stored = self.sampler.corpus.shard(shard)
-            is_whole = len(used) == len(copies)  # one piece of the file
+            is_whole = len(used) == len(copies)  # one contiguous slice of the file
             part = stored.slice(start, stop) if is_whole else stored.take(start + used)
             part.columns["cell"] = used + start + int(self.sampler.corpus.starts[shard])
             parts.append(part)
@@ -203,14 +203,14 @@ class ShardStream(IterableDataset[ShardBatch]):
 
 
 class ShardLoader:
-    """A `DataLoader` over a stream; the stream's position is that of the last batch taken.
+    """A `DataLoader` over a stream, which keeps the position of the last batch taken.
 
     Parameters
     ----------
     stream
-        What to load.
+        Stream to load.
     n_workers
-        Processes that gather batches; 0 for none but this.
+        Worker processes; 0 loads in this process.
     """
 
     def __init__(self, stream: ShardStream, *, n_workers: int = 0) -> None:
@@ -227,7 +227,7 @@ class ShardLoader:
             multiprocessing_context="spawn" if self.n_workers else None,
         )
         for batch in loader:
-            # Workers run ahead of whoever takes the batches.
+            # Workers prefetch batches.
             self.stream.position = batch.after
             yield batch
 

@@ -1,4 +1,4 @@
-"""What a corpus of shards is about, in the numbers that training uses."""
+"""Cell types and aspects of a corpus of shards, as training codes."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from pretrain.cells.mean_expression import TypeMeans
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShardTypes:
-    """Types and aspects of a corpus, and which codes of its shards mean them.
+    """Types and aspects of a corpus, and the mapping from the codes of its shards.
 
     Attributes
     ----------
     types
-        What is trained on.
+        Training types and aspects.
     term
-        Place of each term of the manifest in `types.term_ids`, -1 where it is left out.
+        Index of each term of the manifest in `types.term_ids`, -1 if left out.
     aspect
-        Place of the aspects of each text of the corpus in `types.aspects`.
+        Index of the aspects of each text of the corpus in `types.aspects`.
     """
 
     types: CellTypes
@@ -34,29 +34,29 @@ class ShardTypes:
 def shard_types(
     corpus: TokenCorpus, ontology: Ontology, *, without: Set[str] = frozenset()
 ) -> ShardTypes:
-    """Give the types and aspects of a corpus numbers.
+    """Assign codes to the types and aspects of a corpus.
 
     Parameters
     ----------
     corpus
-        Shards.
+        Corpus of shards.
     ontology
-        That the recipe names; it may be another release than that of the corpus.
+        Ontology of the recipe; it may be another release than that of the corpus.
     without
-        Types that are left out.
+        Types to leave out.
 
     Raises
     ------
     ValueError
-        If the ontology no longer has a type of the corpus.
+        If the ontology lacks a type of the corpus.
     """
     names = corpus.manifest.categories["term"]
     present = {names[term] for term, _, _ in corpus.manifest.pairs if term >= 0}
     gone = sorted(each for each in present if ontology.current(each) != each)
     if gone:
         raise ValueError(
-            f"{corpus.folder} has {gone[0]}, which is no live term of {ontology.title}; it was built"
-            f" with {corpus.manifest.built['ontology']}: name that, or build it again"
+            f"{corpus.folder} has {gone[0]}, which is not a current term of {ontology.title}; it was"
+            f" built with {corpus.manifest.built['ontology']}: use that ontology, or rebuild it"
         )
     term_ids = tuple(sorted(present - without))
     place = {term_id: number for number, term_id in enumerate(term_ids)}
@@ -77,19 +77,19 @@ def shard_types(
 
 
 def shard_type_means(corpus: TokenCorpus, types: ShardTypes, *, n_cells: int) -> TypeMeans:
-    """Average over each type how high genes rank in its cells.
+    """Return the mean rank of genes in the cells of each type, in place of expression.
 
-    Shards hold no expression: what stands for it is the share of a cell's genes that a gene
-    outranks, 0 for one that is not among them.
+    Shards hold no expression values: a gene's value in a cell is the share of the cell's genes that
+    rank below it, 0 if the cell does not express it.
 
     Parameters
     ----------
     corpus
-        Shards; its first cells are a random sample, as its cells are shuffled.
+        Corpus of shards; its first cells are a random sample, as its cells are shuffled.
     types
-        Numbers of types.
+        Codes of types.
     n_cells
-        Size of the sample.
+        Number of cells to sample.
     """
     n_terms, n_genes = len(types.types.term_ids), corpus.vocabulary.n_genes
     totals = np.zeros((n_terms, n_genes), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The cells of one training step, and what hands them out."""
+"""The cells of one training step, and the protocol of cell sources."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from pretrain.parallel.gather import World
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepCells:
-    """Cells of a step in one process, not masked yet.
+    """Cells of a step in one process, before masking.
 
     Attributes
     ----------
     step
-        Its number, from 0.
+        Step number, from 0.
     tokens, second
-        Ranked genes of each cell, and of the second views of the first ones; the latter is None
-        where no loss reads it.
+        Ranked genes of each cell, and of the second views of the first cells; the latter is None if
+        no loss reads it.
     whole
-        Ranked genes of each cell as far as teachers read them; None without teachers.
+        Ranked genes of each cell for the teachers; None without teachers.
     measured
         True where the gene counts as measured in the cell, shape (n_cells, n_genes).
     terms, aspects
-        Type and aspect of each cell, as `CellTypes` numbers them, shape (n_cells,).
+        Type and aspect of each cell, as indices into `CellTypes`, shape (n_cells,).
     all_terms, all_aspects
-        Those of the cells of all processes, the same in each of them.
+        Types and aspects of the cells of all processes, the same in each process.
     linear
-        Logits of the training types by the linear teacher, (n_cells, n_terms); None without one.
+        Logits of the linear teacher over the training types, (n_cells, n_terms); None without one.
     """
 
     step: int
@@ -47,16 +47,16 @@ class StepCells:
 
 
 class CellSource(Protocol):
-    """Hands out the cells of each step, the same ones after a resumption."""
+    """Source of the cells of each step, which can be resumed."""
 
     def steps(self, first: int, world: World) -> Iterator[StepCells]:
-        """Yield the cells of this process for each step from the first on, without end."""
+        """Yield the cells of this process for each step from `first` on, endlessly."""
 
     def reference_cells(self, n_cells: int) -> list[np.ndarray]:
-        """Return tokens of unmasked cells, drawn as those of a step are."""
+        """Return the tokens of unmasked cells, drawn like those of a step."""
 
     def state_after(self, step: int) -> dict[str, Any]:
-        """Return what is needed to go on after a step, beside its number."""
+        """Return the state needed to resume after a step, beside its number."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take what `state_after` returned, before `steps` is called."""
+        """Restore the state that `state_after` returned; call this before `steps`."""

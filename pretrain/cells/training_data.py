@@ -1,4 +1,4 @@
-"""The cells that a run learns from: files in memory, or a corpus of shards."""
+"""Open the training cells of a run: files in memory, or a corpus of shards."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,26 +26,26 @@ from pretrain.recipe.config import Recipe
 from pretrain.recipe.holdout import HeldOut, choose_held_out, hold_out
 from pretrain.recipe.sources import SourceFile, find_sources
 
-Say = Callable[[str], None]
-_SAMPLE_CELLS = 20_000  # of shards, behind what types express
+Log = Callable[[str], None]
+_SAMPLE_CELLS = 20_000  # of shards, to estimate the mean expression of types
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
-    """Cells to learn from.
+    """Training cells of a run.
 
     Attributes
     ----------
     held_out
-        Types that are left out.
+        Held-out types.
     vocabulary
         Genes that are tokens.
     types
-        What the cells are about.
+        Types and aspects of the cells.
     means
-        Returns what each type expresses.
+        Returns the mean expression of each type.
     open_source
-        Returns what hands out the cells of steps, given how many genes teachers read of a cell.
+        Returns the cell source, given the maximum genes per cell of the teachers.
     """
 
     held_out: HeldOut
@@ -56,46 +56,47 @@ class TrainingData:
 
 
 def open_data(
-    recipe: Recipe, ontology: Ontology, vocabulary: GeneVocabulary | None, say: Say
+    recipe: Recipe, ontology: Ontology, vocabulary: GeneVocabulary | None, log: Log
 ) -> TrainingData:
-    """Read or open the cells that a recipe names.
+    """Read or open the training cells of a recipe.
 
     Parameters
     ----------
     recipe
         Checked recipe.
     ontology
-        Of its types.
+        Ontology of the types.
     vocabulary
-        Of a run that is resumed; None for a new run.
-    say
-        Takes a line at each stage.
+        Vocabulary of a resumed run; None for a new run.
+    log
+        Called with a progress message at each stage.
     """
-    way = _open_shards if recipe.shards.folder else _read_files
-    data = way(recipe, ontology, vocabulary, say)
-    say(f"{data.vocabulary.n_genes} genes")
+    open_cells = _open_shards if recipe.shards.folder else _read_files
+    data = open_cells(recipe, ontology, vocabulary, log)
+    log(f"{data.vocabulary.n_genes} genes")
     return data
 
 
 def open_corpus(recipe: Recipe, *, verify: bool) -> TokenCorpus:
-    """Open the shards that a recipe names.
+    """Open the shards of a recipe.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If they are not whole, or keep fewer genes of a cell than the model is to read.
+        If they are damaged, or keep fewer genes per cell than the model reads.
     """
     corpus = TokenCorpus(Path(recipe.shards.folder).expanduser(), verify=verify)
     if recipe.model.max_genes > corpus.manifest.max_genes:
         raise ValueError(
-            f"model.max_genes is {recipe.model.max_genes}, and {corpus.folder} keeps "
-            f"{corpus.manifest.max_genes} genes of a cell: set it to that, or build with --max-genes"
+            f"model.max_genes is {recipe.model.max_genes}, but {corpus.folder} keeps "
+            f"{corpus.manifest.max_genes} genes per cell: lower model.max_genes, or rebuild the corpus "
+            f"with langcell corpus build --max-genes {recipe.model.max_genes}"
         )
     return corpus
 
 
 def shard_holdout(corpus: TokenCorpus, recipe: Recipe, ontology: Ontology) -> HeldOut:
-    """Choose the types that the recipe's `holdout` leaves out of a corpus of shards."""
+    """Choose the types that the recipe's `holdout` drops from a corpus of shards."""
     if not recipe.holdout.share:
         return HeldOut(rows={}, n_terms=0)
     counts: Counter[str] = Counter()
@@ -106,17 +107,17 @@ def shard_holdout(corpus: TokenCorpus, recipe: Recipe, ontology: Ontology) -> He
 
 
 def _open_shards(
-    recipe: Recipe, ontology: Ontology, vocabulary: GeneVocabulary | None, say: Say
+    recipe: Recipe, ontology: Ontology, vocabulary: GeneVocabulary | None, log: Log
 ) -> TrainingData:
     if recipe.shards.verify:
-        say(f"comparing the checksums of {recipe.shards.folder}")
+        log(f"verifying the checksums of {recipe.shards.folder}")
     corpus = open_corpus(recipe, verify=recipe.shards.verify)
     if vocabulary is not None and vocabulary.ensembl_ids != corpus.vocabulary.ensembl_ids:
         raise ValueError(
-            f"the run was started with other genes than {corpus.folder} has; name its own corpus"
+            f"the run was started with other genes than those of {corpus.folder}; use its own corpus"
         )
     held_out = shard_holdout(corpus, recipe, ontology)
-    _say_held_out(held_out, ontology, say)
+    _log_held_out(held_out, ontology, log)
     types = shard_types(corpus, ontology, without=held_out.term_ids)
     sampler = ShardSampler(
         corpus,
@@ -128,7 +129,7 @@ def _open_shards(
     )
     n_unlabelled = sum(n for term, _, n in corpus.manifest.pairs if term < 0)
     left_out = f"; {n_unlabelled:,} without a type are left out" if n_unlabelled else ""
-    say(
+    log(
         f"{len(corpus):,} cells of {len(types.types.term_ids)} types from "
         f"{len(corpus.manifest.categories['study'])} studies in shards{left_out}"
     )
@@ -146,14 +147,14 @@ def _open_shards(
 
 
 def _read_files(
-    recipe: Recipe, ontology: Ontology, vocabulary: GeneVocabulary | None, say: Say
+    recipe: Recipe, ontology: Ontology, vocabulary: GeneVocabulary | None, log: Log
 ) -> TrainingData:
     files = find_sources(recipe)
     held_out = hold_out(recipe, files, ontology)
-    _say_held_out(held_out, ontology, say)
-    corpus = _read(recipe, files, held_out, ontology, say)
+    _log_held_out(held_out, ontology, log)
+    corpus = _read(recipe, files, held_out, ontology, log)
     if vocabulary is None:
-        say("choosing genes and estimating their medians")
+        log("choosing genes and estimating their medians")
         vocabulary = build_vocabulary(
             corpus,
             recipe.vocabulary,
@@ -171,7 +172,7 @@ def _read_files(
             sampler,
             known,
             teacher_genes=teacher_genes,
-            linear_teacher=_linear_teacher(recipe, sampler, say),
+            linear_teacher=_linear_teacher(recipe, sampler, log),
         )
 
     return TrainingData(
@@ -188,7 +189,7 @@ def _read(
     files: list[SourceFile],
     held_out: HeldOut,
     ontology: Ontology,
-    say: Say,
+    log: Log,
 ) -> Corpus:
     done = 0
 
@@ -196,35 +197,35 @@ def _read(
         nonlocal done
         done += 1
         if done == 1 or done % 20 == 0 or done == len(files):
-            say(f"reading {file.name} ({done} of {len(files)} files)")
+            log(f"reading {file.name} ({done} of {len(files)} files)")
 
     corpus = read_corpus(
         files, recipe.columns, ontology, without=held_out.term_ids, on_file=on_file
     )
     n_profiles = int(np.isin(corpus.source, [i for i, f in enumerate(files) if f.is_profile]).sum())
-    say(
+    log(
         f"{corpus.n_examples - n_profiles} cells and {n_profiles} profiles of "
         f"{len(corpus.term_ids)} types from {len(corpus.studies)} studies"
     )
     return corpus
 
 
-def _linear_teacher(recipe: Recipe, sampler: CellSampler, say: Say) -> LinearTeacher | None:
-    """Fit the linear teacher where one is wanted; a resumed run reads what it fitted at first."""
+def _linear_teacher(recipe: Recipe, sampler: CellSampler, log: Log) -> LinearTeacher | None:
+    """Fit the linear teacher if the recipe has one; a resumed run reads the fitted one."""
     if not recipe.linear_teacher.steps:
         return None
     path = Path(recipe.output).expanduser() / LINEAR_TEACHER
     if path.is_file():
         return LinearTeacher.read(path)
-    say("fitting the linear teacher")
+    log("fitting the linear teacher")
     teacher = fit_linear_teacher(
-        sampler, recipe.linear_teacher, batch_size=recipe.optimisation.batch_size, say=say
+        sampler, recipe.linear_teacher, batch_size=recipe.optimisation.batch_size, log=log
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     teacher.write(path)
     return teacher
 
 
-def _say_held_out(held_out: HeldOut, ontology: Ontology, say: Say) -> None:
+def _log_held_out(held_out: HeldOut, ontology: Ontology, log: Log) -> None:
     for line in held_out.lines(ontology):
-        say(line)
+        log(line)

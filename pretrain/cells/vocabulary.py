@@ -1,4 +1,4 @@
-"""The genes that become tokens, and their medians."""
+"""Choose the genes that become tokens, and estimate their medians."""
 
 import numpy as np
 from scipy import sparse
@@ -9,7 +9,7 @@ from pretrain.cells.corpus import Corpus
 from pretrain.cells.sampling import CellSampler
 from pretrain.recipe.cell_config import Augmentation, Balance, Vocabulary
 
-_DRAWS_AT_ONCE = 1000
+_DRAW_BATCH = 1000
 
 
 def build_vocabulary(
@@ -22,9 +22,9 @@ def build_vocabulary(
 ) -> GeneVocabulary:
     """Choose the genes that enough sources measure, and estimate their medians.
 
-    The median of a gene is that of its nonzero counts per 10,000 over cells drawn as training
-    draws them, all genes measured: profiles have no counts of their own, and balanced draws keep
-    one large study from setting the medians.
+    The median of a gene is taken over its nonzero counts per 10,000 in cells drawn as in training,
+    but without gene subsets: profiles have no counts of their own, and balanced draws keep one
+    large study from dominating the medians.
 
     Raises
     ------
@@ -37,12 +37,12 @@ def build_vocabulary(
     kept = (corpus.measured.sum(axis=0) >= settings.min_sources) & np.isfinite(medians)
     if not kept.any():
         raise ValueError(
-            f"no gene is measured in vocabulary.min_sources={settings.min_sources} files and seen "
-            f"in vocabulary.min_observations={settings.min_observations} of "
-            f"{settings.n_draws} draws"
+            f"no gene is measured in vocabulary.min_sources={settings.min_sources} files and expressed "
+            f"in vocabulary.min_observations={settings.min_observations} of {settings.n_draws} draws; "
+            "lower either"
         )
-    # One count of the deepest cell: lower values come from sources without counts alone, and a
-    # tiny median would put its gene first wherever it is counted once.
+    # The minimum is one count in the deepest cell: lower medians come only from sources without
+    # counts, and would rank the gene first in every cell that has one count of it.
     medians = np.maximum(medians, 1e4 / augmentation.depth[1])
     ensembl_ids = tuple(np.array(corpus.ensembl_ids, dtype=object)[kept])
     table = GeneTable.bundled()
@@ -54,10 +54,10 @@ def build_vocabulary(
 
 
 def _nonzero_medians(sampler: CellSampler, settings: Vocabulary) -> np.ndarray:
-    """Median of nonzero counts per 10,000 of each gene; NaN where too few are seen."""
+    """Return the median of nonzero counts per 10,000 of each gene; NaN if too few are nonzero."""
     blocks = []
-    for step, start in enumerate(range(0, settings.n_draws, _DRAWS_AT_ONCE)):
-        n_cells = min(_DRAWS_AT_ONCE, settings.n_draws - start)
+    for step, start in enumerate(range(0, settings.n_draws, _DRAW_BATCH)):
+        n_cells = min(_DRAW_BATCH, settings.n_draws - start)
         counts = sampler.draw(sampler.choose(step, n_cells), step).counts
         totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
         scale = np.repeat(1e4 / np.maximum(totals, 1e-12), np.diff(counts.indptr))

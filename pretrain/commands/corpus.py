@@ -9,18 +9,18 @@ from langcell.runtime.cli_options import AllowNormalized, Layer
 
 app = typer.Typer(
     name="corpus",
-    help="Build and check pre-tokenised corpora, which pretraining at scale reads.",
+    help="Build and check pre-tokenised corpora for pretraining at scale.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes on this machine. Default: one for each core.")
+    int | None, typer.Option(min=1, help="Processes on this machine. Default: one per core.")
 ]
 Dask = Annotated[
     str,
-    typer.Option(help="Let a Dask cluster do the work: address of its scheduler, or 'local'."),
+    typer.Option(help="Run on a Dask cluster: address of its scheduler, or 'local'."),
 ]
 
 
@@ -29,24 +29,24 @@ def build(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="h5ad, zarr, 10x; folders of a Hugging Face dataset of tokens; SOMA experiments by "
-            "folder or URI, or census:DATE; globs, and folders of any of these."
+            help="h5ad, zarr or 10x files; folders of a Hugging Face dataset of tokens; SOMA "
+            "experiments by folder or URI, or census:DATE; globs, and folders of any of these."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the corpus.")],
-    max_genes: Annotated[int, typer.Option(help="Genes kept of a cell.")] = 2048,
-    min_genes: Annotated[int, typer.Option(help="Least known genes of a cell.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the cells.")] = 0,
-    shard_cells: Annotated[int, typer.Option(help="Cells of a shard, on average.")] = 32768,
+    out: Annotated[Path, typer.Option(help="Output folder of the corpus.")],
+    max_genes: Annotated[int, typer.Option(help="Genes kept per cell.")] = 2048,
+    min_genes: Annotated[int, typer.Option(help="Minimum known genes of a cell.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the cells.")] = 0,
+    shard_cells: Annotated[int, typer.Option(help="Cells per shard, on average.")] = 32768,
     column: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name of a column of obs, as label=cell_type or study=dataset_id; also donor, "
+            help="Name of an obs column, as label=cell_type or study=dataset_id; also donor, "
             "tissue, disease, stage, assay, primary."
         ),
     ] = None,
     ontology: Annotated[
-        str, typer.Option(help="bundled, or an .obo file that labels are looked up in.")
+        str, typer.Option(help="Ontology of the labels: bundled, or an .obo file.")
     ] = "bundled",
     layer: Layer = None,
     allow_normalized: AllowNormalized = False,
@@ -57,7 +57,7 @@ def build(
         bool, typer.Option("--keep-secondary", help="Keep cells that are not primary data.")
     ] = False,
     keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Keep cells that were seen before.")
+        bool, typer.Option("--keep-duplicates", help="Keep duplicate cells.")
     ] = False,
     genes: Annotated[
         str,
@@ -66,47 +66,52 @@ def build(
         ),
     ] = "",
     token_dictionary: Annotated[
-        str, typer.Option(help="Ensembl id to token of datasets of tokens: .json, .tsv or .pkl.")
+        str,
+        typer.Option(
+            help="Maps Ensembl ids to tokens, for datasets of tokens: .json, .tsv or .pkl."
+        ),
     ] = "",
     gene_medians: Annotated[
-        str, typer.Option(help="Ensembl id to median that ranked them: .json, .tsv or .pkl.")
+        str,
+        typer.Option(help="Maps Ensembl ids to the medians that ranked them: .json, .tsv or .pkl."),
     ] = "",
     median_cells: Annotated[
-        int, typer.Option(help="Cells behind the medians; of each input at least 1,000.")
+        int, typer.Option(help="Cells sampled for the medians; at least 1,000 per input.")
     ] = 200_000,
     min_observations: Annotated[
         int, typer.Option(help="Sampled cells that must express a gene for it to have a median.")
     ] = 10,
-    min_inputs: Annotated[int, typer.Option(help="Inputs that must measure a gene.")] = 1,
-    measurement: Annotated[str, typer.Option(help="Of SOMA experiments.")] = "RNA",
-    soma_layer: Annotated[str, typer.Option(help="Layer of X of SOMA experiments.")] = "raw",
+    min_inputs: Annotated[int, typer.Option(help="Minimum inputs that measure a gene.")] = 1,
+    measurement: Annotated[str, typer.Option(help="Measurement of SOMA experiments.")] = "RNA",
+    soma_layer: Annotated[str, typer.Option(help="X layer of SOMA experiments.")] = "raw",
     obs_filter: Annotated[
-        str, typer.Option(help="Of SOMA experiments, as: tissue_general == 'lung'.")
+        str, typer.Option(help="Obs filter of SOMA experiments, as: tissue_general == 'lung'.")
     ] = "",
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out inputs that cannot be read.")
+        bool, typer.Option("--skip-bad", help="Skip inputs that cannot be read.")
     ] = False,
     part: Annotated[
-        str, typer.Option(help="Do share i/n of the work, as 2/8; end with langcell corpus merge.")
+        str,
+        typer.Option(help="Do part i of n of the work, as 2/8; finish with langcell corpus merge."),
     ] = "",
     workers: Workers = None,
     dask: Dask = "",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what the folder holds, and start anew.")
+        bool, typer.Option("--overwrite", help="Delete what the folder holds and start over.")
     ] = False,
 ) -> None:
     """Turn labelled cells into shards of ranked tokens, shuffled and checksummed.
 
     Example: langcell corpus build 'atlas/**/*.h5ad' --out corpus
 
-    A build that is stopped goes on when the same command is given again. On a cluster each task of
-    an array does a part, and one more command ends:
+    Run the same command again to resume a build that was stopped. On a cluster, each task of a job
+    array builds a part, and one more command merges them:
 
     langcell corpus build atlas --out corpus --part $SLURM_ARRAY_TASK_ID/8
     langcell corpus merge corpus
 
     The folder gets manifest.json, genes.tsv (with the medians), descriptions.tsv, shards, and
-    report.txt, which says what was kept and why not the rest.
+    report.txt, which lists what was kept and why the rest was not.
     """
     from langcell.runtime.threads import available_threads
     from pretrain.corpus.build import Part, build_corpus
@@ -136,7 +141,7 @@ def build(
         skip_bad=skip_bad,
     )
     if part and overwrite:
-        raise ValueError("--part goes on with what other parts began: remove the folder instead")
+        raise ValueError("--part cannot be combined with --overwrite: remove the folder instead")
     manifest = build_corpus(
         out,
         inputs,
@@ -147,7 +152,7 @@ def build(
         overwrite=overwrite,
     )
     if manifest is None:
-        print(f"part {part} is done; when all are: langcell corpus merge {out}")
+        print(f"part {part} is done; when all are, run: langcell corpus merge {out}")
     else:
         print(f"wrote\t{out}")
 
@@ -158,7 +163,7 @@ def merge(
     workers: Workers = None,
     dask: Dask = "",
 ) -> None:
-    """End a build that was done in parts.
+    """Finish a build that was done in parts.
 
     Example: langcell corpus merge corpus
     """
@@ -171,7 +176,7 @@ def merge(
 
 @app.command()
 def check(folder: Annotated[Path, typer.Argument(help="Folder of a corpus.")]) -> None:
-    """Compare every file of a corpus with its checksum and name those that are damaged.
+    """Compare every file of a corpus with its checksum and list damaged files.
 
     Example: langcell corpus check corpus
     """
@@ -185,12 +190,12 @@ def check(folder: Annotated[Path, typer.Argument(help="Folder of a corpus.")]) -
         raise ValueError(
             f"{len(damages)} of the {len(manifest.files)} files of {folder} are damaged"
         )
-    print(f"{len(manifest.files)} files are whole, {manifest.n_cells:,} cells")
+    print(f"{len(manifest.files)} files are intact, {manifest.n_cells:,} cells")
 
 
 @app.command()
 def info(folder: Annotated[Path, typer.Argument(help="Folder of a corpus.")]) -> None:
-    """Say what a corpus holds: sizes, types with most cells, how it was built.
+    """Describe a corpus: sizes, most frequent types, how it was built.
 
     Example: langcell corpus info corpus
     """

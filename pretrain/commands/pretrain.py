@@ -14,8 +14,8 @@ EXAMPLE = """Train a model on labelled h5ad files.
 
 Example: langcell pretrain --config tiny corpus_root=corpus output=runs/tiny
 
-KEY=VALUE words replace values of the recipe. The output folder gets best/ and last/ (models for
---model), last.ckpt to go on from, logs/ and run.json, which says what was trained on what.
+KEY=VALUE arguments override values of the recipe. The output folder gets best/ and last/ (models
+for --model), last.ckpt to resume from, logs/ and run.json, which records how it was trained.
 """
 
 
@@ -23,37 +23,37 @@ _FLAGS = ("--dry-run",)  # options that take no value
 
 
 class _Overrides(TyperGroup):
-    """Lets `key=value` words stand anywhere, for `--set key=value`."""
+    """Command group that accepts `key=value` anywhere as short for `--set key=value`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_name_overrides(args)))
 
 
-def _name_overrides(words: Sequence[str]) -> Iterator[str]:
-    """Put `--set` before each word that is an override.
+def _name_overrides(arguments: Sequence[str]) -> Iterator[str]:
+    """Put `--set` before each argument that is an override.
 
     >>> list(_name_overrides(["--config", "tiny", "seed=1", "slurm", "--dry-run", "seed=2"]))
     ['--config', 'tiny', '--set', 'seed=1', 'slurm', '--dry-run', '--set', 'seed=2']
     """
-    before = ""
-    for word in words:
-        is_value = before.startswith("-") and before not in _FLAGS
-        if "=" in word and not word.startswith("-") and not is_value:
+    previous = ""
+    for argument in arguments:
+        is_value = previous.startswith("-") and previous not in _FLAGS
+        if "=" in argument and not argument.startswith("-") and not is_value:
             yield "--set"
-        yield word
-        before = word
+        yield argument
+        previous = argument
 
 
 CONFIG_OPTION = typer.Option(
     "--config",
     "-c",
-    help="Recipe (YAML), or the name of one in the package: mini, tiny, geneformer-6L, "
+    help="Recipe (YAML), or the name of a bundled one: mini, tiny, geneformer-6L, "
     "geneformer-12L, 104M, paper-stage1, paper-stage2.",
 )
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="A value of the recipe; --set may be left out."
+        "--set", metavar="KEY=VALUE", help="Override a recipe value; --set may be omitted."
     ),
 ]
 
@@ -77,19 +77,19 @@ def pretrain(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check every path, column and ontology id, print counts, of weights too; stop.",
+            help="Check every path, column and ontology id, print counts and model size, then stop.",
         ),
     ] = False,
     resume: Annotated[
         str,
-        typer.Option(help="auto: go on from the last checkpoint of the output; or never."),
+        typer.Option(help="auto: resume from the last checkpoint of the output folder; or never."),
     ] = "never",
 ) -> None:
-    """Run the command; its words are in `EXAMPLE`."""
+    """Run the command; its help text is `EXAMPLE`."""
     if context.invoked_subcommand is not None:
         return
     if config is None:
-        raise typer.BadParameter("give a recipe, such as tiny", param_hint="--config")
+        raise typer.BadParameter("pass a recipe, such as tiny", param_hint="--config")
     from pretrain.recipe.recipe_file import find_recipe, read_recipe
 
     if resume not in ("auto", "never"):
@@ -98,9 +98,9 @@ def pretrain(
     from langcell.runtime.processes import is_first_process
     from pretrain.run.dry_run import plan
 
-    found = plan(recipe)
+    planned = plan(recipe)
     if is_first_process():
-        _print_plan(found, is_long=dry_run)
+        _print_plan(planned, is_verbose=dry_run)
     if dry_run:
         return
     from pretrain.run.training import train
@@ -113,16 +113,18 @@ def slurm(
     config: Annotated[Path, CONFIG_OPTION],
     overrides: Overrides = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.")] = 1,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs a node, a process each.")] = 1,
-    cpus: Annotated[int, typer.Option(min=1, help="CPU cores a process.")] = 8,
-    time: Annotated[str, typer.Option(help="Time of one job; it requeues itself.")] = "24:00:00",
-    partition: Annotated[str, typer.Option(help="Partition, if the cluster wants one.")] = "",
-    account: Annotated[str, typer.Option(help="Account, if the cluster wants one.")] = "",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs per node, one process each.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPU cores per process.")] = 8,
+    time: Annotated[
+        str, typer.Option(help="Time limit of one job; it requeues itself.")
+    ] = "24:00:00",
+    partition: Annotated[str, typer.Option(help="Partition, if the cluster needs one.")] = "",
+    account: Annotated[str, typer.Option(help="Account, if the cluster needs one.")] = "",
     image: Annotated[
         str, typer.Option(help="Apptainer image to run in; see langcell pretrain apptainer.")
     ] = "",
 ) -> None:
-    """Print a job for sbatch: it stops in good order, requeues itself and goes on.
+    """Print a job for sbatch that saves a checkpoint before its time limit, requeues and resumes.
 
     Example: langcell pretrain slurm --config geneformer-6L --nodes 4 --gpus 8 shards.folder=shards output=runs/6L optimisation.batch_size=8192 > 6L.sbatch
     """
@@ -133,7 +135,7 @@ def slurm(
         *("compute.accelerator=cuda", f"compute.devices={gpus}", f"compute.nodes={nodes}"),
         *(overrides or []),
     ]
-    read_recipe(find_recipe(config), compute)  # what is wrong with it is said now
+    read_recipe(find_recipe(config), compute)  # fails now if the recipe is invalid
     job = SlurmJob(
         config=str(config),
         overrides=tuple(compute),
@@ -151,10 +153,10 @@ def slurm(
 @app.command()
 def apptainer(
     base: Annotated[
-        str, typer.Option(help="Image with Python that it starts from; CUDA comes with torch.")
+        str, typer.Option(help="Base image with Python; torch brings CUDA.")
     ] = "docker://python:3.12-slim",
 ) -> None:
-    """Print a definition for apptainer build; to be built in a checkout of the project.
+    """Print a definition for apptainer build, to be built in a checkout of the project.
 
     Example: langcell pretrain apptainer > langcell.def; apptainer build langcell.sif langcell.def
     """
@@ -163,15 +165,15 @@ def apptainer(
     typer.echo(apptainer_definition(base), nl=False)
 
 
-def _print_plan(plan: "Plan", *, is_long: bool) -> None:
-    if is_long:
+def _print_plan(plan: "Plan", *, is_verbose: bool) -> None:
+    if is_verbose:
         for file in plan.files:
             typer.echo(
                 f"{file.role:10} {file.scale:7} {file.n_kept:6} of {file.n_rows:6} rows "
                 f"{file.n_terms:4} types {file.n_genes:6} genes  {file.name}"
             )
     if all(file.role != "validation" for file in plan.files):
-        typer.echo("no validation files: nothing is scored, and best/ is the last model", err=True)
+        typer.echo("no validation files: no scores, and best/ is the last model", err=True)
     for file in plan.files:
         if file.unknown:
             typer.echo(f"{file.name}: skipped unknown ids {', '.join(file.unknown)}", err=True)
@@ -179,11 +181,11 @@ def _print_plan(plan: "Plan", *, is_long: bool) -> None:
     typer.echo(
         f"{sum(file.n_kept for file in training)} rows of {plan.n_terms} types from "
         f"{plan.n_studies} studies in {len(training)} files; {plan.ontology}",
-        err=not is_long,
+        err=not is_verbose,
     )
-    for line in plan.held_out if is_long else ():
+    for line in plan.held_out if is_verbose else ():
         typer.echo(line)
-    if is_long:
+    if is_verbose:
         parts = ", ".join(
             f"{name.replace('_', ' ')} {n:,}" for name, n in plan.n_parameters.items()
         )
@@ -196,5 +198,5 @@ def _print_plan(plan: "Plan", *, is_long: bool) -> None:
     if plan.validation_only:
         typer.echo(
             f"validation types without training data: {', '.join(plan.validation_only)}",
-            err=not is_long,
+            err=not is_verbose,
         )

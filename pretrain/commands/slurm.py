@@ -1,4 +1,4 @@
-"""What a cluster wants to be given: a job for sbatch, a definition for Apptainer."""
+"""Files for a cluster: a job script for sbatch, a definition for Apptainer."""
 
 import re
 import shlex
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from langcell.runtime.version import __version__
 
-_SAVE_S = 180  # from the signal to the end of the time: for the step, the checkpoint, the exit
-_LEAST_S = 2 * _SAVE_S  # of a job: SLURM may send the signal a minute early
+_SAVE_S = 180  # seconds from the signal to the time limit: for the step, the checkpoint, the exit
+_MIN_TIME_S = 2 * _SAVE_S  # of a job: SLURM may send the signal a minute early
 _TIME = re.compile(r"((\d+)-)?(\d+)(:\d+)?(:\d+)?", re.ASCII)
-# What pip installs from; a checkout holds environments, runs and shards too.
+# What pip needs; a checkout may also hold environments, runs and shards.
 _SOURCES = (
     *("setup.cfg", "pyproject.toml", "constraints.txt", "MANIFEST.in", "README.md", "LICENSE"),
     *("langcell", "pretrain", "ontology", "zeroshot", "benchmarks"),
@@ -23,15 +23,15 @@ class SlurmJob:
     Attributes
     ----------
     config
-        Recipe, or the name of one in the package.
+        Recipe, or the name of a bundled one.
     overrides
-        `key=value` words.
+        Recipe values as `key=value`.
     nodes, gpus, cpus
-        Nodes, GPUs a node and CPU cores a GPU.
+        Nodes, GPUs per node and CPU cores per GPU.
     time
-        Limit of one job, as SLURM writes it, and longer than the run needs to stop in good order.
+        Time limit of one job in SLURM's format, longer than the run needs to save a checkpoint.
     partition, account
-        Empty for the cluster's own.
+        Empty for the cluster's defaults.
     image
         Apptainer image; empty for the environment that the job starts in.
     """
@@ -47,20 +47,20 @@ class SlurmJob:
     image: str = ""
 
     def __post_init__(self) -> None:
-        if seconds_of(self.time) <= _LEAST_S:
+        if seconds_of(self.time) <= _MIN_TIME_S:
             raise ValueError(
-                f"--time must be longer than {_LEAST_S // 60} minutes, as the run is told to stop"
-                f" {_SAVE_S // 60} before the end; got {self.time!r}: give 24:00:00, for example"
+                f"--time must be longer than {_MIN_TIME_S // 60} minutes, as the run is told to stop"
+                f" {_SAVE_S // 60} minutes before the limit; got {self.time!r}: pass 24:00:00, for example"
             )
 
 
 def seconds_of(time: str) -> int:
-    """Return the seconds of a limit of time as SLURM writes it.
+    """Return the seconds of a time limit in SLURM's format.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If the format is wrong.
 
     >>> seconds_of("90"), seconds_of("90:30"), seconds_of("1:00:00"), seconds_of("2-12")
     (5400, 5430, 3600, 216000)
@@ -68,13 +68,13 @@ def seconds_of(time: str) -> int:
     if not _TIME.fullmatch(time):
         raise ValueError(
             "--time must be minutes, minutes:seconds, hours:minutes:seconds, days-hours,"
-            f" days-hours:minutes or days-hours:minutes:seconds; got {time!r}: give 24:00:00, for"
+            f" days-hours:minutes or days-hours:minutes:seconds; got {time!r}: pass 24:00:00, for"
             " example"
         )
     days, is_with_days, rest = time.rpartition("-")
     parts = [int(each) for each in rest.split(":")]
     if not is_with_days and len(parts) < 3:
-        parts.insert(0, 0)  # without days one or two numbers begin with minutes
+        parts.insert(0, 0)  # without days, one or two numbers start at the minutes
     hours, minutes, seconds = [*parts, 0, 0][:3]
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
@@ -82,11 +82,10 @@ def seconds_of(time: str) -> int:
 def sbatch(job: SlurmJob) -> str:
     """Return a script for sbatch.
 
-    Some minutes before the time is over SLURM sends SIGUSR1 to the script, which passes it on as
-    SIGTERM; the run finishes its step and saves its state, and the script puts the job into the
-    queue again. Not the status of srun decides on that: where a process is still closing when the
-    first has ended, it is that of the one that srun killed. A job that is cancelled gets no SIGUSR1
-    and stays out of the queue.
+    Minutes before the time limit, SLURM sends SIGUSR1 to the script, which forwards it as SIGTERM.
+    The run finishes its step and saves a checkpoint, and the script requeues the job. The exit
+    status of srun alone does not decide this: srun may kill processes that are still closing when
+    the first has exited. A cancelled job gets no SIGUSR1 and is not requeued.
     """
     options = {
         "job-name": "langcell-pretrain",
@@ -115,11 +114,11 @@ def sbatch(job: SlurmJob) -> str:
 
 export OMP_NUM_THREADS={job.cpus}
 
-# srun would end the run on SIGTERM; scancel hands it to the processes alone
+# srun would end the run on SIGTERM; scancel sends it to the processes only
 told_to_stop=
 trap 'told_to_stop=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
 
-# since SLURM 22.05 srun takes no --cpus-per-task from sbatch
+# since SLURM 22.05 srun does not inherit --cpus-per-task from sbatch
 {srun} &
 wait $!
 status=$?
@@ -128,7 +127,7 @@ if [ "$told_to_stop" ]; then
     status=$?
 fi
 if [ "$told_to_stop" ] && [ "$status" -ne 0 ]; then
-    echo "stopped before the end; into the queue again"
+    echo "stopped before the end; requeued"
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
@@ -136,20 +135,20 @@ exit "$status"
 
 
 def apptainer_definition(base: str) -> str:
-    """Return an Apptainer definition with langcell on top of an image that has Python.
+    """Return an Apptainer definition that installs langcell on an image with Python.
 
-    It is built in a checkout of the project, whose tested versions it installs; those of torch
-    bring CUDA along.
+    It must be built in a checkout of the project and installs the tested versions; torch brings
+    CUDA.
 
     Raises
     ------
     ValueError
-        If the image does not say where it comes from.
+        If the image has no source, such as docker://.
     """
     bootstrap, _, image = base.partition("://")
     if not (bootstrap and image):
         raise ValueError(
-            f"--base must say where the image is from, as docker://python:3.12-slim; got {base!r}"
+            f"--base must name the source of the image, as docker://python:3.12-slim; got {base!r}"
         )
     files = "\n".join(f"    {name} /opt/langcell/{name}" for name in _SOURCES)
     return f"""Bootstrap: {bootstrap}

@@ -1,1 +1,1 @@
-"""Building a tokenised corpus on disk: `langcell corpus build`."""
+"""Build a tokenised corpus on disk: `langcell corpus build`."""

@@ -1,4 +1,4 @@
-"""Building a corpus: survey the inputs, tokenise their cells, gather them in shards."""
+"""Build a corpus: survey the inputs, tokenise their cells, write them to shards."""
 
 import shutil
 import sys
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langcell.runtime.parameter_names import option
 from langcell.runtime.progress import cell_progress
 from langcell.tokens.token_corpus import Manifest
 from pretrain.corpus.catalog import CATALOG, Catalog
@@ -20,30 +21,32 @@ from pretrain.corpus.plan import Plan, begin_plan, read_catalog, read_plan
 from pretrain.corpus.report import report_inputs, report_lines, write_report
 from pretrain.corpus.workers import open_workers, run_jobs
 
-_SAY_EVERY = 50  # inputs
+_LOG_EVERY = 50  # inputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Which share of the work to do: number `number`, from 1, of `of`."""
+    """A part of the work: number `number`, from 1, of `of`."""
 
     number: int = 1
     of: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.of:
-            raise ValueError(f"--part must be i/n with 1 <= i <= n, got {self.number}/{self.of}")
+            raise ValueError(
+                f"{option('part')} must be i/n with 1 <= i <= n, got {self.number}/{self.of}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """Read `i/n`.
+        """Parse `i/n`.
 
         >>> Part.parse("2/8")
         Part(number=2, of=8)
         """
         number, separator, of = text.partition("/")
         if not (separator and number.isdigit() and of.isdigit()):
-            raise ValueError(f"--part must be i/n, as 2/8; got {text!r}")
+            raise ValueError(f"{option('part')} must be i/n, as 2/8; got {text!r}")
         return cls(number=int(number), of=int(of))
 
 
@@ -57,26 +60,26 @@ def build_corpus(
     part: Part | None = None,
     overwrite: bool = False,
 ) -> Manifest | None:
-    """Build a corpus, or go on with a build that was stopped.
+    """Build a corpus, or resume a build that was stopped.
 
-    What is finished stays in `.build` in the folder until the corpus is whole, and is not done
-    again. The result depends on inputs and options alone: not on how many workers there were, nor
-    on how often they were stopped.
+    Finished work is kept in `.build` in the folder until the corpus is complete, and is not
+    repeated. The result depends only on inputs and options, not on the number of workers or on
+    interruptions.
 
     Parameters
     ----------
     folder
-        Where the corpus goes.
+        Output folder.
     given
         Files, folders, globs and URIs (`find_inputs`).
     options
-        How to build.
+        Options of the build.
     n_workers, dask
-        As `open_workers`.
+        As in `open_workers`.
     part
-        Do this share alone, for `merge_corpus` to end; all parts see one file system.
+        Do only this part; `merge_corpus` finishes. All parts need the same file system.
     overwrite
-        Start anew, whatever the folder holds.
+        Delete what the folder holds and start over.
 
     Returns
     -------
@@ -86,56 +89,58 @@ def build_corpus(
     Raises
     ------
     ValueError, OSError, ImportError
-        If inputs, options or what is in the folder are not what they must be; one line.
+        If inputs, options or the content of the folder are invalid; one line.
     """
     inputs = find_inputs(given, options)
     plan = begin_plan(folder, inputs, options, overwrite=overwrite)
     try:
-        with _told_how_to_go_on(), open_workers(n_workers, dask) as workers:
+        with _resume_hint(), open_workers(n_workers, dask) as workers:
             _tokenize_all(plan, workers, part or Part())
             return None if part else _merge(plan, workers)
     except (ValueError, OSError):
-        if part is None:  # other parts may be at work in the folder
-            plan.forget_if_idle()
+        if part is None:  # other parts may be running in the folder
+            plan.remove_if_idle()
         raise
 
 
 def merge_corpus(folder: Path, *, n_workers: int = 1, dask: str = "") -> Manifest:
-    """Make a corpus of what the parts of a build left in a folder.
+    """Merge the parts of a build into a corpus.
 
     Raises
     ------
     FileNotFoundError
-        If there is no build, or a part of it is not finished.
+        If there is no build, or a part is not finished.
     """
     plan = read_plan(folder)
     if not (plan.work / CATALOG).is_file():
-        raise FileNotFoundError(f"{folder}: no part of the build has surveyed all inputs yet")
-    with _told_how_to_go_on(), open_workers(n_workers, dask) as workers:
+        raise FileNotFoundError(
+            f"{folder}: no part of the build has surveyed all inputs yet; finish the parts first"
+        )
+    with _resume_hint(), open_workers(n_workers, dask) as workers:
         return _merge(plan, workers)
 
 
 @contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
+def _resume_hint() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
-            "stopped by the user; the same command goes on where this one stopped"
+            "stopped by the user; run the same command again to resume"
         ) from stop
 
 
 def _tokenize_all(plan: Plan, workers: Executor, part: Part) -> None:
     n = len(plan.inputs)
-    # Own inputs first; then those that no other part has surveyed yet, as all must be known.
+    # Own inputs first, then those that no other part has surveyed yet, as all are needed.
     order = sorted(range(n), key=lambda source: source % part.of != part.number - 1)
     n_done = 0
 
     def on_survey(n_cells: int) -> None:
         nonlocal n_done
         n_done += 1
-        if n_done == n or n_done % _SAY_EVERY == 0:
-            _say(f"surveyed {n_done} of {n} inputs")
+        if n_done == n or n_done % _LOG_EVERY == 0:
+            _log(f"surveyed {n_done} of {n} inputs")
 
     run_jobs(workers, survey, [(plan.folder, source) for source in order], on_survey)
     run_jobs(workers, combine_surveys, [(plan.folder,)])
@@ -155,7 +160,7 @@ def _merge(plan: Plan, workers: Executor) -> Manifest:
     _report(plan, catalog, layout)
     if not layout.n_cells:
         raise ValueError(
-            f"no cell of the {len(plan.inputs)} inputs is kept; {plan.folder / 'report.txt'} says why"
+            f"no cell of the {len(plan.inputs)} inputs is kept; see {plan.folder / 'report.txt'}"
         )
     run_jobs(workers, write_manifest, [(plan.folder,)])
     shutil.rmtree(plan.work)
@@ -173,14 +178,14 @@ def _report(plan: Plan, catalog: Catalog, layout: Layout) -> None:
     }
     write_report(plan.folder, reports, summary)
     for line in report_lines(reports, summary):
-        _say(line)
+        _log(line)
 
 
 def _with_progress(
-    doing: str, workers: Executor, function: Any, jobs: Sequence[tuple[Any, ...]], n_cells: int
+    label: str, workers: Executor, function: Any, jobs: Sequence[tuple[Any, ...]], n_cells: int
 ) -> None:
     n_done = 0
-    with cell_progress(doing) as progress:
+    with cell_progress(label) as progress:
 
         def on_done(n: int) -> None:
             nonlocal n_done
@@ -191,5 +196,5 @@ def _with_progress(
         run_jobs(workers, function, jobs, on_done)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What all inputs of a corpus share: genes with medians, numbers of names, texts of cells."""
+"""Catalog of a corpus, common to all inputs: genes with medians, category codes, texts."""
 
 import json
 import re
@@ -33,18 +33,18 @@ _ASPECTS = {
     "disease": "disease",
     "stage": "development stage",
 }
-# Cells are compared over genes that all inputs measure, but for those that measure less than this
-# share of what the middle one does: a panel takes no one else's genes away.
+# Duplicates are found over the genes that all inputs measure. Inputs that measure less than this
+# share of the median number of genes (panels) do not restrict that set.
 _WIDE_SHARE = 0.5
-# One count of a cell of 20,000, the deepest that training draws: lower medians come from sources
-# that are far deeper, and would put a gene first wherever it is counted once.
-_LEAST_MEDIAN = 0.5
+# One count in a cell of 20,000, the deepest that training draws: lower medians come from much deeper
+# sources, and would rank the gene first in every cell that has one count of it.
+_MIN_MEDIAN = 0.5
 _MOST_NAMED = 3  # labels in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputSize:
-    """What the work on an input depends on."""
+    """Size and storage of an input, which determine its tasks."""
 
     n_cells: int
     is_by_gene: bool
@@ -53,20 +53,20 @@ class InputSize:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Catalog:
-    """What the tokens and codes of a corpus mean.
+    """Meaning of the tokens and codes of a corpus.
 
     Attributes
     ----------
     vocabulary
-        Genes and the medians that rank them.
+        Genes and their medians.
     categories
-        Values behind codes, by the names of `CATEGORIES`.
+        Values of the codes, by the names of `CATEGORIES`.
     texts
         Distinct (term, tissue, disease, stage).
     compared
-        Places in `token_genes` of the genes by which cells are compared.
+        Indices into `token_genes` of the genes by which duplicates are found.
     inputs
-        By input.
+        Size of each input.
     """
 
     vocabulary: GeneVocabulary
@@ -77,7 +77,7 @@ class Catalog:
 
     @cached_property
     def gene_bits(self) -> np.ndarray:
-        """Bits of each gene of `token_genes`, 0 where it is not compared, uint64, (n_genes,)."""
+        """Hash of each gene of `token_genes`, 0 if not compared, uint64, (n_genes,)."""
         bits = np.zeros(len(token_genes()), dtype=np.uint64)
         bits[self.compared] = mixed(self.compared.astype(np.uint64))
         return bits
@@ -94,7 +94,7 @@ class Catalog:
         return {each: code for code, each in enumerate(self.texts)}
 
     def recoded(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
-        """Return the codes of an input's columns as the corpus numbers them, and its texts'."""
+        """Return the columns of an input as codes of the corpus, with the codes of its texts."""
         recoded = {}
         for name in CATEGORIES:
             column, codes = columns[name], self._codes[name]
@@ -108,7 +108,7 @@ class Catalog:
         return np.array(codes, dtype=np.int32)[place]
 
     def descriptions(self, ontology: Ontology) -> tuple[Description, ...]:
-        """Write the text of each combination, in the template of the paper."""
+        """Return the text of each combination, in the template of the paper."""
         return tuple(
             Description(
                 term_id=each[0],
@@ -121,7 +121,7 @@ class Catalog:
         )
 
     def write(self, folder: Path) -> None:
-        """Write catalog.json and genes.tsv, the former last."""
+        """Write genes.tsv, then catalog.json."""
         with replaced_file(folder / GENES) as part:
             self.vocabulary.write(part)
         values = {
@@ -135,7 +135,7 @@ class Catalog:
 
     @classmethod
     def read(cls, folder: Path) -> "Catalog":
-        """Read what `write` wrote."""
+        """Read a catalog that `write` wrote."""
         values = json.loads((folder / CATALOG).read_text(encoding="utf-8"))
         return cls(
             vocabulary=GeneVocabulary.read(folder / GENES),
@@ -147,12 +147,12 @@ class Catalog:
 
 
 def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
-    """Put together what the surveys of all inputs say, one survey in memory at a time.
+    """Combine the surveys of all inputs, with one survey in memory at a time.
 
     Raises
     ------
     ValueError
-        If no cell is kept, no gene has a median, or there are more genes than uint16 can number.
+        If no cell is kept, no gene has a median, or there are more genes than uint16 can hold.
     """
     histogram = ValueHistogram(len(token_genes()))
     n_measured = np.zeros(len(token_genes()), dtype=np.int64)
@@ -184,7 +184,7 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
             raise ValueError(f"no cell is kept: {_why_none_is_kept(fates, unresolved, options)}")
         vocabulary = _own_vocabulary(histogram, n_measured, options)
     if vocabulary.size > np.iinfo(np.uint16).max:
-        raise ValueError(f"{vocabulary.n_genes} genes are more than a corpus can number (65,532)")
+        raise ValueError(f"a corpus can have at most 65,532 genes, got {vocabulary.n_genes}")
     return Catalog(
         vocabulary=vocabulary,
         categories={name: tuple(sorted(values)) for name, values in names.items()},
@@ -195,7 +195,7 @@ def make_catalog(surveys: Iterable[Survey], options: BuildOptions) -> Catalog:
 
 
 def given_vocabulary(options: BuildOptions) -> GeneVocabulary | None:
-    """Return the genes and medians that the user gives, None if they are to be computed."""
+    """Return the genes and medians given by the user, or None to compute them."""
     if options.genes:
         return GeneVocabulary.read(options.genes)
     if options.token_dictionary:
@@ -207,7 +207,7 @@ def given_vocabulary(options: BuildOptions) -> GeneVocabulary | None:
 
 
 def given_tokens(options: BuildOptions) -> dict[str, float]:
-    """Return the tokens of inputs that are tokenised already, by Ensembl id."""
+    """Return the tokens of inputs that are already tokenised, by Ensembl id."""
     if options.token_dictionary:
         return read_gene_numbers(Path(options.token_dictionary))
     vocabulary = GeneVocabulary.read(options.genes)
@@ -237,7 +237,7 @@ def _own_vocabulary(
 ) -> GeneVocabulary:
     if not n_measured.any():
         raise ValueError(
-            "no input has a gene that is known: var must name human genes, as Ensembl ids or symbols"
+            "no input has a known gene: var must name human genes, as Ensembl ids or symbols"
         )
     kept = (histogram.n_values() >= options.min_observations) & (n_measured >= options.min_inputs)
     if not kept.any():
@@ -251,12 +251,12 @@ def _own_vocabulary(
     return GeneVocabulary(
         ensembl_ids=tuple(genes),
         symbols=tuple(table.symbol(each) for each in genes),
-        medians=np.maximum(histogram.medians()[kept], _LEAST_MEDIAN),
+        medians=np.maximum(histogram.medians()[kept], _MIN_MEDIAN),
     )
 
 
 def _compared(measured: Sequence[np.ndarray]) -> np.ndarray:
-    """Choose the genes by which cells are compared; `measured` has bits of an input each."""
+    """Choose the genes by which duplicates are found; `measured` has packed bits per input."""
     if not measured:
         return np.empty(0, dtype=np.int64)
     sizes = np.array([np.count_nonzero(np.unpackbits(each)) for each in measured])
@@ -274,14 +274,16 @@ def _kept_texts(survey: Survey) -> set[tuple[str, str, str, str]]:
 def _combinations(
     columns: Mapping[str, Column],
 ) -> tuple[list[tuple[str, str, str, str]], np.ndarray]:
-    """Return the distinct (term, tissue, disease, stage) and the place of each cell's."""
+    """Return the distinct (term, tissue, disease, stage), and each cell's index into them."""
     place = np.zeros(len(columns[_TEXT[0]].codes), dtype=np.int64)
-    for name in _TEXT:  # numbers that stay small sort much faster than rows do
+    for name in _TEXT:  # small integers sort much faster than rows
         n_codes = 1 + len(columns[name].values)
         _, place = np.unique(place * n_codes + columns[name].codes + 1, return_inverse=True)
     first = np.unique(place, return_index=True)[1]
     a, b, c, d = (
-        [(*columns[name].values, "")[code] for code in columns[name].codes[first]]  # -1: the last
+        [
+            (*columns[name].values, "")[code] for code in columns[name].codes[first]
+        ]  # -1: missing, ''
         for name in _TEXT
     )
     return list(zip(a, b, c, d, strict=True)), place
@@ -294,7 +296,7 @@ def _describe(text: Sequence[str], ontology: Ontology) -> str:
 
 
 def _is_known(aspect: str, value: str, ontology: Ontology) -> bool:
-    """Tell whether a value is words, or an id that stands in the ontologies at hand."""
+    """Tell whether a value is free text, or an id of a bundled ontology."""
     if not _ID.fullmatch(value):
         return True
     prefix = value.split(":")[0]

@@ -1,6 +1,6 @@
-"""Cells that are tokenised already: folders of Hugging Face `datasets`, as Geneformer writes them.
+"""Read tokenised cells: folders of Hugging Face `datasets`, as Geneformer writes them.
 
-The arrow files are read with pyarrow: nothing else of the library `datasets` is needed.
+The arrow files are read with pyarrow; the library `datasets` is not needed.
 """
 
 import json
@@ -27,11 +27,11 @@ class TokenizedRows:
     Attributes
     ----------
     start
-        Row of the first.
+        Row of the first cell.
     tokens
-        Tokens of all cells end to end, in the numbers of the dataset, int64, shape (n_tokens,).
+        Concatenated tokens of all cells, by the dictionary of the dataset, int64, (n_tokens,).
     offsets
-        Where each cell begins, int64, shape (n_cells + 1,).
+        Start of each cell, int64, shape (n_cells + 1,).
     """
 
     start: int
@@ -48,7 +48,7 @@ def is_dataset(path: Path) -> bool:
 
 
 def dataset_folders(path: Path) -> list[Path]:
-    """Return the folder itself, or those of its splits."""
+    """Return the folder itself, or the folders of its splits."""
     if not (path / _SPLITS).is_file():
         return [path]
     splits = json.loads((path / _SPLITS).read_text(encoding="utf-8"))["splits"]
@@ -63,14 +63,14 @@ def count_rows(path: Path) -> int:
 def read_token_columns(
     path: Path, wanted: Mapping[str, tuple[str, ...]], start: int, stop: int
 ) -> dict[str, Column]:
-    """Read columns of some rows beside their tokens; as `read_obs_columns`."""
+    """Read other columns than tokens of rows start to stop, as `read_obs_columns` does."""
     schema = next(_batches(path)).schema
     classes = _class_names(schema)
     found = {ours: first_present(names, schema.names) for ours, names in wanted.items()}
     parts: dict[str, list[pa.Array]] = {name: [] for name in found.values() if name}
     for _, batch in _rows(path, start, stop):
         for name, arrays in parts.items():
-            # Encoded batch by batch: the texts of a million cells never stand side by side.
+            # Encoded batch by batch, so that the strings of all cells are never in memory at once.
             arrays.append(batch.column(name).dictionary_encode())
     return {ours: _encoded(parts[name], classes.get(name)) for ours, name in found.items() if name}
 
@@ -81,7 +81,7 @@ def read_tokens(path: Path, start: int, stop: int) -> Iterator[TokenizedRows]:
     Raises
     ------
     ValueError
-        If the dataset has no column of tokens, or a cell has none.
+        If the dataset has no token column, or a cell has no tokens.
     """
     for first, batch in _rows(path, start, stop):
         if TOKENS not in batch.schema.names:
@@ -90,15 +90,15 @@ def read_tokens(path: Path, start: int, stop: int) -> Iterator[TokenizedRows]:
             )
         lists = batch.column(TOKENS)
         if lists.null_count:
-            raise ValueError(f"{path}: a cell from row {first} on has no {TOKENS}")
-        # `flatten` follows the slice of the batch, the offsets do not.
+            raise ValueError(f"{path}: a cell at or after row {first} has no {TOKENS}")
+        # `flatten` respects the slice of the batch, the offsets do not.
         offsets = np.asarray(lists.offsets, dtype=np.int64)
         tokens = np.asarray(lists.flatten(), dtype=np.int64)
         yield TokenizedRows(start=first, tokens=tokens, offsets=offsets - offsets[0])
 
 
 def _rows(path: Path, start: int, stop: int) -> Iterator[tuple[int, "pa.RecordBatch"]]:
-    """Yield batches cut to some rows, with the row of the first."""
+    """Yield batches restricted to rows start to stop, with their first row."""
     row = 0
     for batch in _batches(path):
         first, last = max(start, row), min(stop, row + batch.num_rows)
@@ -117,7 +117,7 @@ def _batches(path: Path) -> Iterator["pa.RecordBatch"]:
             with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
                 yield from reader
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{file}: damaged or cut short ({error})") from error
+            raise ValueError(f"{file}: damaged or truncated ({error})") from error
 
 
 def _data_files(path: Path) -> list[Path]:
@@ -126,14 +126,14 @@ def _data_files(path: Path) -> list[Path]:
     state = json.loads((path / _STATE).read_text(encoding="utf-8"))
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise ValueError(
-            f"{path} holds rows in another order than its arrow files: save it again with"
+            f"{path} has rows in another order than its arrow files: save it again with"
             " dataset.flatten_indices().save_to_disk(...)"
         )
     return [path / file["filename"] for file in state["_data_files"]]
 
 
 def _class_names(schema: "pa.Schema") -> dict[str, list[str]]:
-    """Names behind the numbers of columns that are class labels."""
+    """Return the class names of columns of class labels."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     features = json.loads(metadata)["info"]["features"] if metadata else {}
     return {

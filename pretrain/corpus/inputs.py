@@ -1,4 +1,4 @@
-"""The inputs of a corpus: which there are, of which kind, and what each is called."""
+"""Find the inputs of a corpus, with their kinds and names."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,28 +13,27 @@ from pretrain.corpus.soma_inputs import is_soma, soma_rows
 
 Kind = Literal["counts", "tokens", "soma"]
 _SUFFIXES = (".h5ad", ".h5")
-# Of what can hold tens of millions of cells in one place; each slice is an input of its own, so
-# that what is kept of an input in memory stays small.
+# Rows per slice of a large dataset or experiment; each slice is an input of its own, to bound the
+# memory per input.
 _SLICE_ROWS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusInput:
-    """One input.
+    """One input of a corpus.
 
     Attributes
     ----------
     kind
-        Counts in a file, cells that are tokenised already, or a SOMA experiment.
+        Counts in a file, tokenised cells, or a SOMA experiment.
     path
         File, folder or URI.
     name
-        What it is called in the corpus; no two inputs have the same name.
+        Unique name in the corpus.
     start, stop
-        Rows of a slice of a larger input; 0 and 0 for all of it.
+        Rows of a slice of a larger input; both 0 for the whole input.
     stamp
-        Size in bytes and time of the last change of a file: another file is no longer the same
-        input.
+        Size in bytes and modification time of a file, to detect changes.
     """
 
     kind: Kind
@@ -46,18 +45,18 @@ class CorpusInput:
 
 
 def find_inputs(given: Sequence[str], options: BuildOptions) -> list[CorpusInput]:
-    """Return the inputs that paths, globs and URIs name, in order.
+    """Return the inputs that match paths, globs and URIs, in order.
 
-    A folder that is no input itself stands for all inputs below it.
+    A folder that is not an input itself is searched recursively.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a name stands for nothing, or an input is named twice.
+        If a name matches nothing, or an input is given twice.
     """
     found = [each for name in given for each in _expand(name)]
     if not found:
-        raise ValueError("no inputs: name files, folders, globs or URIs")
+        raise ValueError("no inputs: pass files, folders, globs or URIs")
     twice = [path for path, n in Counter(map(_identity, found)).items() if n > 1]
     if twice:
         raise ValueError(f"{twice[0]} is given twice")
@@ -79,12 +78,12 @@ def _expand(name: str) -> Iterator[str]:
         else [Path(each) for each in sorted(glob(name, recursive=True))]
     )
     if not paths:
-        raise FileNotFoundError(f"{name}: no such file or folder, and no file matches it")
+        raise FileNotFoundError(f"{name}: no such file or folder, and no match for a glob")
     for path in paths:
         inside = list(_walk(path))
         if not inside:
             raise ValueError(
-                f"{path}: no input in it; wanted .h5ad, .h5, zarr, 10x mtx folders, folders of a"
+                f"{path}: it contains no input; wanted .h5ad, .h5, zarr, 10x mtx folders, folders of a"
                 " Hugging Face dataset, or SOMA experiments"
             )
         yield from inside
@@ -111,7 +110,7 @@ def _identity(path: str) -> str:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Name each path by its stem, with as many folders before it as tell it from the others."""
+    """Name each path by its stem, prefixed with as many parent folders as make it unique."""
     parts = [[*Path(path).parts[:-1], Path(path).stem] for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-depth:]) for each in parts]
@@ -134,7 +133,7 @@ def _inputs(path: str, name: str, options: BuildOptions) -> Iterator[CorpusInput
 def _slices(kind: Kind, path: str, name: str, rows: tuple[int, int]) -> Iterator[CorpusInput]:
     first, last = rows
     if first == last:
-        raise ValueError(f"{path}: no cells")
+        raise ValueError(f"{path}: it has no cells")
     for start in range(first, last, _SLICE_ROWS):
         stop = min(start + _SLICE_ROWS, last)
         part = name if last - first <= _SLICE_ROWS else f"{name}[{start}:{stop}]"

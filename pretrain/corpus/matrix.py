@@ -1,4 +1,4 @@
-"""The counts of an input of a corpus, a few rows at a time."""
+"""Read the counts of an input of a corpus in blocks of rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +24,9 @@ def open_matrix(
     source
         A file or a SOMA experiment.
     options
-        Of the build.
+        Options of the build.
     joinids
-        Cells of an experiment that are the rows of the matrix.
+        Join ids of the cells of an experiment to read as rows.
     """
     if source.kind == "soma":
         assert joinids is not None
@@ -40,10 +40,9 @@ def open_matrix(
 
 
 def read_rows(matrix: CountMatrix, rows: np.ndarray) -> Iterator[CountBlock]:
-    """Yield some rows of a matrix, ascending; the start of a block is a place in `rows`.
+    """Yield the given ascending rows of a matrix; the start of a block is an index into `rows`.
 
-    What lies between is read too, never more than a small block at once: a disk reads in one go
-    faster than here and there.
+    Rows in between are read too, at most a small block at once: sequential reads are faster.
     """
     done = 0
     while done < len(rows):

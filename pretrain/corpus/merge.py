@@ -1,4 +1,4 @@
-"""From tokenised pieces to shards: which cells are there twice, and the order of all."""
+"""Merge tokenised pieces into shards: remove duplicates and shuffle all cells."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from pretrain.corpus.survey import Survey, open_ontology
 from pretrain.corpus.token_genes import token_genes
 from pretrain.corpus.token_runs import Run
 
-# Cells compared with each other at once; those whose contents begin with other bits cannot be same.
+# Cells compared at once; cells whose content keys fall into different parts cannot be equal.
 _COMPARED_AT_ONCE = 1 << 22
 _LAYOUT, _DUPLICATES = "layout.json", "duplicates.npy"
 _RUN_BITS = 32
@@ -37,18 +37,18 @@ _RUN_BITS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the cells of a build are shared out to shards.
+    """Assignment of the cells of a build to shards.
 
     Attributes
     ----------
     runs
         (input, piece) of each run, in order.
     n_shards
-        Shard i takes the cells whose key lies in the i-th of so many equal ranges.
+        Number of shards; shard i gets the cells with keys in the i-th of n_shards equal ranges.
     n_cells
-        That are kept, duplicates left out.
+        Number of kept cells, without duplicates.
     duplicates
-        Duplicates of each input.
+        Number of duplicates of each input.
     """
 
     runs: tuple[tuple[int, int], ...]
@@ -58,7 +58,7 @@ class Layout:
 
 
 def plan_layout(plan: Plan, catalog: Catalog) -> Layout:
-    """Find duplicates among all runs and decide how many shards there are.
+    """Find duplicates among all runs and choose the number of shards.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def plan_layout(plan: Plan, catalog: Catalog) -> Layout:
 
 
 def make_shard(folder: Path, number: int) -> int:
-    """Gather the cells of a shard, unless that is done; return how many they are."""
+    """Write a shard unless it is finished; return its number of cells."""
     plan = read_plan(folder)
     if (n_cells := _n_finished(plan, number)) is not None:
         return n_cells
@@ -101,23 +101,23 @@ def make_shard(folder: Path, number: int) -> int:
     try:
         cells = _cells_of_shard(plan, layout, number)
     except FileNotFoundError as error:
-        # By another process meanwhile, which deleted their tokens.
+        # Another process has finished the shard and deleted the tokens.
         if (n_cells := _n_finished(plan, number)) is not None:
             return n_cells
-        raise FileNotFoundError(f"{error}; start anew with --overwrite") from error
+        raise FileNotFoundError(f"{error}; start over with --overwrite") from error
     path = plan.shard(number)
     write_shard(path, cells)
     terms, studies = (cells.columns[name].tolist() for name in ("term", "study"))
     pairs = Counter(zip(terms, studies, strict=True))
-    said = {
+    record = {
         "n_cells": cells.n_cells,
         "n_tokens": len(cells.tokens),
         "file": vars(file_entry(path)),
         "pairs": [[*pair, n] for pair, n in sorted(pairs.items())],
     }
     with replaced_file(_done(plan, number)) as part:
-        part.write_text(json.dumps(said), encoding="utf-8")
-    _forget_tokens(plan, layout, number)
+        part.write_text(json.dumps(record), encoding="utf-8")
+    _delete_tokens(plan, layout, number)
     return cells.n_cells
 
 
@@ -127,12 +127,12 @@ def _cells_of_shard(plan: Plan, layout: Layout, number: int) -> PackedCells:
     for order, each in enumerate(layout.runs):
         run = Run.open(plan.run(*each))
         start, stop = _key_range(run.keys, number, layout.n_shards)
-        twice = _duplicates_of(duplicates, order)
+        repeated = _duplicates_of(duplicates, order)
         for of_range in _overlapping(number, layout.n_shards, run.n_ranges):
             first, cells = run.cells(of_range)
             low = max(start, first)
             high = max(low, min(stop, first + cells.n_cells))
-            kept = np.setdiff1d(np.arange(low, high), twice, assume_unique=True)
+            kept = np.setdiff1d(np.arange(low, high), repeated, assume_unique=True)
             part = cells.slice(low - first, high - first)
             parts.append(part if len(kept) == high - low else part.take(kept - low))
             keys.append(run.keys[kept])
@@ -140,7 +140,7 @@ def _cells_of_shard(plan: Plan, layout: Layout, number: int) -> PackedCells:
 
 
 def write_manifest(folder: Path) -> int:
-    """Write what stands beside the shards, and the manifest last of all; return how many cells."""
+    """Write the other files of the corpus, the manifest last; return the number of cells."""
     plan, catalog = read_plan(folder), read_catalog(folder)
     layout = _layout(folder, stamp(plan.work / _LAYOUT))
     with replaced_file(folder / GENES) as part:
@@ -153,11 +153,11 @@ def write_manifest(folder: Path) -> int:
     files = {name: file_entry(folder / name) for name in (GENES, DESCRIPTIONS, MEASURED)}
     shards, pairs = [], Counter[tuple[int, int]]()
     for number in range(layout.n_shards):
-        said = json.loads(_done(plan, number).read_text(encoding="utf-8"))
+        record = json.loads(_done(plan, number).read_text(encoding="utf-8"))
         name = plan.shard(number).name
-        files[name] = CorpusFile(**said["file"])
-        shards.append(ShardSize(name=name, n_cells=said["n_cells"], n_tokens=said["n_tokens"]))
-        for term, study, n in said["pairs"]:
+        files[name] = CorpusFile(**record["file"])
+        shards.append(ShardSize(name=name, n_cells=record["n_cells"], n_tokens=record["n_tokens"]))
+        for term, study, n in record["pairs"]:
             pairs[term, study] += n
     manifest = Manifest(
         max_genes=plan.options.max_genes,
@@ -190,27 +190,26 @@ def _runs(plan: Plan, catalog: Catalog) -> tuple[tuple[int, int], ...]:
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(plan.inputs)} inputs are not tokenised yet, the first is"
-            f" {plan.inputs[missing[0]].path}: give langcell corpus build again, for each of its"
-            " parts"
+            f" {plan.inputs[missing[0]].path}: run langcell corpus build again, for each of its parts"
         )
     return runs
 
 
 def _find_duplicates(plan: Plan, runs: tuple[tuple[int, int], ...], n_cells: int) -> np.ndarray:
-    """Return the cells whose content an earlier one has: run << 32 | place in it, ascending."""
+    """Return the cells that duplicate an earlier one, as run << 32 | index in it, ascending."""
     n_parts = max(1, -(-n_cells // _COMPARED_AT_ONCE))
     found = [np.empty(0, np.int64)]
     for part in range(n_parts):
         content, cells, rows = [], [], []
         for order, (source, piece) in enumerate(runs):
             run = Run.open(plan.run(source, piece))
-            mine = np.flatnonzero(run.content % np.uint64(n_parts) == part)
-            mine = mine[run.content[mine] != 0]
-            content.append(run.content[mine])
-            cells.append(order << _RUN_BITS | mine)
-            rows.append(run.columns["row"][mine])
+            own = np.flatnonzero(run.content % np.uint64(n_parts) == part)
+            own = own[run.content[own] != 0]
+            content.append(run.content[own])
+            cells.append(order << _RUN_BITS | own)
+            rows.append(run.columns["row"][own])
         contents, places = np.concatenate(content), np.concatenate(cells)
-        # Within a run cells are shuffled; the first in its file is the one to keep.
+        # Cells of a run are shuffled; keep the one that comes first in its file.
         ranks = np.lexsort((np.concatenate(rows), places >> _RUN_BITS, contents))
         same = contents[ranks][1:] == contents[ranks][:-1]
         found.append(places[ranks[1:][same]])
@@ -222,14 +221,14 @@ def _layout(folder: Path, stamp: tuple[int, int]) -> Layout:
     return plan_layout(read_plan(folder), read_catalog(folder))
 
 
-def _duplicates_of(all_of_them: np.ndarray, run: int) -> np.ndarray:
-    """Return the places in a run of the cells that are there twice."""
-    start, stop = np.searchsorted(all_of_them, [run << _RUN_BITS, (run + 1) << _RUN_BITS])
-    return np.asarray(all_of_them[start:stop]) & ((1 << _RUN_BITS) - 1)
+def _duplicates_of(duplicates: np.ndarray, run: int) -> np.ndarray:
+    """Return the indices of the duplicates in a run."""
+    start, stop = np.searchsorted(duplicates, [run << _RUN_BITS, (run + 1) << _RUN_BITS])
+    return np.asarray(duplicates[start:stop]) & ((1 << _RUN_BITS) - 1)
 
 
 def _key_range(keys: np.ndarray, number: int, n_shards: int) -> tuple[int, int]:
-    """Return the first of the cells of a run that belong to a shard, and the one after the last."""
+    """Return the start and stop of the cells of a run that belong to a shard."""
     edges = [each * 2**64 // n_shards for each in (number, number + 1)]
     start = int(np.searchsorted(keys, np.uint64(edges[0])))
     is_last = number + 1 == n_shards
@@ -237,20 +236,20 @@ def _key_range(keys: np.ndarray, number: int, n_shards: int) -> tuple[int, int]:
 
 
 def _overlapping(number: int, of: int, others: int) -> range:
-    """Return which of `others` equal ranges of all keys share keys with one of `of` such ranges."""
+    """Return which of `others` equal key ranges overlap range `number` of `of` ranges."""
     return range(number * others // of, -(-(number + 1) * others // of))
 
 
-def _forget_tokens(plan: Plan, layout: Layout, number: int) -> None:
-    """Delete the tokens of a finished shard that no other one is still to take."""
+def _delete_tokens(plan: Plan, layout: Layout, number: int) -> None:
+    """Delete the tokens of a finished shard that no unfinished shard needs."""
 
     def finished(n_ranges: int) -> list[int]:
         return [
             of_range
             for of_range in _overlapping(number, layout.n_shards, n_ranges)
             if all(
-                _done(plan, taker).is_file()
-                for taker in _overlapping(of_range, n_ranges, layout.n_shards)
+                _done(plan, shard).is_file()
+                for shard in _overlapping(of_range, n_ranges, layout.n_shards)
             )
         ]
 
@@ -260,7 +259,7 @@ def _forget_tokens(plan: Plan, layout: Layout, number: int) -> None:
         if run.n_ranges not in ranges:
             ranges[run.n_ranges] = finished(run.n_ranges)
         for of_range in ranges[run.n_ranges]:
-            run.forget(of_range)
+            run.delete_tokens(of_range)
 
 
 def _done(plan: Plan, number: int) -> Path:
@@ -268,19 +267,19 @@ def _done(plan: Plan, number: int) -> Path:
 
 
 def _n_finished(plan: Plan, number: int) -> int | None:
-    """Return how many cells a shard has, None of one that is not finished."""
+    """Return the number of cells of a shard, None if it is not finished."""
     done = _done(plan, number)
     return int(json.loads(done.read_text(encoding="utf-8"))["n_cells"]) if done.is_file() else None
 
 
 def _measured(plan: Plan, catalog: Catalog, layout: Layout) -> np.ndarray:
-    """Which genes each input measured: what its matrix has, or what its tokens name."""
+    """Return which genes each input measured, by its matrix or its tokens, (n_inputs, n_genes)."""
     measured = np.zeros((len(plan.inputs), catalog.vocabulary.n_genes), dtype=bool)
     tokens = catalog.vocabulary.token_ids(token_genes())
     for source, of in enumerate(plan.inputs):
         if of.kind != "tokens" and not catalog.inputs[source].error:
-            mine = tokens[Survey.read(plan.survey(source)).measured]
-            measured[source, mine[mine >= 0] - 2] = True
+            own = tokens[Survey.read(plan.survey(source)).measured]
+            measured[source, own[own >= 0] - 2] = True
     for source, piece in layout.runs:
         measured[source] |= Run.open(plan.run(source, piece)).seen
     return measured

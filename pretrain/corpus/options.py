@@ -1,10 +1,12 @@
-"""What a corpus is to be built of, and how."""
+"""Options of a corpus build."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Names that files give a column of obs, first choice first.
+from langcell.runtime.parameter_names import option
+
+# Names of obs columns in files, in order of preference.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "label": ("cell_type_ontology_term_id", "cell_type"),
     "study": ("study", "dataset_id"),
@@ -19,40 +21,40 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How a corpus is built; the result depends on these and on the inputs alone.
+    """Options of a corpus build; they and the inputs determine the result.
 
     Attributes
     ----------
     max_genes
-        Genes kept of a cell at most.
+        Maximum genes kept per cell.
     min_genes
-        A cell with fewer known genes is left out.
+        Cells with fewer known genes are left out.
     seed
-        Of the order of the cells.
+        Seed of the order of the cells.
     shard_cells
-        Cells of a shard, on average.
+        Cells per shard, on average.
     columns
-        Names of obs columns, first choice first (`COLUMNS`).
+        Names of obs columns, in order of preference (`COLUMNS`).
     layer, allow_normalized
-        As for `langcell.counts.reader.open_counts`.
+        As in `langcell.counts.reader.open_counts`.
     keep_unlabelled, keep_secondary, keep_duplicates
-        Keep cells without a type, cells that are not primary data, cells seen before.
+        Keep cells without a type, cells that are not primary data, duplicate cells.
     genes
         Vocabulary whose medians rank the genes; '' computes medians from the inputs.
     token_dictionary, gene_medians
-        Of inputs that are tokenised already: Ensembl id -> token, and -> median.
+        For tokenised inputs, files that map Ensembl ids to tokens, and to medians.
     median_cells
-        Cells behind the medians, over all inputs; at least 1,000 of each input.
+        Cells sampled for the medians, over all inputs; at least 1,000 per input.
     min_observations
-        Nonzero values that a gene's median needs.
+        Minimum nonzero values for the median of a gene.
     min_inputs
-        Inputs that must measure a gene.
+        Minimum inputs that measure a gene.
     ontology
         'bundled', or the path of an .obo file.
     measurement, soma_layer, obs_filter
-        Of a SOMA experiment: measurement, layer of X, and a filter on obs in SOMA's language.
+        For SOMA experiments: measurement, X layer, and an obs filter in SOMA's query language.
     skip_bad
-        Leave inputs out that cannot be read, instead of stopping.
+        Skip inputs that cannot be read, instead of stopping.
     """
 
     max_genes: int = 2048
@@ -80,16 +82,17 @@ class BuildOptions:
     def __post_init__(self) -> None:
         for name in ("max_genes", "shard_cells", "min_observations", "min_inputs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"{option(name)} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed must be 0 to 2**64 - 1, got {self.seed}")
+            raise ValueError(f"{option('seed')} must be 0 to 2**64 - 1, got {self.seed}")
         if not 0 <= self.min_genes <= self.max_genes:
             raise ValueError(
-                f"min_genes must be 0 to max_genes={self.max_genes}, got {self.min_genes}"
+                f"{option('min_genes')} must be 0 to {option('max_genes', self.max_genes)}, got"
+                f" {self.min_genes}"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options as JSON holds them."""
+        """Return the options as JSON values."""
         return {
             **asdict(self),
             "columns": {name: list(each) for name, each in self.columns.items()},
@@ -97,25 +100,26 @@ class BuildOptions:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "BuildOptions":
-        """Return what `to_json` was made of."""
+        """Return the options from the values of `to_json`."""
         columns = {name: tuple(each) for name, each in values["columns"].items()}
         return cls(**{**values, "columns": columns})
 
 
 def with_columns(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Put names that a user gives, such as `study=batch`, in the place of the default ones.
+    """Replace default column names by those of the user, such as `study=batch`.
 
     Raises
     ------
     ValueError
-        If one is not of that form or names no column of ours.
+        If a name does not have that form, or our column is unknown.
     """
     columns = dict(COLUMNS)
     for each in given:
         ours, separator, theirs = each.partition("=")
         if not separator or not theirs or ours not in COLUMNS:
             raise ValueError(
-                f"--column {each!r} must read NAME=OBS_COLUMN, with NAME one of {', '.join(COLUMNS)}"
+                f"{option('columns', flag='--column')} {each!r} must be NAME=OBS_COLUMN, with NAME one of"
+                f" {', '.join(COLUMNS)}"
             )
         columns[ours] = (theirs,)
     return columns

@@ -1,4 +1,4 @@
-"""The work of a build that processes share: to survey inputs, and to tokenise pieces of them."""
+"""Jobs of the workers of a build: survey inputs, tokenise pieces."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,14 +22,14 @@ from pretrain.corpus.token_genes import gene_columns
 from pretrain.corpus.token_runs import Run
 from pretrain.recipe.cell_keys import content_keys, sequence_keys, shuffle_keys
 
-# Cells that share so few genes with the compared ones may be alike without being the same.
-_LEAST_COMPARED = 20
+# With fewer compared genes, different cells may have equal counts.
+_MIN_COMPARED = 20
 _GENES_FROM = 2  # token of the first gene
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tokens:
-    """Some cells, before those with too few genes are left out; `places` are in the survey."""
+    """Tokenised cells, before filtering by genes; `places` are indices into the survey."""
 
     places: np.ndarray
     tokens: np.ndarray
@@ -38,7 +38,7 @@ class _Tokens:
 
 
 def survey(folder: Path, source: int) -> int:
-    """Survey an input of the build in a folder, unless that is done; return how many cells it has."""
+    """Survey an input of a build unless it is done; return its number of cells."""
     plan = read_plan(folder)
     path = plan.survey(source)
     if not path.is_file():
@@ -48,9 +48,9 @@ def survey(folder: Path, source: int) -> int:
 
 
 def combine_surveys(folder: Path) -> int:
-    """Make the catalog of the build in a folder, unless that is done; return how many inputs it has.
+    """Make the catalog of a build unless it is done; return the number of inputs.
 
-    A job as the others are, for a worker that has read the genes and terms already.
+    It runs in a worker, which has already loaded genes and terms.
     """
     plan = read_plan(folder)
     if not (plan.work / CATALOG).is_file():
@@ -60,12 +60,12 @@ def combine_surveys(folder: Path) -> int:
 
 
 def tokenize(folder: Path, task: Task) -> int:
-    """Tokenise the pieces of a task, but for those that are done; return how many cells they have.
+    """Tokenise the pieces of a task that are not done; return the cells of the task.
 
     Raises
     ------
     ValueError, OSError
-        If the input cannot be read. With `skip_bad` that is noted down instead.
+        If the input cannot be read. With `skip_bad` the error is recorded instead.
     """
     plan = read_plan(folder)
     n_cells = sum(piece.stop - piece.start for piece in task.pieces)
@@ -108,7 +108,7 @@ def _kept(survey: Survey, piece: Piece) -> np.ndarray:
 
 
 def _rank(plan: Plan, catalog: Catalog, matrix: CountMatrix, kept: np.ndarray) -> Iterator[_Tokens]:
-    """Rank the genes of the kept cells of a matrix."""
+    """Tokenise the kept cells of a matrix by ranking their genes."""
     tokenizer = RankTokenizer(catalog.vocabulary, max_genes=plan.options.max_genes)
     genes = tokenizer.column_genes(matrix.resolution)
     places = gene_columns(matrix.resolution.ensembl_ids)
@@ -118,7 +118,7 @@ def _rank(plan: Plan, catalog: Catalog, matrix: CountMatrix, kept: np.ndarray) -
         counts = merge_columns(block.counts, genes)
         found = tokenizer.tokenize_csr(counts, merged, block.totals)
         content = content_keys(
-            counts.indptr, counts.indices, counts.data, bits, least=_LEAST_COMPARED
+            counts.indptr, counts.indices, counts.data, bits, min_genes=_MIN_COMPARED
         )
         yield _Tokens(
             places=kept[block.start : block.start + len(block.totals)],
@@ -131,14 +131,14 @@ def _rank(plan: Plan, catalog: Catalog, matrix: CountMatrix, kept: np.ndarray) -
 def _read_tokens(
     plan: Plan, catalog: Catalog, source: int, survey: Survey, piece: Piece, table: np.ndarray
 ) -> Iterator[_Tokens]:
-    """Read tokens that are there already, and put ours in the place of theirs."""
+    """Read the tokens of a tokenised input and map them to our vocabulary."""
     path, first = Path(plan.inputs[source].path), plan.inputs[source].start
     for rows in read_tokens(path, first + piece.start, first + piece.stop):
         outside = (rows.tokens < 0) | (rows.tokens >= len(table))
         ours = table[np.where(outside, -1, rows.tokens)]
         lengths, offsets = np.diff(rows.offsets), np.zeros(len(rows.offsets), dtype=np.int64)
         cells = np.repeat(np.arange(len(lengths)), lengths)
-        # Keep known tokens that come early enough in what is known of their cell.
+        # Keep the first max_genes known tokens of each cell.
         known = ours >= 0
         before = np.append(0, np.cumsum(known))  # (n_tokens + 1,)
         place = before[:-1] - before[rows.offsets[:-1]][cells]
@@ -161,7 +161,7 @@ def _write_run(
     piece: Piece,
     parts: Iterator[_Tokens],
 ) -> None:
-    """Leave cells with few genes out, sort the others by their keys and write them."""
+    """Drop cells with few genes, sort the others by their keys and write them."""
     none = PackedCells(tokens=np.empty(0, np.uint16), offsets=np.zeros(1, np.int64), columns={})
     packed, places, contents, n_few = [none], [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
     seen = np.zeros(catalog.vocabulary.n_genes, dtype=bool)
@@ -174,7 +174,7 @@ def _write_run(
         packed.append(cells if len(kept) == len(is_long) else cells.take(kept))
         places.append(part.places[kept])
         contents.append(part.content[kept])
-        if plan.inputs[source].kind == "tokens":  # of counts the survey knows what was measured
+        if plan.inputs[source].kind == "tokens":  # for counts the survey has the measured genes
             seen[packed[-1].tokens.astype(np.int64) - _GENES_FROM] = True
     unsorted = np.concatenate(places)
     keys = shuffle_keys(plan.options.seed, source, survey.rows[unsorted])

@@ -1,4 +1,4 @@
-"""An unfinished build: what it is to do, and the files by which it goes on where it stopped."""
+"""Plan of an unfinished build, and the files from which it resumes."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from typing import Any
 
 from langcell.runtime.digest import sha256_of
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 from langcell.tokens.token_corpus import MANIFEST, Manifest
 from pretrain.corpus.catalog import CATALOG, Catalog, given_vocabulary
 from pretrain.corpus.inputs import CorpusInput
@@ -17,8 +18,8 @@ from pretrain.corpus.options import BuildOptions
 
 WORK = ".build"
 PIECE_CELLS = 32768  # tokenised and sorted in memory at once
-_PIECES_PER_TASK = 4  # for which an input is opened once
-_LEAST_SAMPLE = 1000
+_PIECES_PER_TASK = 4  # for each opening of an input
+_MIN_SAMPLE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +41,18 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A build in a folder.
+    """Plan of a build in a folder.
 
     Attributes
     ----------
     folder
-        Where the corpus goes; the work in progress is in `.build` inside it.
+        Output folder; the work in progress is in its `.build`.
     options
-        How it is built.
+        Options of the build.
     inputs
-        What of, in order.
+        Inputs, in order.
     digests
-        sha256 of the files that options name.
+        SHA-256 of the files that options name.
     """
 
     folder: Path
@@ -66,19 +67,19 @@ class Plan:
 
     @property
     def sample_cells(self) -> int:
-        """Cells of each input whose values enter the medians; 0 where medians are given."""
+        """Cells per input sampled for the medians; 0 if medians are given."""
         if self.options.genes or self.options.token_dictionary:
             return 0
-        return max(_LEAST_SAMPLE, self.options.median_cells // len(self.inputs))
+        return max(_MIN_SAMPLE, self.options.median_cells // len(self.inputs))
 
     def survey(self, source: int) -> Path:
-        """Return where the survey of an input is."""
+        """Return the path of the survey of an input."""
         return self.work / f"survey-{source:05}.npz"
 
-    def forget_if_idle(self) -> None:
-        """Remove a build that cannot go on, and the folder if it holds nothing else.
+    def remove_if_idle(self) -> None:
+        """Remove a build that has nothing to resume, and the folder if it is empty then.
 
-        No input of it was read, or all were and made no catalog.
+        That is, no input was surveyed, or all were but no catalog was made.
         """
         n_read = sum(1 for _ in self.work.glob("survey-*.npz"))
         if 0 < n_read < len(self.inputs) or (self.work / CATALOG).is_file():
@@ -88,28 +89,28 @@ class Plan:
             self.folder.rmdir()
 
     def run(self, source: int, piece: int) -> Path:
-        """Return where a tokenised piece is; its tokens lie beside it (`Run`)."""
+        """Return the path of a tokenised piece (`Run`)."""
         return self.work / f"run-{source:05}-{piece:05}.safetensors"
 
     def error(self, source: int) -> Path:
-        """Return where it stands why an input could not be read to its end."""
+        """Return the path of the error of an input that could not be read."""
         return self.work / f"error-{source:05}.txt"
 
     def shard(self, number: int) -> Path:
-        """Return where a shard goes."""
+        """Return the path of a shard."""
         return self.folder / f"shard-{number:05}.safetensors"
 
     def tasks(self, catalog: Catalog) -> Iterator[Task]:
-        """Yield the work on all inputs, done or not."""
+        """Yield the tasks of all inputs, done or not."""
         for source, size in enumerate(catalog.inputs):
             pieces = self.pieces(catalog, source)
-            # A matrix that is stored by gene is copied at each opening: open it once.
+            # A matrix stored by gene is copied at each opening, so open it only once.
             step = len(pieces) if size.is_by_gene else _PIECES_PER_TASK
             for first in range(0, len(pieces), max(1, step)):
                 yield Task(source=source, pieces=tuple(pieces[first : first + step]))
 
     def pieces(self, catalog: Catalog, source: int) -> list[Piece]:
-        """Return the pieces of an input; none of one that cannot be read."""
+        """Return the pieces of an input; empty if it cannot be read."""
         n_cells = catalog.inputs[source].n_cells
         starts = range(0, n_cells, PIECE_CELLS)
         return [
@@ -121,14 +122,14 @@ class Plan:
 def begin_plan(
     folder: Path, inputs: Sequence[CorpusInput], options: BuildOptions, *, overwrite: bool
 ) -> Plan:
-    """Begin a build in a folder, or go on with the one that is there.
+    """Start a build in a folder, or resume the one in it.
 
     Raises
     ------
     FileExistsError
-        If the folder holds a whole corpus, or files that are no corpus.
+        If the folder holds a finished corpus, or other files.
     ValueError
-        If it holds a build of other inputs or options, or options do not fit the inputs.
+        If it holds a build with other inputs or options, or options do not fit the inputs.
     """
     _check_genes(inputs, options)
     named = (options.genes, options.token_dictionary, options.gene_medians)
@@ -143,17 +144,18 @@ def begin_plan(
         _clear(folder)
     path = plan.work / "plan.json"
     values = _to_json(plan)
-    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if there == values:  # also where it was stopped after the manifest, before its work was removed
+    existing = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if existing == values:  # also if it was stopped after the manifest, before its work was removed
         return plan
     if (folder / MANIFEST).exists():
         raise FileExistsError(
-            f"{folder} holds a corpus already; choose another --out or replace it with --overwrite"
+            f"{folder} holds a corpus already; choose another folder, or replace it with"
+            f" {option('overwrite', True)}"
         )
-    if there is not None:
-        # What stopped a build may be left out by its next start.
-        leaves_out = {**there, "options": {**there["options"], "skip_bad": True}}
-        _refuse_other(leaves_out if options.skip_bad else there, values, folder)
+    if existing is not None:
+        # A build may be resumed with skip_bad after a bad input stopped it.
+        leaves_out = {**existing, "options": {**existing["options"], "skip_bad": True}}
+        _check_same_build(leaves_out if options.skip_bad else existing, values, folder)
     try:
         plan.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -164,7 +166,7 @@ def begin_plan(
 
 
 def read_plan(folder: Path) -> Plan:
-    """Read the plan of the build in a folder; a process reads it once.
+    """Read the plan of the build in a folder, cached per process.
 
     Raises
     ------
@@ -178,12 +180,12 @@ def read_plan(folder: Path) -> Plan:
 
 
 def read_catalog(folder: Path) -> Catalog:
-    """Read the catalog of the build in a folder; a process reads it once."""
+    """Read the catalog of the build in a folder, cached per process."""
     return _read_catalog(folder, stamp(folder / WORK / CATALOG))
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Return what tells a file from one that takes its place: its size and last change."""
+    """Return size and modification time of a file, to detect a replaced file."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
@@ -220,73 +222,77 @@ def _check_named_files(options: BuildOptions) -> None:
     for name in ("genes", "token_dictionary", "gene_medians"):
         path = getattr(options, name)
         if path and not Path(path).is_file():
-            what = "is a folder" if Path(path).is_dir() else "is not there"
-            raise ValueError(f"--{name.replace('_', '-')} must name a file, and {path} {what}")
+            what = "is a folder" if Path(path).is_dir() else "does not exist"
+            raise ValueError(f"{option(name)} must name a file, but {path} {what}")
 
 
 def _check_genes(inputs: Sequence[CorpusInput], options: BuildOptions) -> None:
     if bool(options.token_dictionary) != bool(options.gene_medians) and not options.genes:
         raise ValueError(
-            "--token-dictionary and --gene-medians go together (or --genes gives the medians)"
+            f"{option('token_dictionary')} and {option('gene_medians')} go together (or"
+            f" {option('genes')} gives the medians)"
         )
     tokenised = [each.path for each in inputs if each.kind == "tokens"]
     if tokenised and not (options.genes or options.token_dictionary):
         raise ValueError(
-            f"{tokenised[0]} holds tokens, not counts: name the genes behind them with"
-            " --token-dictionary and --gene-medians, or with --genes"
+            f"{tokenised[0]} holds tokens, not counts: name their genes with"
+            f" {option('token_dictionary')} and {option('gene_medians')}, or with {option('genes')}"
         )
     _check_named_files(options)
-    given_vocabulary(options)  # reads the files, or says what is wrong with them
+    given_vocabulary(options)  # raises if the files are invalid
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise if a folder holds what is not ours: a build replaces files by their names."""
+    """Raise if a folder holds other files, which a build might overwrite."""
     if not folder.exists() or (folder / WORK / "plan.json").is_file():
         return
     if (folder / MANIFEST).is_file():
-        Manifest.read(folder)  # which says what is wrong with one that is not ours
+        Manifest.read(folder)  # raises if it is not a corpus
     elif not folder.is_dir():
-        raise NotADirectoryError(f"cannot write {folder}: it is a file; --out names a folder")
+        raise NotADirectoryError(f"cannot write {folder}: it is a file; pass a folder")
     elif any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty and holds no corpus; give a new folder")
+        raise FileExistsError(f"{folder} is not empty and holds no corpus; pass a new folder")
 
 
-def _refuse_other(there: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    """Raise if the build that is there is another one; name the first difference."""
-    if there == wanted:
+def _check_same_build(existing: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    """Raise if the folder holds another build; the message names the first difference."""
+    if existing == wanted:
         return
-    begun_with = there["options"]
-    other = [name for name, value in wanted["options"].items() if begun_with.get(name) != value]
+    earlier = existing["options"]
+    other = [name for name, value in wanted["options"].items() if earlier.get(name) != value]
     if other:
         name = other[0]
-        found = f"{name}={begun_with.get(name)!r}, not {wanted['options'][name]!r}"
-    elif there["digests"] != wanted["digests"]:
-        found = "other contents of a file of --genes, --token-dictionary or --gene-medians"
+        found = f"{name}={earlier.get(name)!r}, not {wanted['options'][name]!r}"
+    elif existing["digests"] != wanted["digests"]:
+        found = (
+            f"other contents of a file of {option('genes')}, {option('token_dictionary')} or"
+            f" {option('gene_medians')}"
+        )
     else:
-        found = f"other inputs ({_difference(there['inputs'], wanted['inputs'])})"
+        found = f"other inputs ({_difference(existing['inputs'], wanted['inputs'])})"
     raise ValueError(
-        f"{folder} holds an unfinished build with {found}; give the command it was begun with, or"
-        " start anew with --overwrite"
+        f"{folder} holds an unfinished build with {found}; resume it with its own inputs and options,"
+        f" or start over with {option('overwrite', True)}"
     )
 
 
-def _difference(there: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> str:
-    """Say of one input how the given ones differ from those that a build was begun with."""
-    began_with, given = ({each["path"] for each in inputs} for inputs in (there, wanted))
-    new = [each["path"] for each in wanted if each["path"] not in began_with]
-    missing = [each["path"] for each in there if each["path"] not in given]
-    changed = [each["path"] for each in wanted if each not in there]
+def _difference(existing: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> str:
+    """Describe the first input that differs from those of the build in the folder."""
+    earlier, given = ({each["path"] for each in inputs} for inputs in (existing, wanted))
+    new = [each["path"] for each in wanted if each["path"] not in earlier]
+    missing = [each["path"] for each in existing if each["path"] not in given]
+    changed = [each["path"] for each in wanted if each not in existing]
     if new:
         return f"{new[0]} is new"
-    if missing:  # before changes, as the others may have other names without it
+    if missing:  # before changes, as it may affect the names of the others
         return f"{missing[0]} is missing now"
     return f"{changed[0]} has changed" if changed else "the same in another order"
 
 
 def _clear(folder: Path) -> None:
-    """Remove a corpus and the work on one, each record before what it vouches for.
+    """Remove a corpus or a build, deleting each record before the files it describes.
 
-    So that nothing looks whole, and the next start goes on, wherever this is stopped.
+    So an interrupted removal never leaves something that looks complete.
     """
     if not folder.is_dir():
         return

@@ -1,4 +1,4 @@
-"""What of its inputs a corpus kept, and why not the rest: for people and for programs."""
+"""Report of a corpus build as text and JSON: cells kept of each input, and reasons for the rest."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from pretrain.corpus.plan import Plan
 from pretrain.corpus.survey import RowStatus, Survey
 from pretrain.corpus.token_runs import Run
 
-# What is said of a fate.
+# Wording of each status.
 _WORDS = {
     RowStatus.SECONDARY: "not primary data",
     RowStatus.UNLABELLED: "no label",
@@ -25,7 +25,7 @@ _WORDS = {
     RowStatus.FEW_GENES: "too few genes",
     RowStatus.DUPLICATE: "seen before",
 }
-# What keeps such cells, said where most are lost to one fate.
+# How to keep such cells, printed if they are more than half of all.
 _REMEDIES = {
     RowStatus.SECONDARY: "--keep-secondary keeps them",
     RowStatus.UNLABELLED: "--column label=NAME names the column of labels, --keep-unlabelled keeps them",
@@ -38,16 +38,16 @@ _MOST_LABELS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class InputReport:
-    """What became of the cells of one input.
+    """Numbers of cells of one input by status.
 
     Attributes
     ----------
     fates
-        Cells by `RowStatus`; they add up to `n_cells`.
+        Number of cells by `RowStatus`, with sum `n_cells`.
     unresolved
-        Cells by label that the ontology does not know.
+        Number of cells by label that the ontology does not know.
     error
-        Why it was left out, '' if it was not.
+        Why the input was skipped, '' if it was not.
     """
 
     name: str
@@ -60,7 +60,7 @@ class InputReport:
 
 
 def report_inputs(plan: Plan, catalog: Catalog, layout: Layout) -> list[InputReport]:
-    """Put together what surveys, pieces and the search for duplicates said of each input."""
+    """Combine surveys, pieces and duplicates into a report for each input."""
     n_few: Counter[int] = Counter()
     for source, piece in layout.runs:
         n_few[source] += Run.open(plan.run(source, piece)).n_few
@@ -106,7 +106,7 @@ def write_report(folder: Path, reports: list[InputReport], summary: dict[str, An
 
 
 def report_lines(reports: list[InputReport], summary: dict[str, Any]) -> list[str]:
-    """Write the report for people."""
+    """Return the lines of the text report."""
     totals: Counter[RowStatus] = Counter()
     unresolved: Counter[str] = Counter()
     for each in reports:
@@ -140,7 +140,7 @@ def report_lines(reports: list[InputReport], summary: dict[str, Any]) -> list[st
 
 
 def corpus_lines(corpus: TokenCorpus, *, n_types: int = 10) -> list[str]:
-    """Say what a corpus holds, name and value a line."""
+    """Describe a corpus, with a name and a value per line."""
     manifest = corpus.manifest
     sizes: Counter[str] = Counter()
     for term, _, n in manifest.pairs:

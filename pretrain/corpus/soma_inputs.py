@@ -1,4 +1,4 @@
-"""Cells of a TileDB-SOMA experiment, such as the CELLxGENE Census; needs the extra `census`."""
+"""Read cells of a TileDB-SOMA experiment, such as the CELLxGENE Census (extra `census`)."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from langcell.counts.matrix_choice import choose_matrix
 from langcell.counts.reader import CountMatrix
 from langcell.counts.row_readers import float_values, spread
 from langcell.counts.source import GENE_COLUMNS, CountSource, GeneColumns, MatrixSlot, gene_columns
+from langcell.runtime.parameter_names import option
 from langcell.runtime.threads import thread_count
 from pretrain.corpus.options import BuildOptions
 from pretrain.recipe.obs_columns import Column, first_present
@@ -44,9 +45,9 @@ def open_experiment(name: str) -> Iterator[Any]:
     Raises
     ------
     ImportError
-        Without tiledbsoma; it names the extra.
+        If tiledbsoma is missing; the message names the extra.
     ValueError
-        If what is there is no experiment.
+        If it is not an experiment.
     """
     soma = _tiledbsoma()
     is_census = name.startswith(_CENSUS)
@@ -58,13 +59,13 @@ def open_experiment(name: str) -> Iterator[Any]:
     try:
         experiment = soma.Experiment.open(uri, context=soma.SOMATileDBContext(tiledb_config=config))
     except (soma.SOMAError, soma.DoesNotExistError, TypeError) as error:
-        raise ValueError(f"{uri} is no SOMA experiment that can be opened ({error})") from error
+        raise ValueError(f"{uri} cannot be opened as a SOMA experiment ({error})") from error
     with experiment:
         yield experiment
 
 
 def soma_rows(name: str, options: BuildOptions) -> tuple[int, int]:
-    """Return the first join id of the cells of an experiment, and the one after the last.
+    """Return start and stop of the join ids of the cells of an experiment.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def soma_rows(name: str, options: BuildOptions) -> tuple[int, int]:
     with open_experiment(name) as experiment:
         _layer(experiment, name, options)
         if not experiment.obs.count:
-            raise ValueError(f"{name}: an experiment without cells")
+            raise ValueError(f"{name}: the experiment has no cells")
         if experiment.obs.index_column_names != (_JOINID,):
             raise ValueError(
                 f"{name}: obs is indexed by {', '.join(experiment.obs.index_column_names)}; wanted"
@@ -87,13 +88,13 @@ def soma_rows(name: str, options: BuildOptions) -> tuple[int, int]:
 def read_soma_columns(
     experiment: Any, wanted: Mapping[str, tuple[str, ...]], rows: tuple[int, int], obs_filter: str
 ) -> tuple[np.ndarray, dict[str, Column]]:
-    """Return the join ids of the cells of a slice that pass the filter, and columns of theirs."""
+    """Return the join ids of the cells of a slice that pass the filter, and their columns."""
     import pyarrow as pa
 
     found = {ours: first_present(names, experiment.obs.keys()) for ours, names in wanted.items()}
     names = sorted(set(found.values()) - {""})
     table = experiment.obs.read(
-        coords=(slice(rows[0], rows[1] - 1),),  # SOMA counts the end in
+        coords=(slice(rows[0], rows[1] - 1),),  # SOMA slices include the end
         column_names=[_JOINID, *names],
         value_filter=obs_filter or None,
     ).concat()
@@ -107,7 +108,7 @@ def read_soma_columns(
 def soma_matrix(
     experiment: Any, name: str, joinids: np.ndarray, options: BuildOptions
 ) -> CountMatrix:
-    """Return the counts of some cells, checked as those of a file are."""
+    """Return the counts of cells, validated like those of a file."""
     layer = _layer(experiment, name, options)
     var = experiment.ms[options.measurement].var.read().concat().to_pandas()
     var = var.sort_values(_JOINID)
@@ -125,7 +126,7 @@ def soma_matrix(
 
 
 class SomaRows:
-    """A layer of X as a `langcell.counts.row_readers.RowReader`.
+    """An X layer as a `langcell.counts.row_readers.RowReader`.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ class SomaRows:
         return sparse.csr_matrix((values, (rows, columns)), shape=(len(cells), self.shape[1]))
 
     def sample_values(self) -> np.ndarray:
-        """Return the values of some rows."""
+        """Return the values of a sample of rows."""
         pieces = spread(self.shape[0], min(_SAMPLE_ROWS, self.shape[0]))
         return np.concatenate([self.read(each.start, each.stop).data for each in pieces])
 
@@ -161,8 +162,7 @@ def _tiledbsoma() -> ModuleType:
         import tiledbsoma
     except ImportError as error:
         raise ImportError(
-            "SOMA experiments and the Census are read with tiledbsoma: pip install"
-            " 'langcell[census]'"
+            "SOMA experiments and the Census need tiledbsoma: pip install 'langcell[census]'"
         ) from error
     return tiledbsoma
 
@@ -176,8 +176,8 @@ def _layer(experiment: Any, name: str, options: BuildOptions) -> Any:
     layers = experiment.ms[options.measurement].X
     if options.soma_layer not in layers:
         raise ValueError(
-            f"{name}: no layer {options.soma_layer!r} of X; it has {', '.join(layers.keys())}: name"
-            " it with --soma-layer"
+            f"{name}: no layer {options.soma_layer!r} of X; it has {', '.join(layers.keys())}: choose"
+            f" one with {option('soma_layer')}"
         )
     return layers[options.soma_layer]
 
@@ -187,7 +187,7 @@ def _genes(var: "pd.DataFrame") -> GeneColumns:
 
     index = first_present(_VAR_INDEX, var.columns)
     if not index:
-        raise ValueError(f"var names no genes; it has {', '.join(map(str, var.columns))}")
+        raise ValueError(f"var has no gene ids; it has {', '.join(map(str, var.columns))}")
     names = {"index": text_values(var[index])}
     names |= {name: text_values(var[name]) for name in GENE_COLUMNS if name in var}
     return gene_columns(names, None)

@@ -1,4 +1,4 @@
-"""A first look at each input: labels of its cells, which to keep, and a sample of its values."""
+"""Survey of each input: labels of its cells, which cells to keep, and a sample of its values."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from pretrain.corpus.token_genes import gene_columns, token_genes
 from pretrain.corpus.value_histogram import ValueHistogram
 from pretrain.recipe.obs_columns import Column, read_obs_columns
 
-# Columns of cells that the corpus keeps; "term" is made of the labels.
+# Cell columns of the corpus; "term" comes from the labels.
 KEPT = ("term", "study", "donor", "tissue", "disease", "stage", "assay")
-_SAMPLE_BLOCK = 64  # cells read side by side; few, or a sample would be of a few donors
+_SAMPLE_BLOCK = 64  # cells read contiguously; small, so that a sample covers many donors
 _FALSE = ("false", "0", "no")
 
 
 class RowStatus(IntEnum):
-    """What becomes of a cell; the first that holds."""
+    """Status of a cell; the first that applies."""
 
     KEPT = 0
     SECONDARY = 1  # not primary data
@@ -42,24 +42,24 @@ class RowStatus(IntEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Survey:
-    """What is known of an input before its cells are tokenised.
+    """Survey of an input, before its cells are tokenised.
 
     Attributes
     ----------
     rows
-        Row in the source of each cell, int64, shape (n_cells,).
+        Row of each cell in the source, int64, shape (n_cells,).
     fate
-        `RowStatus` of each cell as far as labels decide it, uint8, shape (n_cells,).
+        `RowStatus` of each cell by its labels, uint8, shape (n_cells,).
     columns
-        By the names of `KEPT`, shape (n_cells,) each; values of "term" are term ids.
+        Columns by the names of `KEPT`, shape (n_cells,) each; values of "term" are term ids.
     unresolved
-        Cells by label that the ontology does not know.
+        Number of cells by label that the ontology does not know.
     measured
-        Places of the measured genes in `token_genes`; empty for cells that are tokenised already.
+        Indices of the measured genes in `token_genes`; empty for tokenised inputs.
     places, counts
         Packed histogram of sampled values (`ValueHistogram`).
     is_by_gene
-        True where the matrix is stored by gene, so that each opening makes a copy by cell.
+        True if the matrix is stored by gene, so that each opening makes a copy by cell.
     error
         Why the input cannot be read, '' if it can.
     """
@@ -76,11 +76,11 @@ class Survey:
 
     @property
     def n_cells(self) -> int:
-        """Count the cells."""
+        """Number of cells."""
         return len(self.rows)
 
     def write(self, path: Path) -> None:
-        """Write the survey, whole or not at all."""
+        """Write the survey atomically."""
         texts = {
             "values": {name: column.values for name, column in self.columns.items()},
             "unresolved": self.unresolved,
@@ -97,7 +97,7 @@ class Survey:
 
     @classmethod
     def read(cls, path: Path) -> "Survey":
-        """Read what `write` wrote."""
+        """Read a survey that `write` wrote."""
         with np.load(path) as arrays:
             texts = json.loads(arrays["texts"].tobytes())
             columns = {
@@ -116,16 +116,16 @@ def survey_input(source: CorpusInput, options: BuildOptions, *, sample_cells: in
     Parameters
     ----------
     source
-        What to read.
+        Input to read.
     options
-        Of the build.
+        Options of the build.
     sample_cells
-        Cells whose values enter the medians; 0 for none.
+        Cells to sample for the medians; 0 for none.
 
     Raises
     ------
     ValueError, OSError
-        If it cannot be read; the message names it. With `skip_bad` the survey says so instead.
+        If it cannot be read; the message names it. With `skip_bad` the survey holds the error.
     """
     try:
         return _survey(source, options, sample_cells)
@@ -145,7 +145,7 @@ def survey_input(source: CorpusInput, options: BuildOptions, *, sample_cells: in
 
 
 def with_remedy(error: Exception) -> Exception:
-    """Tell what can be done about an input that is bad; the machine's own errors stay as they are."""
+    """Add the remedy to the error of a bad input; other errors are unchanged."""
     if isinstance(error, ValueError):
         return ValueError(f"{error}; --skip-bad leaves such inputs out")
     return error
@@ -173,7 +173,7 @@ def _survey(source: CorpusInput, options: BuildOptions, sample_cells: int) -> Su
 
 
 def _sampled(survey: Survey, matrix: CountMatrix, sample_cells: int) -> Survey:
-    """Add the genes of an input and the values of a sample of its cells."""
+    """Add the measured genes of an input and the values of a sample of its cells."""
     columns = gene_columns(matrix.resolution.ensembl_ids)
     histogram = ValueHistogram(len(token_genes()))
     for sample in _sample(np.flatnonzero(survey.fate == RowStatus.KEPT), sample_cells):
@@ -193,7 +193,7 @@ def _sampled(survey: Survey, matrix: CountMatrix, sample_cells: int) -> Survey:
 def _labelled(
     source: CorpusInput, options: BuildOptions, rows: np.ndarray, found: dict[str, Column]
 ) -> Survey:
-    """Resolve labels and decide by them which cells to keep."""
+    """Resolve labels, and choose by them which cells to keep."""
     n_cells = len(rows)
     for name, column in found.items():
         if len(column.codes) != n_cells:
@@ -225,7 +225,7 @@ def _labelled(
 
 
 def _resolve(label: Column, ontology: str) -> tuple[Column, dict[str, int]]:
-    """Turn labels, ids or words, into term ids; count the cells of those that mean no term."""
+    """Resolve labels (ids or names) to term ids; count the cells of unresolved labels."""
     resolved = _resolver(ontology).resolve(label.values)
     ids = [each.term_id or "" for each in resolved]
     names = sorted(set(ids) - {""})
@@ -238,7 +238,7 @@ def _resolve(label: Column, ontology: str) -> tuple[Column, dict[str, int]]:
 
 @cache
 def open_ontology(name: str) -> Ontology:
-    """Return the release that ships with the package, or that of an .obo file."""
+    """Return the bundled ontology, or that of an .obo file."""
     return Ontology.bundled() if name == "bundled" else Ontology.from_obo(Path(name).expanduser())
 
 
@@ -253,7 +253,7 @@ def _is_false(column: Column) -> np.ndarray:
 
 
 def _sample(kept: np.ndarray, n_cells: int) -> Iterator[np.ndarray]:
-    """Yield small runs of kept cells, evenly spread, about `n_cells` in all."""
+    """Yield small blocks of kept cells, evenly spaced, about `n_cells` in all."""
     n_blocks = -(-len(kept) // _SAMPLE_BLOCK)
     n_wanted = min(n_blocks, -(-n_cells // _SAMPLE_BLOCK))
     if n_wanted:

@@ -1,4 +1,4 @@
-"""Genes and tokens of datasets that others have tokenised, by the dictionaries behind them."""
+"""Gene and token dictionaries of datasets that were tokenised elsewhere."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from langcell.genes.vocabulary import GeneVocabulary
 
 
 def read_gene_numbers(path: Path) -> dict[str, float]:
-    """Read a number for each gene; see `langcell.genes.dictionary.read_dictionary`.
+    """Read a number per gene; see `langcell.genes.dictionary.read_dictionary`.
 
     Returns
     -------
@@ -21,7 +21,7 @@ def read_gene_numbers(path: Path) -> dict[str, float]:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or it holds something else; the message names it.
+        If the file is missing or holds something else; the message names it.
     """
     numbers = {
         ensembl_id: value
@@ -29,16 +29,15 @@ def read_gene_numbers(path: Path) -> dict[str, float]:
         if (ensembl_id := human_ensembl_id(key))
     }
     if not numbers:
-        raise ValueError(f"{path} names no human Ensembl id (ENSG...)")
+        raise ValueError(f"{path} has no human Ensembl id (ENSG...)")
     return numbers
 
 
 def vocabulary_of(tokens: dict[str, float], medians: dict[str, float]) -> GeneVocabulary:
     """Return the vocabulary of genes that have both a token and a median.
 
-    Where the tokens are 2, 3, ... without a gap, as in LangCell and the first Geneformer, they
-    stay, and weights trained on them fit; otherwise genes are numbered in the order of their
-    tokens.
+    If the tokens are 2, 3, ... without gaps, as in LangCell and the first Geneformer, they are kept,
+    so that weights trained on them fit; otherwise genes are renumbered in the order of their tokens.
 
     Raises
     ------
@@ -58,10 +57,9 @@ def vocabulary_of(tokens: dict[str, float], medians: dict[str, float]) -> GeneVo
 
 
 def token_map(tokens: dict[str, float], vocabulary: GeneVocabulary) -> np.ndarray:
-    """Return our token for each of theirs, -1 where we have none; int64, shape (highest + 2,).
+    """Return our token for each token of a dataset, -1 if none; int64, shape (highest + 2,).
 
-    Two of their genes may be one of ours by now; the one whose id is ours still counts, else the
-    first.
+    If two of its genes map to one of ours, the one with our id is used, else the first.
     """
     ours_by_id = set(vocabulary.ensembl_ids)
     ids = sorted(tokens, key=lambda each: (each not in ours_by_id, tokens[each]))

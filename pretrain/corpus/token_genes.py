@@ -6,7 +6,7 @@ import numpy as np
 
 from langcell.genes.table import GeneTable
 
-# Receptor segments tell lymphocytes apart and are not called protein coding.
+# Receptor segments, which distinguish lymphocytes, have biotypes of their own.
 _BIOTYPES = ("protein_coding", "IG_C_gene", "IG_V_gene", "TR_C_gene", "TR_V_gene")
 
 
@@ -18,7 +18,7 @@ def token_genes() -> np.ndarray:
 
 
 def gene_columns(ensembl_ids: np.ndarray) -> np.ndarray:
-    """Return the place of each id in `token_genes`, -1 where it has none, int64."""
+    """Return the index of each id in `token_genes`, -1 if missing, int64."""
     place = _places()
     return np.array([place.get(each, -1) for each in ensembl_ids], dtype=np.int64)
 

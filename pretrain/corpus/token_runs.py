@@ -1,4 +1,4 @@
-"""A tokenised piece of an input, on its way into shards."""
+"""Run: a tokenised piece of an input, before it is merged into shards."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import numpy as np
 from langcell.tokens.packed_cells import PackedCells
 from langcell.tokens.shard_file import map_tensors, write_tensors
 
-# A run of fewer cells has one range, as many small files would cost more than the disk they free.
-_LEAST_SPLIT = 4096
+# Smaller runs have one range, as many small files would cost more than the disk space they free.
+_MIN_SPLIT = 4096
 _N_RANGES = 16
 
 
@@ -18,27 +18,27 @@ _N_RANGES = 16
 class Run:
     """The kept cells of a piece, ascending by `keys`.
 
-    The cells of a shard are those with keys in a range, so they lie side by side here. Tokens are
-    nearly all of a run: those of each of `n_ranges` equal ranges of keys have a file of their own,
-    which can go as soon as the shards that hold them are written.
+    A shard gets the cells with keys in a range, so its cells are contiguous here. Tokens take nearly
+    all the space of a run, so each of `n_ranges` equal key ranges has its own file of tokens, which
+    is deleted as soon as the shards with its cells are written.
 
     Attributes
     ----------
     path
-        Where the run is; the files of its tokens lie beside it.
+        Path of the run; the files of its tokens are in the same folder.
     keys
-        Where cells lie in the shuffled corpus (`shuffle_keys`), uint64, shape (n_cells,).
+        Sort keys of the shuffled corpus (`shuffle_keys`), uint64, shape (n_cells,).
     content
-        What they hold (`content_keys`), uint64, shape (n_cells,).
+        Hash of the content of each cell (`content_keys`), uint64, shape (n_cells,).
     offsets
-        Where the tokens of each cell begin among those of all, int64, shape (n_cells + 1,).
+        Start of the tokens of each cell, int64, shape (n_cells + 1,).
     columns
-        What else is known of each, as a shard has it.
+        Other columns of the cells, as in a shard.
     seen
-        Genes that any cell of the piece expressed, bool, shape (n_genes,), in order of tokens; none
-        where the matrix itself says what was measured.
+        Genes that any cell of the piece expressed, bool, shape (n_genes,), in order of tokens; all
+        False if the matrix defines the measured genes.
     n_few
-        Cells left out because they have too few genes.
+        Number of cells left out because they have too few genes.
     """
 
     path: Path
@@ -51,18 +51,18 @@ class Run:
 
     @property
     def n_ranges(self) -> int:
-        """Count the ranges of keys."""
-        return 1 if len(self.keys) < _LEAST_SPLIT else _N_RANGES
+        """Number of key ranges."""
+        return 1 if len(self.keys) < _MIN_SPLIT else _N_RANGES
 
     @property
     def range_starts(self) -> np.ndarray:
-        """Where the cells of each range begin, and their number, int64, shape (n_ranges + 1,)."""
+        """First cell of each range, then the number of cells, int64, shape (n_ranges + 1,)."""
         edges = [number * 2**64 // self.n_ranges for number in range(1, self.n_ranges)]
         inner = np.searchsorted(self.keys, np.array(edges, dtype=np.uint64))
         return np.concatenate([[0], inner, [len(self.keys)]])
 
     def write(self, tokens: Iterable[np.ndarray]) -> None:
-        """Write the run, last of all the file at `path`; `tokens` are those of each range, end to end."""
+        """Write the run, the file at `path` last; `tokens` are the concatenated tokens per range."""
         for number, of_range in enumerate(tokens):
             write_tensors(self._tokens(number), {"tokens": of_range})
         tensors = {
@@ -77,7 +77,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """Map what `write` wrote."""
+        """Memory-map a run that `write` wrote."""
         tensors = map_tensors(path)
         return cls(
             path=path,
@@ -90,7 +90,7 @@ class Run:
         )
 
     def cells(self, number: int) -> tuple[int, PackedCells]:
-        """Map the cells in a range of keys; return the place of the first in the run, too."""
+        """Memory-map the cells of a key range; return their first index and the cells."""
         start, stop = self.range_starts[number : number + 2].tolist()
         offsets = self.offsets[start : stop + 1]
         cells = PackedCells(
@@ -100,8 +100,8 @@ class Run:
         )
         return start, cells
 
-    def forget(self, number: int) -> None:
-        """Delete the tokens of a range of keys."""
+    def delete_tokens(self, number: int) -> None:
+        """Delete the tokens of a key range."""
         self._tokens(number).unlink(missing_ok=True)
 
     def _tokens(self, number: int) -> Path:

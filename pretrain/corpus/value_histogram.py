@@ -1,10 +1,10 @@
-"""Medians of very many values of very many genes, in memory that does not grow with them."""
+"""Per-gene medians from histograms, in memory independent of the number of values."""
 
 import numpy as np
 
 from langcell.runtime.compiled import compiled
 
-# Bins are the top bits of a float32: 2 to the 5th bins an octave, each 3 % wide or less. Counts
+# Bins are the top bits of a float32: 2 to the 5th bins per octave, each at most 3 % wide. Counts
 # per 10,000 below 2^-10 or above 2^14 share the first and last bin.
 _MANTISSA_BITS = 5
 _SHIFT = 23 - _MANTISSA_BITS
@@ -13,20 +13,19 @@ N_BINS = 24 << _MANTISSA_BITS
 
 
 class ValueHistogram:
-    """How often each gene had which positive value.
+    """Histogram of the positive values of each gene.
 
-    Histograms of parts add up to that of the whole in any order, so that the medians do not depend
-    on how the work was shared out.
+    Histograms can be added in any order, so the medians do not depend on how work was divided.
 
     Parameters
     ----------
     n_genes
-        How many genes there are.
+        Number of genes.
 
     Attributes
     ----------
     counts
-        int32, shape (n_genes, N_BINS).
+        Counts per gene and bin, int32, shape (n_genes, N_BINS).
     """
 
     def __init__(self, n_genes: int) -> None:
@@ -40,40 +39,39 @@ class ValueHistogram:
         totals: np.ndarray,
         genes: np.ndarray,
     ) -> None:
-        """Count the positive values of cells, per 10,000 of the cell's total.
+        """Add the positive values of cells, per 10,000 of the cell's total.
 
         Parameters
         ----------
         indptr, columns, values
-            The cells as the arrays of a CSR matrix.
+            Arrays of a CSR matrix of cells.
         totals
-            Of each cell, shape (n_cells,).
+            Total of each cell, shape (n_cells,).
         genes
-            Gene of each column, -1 for one that does not count, shape (n_columns,).
+            Gene of each column, -1 to ignore it, shape (n_columns,).
         """
         _count(indptr, columns, values, totals, genes, self.counts)
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the places that are not 0 and what stands there: most do not."""
+        """Return the flat indices and values of the nonzero counts."""
         return _pack(self.counts.reshape(-1))
 
     def add_packed(self, places: np.ndarray, counts: np.ndarray) -> None:
-        """Add another histogram."""
+        """Add a packed histogram."""
         self.counts.reshape(-1)[places] += counts
 
     def n_values(self) -> np.ndarray:
-        """Count the values of each gene, shape (n_genes,)."""
+        """Return the number of values of each gene, shape (n_genes,)."""
         return self.counts.sum(axis=1)
 
     def medians(self) -> np.ndarray:
         """Return the median of each gene, NaN where it has no value, float64, shape (n_genes,).
 
-        Within a bin values are taken to lie evenly, so that the error is well below the width of
-        the bin.
+        Values are assumed to be uniform within a bin, so the error is well below the bin width.
         """
         totals = self.n_values()
         bins, before = np.zeros(len(totals), np.int64), np.zeros(len(totals), np.int64)
-        _find_middles(self.counts, totals, bins, before)
+        _find_median_bins(self.counts, totals, bins, before)
         inside = self.counts[np.arange(len(totals)), bins]
         share = (totals / 2 - before) / np.maximum(inside, 1)
         edges = ((np.arange(N_BINS + 1) + _LOWEST) << _SHIFT).astype(np.int32).view(np.float32)
@@ -96,10 +94,10 @@ def _pack(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled
-def _find_middles(
+def _find_median_bins(
     counts: np.ndarray, totals: np.ndarray, bins: np.ndarray, before: np.ndarray
 ) -> None:
-    """Find the bin that holds the middle value of each gene, and how many values lie before it."""
+    """Find the bin of each gene's median, and the number of values in lower bins."""
     for gene in range(len(totals)):
         below = 0
         for column in range(N_BINS):

@@ -1,4 +1,4 @@
-"""Who does the work of a build: this process, several on one machine, or a Dask cluster."""
+"""Workers of a build: this process, several processes on one machine, or a Dask cluster."""
 
 import atexit
 import ctypes
@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
+from langcell.runtime.parameter_names import option
 from langcell.runtime.threads import let_waiting_threads_sleep, set_threads
 
-# Of mallopt(3) in glibc.
+# Parameters of mallopt(3) in glibc.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD, _KEPT_BYTES = 1 << 25, 1 << 30  # glibc before 2.35 takes no larger one
+_LARGEST_MMAP_THRESHOLD, _KEPT_BYTES = 1 << 25, 1 << 30  # the maximum before glibc 2.35
 
 
 class _SameProcess(Executor):
-    """Does each job at once, in this process."""
+    """Executor that runs each job immediately in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -32,20 +33,20 @@ class _SameProcess(Executor):
 
 @contextmanager
 def open_workers(n_workers: int, dask: str = "") -> Iterator[Executor]:
-    """Open workers; those that have not begun are called off when the block is left by an error.
+    """Open workers; pending jobs are cancelled if the block raises an error.
 
     Parameters
     ----------
     n_workers
-        Processes on this machine; with 1 this process does the work itself.
+        Processes on this machine; with 1 this process does the work.
     dask
         Address of the scheduler of a Dask cluster whose workers share this file system; `local`
-        starts one here.
+        starts a cluster here.
 
     Raises
     ------
     ImportError
-        Without dask.distributed; it names the extra.
+        If dask.distributed is missing; the message names the extra.
     """
     if dask:
         with _dask_client(dask, n_workers) as client:
@@ -63,7 +64,7 @@ def open_workers(n_workers: int, dask: str = "") -> Iterator[Executor]:
     except BaseException:
         workers.shutdown(wait=False, cancel_futures=True)
         for child in active_children():
-            child.terminate()  # what it had not finished is done again by the next start
+            child.terminate()  # a resumed build repeats its unfinished job
         raise
     workers.shutdown()
 
@@ -74,26 +75,26 @@ def run_jobs(
     jobs: Sequence[tuple[Any, ...]],
     on_done: Callable[[int], None] = lambda _n_cells: None,
 ) -> None:
-    """Do all jobs, in any order; the first error stops them.
+    """Run all jobs, in any order; the first error stops them.
 
-    What they warn of is said by this process, which knows what was said before and how.
+    Warnings of jobs are raised again in this process, so that its filters apply.
 
     Parameters
     ----------
     workers
         From `open_workers`.
     function
-        Takes the parts of a job and returns how many cells it dealt with.
+        Takes the arguments of a job and returns its number of cells.
     jobs
-        Arguments.
+        Arguments of each job.
     on_done
-        Told that number after each job.
+        Called with that number after each job.
     """
     futures = []
 
-    def end(future: Future[Any]) -> None:
-        n_cells, said = future.result()
-        for message in said:
+    def finish(future: Future[Any]) -> None:
+        n_cells, messages = future.result()
+        for message in messages:
             warnings.warn(message, stacklevel=1)
         on_done(n_cells)
 
@@ -101,13 +102,13 @@ def run_jobs(
         for job in jobs:
             futures.append(workers.submit(_with_warnings, function, *job))
             if futures[-1].done():
-                end(futures.pop())
+                finish(futures.pop())
         for future in as_completed(futures):
-            end(future)
+            finish(future)
     except BrokenProcessPool as error:
         raise OSError(
-            "a worker was killed, most likely for want of memory: give fewer --workers; the same"
-            " command goes on where this one stopped"
+            "a worker was killed, most likely for lack of memory: lower"
+            f" {option('n_workers', flag='--workers')} and run the build again to resume it"
         ) from error
     except BaseException:
         for future in futures:
@@ -116,42 +117,42 @@ def run_jobs(
 
 
 def _with_warnings(function: Callable[..., int], *job: Any) -> tuple[int, list[Warning | str]]:
-    """Do a job; return what it returns and what it warned of."""
+    """Run a job; return its result and its warnings."""
     with warnings.catch_warnings(record=True) as caught:
         n_cells = function(*job)
     return n_cells, [each.message for each in caught]
 
 
 def _begin_worker() -> None:
-    # The names of genes and terms that a worker begins with are no garbage: to look through them
-    # again and again took a third of its start.
+    # A worker loads many gene and term names that are never garbage: collecting them again and again
+    # took a third of its start-up.
     gc.set_threshold(100_000)
     let_waiting_threads_sleep()
-    set_threads(1)  # there is a process for each core
+    set_threads(1)  # there is one process per core
     _keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
-    atexit.register(os._exit, 0)  # at once: to free all names one by one takes a quarter second
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    atexit.register(os._exit, 0)  # immediately: freeing all objects takes a quarter second
 
     def leave_with_parent() -> None:
         parent = parent_process()
         assert parent is not None
         parent.join()
-        os._exit(1)  # a parent that was killed calls no one off
+        os._exit(1)  # a parent that was killed cannot stop its workers
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library give the memory of one piece to the next instead of back to the system.
+    """Let the C library reuse freed memory instead of returning it to the system.
 
-    Which must fill with zeros what it gives out again: a tenth of the time of a build. Pieces are of
-    one size, so that a worker does not grow by it.
+    The system would have to zero it again, a tenth of the time of a build. Pieces have the same
+    size, so the memory of a worker does not grow.
     """
     try:
         adjust = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # the C library is another one than glibc
+    except (AttributeError, OSError, TypeError):  # the C library is not glibc
         return
-    # Trimming by itself would fix the other at its first value, which is far too low.
+    # Setting only the trim threshold would fix the mmap threshold at its low default.
     if adjust(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD):
         adjust(_TRIM_THRESHOLD, _KEPT_BYTES)
 
@@ -161,11 +162,11 @@ def _dask_client(address: str, n_workers: int) -> Iterator[Any]:
     try:
         from dask.distributed import Client
     except ImportError as error:
-        raise ImportError("--dask needs dask: pip install 'langcell[dask]'") from error
+        raise ImportError(f"{option('dask')} needs dask: pip install 'langcell[dask]'") from error
     if address == "local":
         client = Client(n_workers=n_workers, threads_per_worker=1, dashboard_address=None)
     else:
         client = Client(address)
     with client:
-        client.run(set_threads, 1)  # each of its workers does one job at a time
+        client.run(set_threads, 1)  # each worker runs one job at a time
         yield client

@@ -1,1 +1,1 @@
-"""Processes that train together: gathering with gradients, sharding, strategies."""
+"""Distributed training: gathering features with gradients, sharding weights, strategies."""

@@ -1,4 +1,4 @@
-"""Processes, devices and strategies of a run."""
+"""Choose accelerator, devices and strategy of a run."""
 
 from typing import Any
 
@@ -9,36 +9,38 @@ from pretrain.recipe.config import Compute
 
 
 def find_compute(wanted: Compute) -> Compute:
-    """Settle what "auto" stands for, and refuse what this machine has not.
+    """Resolve "auto", and check that this machine has the devices.
 
     Raises
     ------
     ValueError
-        If CUDA is asked for, by name or by FSDP, and there is none, or too few devices.
+        If CUDA is requested, directly or by FSDP, but missing or with too few devices.
     """
     n_found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     accelerator = wanted.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if n_found else "cpu"
     if wanted.strategy == "fsdp" and accelerator != "cuda":
-        raise ValueError("compute.strategy fsdp needs CUDA, and there is none here; set it to ddp")
+        raise ValueError(
+            "compute.strategy fsdp needs CUDA, but no CUDA device was found; set it to ddp"
+        )
     if accelerator == "cuda" and n_found < wanted.devices:
         raise ValueError(
-            f"compute.devices asks for {wanted.devices} CUDA devices, and {n_found} are here; lower "
+            f"compute.devices is {wanted.devices}, but only {n_found} CUDA devices were found; lower "
             "it, or set compute.accelerator: cpu"
         )
     return wanted.model_copy(update={"accelerator": accelerator})
 
 
 def trainer_arguments(compute: Compute, precision: str) -> dict[str, Any]:
-    """Return what the trainer must know of where it runs.
+    """Return the device arguments of the Lightning trainer.
 
     Parameters
     ----------
     compute
         From `find_compute`.
     precision
-        "32", "bf16", or "auto" for what suits the device: a CPU without AMX is a hundred times
+        "32", "bf16", or "auto": bf16 on a GPU, 32 on a CPU, which without AMX is a hundred times
         slower in bf16.
     """
     is_gpu = compute.accelerator == "cuda"
@@ -54,7 +56,7 @@ def trainer_arguments(compute: Compute, precision: str) -> dict[str, Any]:
 
 def _strategy(compute: Compute) -> Any:
     if compute.strategy == "fsdp":
-        # The module shares its weights out itself, see `pretrain.parallel.sharding`.
+        # The module shards its weights itself, see `pretrain.parallel.sharding`.
         return ModelParallelStrategy(
             data_parallel_size=compute.n_processes,
             tensor_parallel_size=1,

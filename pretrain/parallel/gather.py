@@ -1,4 +1,4 @@
-"""Features of all processes of a run, with the gradient going back to where they were made."""
+"""Gather features over the processes of a run, with gradients flowing back to each of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The processes that train together; one that trains alone is a world of its own.
+    """The processes that train together; a single process is a world of size 1.
 
     Attributes
     ----------
     rank
-        Number of this process.
+        Rank of this process.
     size
-        How many there are.
+        Number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def here(cls) -> "World":
-        """Return the world that this process belongs to."""
+    def current(cls) -> "World":
+        """Return the world of this process."""
         if not distributed.is_available() or not distributed.is_initialized():
             return cls()
         return cls(rank=distributed.get_rank(), size=distributed.get_world_size())
 
     def share(self, n: int) -> slice:
-        """Return which of n things are this process's; shares differ by one at most.
+        """Return the slice of n items of this process; slices differ by at most one item.
 
         >>> [World(rank=rank, size=3).share(8) for rank in range(3)]
         [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
@@ -41,14 +41,14 @@ class World:
     def gather(self, values: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
         """Return the rows of all processes, in the order of their ranks.
 
-        The gradient of each row is the sum of those that all processes have for it.
+        The gradient of each row is summed over all processes.
 
         Parameters
         ----------
         values
-            Of this process, shape (n_rows, ...).
+            Rows of this process, shape (n_rows, ...).
         sizes
-            Rows that each process brings, by rank; None: all of them as many.
+            Number of rows of each process, by rank; None: the same for all.
         """
         if self.size == 1:
             return values
@@ -69,23 +69,23 @@ class World:
         return self.total(value) / self.size
 
     def weight(self, n: int, n_all: int) -> float:
-        """Return what makes a mean over n things, averaged over processes, one over all n_all.
+        """Return the factor that turns the average over processes of means into the overall mean.
 
         >>> [World(rank=rank, size=2).weight(n, 8) for rank, n in enumerate((6, 2))]
         [1.5, 0.5]
         """
         return n * self.size / max(1, n_all)
 
-    def any(self, said: bool) -> bool:
-        """Tell whether any process says so."""
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set in any process."""
         if self.size == 1:
-            return said
-        found = torch.tensor(float(said))
+            return flag
+        found = torch.tensor(float(flag))
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         return bool(self.total(found.to(device)) > 0)
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Return what each process brings, by rank."""
+        """Return the objects of all processes, by rank."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -100,7 +100,7 @@ class _Gather(torch.autograd.Function):
     def forward(context: Any, values: Tensor, rank: int, sizes: Sequence[int]) -> Tensor:
         first = sum(sizes[:rank])
         context.own = slice(first, first + sizes[rank])
-        # Backends want as many rows of each process: all bring the most, and the rest is dropped.
+        # Backends need the same number of rows per process: pad to the most, then drop the padding.
         padded = values.new_zeros((max(sizes), *values.shape[1:]))
         padded[: len(values)] = values
         parts = [torch.empty_like(padded) for _ in sizes]
@@ -109,7 +109,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        # Gloo has no reduce-scatter; the features of a batch are small beside the activations.
+        # Gloo has no reduce-scatter; features of a batch are small compared to the activations.
         summed = gradients[0].contiguous().clone()
         distributed.all_reduce(summed)
         return summed[context.own], None, None

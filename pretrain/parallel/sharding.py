@@ -1,7 +1,7 @@
-"""Weights that processes share out among them (FSDP; Zhao et al. 2023, arXiv 2304.11277).
+"""Weights sharded over processes (FSDP; Zhao et al. 2023, arXiv 2304.11277).
 
-The blocks of the transformers are shared out; what stands around them (embeddings, projections,
-heads, temperature) each process keeps whole. So a process holds a block or two whole at a time.
+The blocks of the transformers are sharded; each process keeps a full copy of all other weights
+(embeddings, projections, heads, temperature). A process holds one or two full blocks at a time.
 """
 
 from collections.abc import Sequence
@@ -18,29 +18,29 @@ from pretrain.parallel.gather import World
 
 
 def shard_weights(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Share the blocks of all stacks of a model out among the processes of a one-dimensional mesh."""
+    """Shard the blocks of all transformer stacks over the processes of a one-dimensional mesh."""
     for stack in [each for each in model.modules() if isinstance(each, BertStack)]:
         for block in stack.blocks:
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        fully_shard(stack, mesh=mesh)  # has no weights itself, but sees the next block coming
+        fully_shard(stack, mesh=mesh)  # has no weights itself, but prefetches the next block
 
 
 def is_sharded(weight: Tensor) -> bool:
-    """Tell whether processes hold parts of a weight."""
+    """Tell whether a weight is sharded."""
     return isinstance(weight, DTensor)
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return all weights by name in the first process, on the CPU; all processes must ask."""
+    """Return all weights by name in the first process, on the CPU; all processes must call this."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     found: dict[str, Tensor] = get_model_state_dict(model, options=options)  # type: ignore[assignment]
     return found
 
 
 def average_gradients(weights: Sequence[Tensor], world: World) -> None:
-    """Average the gradients of weights that each process keeps whole; those of shared ones are."""
+    """Average the gradients of unsharded weights over processes; FSDP averages the others."""
     own = [each for each in weights if not is_sharded(each)]
-    # A loss that one process has no cells for leaves no gradient there.
+    # A process without cells for a loss has no gradient for its weights.
     has_one = torch.tensor([each.grad is not None for each in own], device=own[0].device)
     found = [each for each, n in zip(own, world.total(has_one.int()).tolist(), strict=True) if n]
     if not found:
@@ -58,16 +58,16 @@ def clip_gradients(weights: Sequence[Tensor], limit: float) -> Tensor:
     """Scale gradients so that their norm over all weights is `limit` at most; return the norm."""
     found = [each for each in weights if each.grad is not None]
     norms = []
-    for shared in (True, False):  # the two kinds do not go into one call
+    for sharded in (True, False):  # one call cannot mix the two
         gradients = [
-            each.grad for each in found if is_sharded(each) == shared and each.grad is not None
+            each.grad for each in found if is_sharded(each) == sharded and each.grad is not None
         ]
         if gradients:
             norm = nn.utils.get_total_norm(gradients)
             norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     total = torch.stack(norms).norm()
-    for shared in (True, False):
+    for sharded in (True, False):
         nn.utils.clip_grads_with_norm_(
-            [each for each in found if is_sharded(each) == shared], limit, total
+            [each for each in found if is_sharded(each) == sharded], limit, total
         )
     return total

@@ -1,4 +1,4 @@
-"""Numbers that stand for cells: where one lies in the shuffled corpus, and what is in it."""
+"""Hash keys of cells: for their shuffled order, and for their content."""
 
 import numpy as np
 
@@ -23,10 +23,10 @@ def mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def shuffle_keys(seed: int, number: int, rows: np.ndarray) -> np.ndarray:
-    """Return where cells lie in the shuffled corpus: it is sorted by these, uint64.
+    """Return the keys by which cells of a corpus are sorted to shuffle them, uint64.
 
-    A key depends on the seed, the number of the input and the row in it alone, and so not on who
-    computes it or in which order.
+    A key depends only on the seed, the number of the input and the row in it, and not on which
+    process computes it or in which order.
     """
     start = mixed(np.array([seed], np.uint64))
     start = mixed(start ^ np.uint64(number))
@@ -34,7 +34,7 @@ def shuffle_keys(seed: int, number: int, rows: np.ndarray) -> np.ndarray:
 
 
 def uniforms(seed: int, number: int, rows: np.ndarray) -> np.ndarray:
-    """Return a number from [0, 1) for each row, float64, as random as `shuffle_keys` are."""
+    """Return a hash-based uniform number in [0, 1) for each row, float64."""
     return (shuffle_keys(seed, number, rows) >> np.uint64(11)) * 2.0**-53
 
 
@@ -44,39 +44,39 @@ def content_keys(
     counts: np.ndarray,
     gene_bits: np.ndarray,
     *,
-    least: int,
+    min_genes: int,
 ) -> np.ndarray:
-    """Return a number for what each cell holds: equal for equal counts of the compared genes.
+    """Return a hash of each cell's content, equal for equal counts of the compared genes.
 
-    The order of columns and genes that are not compared do not matter. Two different cells share a
-    number with chance 2^-64.
+    Column order and genes that are not compared do not matter. Two different cells collide with
+    chance 2^-64.
 
     Parameters
     ----------
     indptr, columns, counts
-        The cells as the arrays of a CSR matrix; columns of one gene are summed already.
+        Arrays of a CSR matrix of cells; columns of the same gene are already summed.
     gene_bits
-        Bits that stand for the gene of each column, 0 where it is not compared, uint64.
-    least
-        Compared genes that a cell must express: of fewer, two cells may well have the same.
+        Hash of the gene of each column, 0 if it is not compared, uint64.
+    min_genes
+        Compared genes that a cell must express: with fewer, different cells may well be equal.
 
     Returns
     -------
     numpy.ndarray
-        uint64, shape (n_cells,); 0 where fewer than `least` compared genes are expressed.
+        uint64, shape (n_cells,); 0 where fewer than `min_genes` compared genes are expressed.
     """
     keys = np.zeros(len(indptr) - 1, np.uint64)
 
-    def some(start: int, stop: int) -> None:
-        _sum_bits(indptr, columns, counts, gene_bits, least, keys, start, stop)
+    def hash_slice(start: int, stop: int) -> None:
+        _sum_bits(indptr, columns, counts, gene_bits, min_genes, keys, start, stop)
 
     if len(keys):
-        over_slices(some, len(keys), size=_CELLS_PER_TASK)
+        over_slices(hash_slice, len(keys), size=_CELLS_PER_TASK)
     return keys
 
 
 def sequence_keys(tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return a number for each sequence of tokens, uint64: equal for equal sequences."""
+    """Return a hash of each token sequence, uint64, equal for equal sequences."""
     lengths = np.diff(offsets)
     places = np.arange(len(tokens), dtype=np.uint64) - np.repeat(
         offsets[:-1].astype(np.uint64), lengths
@@ -92,7 +92,7 @@ def _sum_bits(
     columns: np.ndarray,
     counts: np.ndarray,
     gene_bits: np.ndarray,
-    least: int,
+    min_genes: int,
     keys: np.ndarray,
     first: int,
     last: int,
@@ -103,14 +103,14 @@ def _sum_bits(
         held = counts[indptr[cell] : indptr[cell + 1]]
         for place in range(len(here)):
             gene = gene_bits[np.uint32(here[place])]
-            # In 65,536ths: the same whether a file holds single or double precision.
+            # In 65,536ths, so that single and double precision give the same.
             value = np.uint64(np.int64(np.float64(held[place]) * 65536.0 + 0.5))
             mix = (gene ^ value) + np.uint64(0x9E3779B97F4A7C15)
             mix = (mix ^ (mix >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             mix = (mix ^ (mix >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            # Times 0 or 1 and no branch, so that the processor works on many genes at once.
+            # A multiplication instead of a branch, so that the loop is vectorised (SIMD).
             is_compared = (gene != 0) & (held[place] != 0)
             total += (mix ^ (mix >> np.uint64(31))) * np.uint64(is_compared)
             n_genes += is_compared
-        if n_genes >= least:
+        if n_genes >= min_genes:
             keys[cell] = total

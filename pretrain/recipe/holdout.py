@@ -1,4 +1,4 @@
-"""Cell types that a run must never see, so that its accuracy on unseen types can be measured."""
+"""Hold cell types out of training, to measure accuracy on unseen types."""
 
 import hashlib
 from collections import Counter
@@ -16,16 +16,16 @@ FILE = "holdout.tsv"
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The types that are held out.
+    """The held-out types.
 
     Attributes
     ----------
     roots
-        The chosen training types, sorted; all their descendants are held out with them.
+        The chosen training types, sorted; all their descendants are held out too.
     rows
-        Rows of the corpus that are dropped, by term id; 0 for descendants without data.
+        Number of dropped corpus rows by term id; 0 for descendants without data.
     n_terms
-        Training types there were before.
+        Number of training types before.
     """
 
     roots: tuple[str, ...] = ()
@@ -38,27 +38,24 @@ class HeldOut:
         return frozenset(self.rows)
 
     def lines(self, ontology: Ontology) -> list[str]:
-        """Say what is dropped, for the log: the sum, then a line for each chosen type.
-
-        Empty where nothing is held out.
-        """
+        """Return log lines: the total, then a line for each chosen type; empty if there are none."""
         if not self.roots:
             return []
-        n_lost = sum(n > 0 for n in self.rows.values())
+        n_dropped = sum(n > 0 for n in self.rows.values())
         head = (
-            f"held out {n_lost} of {self.n_terms} training types with {sum(self.rows.values())} "
-            f"rows: {len(self.roots)} chosen ones and their descendants"
+            f"held out {n_dropped} of {self.n_terms} training types with {sum(self.rows.values())} "
+            f"rows: {len(self.roots)} chosen types and their descendants"
         )
         return [head, *(f"held out {self._line(root, ontology)}" for root in self.roots)]
 
     def _line(self, root: str, ontology: Ontology) -> str:
-        below = [each for each in ontology.descendants(root) if self.rows[each]]
-        n_rows = self.rows[root] + sum(self.rows[each] for each in below)
-        with_it = f" with {len(below)} descendants" if below else ""
-        return f"{root} {ontology.terms[root].name}{with_it}: {n_rows} rows"
+        descendants = [each for each in ontology.descendants(root) if self.rows[each]]
+        n_rows = self.rows[root] + sum(self.rows[each] for each in descendants)
+        note = f" with {len(descendants)} descendants" if descendants else ""
+        return f"{root} {ontology.terms[root].name}{note}: {n_rows} rows"
 
     def write(self, path: Path, ontology: Ontology) -> None:
-        """Write a row for each held-out type."""
+        """Write a table with a row for each held-out type."""
         lines = ["term_id\tname\tchosen\trows"]
         for term_id in sorted(self.rows):
             chosen = "yes" if term_id in self.roots else "no"
@@ -68,7 +65,7 @@ class HeldOut:
 
 
 def hold_out(recipe: Recipe, files: Sequence[SourceFile], ontology: Ontology) -> HeldOut:
-    """Choose the types that the recipe's `holdout` leaves out of some files."""
+    """Choose the types that the recipe's `holdout` drops from files."""
     if not recipe.holdout.share:
         return HeldOut(rows={}, n_terms=0)
     counts: Counter[str] = Counter()
@@ -78,16 +75,15 @@ def hold_out(recipe: Recipe, files: Sequence[SourceFile], ontology: Ontology) ->
 
 
 def choose_held_out(rows: Mapping[str, int], settings: Holdout, ontology: Ontology) -> HeldOut:
-    """Choose types by the hash of seed and term id: neither files nor their order matter.
+    """Choose types by the hash of seed and term id, whatever the files and their order.
 
-    Types are taken in the order of their hashes, each with all its descendants. One that would
-    bring more than the share of the training types out of training is passed over: "leukocyte"
-    alone is a quarter of a corpus of blood.
+    Types are taken in the order of their hashes, each with all its descendants. A type that would
+    exceed the share is skipped: "leukocyte" alone is a quarter of a corpus of blood.
 
     Parameters
     ----------
     rows
-        Rows of each training type.
+        Number of rows of each training type.
 
     Raises
     ------
@@ -96,18 +92,18 @@ def choose_held_out(rows: Mapping[str, int], settings: Holdout, ontology: Ontolo
     """
     n_wanted = round(settings.share * len(rows))
     roots: list[str] = []
-    lost: set[str] = set()
+    dropped: set[str] = set()
     for term_id in sorted(rows, key=lambda each: (_hash(settings.seed, each), each)):
         branch = {term_id, *ontology.descendants(term_id)} & rows.keys()
-        if term_id not in lost and len(lost | branch) <= n_wanted:
+        if term_id not in dropped and len(dropped | branch) <= n_wanted:
             roots.append(term_id)
-            lost |= branch
+            dropped |= branch
     if not roots:
         raise ValueError(
             f"holdout.share={settings.share} of {len(rows)} training types is less than one type; "
             "give a larger share"
         )
-    everything = lost.union(*(ontology.descendants(root) for root in roots))
+    everything = dropped.union(*(ontology.descendants(root) for root in roots))
     return HeldOut(
         roots=tuple(sorted(roots)),
         rows={term_id: rows.get(term_id, 0) for term_id in sorted(everything)},

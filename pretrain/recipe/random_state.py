@@ -1,4 +1,4 @@
-"""What makes a run repeatable: where random numbers stand, and the order of sums."""
+"""Reproducibility of a run: random states, and deterministic sums on a CPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RandomState = tuple[Tensor, Tensor | None]  # of the CPU, and of a CUDA device
+RandomState = tuple[Tensor, Tensor | None]  # of the CPU and of a CUDA device
 
 
 def random_state(device: torch.device) -> RandomState:
-    """Return the state of the generators that dropout on a device draws from."""
+    """Return the state of the random generators that dropout on a device uses."""
     return torch.get_rng_state(), (
         torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     )
 
 
 def set_random_state(state: RandomState, device: torch.device) -> None:
-    """Put the generators back to where they stood."""
+    """Restore the state of the random generators."""
     torch.set_rng_state(state[0])
     if state[1] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)
@@ -26,19 +26,20 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
 
 @contextmanager
 def repeatable(accelerator: str) -> Iterator[None]:
-    """Let a CPU add in the same order each time, within a block; a GPU stays as it is.
+    """Make sums on a CPU deterministic within a block; a GPU is not affected.
 
-    Else threads that add to one row of a gradient do so as they come, and the last bits differ.
+    Otherwise threads that add to the same row of a gradient do so in any order, and the last bits
+    differ.
     """
     if accelerator != "cpu":
         yield
         return
-    memory: Any = torch.utils.deterministic
-    before = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
+    deterministic: Any = torch.utils.deterministic
+    before = torch.get_deterministic_debug_mode(), deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False  # which finds mistakes, and is slow
+    deterministic.fill_uninitialized_memory = False  # a slow debugging aid
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(before[0])
-        memory.fill_uninitialized_memory = before[1]
+        deterministic.fill_uninitialized_memory = before[1]

@@ -1,4 +1,4 @@
-"""Recipes on disk: YAML, on top of the recipe that it extends, with single values replaced."""
+"""Read recipes: YAML files that may extend another recipe, with overrides of single values."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ from pretrain.recipe.config import Recipe
 
 
 def find_recipe(name: Path) -> Path:
-    """Return the path of a recipe: a file, or one of the package by its bare name.
+    """Return the path of a recipe: a file, or a bundled recipe by name.
 
     >>> find_recipe(Path("mini")).name
     'mini.yaml'
@@ -22,10 +22,10 @@ def find_recipe(name: Path) -> Path:
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and change single values of it.
+    """Read a recipe and override single values.
 
-    A recipe may begin with `extends: NAME`: the values of that recipe (a file beside it, or one of
-    the package) hold wherever it does not set its own.
+    A recipe may begin with `extends: NAME`: it inherits the values of that recipe (a file in the
+    same folder, or a bundled one) that it does not set itself.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not YAML or a key or value is wrong; one line that names the key and, for an
-        unknown key, the nearest known one.
+        If it is not YAML, or a key or value is wrong; one line that names the key and, for an
+        unknown key, the closest known one.
     """
     values = _read_values(path)
     for override in overrides:
@@ -51,12 +51,12 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ValueError(f"{path}: {_first_error(error)}") from error
 
 
-def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a recipe's keys on top of those of the recipe that it extends."""
+def _read_values(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read the values of a recipe, merged into those of the recipe that it extends."""
     if not path.is_file():
-        raise FileNotFoundError(f"no recipe {path}")
-    if path in above:
-        raise ValueError(f"{path} extends itself through {above[-1].name}")
+        raise FileNotFoundError(f"recipe {path} does not exist")
+    if path in children:
+        raise ValueError(f"{path} extends itself through {children[-1].name}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -64,15 +64,15 @@ def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values, got {type(values).__name__}")
     if base := values.pop("extends", ""):
-        beside = path.parent / str(base)
-        found = beside if beside.is_file() else find_recipe(Path(str(base)))
-        values = _merged(_read_values(found, (*above, path)), values)
+        sibling = path.parent / str(base)
+        found = sibling if sibling.is_file() else find_recipe(Path(str(base)))
+        values = _merged(_read_values(found, (*children, path)), values)
     return values
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
+def _merged(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in update.items():
         is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if is_section else value
     return merged
@@ -81,12 +81,12 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ValueError(f"override {override!r} must read key=value, as optimisation.steps=100")
+        raise ValueError(f"override {override!r} must be key=value, as optimisation.steps=100")
     *sections, last = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ValueError(f"override {override!r}: {section} has no keys below it")
+            raise ValueError(f"override {override!r}: {section} is not a section")
     try:
         values[last] = yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
@@ -94,23 +94,23 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _first_error(error: ValidationError) -> str:
-    # A misspelt key often makes another one missing: the misspelling is what to name.
+    # A misspelt key often makes another one missing, so report unknown keys first.
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first = errors[0]
     key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "value_error":  # of a section, or of how sections fit together
+    if first["type"] == "value_error":  # raised by a validator
         return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     if first["type"] != "extra_forbidden":
         got = "" if first["type"] == "missing" else f", got {first['input']!r}"
         return f"{key}: {first['msg']}{got}"
-    known = _keys_beside(first["loc"])
+    known = _sibling_keys(first["loc"])
     near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"unknown key {key!r}; {hint}"
 
 
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields of the section that a location lies in."""
+def _sibling_keys(location: tuple[str | int, ...]) -> list[str]:
+    """Return the field names of the section of a location."""
     section: Any = Recipe
     for part in location[:-1]:
         if isinstance(part, int):

@@ -19,7 +19,7 @@ ASPECT_COLUMNS = ("tissue", "disease", "stage")
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One file of the training split and what the recipe says about it."""
+    """One training file with its kind and scale."""
 
     path: Path
     is_profile: bool
@@ -27,28 +27,28 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """File name without its ending."""
+        """File name without its extension."""
         return self.path.stem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledRows:
-    """The rows of a file that bear a usable term.
+    """The rows of a file with a usable term.
 
     Attributes
     ----------
     rows
         Row numbers, shape (n,).
     term_ids
-        Live term of each, object, shape (n,).
+        Current term of each, object, shape (n,).
     studies
         Study of each, object, shape (n,).
     aspects
         Further aspects of each, (tissue, disease, stage), '' where unknown.
     n_rows, n_replaced
-        Rows of the file; rows whose obsolete id was replaced.
+        Number of rows of the file, and of rows whose obsolete id was replaced.
     unknown
-        Ids that the ontology does not have, or that are obsolete without a replacement.
+        Ids that the ontology lacks, or that are obsolete without a replacement.
     """
 
     rows: np.ndarray
@@ -61,7 +61,7 @@ class LabelledRows:
 
 
 def find_sources(recipe: Recipe) -> list[SourceFile]:
-    """Return the files of the recipe, in its order.
+    """Return the files of the recipe, in order.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def find_sources(recipe: Recipe) -> list[SourceFile]:
         If `corpus_root` is not set, or one file is named twice.
     """
     if not recipe.corpus_root:
-        raise ValueError("the recipe needs the folder of the corpus: add corpus_root=FOLDER")
+        raise ValueError("the recipe needs the folder of its files: set corpus_root=FOLDER")
     if not recipe.root.is_dir():
         raise FileNotFoundError(f"corpus_root {recipe.root} is not a folder")
     found: dict[Path, SourceFile] = {}
@@ -90,14 +90,14 @@ def find_sources(recipe: Recipe) -> list[SourceFile]:
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:
-    """Files that a pattern names, sorted; an absolute one stands for itself."""
+    """Return the files that match a glob, sorted; it may be absolute."""
     if Path(pattern).is_absolute():
         return sorted(Path(found) for found in glob(pattern))
     return sorted(root.glob(pattern))
 
 
 def read_obs(path: Path) -> pd.DataFrame:
-    """Read the obs table of an h5ad alone; errors name the file."""
+    """Read only the obs table of an h5ad; errors name the file."""
     try:
         with h5py.File(path) as file:
             return anndata.io.read_elem(file["obs"])
@@ -108,10 +108,10 @@ def read_obs(path: Path) -> pd.DataFrame:
 def label_rows(
     path: Path, columns: Columns, ontology: Ontology, *, without: Set[str] = frozenset()
 ) -> LabelledRows:
-    """Return the rows of a file that carry a term of the ontology.
+    """Return the rows of a file that have a term of the ontology.
 
-    Rows with an empty id are skipped: the authors gave no type. Obsolete ids are replaced where
-    the ontology says by what. Rows of the types in `without` are skipped too.
+    Rows without an id and rows of the types in `without` are skipped. Obsolete ids are replaced if
+    the ontology names a replacement.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def label_rows(
     obs = read_obs(path)
     if columns.term_id not in obs:
         raise ValueError(
-            f"{path} has no obs column {columns.term_id!r} (columns.term_id); "
+            f"{path} has no obs column {columns.term_id!r} (set columns.term_id); "
             f"it has {', '.join(obs.columns)}"
         )
     given = _strings(obs, columns.term_id)
@@ -145,7 +145,7 @@ def label_rows(
 
 
 def _strings(obs: pd.DataFrame, column: str) -> np.ndarray:
-    """One column as strings, '' where it is missing or has no value."""
+    """Return an obs column as strings, '' where it or a value is missing."""
     if column not in obs:
         return np.full(len(obs), "", dtype=object)
     values = obs[column].astype(object)

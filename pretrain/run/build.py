@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a run: corpus, vocabulary, model, texts."""
+"""Build the parts of a run from a recipe: corpus, vocabulary, model, texts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,31 +25,31 @@ from pretrain.texts.text_table import build_text_table
 from pretrain.texts.text_tensors import TextTensors, build_text_tensors
 
 NOT_MEASURED = (
-    "validation is left out: without a loss that reads texts no cell can be named, so there is "
-    "neither macro-F1 nor R@k; the last weights are kept as the best"
+    "validation is skipped: without a loss that reads texts the model cannot predict labels, so "
+    "there is no macro-F1 or R@k; the last weights are kept as the best"
 )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Parts:
-    """Everything that a run is put together from.
+    """Everything that a training run needs.
 
     Attributes
     ----------
     candidates
-        Cell types that can be called (`text.candidates`), then training types not among them.
+        Candidate cell types (`text.candidates`), then the training types not among them.
     labels
-        Their texts, as they travel with the checkpoint; None where no loss reads texts, so that
-        nothing can be called.
+        Their texts, which are saved in the checkpoint; None if no loss reads texts.
     reference
-        Tokens of the cells whose features travel with it (`langcell.checkpoints.reference_cells`).
+        Tokens of the reference cells, whose features are saved in the checkpoint
+        (`langcell.checkpoints.reference_cells`).
     """
 
     ontology: Ontology
     held_out: HeldOut
     model: LangCell
     source: CellSource
-    builder: Collator
+    collator: Collator
     texts: TextTensors
     teachers: Teachers | None
     candidates: tuple[str, ...]
@@ -59,7 +59,7 @@ class Parts:
 
 
 def open_ontology(recipe: Recipe) -> Ontology:
-    """Return the Cell Ontology release that the recipe names."""
+    """Open the Cell Ontology release that the recipe names."""
     if recipe.ontology == "bundled":
         return Ontology.bundled()
     return Ontology.from_obo(Path(recipe.ontology).expanduser())
@@ -69,7 +69,7 @@ def build_parts(
     recipe: Recipe,
     *,
     vocabulary: GeneVocabulary | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Parts:
     """Read the corpus and build all parts.
 
@@ -78,19 +78,19 @@ def build_parts(
     recipe
         Checked recipe.
     vocabulary
-        Of a run that is resumed; None makes one from the corpus.
-    say
-        Takes a line at each stage.
+        Vocabulary of a resumed run; None builds one from the corpus.
+    log
+        Called with a progress message at each stage.
     """
     ontology = open_ontology(recipe)
-    data = open_data(recipe, ontology, vocabulary, say)
-    say("building the model")
-    model = build_model(recipe, data.vocabulary, data.means, say)
+    data = open_data(recipe, ontology, vocabulary, log)
+    log("building the model")
+    model = build_model(recipe, data.vocabulary, data.means, log)
     table = build_text_table(data.types, ontology, recipe.text)
     candidates = _candidates(recipe, ontology, data.types)
     wordings = build_label_texts(ontology, candidates, max_synonyms=recipe.text.max_synonyms)
     texts = build_text_tensors(
-        model, recipe, ontology, data.types, table, wordings, candidates, say
+        model, recipe, ontology, data.types, table, wordings, candidates, log
     )
     labels = None
     if recipe.losses.read_texts:
@@ -102,7 +102,7 @@ def build_parts(
         )
     teachers = None
     if recipe.losses.distillation:
-        say(f"loading {len(recipe.teachers)} teachers")
+        log(f"loading {len(recipe.teachers)} teachers")
         teachers = load_teachers(
             recipe.teachers,
             data.vocabulary,
@@ -116,13 +116,13 @@ def build_parts(
         held_out=data.held_out,
         model=model,
         source=source,
-        builder=Collator(recipe, data.vocabulary, data.types, table, wordings),
+        collator=Collator(recipe, data.vocabulary, data.types, table, wordings),
         texts=texts,
         teachers=teachers,
         candidates=candidates,
         labels=labels,
         reference=source.reference_cells(recipe.reference_cells),
-        validation=_validation(recipe, ontology, data.vocabulary, candidates, say),
+        validation=_validation(recipe, ontology, data.vocabulary, candidates, log),
     )
 
 
@@ -136,11 +136,11 @@ def _validation(
     ontology: Ontology,
     vocabulary: GeneVocabulary,
     candidates: tuple[str, ...],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[LabelledTokens]:
-    """Read the validation files, where there is anything to measure on them."""
+    """Read the validation files, unless no loss reads texts."""
     if recipe.losses.read_texts:
         return read_validation(recipe, ontology, vocabulary, candidates)
     if recipe.validation.files:
-        say(NOT_MEASURED)
+        log(NOT_MEASURED)
     return []

@@ -1,4 +1,4 @@
-"""What happens between steps: checkpoints, validation, progress, and stopping in good order."""
+"""Lightning callback of a run: checkpoints, validation, progress, and clean stops on a signal."""
 
 import signal
 import sys
@@ -26,17 +26,17 @@ from pretrain.steps.throughput import Throughput
 
 
 class RunCallback(Callback):
-    """Saves the last state, scores on the validation studies, keeps the best model.
+    """Save checkpoints, score on the validation studies and keep the best model.
 
     Parameters
     ----------
     recipe
-        How often to do what.
+        Sets how often to log, validate and save.
     output
-        Folder of the run: `last.ckpt` to resume from, `best/` the model with the highest mean
-        macro-F1 over the validation studies (without any, the last one), `last/` the last one.
+        Folder of the run: `last.ckpt` to resume from, `best/` with the model of the highest mean
+        macro-F1 over the validation studies (the last one without validation), and `last/`.
     score
-        Scores of a model, one a study; empty without validation files.
+        Scores a model, once per study; returns an empty list without validation files.
     export
         Writes a model as a checkpoint folder.
     """
@@ -55,38 +55,38 @@ class RunCallback(Callback):
         self.export = export
         self.best = -1.0
         self.best_step = 0
-        self.best_scores: list[dict[str, Any]] = []  # of the best model, one a study
+        self.best_scores: list[dict[str, Any]] = []  # of the best model, one per study
         self.is_stopped = False
         self._rng: list[RandomState] = []
         self._device = torch.device("cpu")
         self._handlers: dict[signal.Signals, Any] = {}
         self.results: dict[str, Any] = {}  # for the run card, once the last step is done
         self._started = (0, 0.0)
-        self._read = Throughput()  # by this process since then
+        self._throughput = Throughput()  # by this process since the start
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run must know; saved in the checkpoint."""
-        rng = World.here().gather_objects(random_state(self._device))
+        """Return the state that a resumed run needs; Lightning saves it in the checkpoint."""
+        rng = World.current().gather_objects(random_state(self._device))
         best = {"best": self.best, "best_step": self.best_step, "best_scores": self.best_scores}
         return {**best, "results": self.results, "rng": rng}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where the checkpoint was; Lightning itself keeps no random state."""
+        """Restore the state of a checkpoint, with the random state, which Lightning does not keep."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
         self.best_scores = state_dict.get("best_scores", [])
         self.results = state_dict.get("results", {})
         self._rng = state_dict["rng"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over SIGINT and SIGTERM: a step in progress is finished, then the state saved."""
+        """Handle SIGINT and SIGTERM: finish the current step, save a checkpoint, then stop."""
         self._started = (trainer.global_step, time.monotonic())
         if trainer.global_step and trainer.is_global_zero:
-            _say(f"going on after step {trainer.global_step}")
+            _log(f"resuming after step {trainer.global_step}")
         self._device = pl_module.device
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._stop)
-        # Last of all that may have drawn random numbers since the state was loaded.
-        world = World.here()
+        # Restored here, as everything before may have drawn random numbers.
+        world = World.current()
         if len(self._rng) == world.size:
             set_random_state(self._rng[world.rank], self._device)
 
@@ -98,17 +98,17 @@ class RunCallback(Callback):
         batch: StepBatch,
         batch_idx: int,
     ) -> None:
-        """Save, validate and report where it is time to."""
+        """Log, validate and save at the intervals of the recipe."""
         assert isinstance(pl_module, PretrainModule)
-        self._read = self._read.plus(batch, pl_module.model.config.cell.max_positions)
+        self._throughput = self._throughput.plus(batch, pl_module.model.config.cell.max_positions)
         pl_module.update_average(batch.step)
         step, is_last = batch.step + 1, batch.step + 1 == self.recipe.optimisation.steps
         if step % self.recipe.log_every == 0 or is_last:
-            self._report(trainer, step)
-        # A process that was told to stop stops all, after the same step.
-        self.is_stopped = World.here().any(self.is_stopped)
-        # First of all: whoever stops the run may not wait for a validation. But after the last step
-        # nothing would make up for one that is cut short.
+            self._log_step(trainer, step)
+        # If one process was told to stop, all stop after the same step.
+        self.is_stopped = World.current().any(self.is_stopped)
+        # Save before validating: a scheduler may not wait for a validation. After the last step the
+        # checkpoint comes after it, as a resumed run would not repeat it.
         if self.is_stopped and not is_last:
             self._save(trainer)
         if step % self.recipe.validation.every == 0 or is_last:
@@ -117,23 +117,23 @@ class RunCallback(Callback):
                     scores = self._validate(model, pl_module, step)
                     if is_last:
                         self.export(model, self.output / "last")
-                        self.results = self._results(trainer, scores)
+                        self.results = self._final_results(trainer, scores)
         if step % self.recipe.checkpoint_every == 0 or is_last or self.is_stopped:
             self._save(trainer)
         trainer.should_stop = trainer.should_stop or self.is_stopped
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
-        self._restore()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back."""
-        self._restore()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
-    def _results(self, trainer: Trainer, scores: list[StudyScore]) -> dict[str, Any]:
-        """Return what the run card says of the end of a run."""
+    def _final_results(self, trainer: Trainer, scores: list[StudyScore]) -> dict[str, Any]:
+        """Return the results that the run card holds."""
         return {
             "best_step": self.best_step,
             "best_validation": self.best_scores,
@@ -161,9 +161,9 @@ class RunCallback(Callback):
             sum(each) / len(scores) for each in zip(*(s.recall for s in scores), strict=True)
         ]
         among = ", ".join(f"R@{k} {each:.2f}" for k, each in zip(RECALL_AT, recalls, strict=True))
-        _say(
+        _log(
             f"step {step}: validation macro-F1 {mean:.3f} (accuracy/macro-F1: {by_study}); "
-            f"own text among all: {among}"
+            f"own text among all texts: {among}"
         )
         if mean > self.best:
             self.best, self.best_step = mean, step
@@ -173,19 +173,19 @@ class RunCallback(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(self.output / LAST)  # brings its state, writes nothing
+            trainer.save_checkpoint(self.output / LAST)  # contributes its state, writes nothing
             return
         with replaced_file(self.output / LAST) as part:
             trainer.save_checkpoint(part)
 
-    def _report(self, trainer: Trainer, step: int) -> None:
-        read = self._read.of_all(World.here(), self._device)
+    def _log_step(self, trainer: Trainer, step: int) -> None:
+        total = self._throughput.of_all(World.current(), self._device)
         if not trainer.is_global_zero:
             return
         first, began = self._started
         seconds = max(1e-9, time.monotonic() - began)
-        rates = {"cells_per_s": read.cells / seconds, "tokens_per_s": read.tokens / seconds}
-        utilisation = self._utilisation(trainer, read, seconds)
+        rates = {"cells_per_s": total.cells / seconds, "tokens_per_s": total.tokens / seconds}
+        utilisation = self._utilisation(trainer, total, seconds)
         if utilisation:
             rates["of_peak_flops"] = utilisation
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -197,35 +197,35 @@ class RunCallback(Callback):
         shown = " ".join(
             f"{name} {value:.3f}" for name, value in _training_metrics(trainer).items()
         )
-        _say(
+        _log(
             f"step {step}/{self.recipe.optimisation.steps}: {shown}; "
             f"{rates['cells_per_s']:.0f} cells/s, {rates['tokens_per_s']:,.0f} tokens/s"
             f"{f', {utilisation:.0%} of peak FLOP/s' if utilisation else ''}, {left / 60:.1f} min left"
         )
 
-    def _utilisation(self, trainer: Trainer, read: Throughput, seconds: float) -> float:
-        """Return what share of the devices' peak the encoder's arithmetic is; 0 where unknown."""
+    def _utilisation(self, trainer: Trainer, total: Throughput, seconds: float) -> float:
+        """Return the encoder's share of the peak FLOP/s of all devices; 0 if unknown."""
         module = trainer.lightning_module
         assert isinstance(module, PretrainModule)
         peak = peak_flops(module.device)
         if not peak:
             return 0.0
-        each = flops_per_token(module.model.config.cell, read.pairs / read.attended)
-        return read.attended * each / (seconds * peak * trainer.world_size)
+        each = flops_per_token(module.model.config.cell, total.pairs / total.attended)
+        return total.attended * each / (seconds * peak * trainer.world_size)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.is_stopped:  # a second time: the user does not want to wait for the step
+        if self.is_stopped:  # second signal: do not wait for the step
             raise KeyboardInterrupt
         self.is_stopped = True
 
-    def _restore(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
 
 
 def _training_metrics(trainer: Trainer) -> dict[str, float]:
-    """Return the losses of the last step and what was logged beside them, by name."""
+    """Return the losses and other logged values of the last step, by name."""
     return {
         name.removeprefix("train/"): float(value)
         for name, value in trainer.callback_metrics.items()
@@ -233,5 +233,5 @@ def _training_metrics(trainer: Trainer) -> dict[str, float]:
     }
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The stream of training steps as Lightning wants it."""
+"""Lightning data module that streams the batches of a run."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -15,63 +15,67 @@ from pretrain.steps.collator import Collator, StepBatch
 
 
 class StepStream(IterableDataset[StepBatch]):
-    """Batches from a first step on."""
+    """Iterable dataset of the batches from a given step on."""
 
     def __init__(
         self,
         source: CellSource,
-        builder: Collator,
+        collator: Collator,
         world: World,
         first_step: Callable[[], int],
         n_steps: int,
     ) -> None:
         self.source = source
-        self.builder = builder
+        self.collator = collator
         self.world = world
         self.first_step = first_step
         self.n_steps = n_steps
 
     def __iter__(self) -> Iterator[StepBatch]:
-        """Yield the batches that are left."""
+        """Yield the remaining batches."""
         first = self.first_step()
         for cells in islice(self.source.steps(first, self.world), max(0, self.n_steps - first)):
-            yield self.builder.build(cells, self.world)
+            yield self.collator.build(cells, self.world)
 
 
 class PretrainData(LightningDataModule):
-    """Training data of a run; where it stands is the trainer's global step.
+    """Training data of a run; its position is the trainer's global step.
 
-    Batches are built in the main process: that takes a hundredth of the time of a step, and
-    numba's threads must not be called from several at once.
+    Batches are built in the main process: that takes about 1 % of a step, and numba's thread pool
+    must not be called from several threads at once.
     """
 
-    def __init__(self, source: CellSource, builder: Collator, *, n_steps: int) -> None:
+    def __init__(self, source: CellSource, collator: Collator, *, n_steps: int) -> None:
         super().__init__()
         self.source = source
-        self.builder = builder
+        self.collator = collator
         self.n_steps = n_steps
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
-        """Return the steps from the trainer's on."""
-        stream = StepStream(self.source, self.builder, World.here(), self._first_step, self.n_steps)
+        """Return a loader of the batches from the trainer's step on."""
+        stream = StepStream(
+            self.source, self.collator, World.current(), self._first_step, self.n_steps
+        )
         return DataLoader(stream, batch_size=None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the source of each process stands after the last step that was made."""
-        # Lightning asks for a batch ahead, so the source itself may be further.
+        """Return the position of each process's source after the last finished step."""
+        # Lightning prefetches a batch, so the source itself may be one step ahead.
         return {
-            "sources": World.here().gather_objects(self.source.state_after(self._first_step() - 1))
+            "sources": World.current().gather_objects(
+                self.source.state_after(self._first_step() - 1)
+            )
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where the checkpoint was."""
-        states, world = state_dict["sources"], World.here()
+        """Restore the position of the source."""
+        states, world = state_dict["sources"], World.current()
         self.source.load_state(states[world.rank if len(states) == world.size else 0])
 
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int
     ) -> StepBatch:
-        """Move a batch; Lightning itself cannot rebuild a frozen dataclass."""
+        """Move a batch to a device; Lightning cannot rebuild a frozen dataclass."""
         return moved(batch, device)
 
     def _first_step(self) -> int:

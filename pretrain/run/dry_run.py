@@ -1,4 +1,4 @@
-"""The dry run: look at everything that a run needs, before its first step."""
+"""Dry run: check everything that a run needs before its first step."""
 
 import os
 from collections import Counter
@@ -21,7 +21,7 @@ from pretrain.run.recipe_model import count_parameters
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedFile:
-    """What a run would take from one file."""
+    """Rows, types and genes that a run would use of one file."""
 
     name: str
     role: str  # cells, profiles, shards or validation
@@ -34,29 +34,29 @@ class PlannedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Looked:
-    """What the training files or shards of a recipe hold."""
+class _TrainingData:
+    """Summary of the training files or shards of a recipe."""
 
     files: list[PlannedFile]
     held_out: HeldOut
     terms: set[str]
     studies: set[str]
-    n_genes: int  # that may become tokens
+    n_genes: int  # genes that may become tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run would do."""
+    """Data and model size of a run, found without training."""
 
     files: tuple[PlannedFile, ...]
     ontology: str
     n_terms: int
     n_studies: int
-    held_out: tuple[str, ...]  # lines that say which types, and how many rows
-    validation_only: tuple[str, ...]  # validation types that no training file has
-    n_genes: int  # tokens; of files at most, as medians need cells that are not read yet
-    n_parameters: dict[str, int]  # by part of the model, with as many genes
-    not_measured: str  # what validation cannot tell, and why; '' where it can
+    held_out: tuple[str, ...]  # printed lines: types and their rows
+    validation_only: tuple[str, ...]  # validation types without training data
+    n_genes: int  # tokens; an upper bound for files, as medians are not estimated yet
+    n_parameters: dict[str, int]  # by part of the model, for n_genes genes
+    not_measured: str  # why validation is skipped; '' if it is not
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -65,7 +65,7 @@ def plan(recipe: Recipe) -> Plan:
     Raises
     ------
     ValueError, OSError
-        For the first thing that a run would fail on; one line that names it.
+        For the first problem that would make a run fail; one line that names it.
     """
     ontology = open_ontology(recipe)
     if recipe.losses.read_texts:
@@ -73,17 +73,19 @@ def plan(recipe: Recipe) -> Plan:
     for name in filter(None, (recipe.model.start_from, *recipe.teachers)):
         resolve_checkpoint(name)
     _check_output(Path(recipe.output).expanduser())
-    look = _look_at_shards if recipe.shards.folder else _look_at_files
-    found = look(recipe, ontology)
+    inspect = _inspect_shards if recipe.shards.folder else _inspect_files
+    found = inspect(recipe, ontology)
     if not found.terms:
-        raise ValueError(f"no row of the {len(found.files)} files has a term of {ontology.title}")
+        raise ValueError(
+            f"no row of the {len(found.files)} training files has a term of {ontology.title}"
+        )
     validated: set[str] = set()
     for each in recipe.validation.files:
         path = recipe.root / each.path
         if not path.is_file():
-            raise FileNotFoundError(f"no validation file {path}")
+            raise FileNotFoundError(f"validation file {path} does not exist")
         source = SourceFile(path=path, is_profile=False, scale=each.scale)
-        planned, labels, _ = _look(source, recipe, ontology, "validation")
+        planned, labels, _ = _inspect_file(source, recipe, ontology, "validation")
         found.files.append(planned)
         validated |= set(labels.term_ids)
     return Plan(
@@ -99,7 +101,7 @@ def plan(recipe: Recipe) -> Plan:
     )
 
 
-def _look_at_files(recipe: Recipe, ontology: Ontology) -> _Looked:
+def _inspect_files(recipe: Recipe, ontology: Ontology) -> _TrainingData:
     sources = find_sources(recipe)
     held_out = hold_out(recipe, sources, ontology)
     files: list[PlannedFile] = []
@@ -107,16 +109,20 @@ def _look_at_files(recipe: Recipe, ontology: Ontology) -> _Looked:
     studies: set[str] = set()
     measured: Counter[str] = Counter()
     for file in sources:
-        planned, labels, genes = _look(file, recipe, ontology, None, without=held_out.term_ids)
+        planned, labels, genes = _inspect_file(
+            file, recipe, ontology, None, without=held_out.term_ids
+        )
         files.append(planned)
         terms |= set(labels.term_ids)
         studies |= set(labels.studies)
         measured.update(genes)
     n_genes = sum(n >= recipe.vocabulary.min_sources for n in measured.values())
-    return _Looked(files=files, held_out=held_out, terms=terms, studies=studies, n_genes=n_genes)
+    return _TrainingData(
+        files=files, held_out=held_out, terms=terms, studies=studies, n_genes=n_genes
+    )
 
 
-def _look_at_shards(recipe: Recipe, ontology: Ontology) -> _Looked:
+def _inspect_shards(recipe: Recipe, ontology: Ontology) -> _TrainingData:
     corpus = open_corpus(recipe, verify=False)
     held_out = shard_holdout(corpus, recipe, ontology)
     types = shard_types(corpus, ontology, without=held_out.term_ids)
@@ -133,7 +139,7 @@ def _look_at_shards(recipe: Recipe, ontology: Ontology) -> _Looked:
     )
     names = corpus.manifest.categories["study"]
     studies = {names[study] for term, study, _ in pairs if term >= 0 <= study}
-    return _Looked(
+    return _TrainingData(
         files=[planned],
         held_out=held_out,
         terms=set(types.types.term_ids),
@@ -142,7 +148,7 @@ def _look_at_shards(recipe: Recipe, ontology: Ontology) -> _Looked:
     )
 
 
-def _look(
+def _inspect_file(
     file: SourceFile,
     recipe: Recipe,
     ontology: Ontology,
@@ -150,12 +156,12 @@ def _look(
     *,
     without: Set[str] = frozenset(),
 ) -> tuple[PlannedFile, LabelledRows, set[str]]:
-    """Return what is planned, the labelled rows and the Ensembl ids of the genes of a file."""
+    """Return the plan, the labelled rows and the Ensembl gene ids of a file."""
     rows = label_rows(file.path, recipe.columns, ontology, without=without)
     with open_counts(file.path, scale=file.scale) as matrix:
         genes = set(matrix.resolution.ensembl_ids) - {""}
     if not genes:
-        raise ValueError(f"{file.path}: none of its gene names is known")
+        raise ValueError(f"{file.path}: none of its gene names is a known gene")
     planned = PlannedFile(
         name=file.name,
         role=role or ("profiles" if file.is_profile else "cells"),
@@ -174,6 +180,4 @@ def _check_output(output: Path) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise PermissionError(
-            f"output {output} cannot be written: {folder} is not a writable folder"
-        )
+        raise PermissionError(f"cannot write output {output}: {folder} is not a writable folder")

@@ -1,10 +1,10 @@
-"""Arithmetic of the cell encoder, and what devices can do at most."""
+"""FLOP per token of the cell encoder, and the peak FLOP/s of devices."""
 
 import torch
 
 from langcell.nn.config import CellEncoderConfig, StackConfig
 
-# Dense bf16 peak in FLOP/s, from the makers' data sheets; the first name that fits counts.
+# Dense bf16 peak in FLOP/s, from the vendors' data sheets; the first matching name is used.
 _PEAKS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -22,15 +22,15 @@ _PASSES = 3  # backward costs twice the forward
 def flops_per_token(config: StackConfig, width: float) -> float:
     """Return the FLOP of one token in a training step, forward and backward.
 
-    Two for each weight that a token is multiplied with, and attention to the `width` tokens of its
-    row (Chowdhery et al. 2022, PaLM, appendix B); embeddings and the heads of losses are left out.
+    Two FLOP per weight, plus attention to the `width` tokens of the row (Chowdhery et al. 2022,
+    PaLM, appendix B). Embeddings and loss heads are not counted.
 
     Parameters
     ----------
     config
-        Sizes; a bag of genes has one vector a cell, which is next to nothing a token.
+        Sizes of the encoder; a bag of genes costs next to nothing per token.
     width
-        Tokens of its row, on average over tokens: the sum of squared lengths over that of lengths.
+        Mean row length over tokens: sum of squared row lengths divided by the sum of row lengths.
 
     Examples
     --------
@@ -43,12 +43,12 @@ def flops_per_token(config: StackConfig, width: float) -> float:
         return float(_PASSES * 2 * config.hidden_size)
     hidden, inner = config.hidden_size, config.intermediate_size
     weights = 4 * hidden**2 + 2 * hidden * inner
-    attention = 2 * width * hidden  # scores, and the values that they weigh
+    attention = 2 * width * hidden  # scores, and the weighted sum of values
     return float(_PASSES * 2 * config.n_layers * (weights + attention))
 
 
 def peak_flops(device: torch.device) -> float:
-    """Return the peak of a device in FLOP/s, 0 where it is not known (as of every CPU)."""
+    """Return the peak FLOP/s of a device, 0 if unknown (always on a CPU)."""
     if device.type != "cuda":
         return 0.0
     name = torch.cuda.get_device_name(device)

@@ -1,4 +1,4 @@
-"""A start for the gene embeddings: genes that are expressed together begin close together."""
+"""Initialise gene embeddings by SVD, so that co-expressed genes start close to each other."""
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from pretrain.cells.mean_expression import TypeMeans
 def svd_gene_embeddings(
     means: TypeMeans, vocabulary: GeneVocabulary, *, width: int, std: float, seed: int
 ) -> Tensor:
-    """Return gene embeddings from a truncated SVD of the mean expression of each type and source.
+    """Return gene embeddings from a truncated SVD of the mean expression per type and source.
 
-    A run on a few CPU cores sees each gene too seldom to learn what it goes with; the matrix of
-    all types says it at once. Types weigh the same however many cells they have, genes are
-    centred and scaled, and a gene that a source did not measure has its mean there.
+    A run on a few CPU cores sees each gene too rarely to learn its co-expression from scratch. All
+    types have the same weight, genes are centred and scaled, and a gene that a source did not
+    measure gets its mean there.
 
     Returns
     -------
@@ -26,13 +26,13 @@ def svd_gene_embeddings(
     n = np.maximum(means.measured.sum(axis=0), 1)
     centre = means.values.sum(axis=0) / n
     values = np.where(means.measured, means.values - centre, 0)  # (n_groups, n_genes)
-    # A floor: dividing by a tiny spread would make rarely seen genes the loudest.
+    # The floor keeps rarely expressed genes from dominating through a tiny standard deviation.
     values /= np.sqrt(np.square(values).sum(axis=0) / n) + 0.1
     sizes = np.bincount(means.term)[means.term]
     values /= np.sqrt(sizes)[:, None]
     rank = min(width, *(side - 1 for side in values.shape))
     _, scales, genes = randomized_svd(values.astype(np.float32), rank, random_state=seed)
-    # The root tempers the first directions, which would otherwise drown the others.
+    # The square root keeps the first components from dominating the others.
     found = genes.T * np.sqrt(scales)  # (n_columns, rank)
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(scale=found.std(), size=(vocabulary.n_genes, width))

@@ -1,4 +1,4 @@
-"""The training loop's side of the model: losses, optimiser, schedule, averaged weights."""
+"""Lightning module of a run: losses, optimiser, learning rate schedule, averaged weights."""
 
 import copy
 import math
@@ -27,22 +27,22 @@ from pretrain.steps.gradient import add_gradients
 from pretrain.steps.objective import Objective, TextTensors
 from pretrain.steps.teachers import Teachers
 
-_FIRST_BIAS = -10.0  # as SigLIP begins: nearly all pairs are negative
+_FIRST_BIAS = -10.0  # as in SigLIP: nearly all pairs are negative
 
 
 class PretrainModule(LightningModule):
-    """Trains a `LangCell`.
+    """Lightning module that trains a `LangCell`.
 
     Parameters
     ----------
     model
-        What to train; those of its weights that need gradients.
+        Model to train; only weights that require gradients change.
     recipe
-        Weights of the losses, optimiser.
+        Loss weights and optimiser settings.
     texts
-        Precomputed texts; not part of the saved state.
+        Precomputed text tensors; not part of the saved state.
     teachers
-        For the distillation loss.
+        Teachers of the distillation loss.
     """
 
     def __init__(
@@ -53,56 +53,56 @@ class PretrainModule(LightningModule):
         teachers: Teachers | None = None,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False  # a step may go back through the batch part by part
+        self.automatic_optimization = False  # a step may run backward once per micro-batch
         self.model = model
         self.recipe = recipe
         self.texts = texts
-        self._teachers = [teachers]  # in a list, so that the module does not count them as its own
+        self._teachers = [teachers]  # in a list, so that they are not registered as submodules
         model.logit_scale.requires_grad_(recipe.model.learn_temperature)
         self.bias: torch.nn.Parameter | None = None
         if recipe.losses.contrast == "sigmoid":
             self.bias = torch.nn.Parameter(torch.tensor(_FIRST_BIAS))
-        # Averaged weights vary less from step to step than the last ones, and score better.
+        # Averaged weights vary less between steps than the current ones, and score better.
         self.average: LangCell | None = None
         if recipe.optimisation.average:
             self.average = copy.deepcopy(model).requires_grad_(False)
-        self._is_shared = False
-        self._whole: list[LangCell] = []  # where processes share weights out, in the first alone
+        self._is_sharded = False
+        self._full_model: list[LangCell] = []  # with FSDP, a full copy in the first process
 
     def configure_model(self) -> None:
-        """Share the weights out, where the strategy has a mesh of processes to do so among."""
-        if self.device_mesh is None or self._is_shared:
+        """Shard the weights, if the strategy has a device mesh."""
+        if self.device_mesh is None or self._is_sharded:
             return
-        self._is_shared = True
-        # Or a checkpoint must have a state of the optimiser for weights that no loss reads, too.
+        self._is_sharded = True
+        # Else a checkpoint must hold optimiser state for weights that no loss uses.
         self.strict_loading = False
         if self.global_rank == 0:
-            self._whole = [copy.deepcopy(self.model)]
+            self._full_model = [copy.deepcopy(self.model)]
         shard_weights(self.model, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Put what losses read beside the model on its device."""
+        """Move texts and teachers to the device of the model."""
         self.texts = moved(self.texts, self.device)
         if teachers := self._teachers[0]:
             self._teachers = [moved(teachers, self.device)]
 
     @contextmanager
     def best_model(self) -> Iterator[LangCell]:
-        """Give the weights to judge and keep: the averaged ones where there are any.
+        """Yield the model to validate and save, with averaged weights if there are any.
 
-        All processes must ask; where they share weights out, only the first gets all of them.
+        All processes must call this; with sharded weights only the first gets the full model.
         """
-        weights = full_weights(self.model) if self._is_shared else {}
+        weights = full_weights(self.model) if self._is_sharded else {}
         if not weights:
             yield self.average or self.model
             return
-        (whole,) = self._whole
-        whole.load_state_dict(weights)
-        yield whole.to(self.device)
-        whole.cpu()
+        (full,) = self._full_model
+        full.load_state_dict(weights)
+        yield full.to(self.device)
+        full.cpu()
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """Make one step."""
+        """Run one optimiser step."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
@@ -110,7 +110,7 @@ class PretrainModule(LightningModule):
             model=self.model,
             texts=self.texts,
             weights=self.recipe.losses,
-            world=World.here(),
+            world=World.current(),
             teachers=self._teachers[0],
             bias=self.bias,
             seed=self.recipe.seed,
@@ -129,9 +129,11 @@ class PretrainModule(LightningModule):
         total = objective.total(losses)
         if not bool(torch.isfinite(total)):
             values = ", ".join(f"{name}={loss.item():.3g}" for name, loss in losses.items())
-            raise ValueError(f"step {batch.step}: the loss is not finite ({values}); lower the lr")
+            raise ValueError(
+                f"step {batch.step}: the loss is not finite ({values}); lower optimisation.lr"
+            )
         parameters = list(self.parameters())
-        if self._is_shared:
+        if self._is_sharded:
             average_gradients(parameters, objective.world)
         norm = clip_gradients(parameters, self.recipe.optimisation.clip)
         (lr, *_) = schedule.get_last_lr()
@@ -144,24 +146,24 @@ class PretrainModule(LightningModule):
             "gradient_norm": norm,
         }
         named = {f"train/{name}": value for name, value in logged.items()}
-        self.log_dict({**named, "lr": lr}, logger=False)  # the keeper passes them on
+        self.log_dict({**named, "lr": lr}, logger=False)  # RunCallback logs them
 
     def _hold(self) -> AbstractContextManager[object]:
-        # Weights that are shared out exchange the gradient of each part: whole ones do not fit.
+        # Sharded weights reduce the gradient of every micro-batch: full gradients do not fit.
         strategy = self.trainer.strategy
         if isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()
         return nullcontext()
 
     def update_average(self, step: int) -> None:
-        """Move the averaged weights towards those after a step.
+        """Move the averaged weights towards the current ones after a step.
 
-        The keeper calls this: Lightning runs a module's own hook after the callbacks, so what they
-        save would lack the step.
+        `RunCallback` calls this: Lightning runs the module's own hook after the callbacks, so their
+        checkpoints would miss the step.
         """
         if self.average is None:
             return
-        # A short memory at first, or the random start would stay in the average for long.
+        # A small decay at first, else the random start stays in the average for long.
         decay = min(self.recipe.optimisation.average, (1 + step) / (10 + step))
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
@@ -169,17 +171,22 @@ class PretrainModule(LightningModule):
                 averaged.lerp_(new, 1 - decay)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW without decay on biases and norms, and a warmed-up cosine schedule."""
+        """Return AdamW without weight decay on biases and norms, and the learning rate schedule."""
         settings, tower = self.recipe.optimisation, self.model.text_encoder
-        known = [] if tower is None else [each for each in tower.parameters() if each.requires_grad]
-        inside = {id(each) for each in known}
+        tower_weights = (
+            [] if tower is None else [each for each in tower.parameters() if each.requires_grad]
+        )
+        inside = {id(each) for each in tower_weights}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
         groups = [
             {"params": params, "weight_decay": decay, "lr": lr}
-            for some, lr in ((others, settings.lr), (known, settings.lr * self.recipe.text.lr))
+            for some, lr in (
+                (others, settings.lr),
+                (tower_weights, settings.lr * self.recipe.text.lr),
+            )
             for decays, decay in ((True, settings.weight_decay), (False, 0.0))
-            for shared in (False, True)  # the two kinds do not go into one call
-            if (params := [p for p in some if (p.ndim > 1) == decays and is_sharded(p) == shared])
+            for sharded in (False, True)  # one optimiser group cannot mix the two
+            if (params := [p for p in some if (p.ndim > 1) == decays and is_sharded(p) == sharded])
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -192,10 +199,10 @@ class PretrainModule(LightningModule):
 
 
 def learning_rate_factor(step: int, settings: Optimisation) -> float:
-    """Return the share of the learning rate at a step: linear warm-up, then a way down.
+    """Return the factor on the learning rate at a step: linear warm-up, then the schedule.
 
-    The way is half a cosine, a line, none, or for "decay" none until the last share of the steps,
-    then a line (warm-up, stable, decay; Hu et al. 2024, arXiv 2404.06395).
+    The schedule is half a cosine, linear, constant, or "decay": constant, then linear over the last
+    steps (warm-up, stable, decay; Hu et al. 2024, arXiv 2404.06395).
 
     >>> settings = Optimisation(steps=110, warmup=10, final_lr=0.0)
     >>> [round(learning_rate_factor(step, settings), 3) for step in (0, 9, 10, 60, 110)]

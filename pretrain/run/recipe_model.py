@@ -1,4 +1,4 @@
-"""The model that a recipe describes, untrained or with the weights that it starts from."""
+"""Build the model of a recipe, with random weights or those of a warm start."""
 
 import math
 from collections.abc import Callable
@@ -31,9 +31,9 @@ def build_model(
     recipe: Recipe,
     vocabulary: GeneVocabulary,
     means: Callable[[], TypeMeans],
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> LangCell:
-    """Return an untrained model; its random start depends on the seed alone.
+    """Return an untrained model; its random weights depend on the seed alone.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def build_model(
     vocabulary
         Genes that are tokens.
     means
-        Returns what each type expresses, for gene embeddings that begin as an SVD of it.
-    say
-        Takes a line at each stage.
+        Returns the mean expression of each type, for gene embeddings initialised by SVD.
+    log
+        Called with a progress message at each stage.
     """
     sizes, text = recipe.model, recipe.text
     config = model_config(recipe, vocabulary.size)
@@ -54,7 +54,7 @@ def build_model(
         model = LangCell(config, vocabulary, text_encoder=tower)
         if sizes.start_from:
             for line in start_from(model, sizes.start_from).lines():
-                say(line)
+                log(line)
         if text.train == "lora":
             assert model.text_encoder is not None
             add_adapters(model.text_encoder, rank=text.lora_rank, scale=text.lora_scale)
@@ -68,7 +68,7 @@ def build_model(
 
 
 def model_config(recipe: Recipe, vocab_size: int) -> LangCellConfig:
-    """Return the configuration of a recipe's model over some number of tokens."""
+    """Return the model configuration of a recipe for a vocabulary size."""
     sizes = recipe.model
     return LangCellConfig(
         cell=CellEncoderConfig(
@@ -96,7 +96,7 @@ def model_config(recipe: Recipe, vocab_size: int) -> LangCellConfig:
 def _matching_config(recipe: Recipe) -> MatchingConfig:
     sizes = recipe.model
     if not recipe.losses.read_texts:
-        return MatchingConfig()  # of a head that is not there
+        return MatchingConfig()  # there is no head
     return MatchingConfig(
         kind=sizes.matching,
         n_layers=sizes.matching_layers,
@@ -120,12 +120,12 @@ def _text_config(recipe: Recipe) -> TextEncoderConfig:
         max_tokens=text.max_tokens,
         encoder_width=sizes.hidden_size if has_cross_attention else 0,
     )
-    # Of no weight in a frozen tower; in a trained one it would forbid packing.
+    # A frozen tower has no dropout; in a trained one attention dropout would rule out packing.
     return config if config.frozen else replace(config, attention_dropout=0.0)
 
 
 def count_parameters(recipe: Recipe, n_genes: int) -> dict[str, int]:
-    """Count the weights of each part of a recipe's model; of a text tower it says how it trains."""
+    """Count the weights of each part of a recipe's model."""
     config = model_config(recipe, n_genes + _N_SPECIAL)
     with skip_init():
         parts = dict(LangCell(config).named_children())

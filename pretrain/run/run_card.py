@@ -1,4 +1,4 @@
-"""What a run was: written beside its weights, for whoever finds them."""
+"""Run card: how a model was trained, written as JSON beside its weights."""
 
 import hashlib
 import json
@@ -32,13 +32,13 @@ def run_card(
     Parameters
     ----------
     recipe
-        All of it.
+        Recipe of the run.
     compute
-        Where it ran, with "auto" settled.
+        Compute settings, with "auto" resolved.
     data_sha256
-        From `data_digest`, as the run began.
+        From `data_digest`, at the start of the run.
     results
-        What came of it, by name (`RunCallback.results`).
+        Results by name (`RunCallback.results`).
     """
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -60,9 +60,9 @@ def run_card(
 
 
 def data_digest(recipe: Recipe) -> str:
-    """Return one sha256 over the names and contents of all training files, in their order.
+    """Return one SHA-256 over the names and contents of all training files, in order.
 
-    That of a corpus of shards is the one of its manifest, which holds those of all its files.
+    For a corpus of shards it is that of the manifest, which holds the checksums of all files.
     """
     if recipe.shards.folder:
         return sha256_of(Path(recipe.shards.folder).expanduser() / MANIFEST)
@@ -73,7 +73,7 @@ def data_digest(recipe: Recipe) -> str:
 
 
 def write_run_card(card: dict[str, Any], folders: Sequence[Path]) -> None:
-    """Write the card to each of some folders."""
+    """Write the card into each folder."""
     text = json.dumps(card, indent=1)
     for folder in folders:
         with replaced_file(folder / FILE) as temporary:

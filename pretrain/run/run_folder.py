@@ -1,4 +1,4 @@
-"""The folder of a run: what it holds, and whether a run may begin or go on there."""
+"""The output folder of a run: its files, and whether a run can start or resume there."""
 
 import zipfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from pretrain.run.run_card import FILE as CARD
 
 LAST = "last.ckpt"
 _RECIPE, _GENES, _DATA = "recipe.yaml", "genes.tsv", "data.sha256"
-# What may change between the start of a run and its resumption.
+# Recipe keys that may change when a run is resumed.
 _FREE = (
     "corpus_root",
     "output",
@@ -27,9 +27,9 @@ _FREE = (
 
 
 def check_run(recipe: Recipe, output: Path, *, resume: bool) -> bool:
-    """Tell whether the folder holds a run that is to go on; False where one is to begin.
+    """Tell whether the folder holds a run to resume; False if a new one starts.
 
-    A run that was stopped before its first checkpoint has left nothing to go on from.
+    A run that stopped before its first checkpoint starts over.
 
     Raises
     ------
@@ -43,23 +43,24 @@ def check_run(recipe: Recipe, output: Path, *, resume: bool) -> bool:
         return False
     if not resume:
         raise FileExistsError(
-            f"{output} holds a run already; go on with --resume auto, or give another output="
+            f"{output} holds a run already; resume it (--resume auto, in Python resume=True), or set "
+            "another output"
         )
     if not has_state:
         raise FileExistsError(
-            f"{output} holds a run without {LAST}, from which it could go on; give another output="
+            f"{output} holds a run without {LAST}, so it cannot be resumed; set another output"
         )
     _check_recipe(recipe, output)
     return True
 
 
 def is_finished(output: Path) -> bool:
-    """Tell whether the run that a folder holds has come to its end."""
+    """Tell whether the run in a folder has finished."""
     return (output / CARD).is_file() and (output / "best").is_dir()
 
 
 def begin_run(recipe: Recipe, output: Path, data_sha256: str) -> None:
-    """Make the folder of a run, with its recipe and the hash of its data."""
+    """Create the folder of a run, with its recipe and the hash of its data."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,17 +72,17 @@ def begin_run(recipe: Recipe, output: Path, data_sha256: str) -> None:
 
 
 def write_genes(vocabulary: GeneVocabulary, output: Path) -> None:
-    """Write the genes of a run, so that it goes on with them."""
+    """Write the genes of a run, for when it is resumed."""
     vocabulary.write(output / _GENES)
 
 
 def read_genes(output: Path) -> GeneVocabulary:
-    """Read the genes that a run began with.
+    """Read the genes of a run that is resumed.
 
     Raises
     ------
     ValueError
-        If they are not there or damaged.
+        If the file is missing or damaged.
     """
     try:
         return GeneVocabulary.read(output / _GENES)
@@ -90,14 +91,14 @@ def read_genes(output: Path) -> GeneVocabulary:
 
 
 def check_state(output: Path, data_sha256: str) -> None:
-    """Raise unless a run can go on: from a whole checkpoint, with the data that it began with.
+    """Check that a run can be resumed: its checkpoint is whole and its data are unchanged.
 
     Raises
     ------
     ValueError
-        Naming what is damaged or has changed.
+        If the checkpoint is damaged or the data have changed; the message names the file.
     """
-    for stale in output.glob(f".{LAST}.*.tmp"):  # of a save that was killed
+    for stale in output.glob(f".{LAST}.*.tmp"):  # left by a save that was killed
         stale.unlink(missing_ok=True)
     try:
         with zipfile.ZipFile(output / LAST) as file:
@@ -109,8 +110,8 @@ def check_state(output: Path, data_sha256: str) -> None:
     path = output / _DATA
     if path.is_file() and path.read_text(encoding="utf-8").strip() != data_sha256:
         raise ValueError(
-            f"the run in {output} began with other data than there is now: bring back the files that "
-            "it was started with, or give another output="
+            f"the training data of the run in {output} have changed: restore the files that it was "
+            "started with, or set another output"
         )
 
 
@@ -121,24 +122,24 @@ def _check_recipe(recipe: Recipe, output: Path) -> None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(_damaged(path, str(error))) from error
     if not isinstance(earlier, dict):
-        raise ValueError(_damaged(path, "it holds no recipe"))
+        raise ValueError(_damaged(path, "it is not a recipe"))
     strategies = [each.get("compute", {}).get("strategy", "ddp") for each in (earlier, present)]
     differences = [
         _difference(key, earlier.get(key), present[key])
         for key in present
         if key not in _FREE and present[key] != earlier.get(key)
     ]
-    if strategies[0] != strategies[1]:  # the optimiser's state is grouped in another way
+    if strategies[0] != strategies[1]:  # the optimiser state is grouped differently
         differences.append(_difference("compute.strategy", *strategies))
     if differences:
         raise ValueError(
             f"the run in {output} was started with {differences[0]}; resume with its own recipe "
-            f"({path}), or give another output="
+            f"({path}), or set another output"
         )
 
 
 def _difference(key: str, earlier: Any, now: Any) -> str:
-    """Say which value of a recipe is another one, by its dotted key."""
+    """Describe the first value that differs, by its dotted key."""
     if isinstance(earlier, dict) and isinstance(now, dict):
         name = next(name for name in now if now[name] != earlier.get(name))
         return _difference(f"{key}.{name}", earlier.get(name), now[name])
@@ -146,4 +147,4 @@ def _difference(key: str, earlier: Any, now: Any) -> str:
 
 
 def _damaged(path: Path, why: str) -> str:
-    return f"{path} is missing or damaged ({why}): put back a copy of it, or give another output="
+    return f"{path} is missing or damaged ({why}): restore it from a copy, or set another output"

@@ -1,4 +1,4 @@
-"""A training run, from a recipe to a folder with a model."""
+"""Run pretraining: from a recipe to a folder with a model."""
 
 import sys
 from importlib.util import find_spec
@@ -35,27 +35,27 @@ from pretrain.run.run_folder import (
 )
 from pretrain.run.validation import StudyScore, reference_features, score_studies
 
-# Warnings of Lightning that say nothing new.
+# Lightning warnings that are expected here.
 _EXPECTED = (
-    # The length of an endless stream is not known, and nothing asks for it.
+    # An endless stream has no length, and nothing needs it.
     ".*IterableDataset.*has.*__len__.*",
-    # Resuming in the middle of an epoch is what StepStream is made for.
+    # StepStream supports resuming in the middle of an epoch.
     ".*resuming from a checkpoint that ended before.*",
 )
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
-    """Train as the recipe says and return the folder of the best model.
+    """Train a model by a recipe and return the folder of the best checkpoint.
 
     Parameters
     ----------
     recipe
         Checked recipe; `recipe.output` gets `best/` and `last/` (checkpoint folders), `last.ckpt`
-        (to resume from), `genes.tsv`, `recipe.yaml`, `logs/` (TensorBoard and CSV), and `holdout.tsv`
-        where types were held out, and `run.json`, which says what was trained on what.
+        (to resume from), `genes.tsv`, `recipe.yaml`, `logs/` (TensorBoard and CSV), `holdout.tsv`
+        if types were held out, and `run.json`, the run card.
     resume
-        Go on from `last.ckpt` if there is one; a run that is finished stays as it is. The result is
-        that of a run that was not interrupted, on a CPU to the bit for the same number of threads.
+        Resume from `last.ckpt` if there is one; a finished run is left as it is. The result equals
+        that of an uninterrupted run, bit for bit on a CPU with the same number of threads.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         If the run in the folder was started with another recipe or other data, or its checkpoint
         is damaged.
     KeyboardInterrupt
-        After Ctrl-C or SIGTERM; the state was saved.
+        After Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
     output = Path(recipe.output).expanduser()
     compute = find_compute(recipe.compute)
@@ -74,7 +74,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if is_resumed and is_finished(output):
         if not is_first:
             sys.exit(0)
-        _say(f"the run in {output} is finished already")
+        _log(f"the run in {output} has already finished")
         return output / "best"
     loggers = _loggers(recipe, output)
     data = data_digest(recipe) if is_first else ""
@@ -84,7 +84,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if compute.accelerator == "cpu" and compute.devices > 1:
         set_threads(max(1, thread_count() // compute.devices))
     vocabulary = read_genes(output) if is_resumed else None
-    parts = build_parts(recipe, vocabulary=vocabulary, say=_say if is_first else _say_nothing)
+    parts = build_parts(recipe, vocabulary=vocabulary, log=_log if is_first else _log_nothing)
     assert parts.model.vocabulary is not None
     if is_first:
         if not is_resumed:
@@ -93,7 +93,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if is_first and parts.held_out.roots:
         parts.held_out.write(output / HOLDOUT, parts.ontology)
     _tune_stacks(parts.model, recipe, compute)
-    # Dropout; the keeper restores its state on resumption.
+    # Seeds dropout; RunCallback restores the random state when a run is resumed.
     torch.manual_seed(recipe.seed + process_number())
     module = PretrainModule(parts.model, recipe, parts.texts, parts.teachers)
     callback = RunCallback(
@@ -107,16 +107,18 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if not is_first:
         sys.exit(0)  # the first process has the model
     if callback.is_stopped:
-        raise KeyboardInterrupt(f"stopped; go on with --resume auto (state in {output / LAST})")
+        raise KeyboardInterrupt(
+            f"stopped; resume with --resume auto, in Python resume=True (checkpoint {output / LAST})"
+        )
     card = run_card(recipe, compute, data_sha256=data, results=callback.results)
-    # Last beside the run itself, where it says that the run is finished.
+    # Last into the run folder itself, where it marks the run as finished.
     write_run_card(card, [output / "best", output / "last", output])
-    _say(f"best model: {output / 'best'} (step {callback.best_step})")
+    _log(f"best model: {output / 'best'} (step {callback.best_step})")
     return output / "best"
 
 
 def _tune_stacks(model: LangCell, recipe: Recipe, compute: Compute) -> None:
-    """Set what changes the speed and memory of the encoders and none of their numbers."""
+    """Set the options of the encoders that change speed and memory but no results."""
     for encoder in (model.cell_encoder, model.text_encoder):
         if isinstance(encoder, CellEncoder | TextEncoder):
             encoder.stack.pack = True
@@ -149,7 +151,7 @@ def _fit(
         )
         trainer.fit(
             module,
-            PretrainData(parts.source, parts.builder, n_steps=settings.steps),
+            PretrainData(parts.source, parts.collator, n_steps=settings.steps),
             ckpt_path=output / LAST if is_resumed else None,
             weights_only=True,
         )
@@ -158,12 +160,14 @@ def _fit(
 def _loggers(recipe: Recipe, output: Path) -> list[Logger]:
     loggers: list[Logger] = [
         TensorBoardLogger(output / "logs", name="tensorboard", version=""),
-        # A version for each start: a resumed run would delete the earlier lines.
+        # One version per start: a resumed run would delete the earlier lines.
         CSVLogger(output / "logs", name="csv", flush_logs_every_n_steps=1),
     ]
     if recipe.wandb:
         if find_spec("wandb") is None:
-            raise ValueError("wandb: not installed; pip install 'langcell[wandb]', or leave it out")
+            raise ValueError(
+                "wandb is not installed: pip install 'langcell[wandb]', or leave wandb out of the recipe"
+            )
         loggers.append(
             WandbLogger(project=recipe.wandb, name=output.name, save_dir=output / "logs")
         )
@@ -193,9 +197,9 @@ def _export(trained: LangCell, parts: Parts, recipe: Recipe, folder: Path) -> No
     model.save_pretrained(folder, dtype=torch.float16 if recipe.half else torch.float32)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _say_nothing(line: str) -> None:
-    """Leave saying it to the first process."""
+def _log_nothing(line: str) -> None:
+    """Print nothing: only the first process logs."""

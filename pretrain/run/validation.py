@@ -1,4 +1,4 @@
-"""Zero-shot scores on labelled studies during training; the best checkpoint is chosen by them."""
+"""Zero-shot validation on labelled studies during training, which selects the best checkpoint."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ class LabelledTokens:
     Attributes
     ----------
     study
-        Files of one study are averaged before studies are.
+        Study name; files of one study are averaged first.
     cells
         Tokens of each cell.
     truth
-        Place of each cell's type in `candidates`, shape (n_cells,).
+        Index of each cell's type in `candidates`, shape (n_cells,).
     candidates
         The study's own types, as rows of the table of all cell types.
     """
@@ -52,9 +52,10 @@ class StudyScore:
     Attributes
     ----------
     accuracy, macro_f1
-        Of calls among the study's own labels.
+        Of predictions among the study's own labels.
     recall
-        Share of cells whose own description is among the k nearest of all, for k in `RECALL_AT`.
+        Share of cells whose own description is among the k nearest of all descriptions, for k in
+        `RECALL_AT`.
     """
 
     study: str
@@ -75,7 +76,7 @@ def read_validation(
         labels = label_rows(path, recipe.columns, ontology)
         usable = np.flatnonzero([term_id in place for term_id in labels.term_ids])
         if not len(usable):
-            raise ValueError(f"{path}: no row has a term that cells can be called")
+            raise ValueError(f"{path}: no row has a term among the candidate labels")
         own, truth = np.unique(labels.term_ids[usable], return_inverse=True)
         n = min(len(usable), recipe.validation.max_cells)
         kept = np.unique(np.linspace(0, len(usable) - 1, n).round().astype(int))
@@ -94,7 +95,7 @@ def read_validation(
 def _tokens(
     path: Path, scale: Scale, rows: np.ndarray, tokenizer: RankTokenizer
 ) -> tuple[np.ndarray, ...]:
-    """Tokenise some rows of a file, in ascending order."""
+    """Tokenise the given rows of a file, in ascending order."""
     cells: list[np.ndarray] = []
     with open_counts(path, scale=scale) as matrix:
         genes = tokenizer.column_genes(matrix.resolution)
@@ -116,7 +117,7 @@ def score_studies(
     batch_size: int,
     min_cells: int,
 ) -> list[StudyScore]:
-    """Call each cell one of its study's own labels as `zeroshot` does, and score the calls.
+    """Predict a label among its study's own for each cell, as `zeroshot` does, and score them.
 
     Parameters
     ----------
@@ -125,12 +126,12 @@ def score_studies(
     reference
         Tokens of the reference cells.
     min_cells
-        Classes with fewer cells do not count in macro-F1.
+        Cells that a class needs to count in macro-F1.
 
     Returns
     -------
     list of StudyScore
-        One a study, in the order of the files.
+        One per study, in the order of the files.
     """
     by_study: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     with inference(model):
@@ -139,12 +140,12 @@ def score_studies(
         offsets = cells.label_offsets(texts.cpu().numpy(), model.scale.item())
         for file in files:
             features = _encode(model, file.cells, batch_size)
-            called = _call(file, features, texts, torch.from_numpy(offsets))
+            predicted = _predict(file, features, texts, torch.from_numpy(offsets))
             # A sample of a small study may leave no class with enough cells.
             enough = min(min_cells, int(np.bincount(file.truth).max()))
-            f1 = macro_f1(file.truth, called, min_cells=enough)
+            f1 = macro_f1(file.truth, predicted, min_cells=enough)
             recall = _recall(features @ texts.T, file.candidates[file.truth])
-            by_study[file.study].append((accuracy(file.truth, called), f1, *recall))
+            by_study[file.study].append((accuracy(file.truth, predicted), f1, *recall))
     return [
         StudyScore(study=study, accuracy=mean[0], macro_f1=mean[1], recall=tuple(mean[2:]))
         for study, scores in by_study.items()
@@ -155,21 +156,21 @@ def score_studies(
 def reference_features(
     model: LangCell, cells: Sequence[np.ndarray], *, batch_size: int
 ) -> ReferenceCells:
-    """Encode the reference cells, given as tokens, as they travel with the model."""
+    """Encode the reference cells, given as tokens, as they are saved with the model."""
     with inference(model):
         features = _encode(model, cells, batch_size)
     return ReferenceCells(features=features.cpu().numpy().astype(np.float16))
 
 
 def _recall(similarities: torch.Tensor, truth: np.ndarray) -> list[float]:
-    """Return the share of cells whose own text is among the k nearest, (n_cells, n_texts) given."""
+    """Return R@k of the cells' own texts, given similarities of shape (n_cells, n_texts)."""
     rows = torch.arange(len(truth), device=similarities.device)
     own = similarities[rows, torch.from_numpy(truth).to(rows.device)]
     rank = (similarities > own[:, None]).sum(dim=1)
     return [float((rank < k).float().mean()) for k in RECALL_AT]
 
 
-def _call(
+def _predict(
     file: LabelledTokens, features: torch.Tensor, texts: torch.Tensor, offsets: torch.Tensor
 ) -> np.ndarray:
     similarities = features @ texts[file.candidates].T  # (n_cells, n_candidates)

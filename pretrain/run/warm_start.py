@@ -1,4 +1,4 @@
-"""Begin with what an earlier model has learnt."""
+"""Warm start: initialise a model with the weights of an earlier checkpoint."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,59 +19,59 @@ from langcell.nn.cell_encoder import CellEncoder
 from langcell.nn.gene_bag import GeneBag
 from langcell.released.official import is_official, read_official
 
-# Tensors with a row a token; the rows of genes are found by their Ensembl ids.
+# Tensors with one row per token; rows of genes are matched by Ensembl id.
 _BY_TOKEN = (
     "cell_encoder.embeddings.token.weight",
     "cell_encoder.token.weight",
     "cell_encoder.masked_gene_head.bias",
 )
 _POSITIONS = "cell_encoder.embeddings.position.weight"
-_UPON_TEXT = ("text_encoder.", "text_projection.", "matching.")
+_TEXT_DEPENDENT = ("text_encoder.", "text_projection.", "matching.")
 _N_SPECIAL = 3  # padding, mask and CLS
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedWeights:
-    """What a model began with.
+    """Report of a warm start.
 
     Attributes
     ----------
     name
         Checkpoint.
-    taken, left, new
-        Names of the weights that were copied; of those of the checkpoint that were not; and of
-        those of the model that the checkpoint has nothing for.
+    copied, unused, new
+        Names of the weights that were copied, of those of the checkpoint that were not, and of
+        those of the model that the checkpoint lacks.
     n_genes, n_known
-        Genes of the model, and those of them that the checkpoint knows.
+        Genes of the model, and how many of them the checkpoint knows.
     """
 
     name: str
-    taken: tuple[str, ...]
-    left: tuple[str, ...]
+    copied: tuple[str, ...]
+    unused: tuple[str, ...]
     new: tuple[str, ...]
     n_genes: int
     n_known: int
 
     def lines(self) -> Iterator[str]:
-        """Yield what to tell the user.
+        """Yield lines that describe the warm start.
 
-        >>> taken = LoadedWeights(
-        ...     name="x", taken=("a.b.c", "a.b.d"), left=(), new=("a.e",), n_genes=9, n_known=7
+        >>> loaded = LoadedWeights(
+        ...     name="x", copied=("a.b.c", "a.b.d"), unused=(), new=("a.e",), n_genes=9, n_known=7
         ... )
-        >>> list(taken.lines())
-        ['starting from x: took 2 tensors (a.b 2), 7 of 9 genes', 'new: 1 tensor (a.e 1)']
+        >>> list(loaded.lines())
+        ['starting from x: copied 2 tensors (a.b 2), 7 of 9 genes', 'new: 1 tensor (a.e 1)']
         """
         yield (
-            f"starting from {self.name}: took {_parts(self.taken)}, "
+            f"starting from {self.name}: copied {_parts(self.copied)}, "
             f"{self.n_known:,} of {self.n_genes:,} genes"
         )
-        for word, names in (("left", self.left), ("new", self.new)):
+        for word, names in (("unused", self.unused), ("new", self.new)):
             if names:
                 yield f"{word}: {_parts(names)}"
 
 
 def _parts(names: Sequence[str]) -> str:
-    """Count tensors by the module that they are in."""
+    """Count tensors by module."""
     counts = Counter(".".join(name.split(".")[:2]) for name in names)
     shown = ", ".join(f"{part} {n}" for part, n in counts.items())
     return f"{len(names)} tensor{'s' * (len(names) != 1)}" + (f" ({shown})" if shown else "")
@@ -80,22 +80,22 @@ def _parts(names: Sequence[str]) -> str:
 def start_from(model: LangCell, name: str) -> LoadedWeights:
     """Copy the weights of a checkpoint into a model.
 
-    Of a checkpoint of the same kind all that has the same name is taken: genes that it does not
-    know keep their random start, and so do further positions and parts that it has not (a matching
-    head of another size, a bag beside its transformer). It need have no more than a cell encoder. A
-    transformer can start from a bag of genes too, see `start_from_bag`.
+    From a checkpoint of the same kind, all weights of the same name and shape are copied. Genes,
+    positions and modules that it lacks (a matching head of another size, a bag beside its
+    transformer) keep their random weights. It needs only a cell encoder. A transformer can also
+    start from a bag of genes, see `start_from_bag`.
 
     Parameters
     ----------
     model
-        Untrained.
+        Untrained model.
     name
         Checkpoint, as `LangCell.from_pretrained` takes it.
 
     Raises
     ------
     ValueError
-        If the two do not fit each other.
+        If the checkpoint does not fit the model.
     """
     folder = resolve_checkpoint(name)
     earlier = (
@@ -106,19 +106,19 @@ def start_from(model: LangCell, name: str) -> LoadedWeights:
         return start_from_bag(model, LangCell.from_checkpoint(earlier, name), name)
     if ours != theirs:
         raise ValueError(f"model.start_from {name}: a bag of genes cannot start from a transformer")
-    return _take_over(model, earlier, name)
+    return _copy_weights(model, earlier, name)
 
 
 @torch.no_grad()
-def _take_over(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> LoadedWeights:
-    _check_fit(model, earlier, name)
+def _copy_weights(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> LoadedWeights:
+    _check_compatible(model, earlier, name)
     assert earlier.vocabulary is not None
     rows = _common_tokens(model.genes, earlier.vocabulary)
     found = dict(earlier.tensors)
     if model.config.text.tower != earlier.config.text.tower:
-        # What was learnt upon the states of another tower means nothing here.
-        found = {key: each for key, each in found.items() if not key.startswith(_UPON_TEXT)}
-    taken, new = [], []
+        # Weights trained on the outputs of another tower are useless here.
+        found = {key: each for key, each in found.items() if not key.startswith(_TEXT_DEPENDENT)}
+    copied, new = [], []
     for key, tensor in model.state_dict().items():
         if key in found and key in _BY_TOKEN:
             tensor[rows[0]] = found[key][rows[1]]
@@ -130,33 +130,33 @@ def _take_over(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> Loade
         else:
             new.append(key)
             continue
-        taken.append(key)
+        copied.append(key)
     return LoadedWeights(
         name=name,
-        taken=tuple(taken),
-        left=tuple(sorted(earlier.tensors.keys() - set(taken))),
+        copied=tuple(copied),
+        unused=tuple(sorted(earlier.tensors.keys() - set(copied))),
         new=tuple(new),
         n_genes=model.genes.n_genes,
         n_known=len(rows[0]) - _N_SPECIAL,
     )
 
 
-def _check_fit(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> None:
-    """Refuse weights that would mean something else in the model, or be lost."""
+def _check_compatible(model: LangCell, earlier: Checkpoint[Tensor], name: str) -> None:
+    """Raise ValueError if the checkpoint does not fit the model."""
     if earlier.vocabulary is None:
-        raise ValueError(f"model.start_from {name}: it has no gene table, genes.tsv")
+        raise ValueError(f"model.start_from {name}: it has no gene table (genes.tsv)")
     ours, theirs = model.config.cell, earlier.config.cell
-    decisive = ["hidden_size"] + ["n_heads", "hidden_act"] * (ours.kind == "transformer")
-    for field in decisive:
+    required = ["hidden_size"] + ["n_heads", "hidden_act"] * (ours.kind == "transformer")
+    for field in required:
         wanted, got = getattr(theirs, field), getattr(ours, field)
         if wanted != got:
             raise ValueError(
-                f"model.start_from {name}: model.{field} must be its {wanted}, got {got}"
+                f"model.start_from {name}: model.{field} must be {wanted} as in it, got {got}"
             )
     if model.config.text.frozen and not earlier.config.text.frozen:
         raise ValueError(
-            f"model.start_from {name}: it has a text tower of its own, which text.train: frozen "
-            "would lose; set text.train to lora or full"
+            f"model.start_from {name}: it has a trained text tower, which text.train: frozen would "
+            "drop; set text.train to lora or full"
         )
 
 
@@ -174,9 +174,9 @@ def _common_tokens(ours: GeneVocabulary, theirs: GeneVocabulary) -> tuple[Tensor
 
 @torch.no_grad()
 def start_from_bag(model: LangCell, bag: LangCell, name: str) -> LoadedWeights:
-    """Copy a trained bag into the bag beside a transformer, which at first adds nothing to it.
+    """Copy a trained bag of genes into the bag beside a transformer.
 
-    The transformer's columns of the projection begin at zero, so that the first features are
+    The transformer's columns of the projection start at zero, so that the first features equal
     those of the bag.
 
     Parameters
@@ -186,12 +186,12 @@ def start_from_bag(model: LangCell, bag: LangCell, name: str) -> LoadedWeights:
     bag
         Trained bag of genes over the same genes.
     name
-        What to call it in an error.
+        Name of the checkpoint in error messages.
 
     Raises
     ------
     ValueError
-        If the two do not fit each other.
+        If the checkpoint does not fit the model.
     """
     ours, theirs = model.config.cell, bag.config.cell
     wanted = (ours.hidden_size, ours.bag_size, model.config.embedding_dim)
@@ -201,8 +201,8 @@ def start_from_bag(model: LangCell, bag: LangCell, name: str) -> LoadedWeights:
         raise ValueError(f"model.start_from {name}: a transformer starts from a bag of genes")
     if encoder.mix is None or wanted != found or model.genes.ensembl_ids != bag.genes.ensembl_ids:
         raise ValueError(
-            f"model.start_from {name}: hidden_size, bag_size and embedding_dim must be {found}, "
-            f"got {wanted}, and the genes the same"
+            f"model.start_from {name}: hidden_size, bag_size and embedding_dim must be {found}, got "
+            f"{wanted}, and the genes must be the same"
         )
     encoder.gene_embeddings.copy_(bag.cell_encoder.gene_embeddings)
     encoder.mix.load_state_dict(bag.cell_encoder.mix.state_dict())
@@ -218,12 +218,12 @@ def start_from_bag(model: LangCell, bag: LangCell, name: str) -> LoadedWeights:
     if bag.config.has_texts and model.config.text.tower == bag.config.text.tower:
         model.text_projection.load_state_dict(bag.text_projection.state_dict())
         names += ("text_projection.",)
-    taken = tuple(key for key in own if key.startswith(names) or key in _BY_TOKEN[:1])
+    copied = tuple(key for key in own if key.startswith(names) or key in _BY_TOKEN[:1])
     return LoadedWeights(
         name=name,
-        taken=taken,
-        left=tuple(key for key in known if not key.startswith((*names, _BY_TOKEN[1]))),
-        new=tuple(key for key in own if key not in taken),
+        copied=copied,
+        unused=tuple(key for key in known if not key.startswith((*names, _BY_TOKEN[1]))),
+        new=tuple(key for key in own if key not in copied),
         n_genes=model.genes.n_genes,
         n_known=model.genes.n_genes,
     )

@@ -1,4 +1,4 @@
-"""From the cells of one training step to its tensors."""
+"""Collate the cells of a training step into the tensors of a batch."""
 
 from dataclasses import dataclass
 
@@ -17,37 +17,37 @@ from pretrain.recipe.config import Recipe
 from pretrain.texts.label_texts import LabelTexts
 from pretrain.texts.text_table import TextTable, aspect_codes
 
-# Third number of the seed sequences, apart from those of `sampling`.
+# Third number of the seed sequences, distinct from those of `sampling`.
 _MASKS, _TEXTS, _LABELS, _LENGTH = range(10, 14)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepBatch:
-    """Everything that one training step reads, in one process.
+    """Batch of one training step in one process.
 
     Attributes
     ----------
     step
-        Its number, from 0.
+        Step number, from 0.
     input_ids, attention_mask
-        n_cells masked cells, then the second, unmasked views of the first ones, both
+        n_cells masked cells, then the unmasked second views of the first n_second cells, both
         (n_cells + n_second, t).
     masked_rows, masked_columns, masked_genes
-        Where a gene is to be predicted, and its token, shape (n_masked,).
+        Positions of the masked genes, and their true tokens, shape (n_masked,).
     measured
         True where a cell's source measured the gene, shape (n_cells, n_genes).
     terms
         Type of each cell, shape (n_cells,).
     aspects
-        Code of each further aspect, -1 where unknown, shape (n_cells, 3).
+        Codes of tissue, disease and stage, -1 where unknown, shape (n_cells, 3).
     texts
-        Distinct texts drawn for the cells of all processes, rows of the text table, (n_texts,).
-    whole_ids, whole_mask
-        The n_cells cells unmasked, as teachers read them; None without teachers.
+        Distinct texts drawn for the cells of all processes, as rows of the text table, (n_texts,).
+    unmasked_ids, unmasked_mask
+        The n_cells unmasked cells for the teachers; None without teachers.
     linear
-        Logits of the training types by the linear teacher, (n_cells, n_terms); None without one.
+        Logits of the linear teacher over the training types, (n_cells, n_terms); None without one.
     labels
-        Wording drawn for each label of the ontology, rows of `TextTensors.labels`, (n_labels,).
+        Wording drawn for each label, as rows of `TextTensors.labels`, (n_labels,).
     """
 
     step: int
@@ -61,20 +61,20 @@ class StepBatch:
     aspects: Tensor
     texts: Tensor
     labels: Tensor
-    whole_ids: Tensor | None = None
-    whole_mask: Tensor | None = None
+    unmasked_ids: Tensor | None = None
+    unmasked_mask: Tensor | None = None
     linear: Tensor | None = None
 
     @property
     def n_cells(self) -> int:
-        """Count the cells, second views left out."""
+        """Number of cells without second views."""
         return len(self.terms)
 
 
 class Collator:
-    """Makes the batch of a step of its cells: masks genes, pads, draws texts.
+    """Collator that masks genes, pads and draws texts for the cells of a step.
 
-    All that is random depends on the seed, the step and the process alone.
+    Random draws depend only on the seed, the step and the process.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Collator:
         self._aspect_codes = aspect_codes(types)
 
     def build(self, cells: StepCells, world: World = World()) -> StepBatch:  # noqa: B008  a constant
-        """Return a process's share of the batch of a step."""
+        """Return the batch of this process for a step."""
         recipe, step, n_cells = self.recipe, cells.step, cells.tokens.n_cells
         views = [cells.tokens] if cells.second is None else [cells.tokens, cells.second]
         input_ids, attention_mask = self._collate(PackedCells.joined(views), step, world.rank)
         rng = self._rng(step, _MASKS, world.rank)
-        # Genes beyond the positions have no state that could predict them.
+        # Genes beyond the last position have no state to predict them from.
         positions = (recipe.model.attended_genes or recipe.model.max_genes) + 1
         masked, hidden = mask_tokens(
             input_ids[:n_cells, :positions],
@@ -114,7 +114,7 @@ class Collator:
             cells.all_terms, cells.all_aspects, recipe.text, self._rng(step, _TEXTS)
         )
         labels = self.labels.choose(recipe.text.definition, self._rng(step, _LABELS))
-        whole_ids, whole_mask = self._whole(cells.whole)
+        unmasked_ids, unmasked_mask = self._unmasked(cells.whole)
         return StepBatch(
             step=step,
             input_ids=torch.from_numpy(input_ids),
@@ -127,22 +127,22 @@ class Collator:
             aspects=torch.from_numpy(self._aspect_codes[cells.aspects]),
             texts=torch.from_numpy(np.unique(chosen)),
             labels=torch.from_numpy(labels),
-            whole_ids=whole_ids,
-            whole_mask=whole_mask,
+            unmasked_ids=unmasked_ids,
+            unmasked_mask=unmasked_mask,
             linear=cells.linear,
         )
 
-    def _whole(self, cells: PackedCells | None) -> tuple[Tensor | None, Tensor | None]:
+    def _unmasked(self, cells: PackedCells | None) -> tuple[Tensor | None, Tensor | None]:
         if cells is None:
             return None, None
         ids, mask = cells.padded(cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id)
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _collate(self, cells: PackedCells, step: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-        """Put CLS first and pad; in some steps keep a random subset of each cell's tokens."""
+        """Add CLS and pad; in some steps keep a random subset of each cell's tokens."""
         rng = self._rng(step, _LENGTH, rank)
-        # A length for the whole step: dropping tokens saves time only if all cells get shorter.
-        # Full lengths come up too, so that every position is trained.
+        # One length for the whole step: dropping tokens saves time only if all cells get shorter.
+        # Full lengths occur too, so that every position is trained.
         share = rng.uniform(self.recipe.augmentation.keep_tokens, 1)
         width = max(1, round(share * self.recipe.model.max_genes))
         kept = np.ones(len(cells.tokens), dtype=bool)
@@ -152,5 +152,5 @@ class Collator:
         return cells.keep(kept).padded(cls_id=self.vocabulary.cls_id, pad_id=self.vocabulary.pad_id)
 
     def _rng(self, step: int, use: int, rank: int = 0) -> np.random.Generator:
-        # The first process draws as one that trains alone.
+        # Rank 0 draws the same as a single process.
         return np.random.default_rng([self.recipe.seed, step, use, *[rank] * bool(rank)])

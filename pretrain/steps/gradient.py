@@ -1,4 +1,4 @@
-"""The gradient of one step: of the whole batch at once, or part by part in bounded memory."""
+"""Compute the gradient of a step: of the whole batch at once, or in micro-batches (GradCache)."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,11 +13,11 @@ from pretrain.recipe.random_state import RandomState, random_state, set_random_s
 from pretrain.steps.collator import StepBatch
 from pretrain.steps.objective import Objective
 from pretrain.steps.step_sizes import StepSizes
-from pretrain.texts.step_texts import StepTexts, own_share
+from pretrain.texts.step_texts import StepTexts, rank_rows
 
 Backward = Callable[[Tensor], None]
 Rows = TypeVar("Rows", slice, Tensor)
-Hold = Callable[[], AbstractContextManager[object]]  # no exchange of gradients within it
+Hold = Callable[[], AbstractContextManager[object]]  # context without gradient synchronisation
 
 
 def add_gradients(
@@ -28,20 +28,20 @@ def add_gradients(
     backward: Backward = lambda loss: loss.backward(),
     hold: Hold = nullcontext,
 ) -> dict[str, Tensor]:
-    """Add the gradient of a batch to that of the parameters; return the losses.
+    """Accumulate the gradient of a batch into the parameters and return the losses.
 
     Parameters
     ----------
     objective
-        What is minimised.
+        Losses to minimise.
     batch
-        Of this process.
+        Batch of this process.
     part
-        Cells, or texts of a trained tower, that are encoded at once, with gradient; 0: all of them.
+        Cells, or texts of a trained tower, per micro-batch; 0: the whole batch at once.
     backward
-        Of a scalar.
+        Runs the backward pass of a scalar.
     hold
-        Context in which processes keep their gradients to themselves; the last part is outside.
+        Context without gradient synchronisation, for all micro-batches but the last.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def add_gradients(
         Losses by name, unweighted, without gradient.
     """
     sizes = StepSizes.of(batch, objective.world)
-    rows = own_share(objective.text_rows(batch), objective.world)
-    if part and part < max(*sizes.rows, len(rows)):  # in all processes or in none
+    rows = rank_rows(objective.text_rows(batch), objective.world)
+    if part and part < max(*sizes.rows, len(rows)):  # the same decision in all processes
         return _in_parts(objective, batch, sizes, rows, part, backward, hold)
     cells = _encode_cells(objective, batch, slice(0, len(batch.input_ids)))
     texts = _all_texts(objective, batch, _encode_texts(objective, rows))
@@ -69,11 +69,11 @@ def _in_parts(
     backward: Backward,
     hold: Hold,
 ) -> dict[str, Tensor]:
-    """Accumulate over parts what one pass over the batch would give (GradCache, Gao et al. 2021).
+    """Accumulate the gradient of the whole batch over micro-batches (GradCache, Gao et al. 2021).
 
-    Features of all cells, and texts of a trained tower, are made without a graph; losses on them
-    give the gradient of each; each part is then encoded again and that gradient taken on to the
-    parameters.
+    First, all cells, and texts of a trained tower, are encoded without a graph. The losses give the
+    gradient of these features. Then each micro-batch is encoded again, and the gradient of its
+    features is propagated to the parameters.
     """
     cells = _first_pass(
         lambda rows: _encode_cells(objective, batch, rows).features, _parts(batch, part), batch
@@ -97,31 +97,31 @@ def _in_parts(
     for rows, state in zip(cells.parts, cells.states, strict=True):
         is_last = rows.stop == len(batch.input_ids)
         with nullcontext() if is_last and not own_texts.parts else hold():
-            set_random_state(state, cells.leaf.device)  # the dropout of the first pass
+            set_random_state(state, cells.leaf.device)  # same dropout as in the first pass
             again = _encode_cells(objective, batch, rows)
             total = (again.features * gradient[rows]).sum()
             own = objective.of_states(batch, sizes, again, rows)
             if own:
                 total = total + objective.total(own)
             if is_last and losses:
-                # What the losses owe to projection and temperature; features stand still here.
+                # Gradient of projection and temperature; the features are constant here.
                 still = objective.of_features(batch, sizes, cells.leaf.detach(), texts.detached())
                 total = total + objective.total(still)
             backward(total)
         for name, loss in own.items():
             found[name] = found.get(name, 0) + loss.detach()
-    _take_on(objective, own_texts, text_gradient, backward, hold)
+    _backward_texts(objective, own_texts, text_gradient, backward, hold)
     return found
 
 
-def _take_on(
+def _backward_texts(
     objective: Objective,
     texts: "_FirstPass[Tensor]",
     gradient: Tensor,
     backward: Backward,
     hold: Hold,
 ) -> None:
-    """Encode the texts of a trained tower again and take their gradient on to its parameters."""
+    """Encode the texts of a trained tower again and propagate their gradient to its parameters."""
     done = 0
     for rows, state in zip(texts.parts, texts.states, strict=True):
         share = gradient[done : done + len(rows)]
@@ -133,7 +133,7 @@ def _take_on(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _FirstPass(Generic[Rows]):
-    """Features of all parts, as a leaf, and where random numbers stood before each part."""
+    """Features of all micro-batches as a leaf tensor, and the random state before each of them."""
 
     parts: Sequence[Rows]
     leaf: Tensor
@@ -143,7 +143,7 @@ class _FirstPass(Generic[Rows]):
 def _first_pass(
     encode: Callable[[Rows], Tensor], parts: Sequence[Rows], batch: StepBatch
 ) -> _FirstPass[Rows]:
-    """Encode parts without a graph."""
+    """Encode micro-batches without a graph."""
     device = batch.input_ids.device
     states, made = [], []
     with torch.no_grad():
@@ -155,7 +155,7 @@ def _first_pass(
 
 
 def _parts(batch: StepBatch, part: int) -> list[slice]:
-    """Cut a batch; the second views, which matching reads, stay together at the end."""
+    """Split a batch; second views, which matching reads, form the last micro-batch."""
     n_rows, n_cells = len(batch.input_ids), batch.n_cells
     starts = list(range(0, n_cells, part))
     if 0 < n_rows - n_cells:
@@ -168,7 +168,7 @@ def _encode_cells(objective: Objective, batch: StepBatch, rows: slice) -> CellFe
 
 
 def _encode_texts(objective: Objective, rows: Tensor) -> Tensor:
-    """Return the pooled texts of a trained tower; none of a frozen one."""
+    """Return the pooled texts of a trained tower; empty for a frozen one."""
     tokens = objective.texts.tokens
     if tokens is None or not len(rows):
         return torch.empty(0, device=rows.device)
@@ -176,6 +176,6 @@ def _encode_texts(objective: Objective, rows: Tensor) -> Tensor:
 
 
 def _all_texts(objective: Objective, batch: StepBatch, own: Tensor) -> StepTexts:
-    """Return the texts of the step, of which this process has encoded its own share."""
+    """Gather the texts of the step, each process having encoded its share."""
     n = len(objective.text_rows(batch))
     return objective.texts_of(batch, objective.world.gather(own)[:n] if n else own)

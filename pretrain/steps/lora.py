@@ -1,4 +1,4 @@
-"""Which weights of a pretrained text tower learn by low-rank adapters."""
+"""Add LoRA adapters to a pretrained text tower."""
 
 from langcell.nn.bert import BertBlock
 from langcell.nn.lora import adapt_linears
@@ -6,9 +6,9 @@ from langcell.nn.text_encoder import TextEncoder
 
 
 def add_adapters(tower: TextEncoder, *, rank: int, scale: float) -> None:
-    """Freeze a tower and give every matrix of its blocks an adapter.
+    """Freeze a text tower and add a LoRA adapter to every linear layer of its blocks.
 
-    Cross-attention, which no pretrained tower brings, stays as it is and learns all of its weights.
+    Cross-attention, which no pretrained tower has, gets no adapter and is trained in full.
     """
     tower.requires_grad_(False)
     for block in tower.stack.blocks:

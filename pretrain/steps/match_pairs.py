@@ -1,4 +1,4 @@
-"""Pairs of texts and cells of a step, right and wrong ones, and what the matching head makes of them."""
+"""Matching loss over positive pairs of cells and texts and their hard negatives."""
 
 import torch
 from torch import Tensor
@@ -20,32 +20,32 @@ def match_pairs(
     n_wanted: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, int]:
-    """Return the mean matching loss over pairs, and how many there are.
+    """Return the mean matching loss over pairs, and the number of pairs.
 
-    For each cell its own template, a similar wrong template, and the own template with a similar
-    wrong cell. Wrong cells come from this process alone, as their states would have to travel
-    otherwise.
+    Each cell is paired with its own template and a hard negative template, and its template with a
+    hard negative cell. Negative cells come from this process only, so that no states need to be
+    exchanged.
 
     Parameters
     ----------
     model, texts
-        What matches what.
+        Model with the matching head, and the texts.
     batch
-        The step's.
+        Batch of the step.
     cells
-        Some consecutive ones of its cells and second views, up to the last.
+        Features of consecutive rows of the batch, up to the last row.
     first
-        Row of the batch that `cells` begin with.
+        Row of the batch that `cells` starts with.
     n_wanted
-        Cells that are paired, where there are as many.
+        Maximum number of cells to pair.
     generator
-        Random state.
+        Random generator.
     """
     n_second = len(batch.input_ids) - batch.n_cells
-    # Unmasked views where there are enough, as at inference.
+    # Use the unmasked second views if there are enough, as at inference.
     wanted = min(n_wanted, batch.n_cells)
     start = batch.n_cells if n_second >= wanted else 0
-    # Of a part of a batch, the cells that are in it.
+    # In a micro-batch, only its own cells.
     start = max(start, first)
     n = min(wanted, first + len(cells.features) - start)
     own_row = start - batch.n_cells if start >= batch.n_cells else start
@@ -71,10 +71,10 @@ def match_pairs(
 
 
 def _templates(model: LangCell, texts: TextTensors, batch: StepBatch) -> tuple[Tensor, Tensor]:
-    """Return types whose templates may be paired, ascending, and the features of those.
+    """Return the types whose templates may be paired, ascending, and their features.
 
-    All types where the tower is frozen; a trained one encodes those of the batch, as BLIP's
-    negatives are of the batch (arXiv 2201.12086). They only decide what is paired.
+    With a frozen tower these are all types; with a trained one those of the batch, as in BLIP
+    (arXiv 2201.12086). The features only select the hard negatives.
     """
     if texts.tokens is None:
         candidates = torch.arange(len(texts.template_rows), device=batch.terms.device)
@@ -95,7 +95,7 @@ def _paired_texts(
 
 
 def _take_texts(templates: TextFeatures, rows: Tensor, features: Tensor) -> TextFeatures:
-    """Take some templates, cut to the longest of them; `features` are theirs already."""
+    """Select templates, trimmed to the longest of them; `features` are those of `rows`."""
     assert templates.attention_mask is not None
     mask = templates.attention_mask[rows]
     width = int(mask.sum(dim=1).max())

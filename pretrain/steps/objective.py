@@ -1,4 +1,4 @@
-"""The losses of one step: features of cells and texts in, named scalars out."""
+"""Training objective: the losses of a step by name, from features of cells and texts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,32 +28,32 @@ from pretrain.texts.negatives import text_pairs
 from pretrain.texts.step_texts import StepTexts
 from pretrain.texts.text_tensors import TextTensors
 
-_SPECIAL_BEFORE, _SPECIAL_AFTER = 2, 1  # pad and mask stand before the genes, CLS after
+_SPECIAL_BEFORE, _SPECIAL_AFTER = 2, 1  # pad and mask come before the genes, CLS after
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Objective:
-    """The losses of a run, on the cells of this process and with those of the others.
+    """The losses of a run on the cells of this process, contrasted with those of all processes.
 
-    Each loss is scaled so that its mean over processes is that of one process with all the cells:
-    that is what averaging gradients makes of it. Processes may have different numbers of cells.
+    Each loss is scaled so that its mean over processes equals the loss of one process with all
+    cells, as gradients are averaged. Processes may have different numbers of cells.
 
     Attributes
     ----------
     model
-        What is trained.
+        Model to train.
     texts
         Texts of the corpus and the ontology.
     weights
-        Of the losses; those without weight are not computed.
+        Weights of the losses; losses of weight 0 are not computed.
     world
         Processes that train together.
     teachers
-        For the distillation loss.
+        Teachers of the distillation loss.
     bias
-        Learnt addend of the sigmoid form of the cell-text contrast.
+        Learnt bias of the sigmoid form of the cell-text contrast.
     seed
-        Of the drawn negatives.
+        Seed of the drawn negatives.
     """
 
     model: LangCell
@@ -65,7 +65,7 @@ class Objective:
     seed: int = 0
 
     def text_rows(self, batch: StepBatch) -> Tensor:
-        """Return the rows of `TextTokens` that a trained tower must encode; none for a frozen one."""
+        """Return the rows of `TextTokens` to encode with a trained tower; empty for a frozen one."""
         if self.texts.tokens is None:
             return batch.texts[:0]
         return self.texts.tokens.rows_of(
@@ -81,9 +81,9 @@ class Objective:
         Parameters
         ----------
         batch
-            The step's.
+            Batch of the step.
         encoded
-            What the trained tower makes of `text_rows`, (n_rows, hidden); empty for a frozen one.
+            `text_rows` encoded by a trained tower, (n_rows, hidden); empty for a frozen one.
         """
         texts, weights = self.texts, self.weights
         if texts.tokens is not None:
@@ -97,28 +97,28 @@ class Objective:
     def of_features(
         self, batch: StepBatch, sizes: StepSizes, features: Tensor, texts: StepTexts
     ) -> dict[str, Tensor]:
-        """Return the losses that read nothing of a cell but its features, unweighted, by name.
+        """Return the losses that read only the features of cells, unweighted, by name.
 
         Parameters
         ----------
         batch, sizes
-            The step's.
+            Batch of the step, and its sizes by process.
         features
-            Of its cells and their second views, shape (n_cells + n_second, d).
+            Features of cells and second views, shape (n_cells + n_second, d).
         texts
             From `texts_of`.
         """
-        taught = self._taught(batch) if self.weights.distillation else None
+        taught = self._teacher_probabilities(batch) if self.weights.distillation else None
         features = features.float()
-        ways = {
+        losses = {
             "cell_cell": lambda: self._cell_cell(batch, sizes, features),
             "cell_text": lambda: self._cell_text(batch, sizes, features, texts.pooled.float()),
             "ontology": lambda: self._ontology(batch, sizes, features, texts.labels.float()),
             "distillation": lambda: self._distillation(batch, sizes, features, taught),
         }
-        # Half precision has three digits, and similarities are multiplied by the temperature.
+        # Half precision has three digits, too few for similarities times the logit scale.
         with torch.autocast(features.device.type, enabled=False):
-            return {name: loss() for name, loss in ways.items() if getattr(self.weights, name)}
+            return {name: loss() for name, loss in losses.items() if getattr(self.weights, name)}
 
     def of_states(
         self,
@@ -132,12 +132,12 @@ class Objective:
         Parameters
         ----------
         batch, sizes
-            The step's.
+            Batch of the step, and its sizes by process.
         cells
-            Some consecutive ones of its cells and second views.
+            Features of consecutive rows of the batch.
         rows
-            Which; the parts of a batch add up to the losses of the whole, but for matching, which
-            is computed in the last part, where the second views are.
+            These rows. Losses of micro-batches add up to those of the batch; matching is computed
+            in the last one only, which has the second views.
         """
         first, stop, _ = rows.indices(len(batch.input_ids))
         losses = {}
@@ -162,7 +162,7 @@ class Objective:
         return losses
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted sum."""
+        """Return the weighted sum of the losses."""
         return torch.stack(
             [getattr(self.weights, name) * each for name, each in losses.items()]
         ).sum()
@@ -184,7 +184,7 @@ class Objective:
         second = self.world.gather(features[batch.n_cells :], sizes.second)
         terms = self.world.gather(batch.terms[:n_second], sizes.second)
         comparable = self.texts.comparable[terms][:, terms]
-        # All of it in every process: its gradient, summed over processes, is divided again.
+        # Every process computes the whole loss: its gradient is summed over processes, then averaged.
         return cell_cell_loss(first, second, comparable, self.model.scale)
 
     def _cell_text(
@@ -206,8 +206,8 @@ class Objective:
             return multi_positive_contrastive_loss(
                 features, texts, positives, ignore, scale, tile=tile
             )
-        # Texts are known to all processes: each takes its cells against all texts, and its share of
-        # the texts against all cells.
+        # All processes have the texts: each contrasts its cells with all texts, and its share of the
+        # texts with all cells.
         from_cells, n_cells = contrast_rows(features, texts, positives, ignore, scale, tile=tile)
         everyone, all_terms, all_aspects = (
             self.world.gather(each, sizes.rows) for each in (features, terms, aspects)
@@ -232,8 +232,8 @@ class Objective:
         terms = torch.cat([batch.terms, batch.terms[: len(features) - batch.n_cells]])
         labels = self.model.project_text(pooled)  # (n_labels, d)
         targets = texts.targets[terms]  # (n_cells + n_second, n_labels)
-        if texts.below is not None:
-            loss = subtree_loss(features, labels, targets, texts.below, scale)
+        if texts.descendants is not None:
+            loss = subtree_loss(features, labels, targets, texts.descendants, scale)
         else:
             ignore = texts.label_comparable[terms] & (targets == 0)
             loss = partial_positive_loss(
@@ -241,11 +241,11 @@ class Objective:
             )
         return loss * self.world.weight(len(features), sum(sizes.rows))
 
-    def _taught(self, batch: StepBatch) -> Tensor:
-        """Return what the teachers make of the cells, (n_cells, n_labels)."""
+    def _teacher_probabilities(self, batch: StepBatch) -> Tensor:
+        """Return the label probabilities of the teachers, (n_cells, n_labels)."""
         assert self.teachers is not None
-        assert batch.whole_ids is not None and batch.whole_mask is not None
-        return self.teachers.probabilities(batch.whole_ids, batch.whole_mask, batch.linear)
+        assert batch.unmasked_ids is not None and batch.unmasked_mask is not None
+        return self.teachers.probabilities(batch.unmasked_ids, batch.unmasked_mask, batch.linear)
 
     def _distillation(
         self, batch: StepBatch, sizes: StepSizes, features: Tensor, taught: Tensor | None

@@ -1,4 +1,4 @@
-"""How much of a step each process has; where tokens limit a batch, the numbers of cells differ."""
+"""Batch sizes of all processes in a step, which differ if batches are limited by tokens."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from pretrain.steps.collator import StepBatch
 
 @dataclass(frozen=True, kw_only=True)
 class StepSizes:
-    """Sizes of the shares of a step, the same in all processes.
+    """Batch sizes of all processes in a step, known to each of them.
 
     Attributes
     ----------
     cells, second, masked
-        Cells, second views and masked positions of each process, by rank.
+        Number of cells, second views and masked positions of each process, by rank.
     """
 
     cells: tuple[int, ...]
@@ -24,10 +24,10 @@ class StepSizes:
 
     @classmethod
     def of(cls, batch: StepBatch, world: World) -> "StepSizes":
-        """Exchange the sizes of a step.
+        """Exchange the sizes of a step over processes.
 
-        Once, before all else: processes may cut their shares into different numbers of parts, and
-        what is exchanged within a part would find no partner.
+        This must happen before encoding: processes may have different numbers of micro-batches, so
+        a collective call within one would hang.
         """
         n_second = len(batch.input_ids) - batch.n_cells
         own = [batch.n_cells, n_second, len(batch.masked_rows)]
@@ -37,5 +37,5 @@ class StepSizes:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Cells and second views of each process together."""
+        """Number of cells plus second views of each process."""
         return tuple(map(sum, zip(self.cells, self.second, strict=True)))

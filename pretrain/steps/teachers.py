@@ -1,4 +1,4 @@
-"""Trained models whose joint opinion a student learns (distillation)."""
+"""Teachers for distillation: trained models whose mean prediction a student learns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from langcell.model.langcell import LangCell
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Teachers:
-    """Models over one vocabulary, with what each makes of the labels.
+    """Ensemble of teacher models over one vocabulary, with their label features.
 
     Attributes
     ----------
     models
-        In evaluation mode, without gradients.
+        Models in evaluation mode, without gradients.
     labels
-        Features of all labels by each model, each (n_labels, d).
+        Label features of each model, each (n_labels, d).
     trained
         Column of each training type among the labels, shape (n_terms,).
     linear_weight
-        Of the linear teacher's logits beside the mean of the models'.
+        Weight of the linear teacher's logits, added to the mean of the models'.
     """
 
     models: tuple[LangCell, ...]
@@ -33,7 +33,7 @@ class Teachers:
 
     @property
     def max_genes(self) -> int:
-        """Genes of a cell that the widest reader among them reads."""
+        """Maximum number of genes per cell over all teachers."""
         return max(model.config.max_genes for model in self.models)
 
     @torch.no_grad()
@@ -47,8 +47,8 @@ class Teachers:
         input_ids, attention_mask
             CLS and up to `max_genes` gene tokens, shape (n_cells, t).
         linear
-            Logits of the training types by the linear teacher, shape (n_cells, n_terms). It shifts
-            probability among them; what they hold together, against types without data, stays.
+            Logits of the linear teacher over the training types, shape (n_cells, n_terms). They
+            redistribute probability among these types; their sum stays the same.
         """
         total: Tensor | float = 0.0
         for model, labels in zip(self.models, self.labels, strict=True):
@@ -82,7 +82,7 @@ def load_teachers(
     names
         Checkpoints, as `LangCell.from_pretrained` takes them.
     vocabulary
-        Of the student.
+        Vocabulary of the student.
     descriptions
         Pooled description of each label, shape (n_labels, text hidden).
     trained, linear_weight
@@ -91,20 +91,20 @@ def load_teachers(
     Raises
     ------
     ValueError
-        If a teacher reads other genes than the student, or texts through another tower.
+        If a teacher has another vocabulary than the student, or a text tower of its own.
     """
     models = tuple(LangCell.from_pretrained(name).requires_grad_(False).eval() for name in names)
     for name, model in zip(names, models, strict=True):
         if model.genes.ensembl_ids != vocabulary.ensembl_ids:
             raise ValueError(
-                f"teacher {name} reads {model.genes.n_genes} genes, the student "
-                f"{vocabulary.n_genes} or others; train both on the same sources with the same "
-                "vocabulary section"
+                f"teacher {name} has another vocabulary ({model.genes.n_genes} genes) than the student "
+                f"({vocabulary.n_genes}); train both on the same sources with the same vocabulary "
+                "section"
             )
         if model.text_encoder is not None:
             raise ValueError(
-                f"teacher {name} has a text tower of its own, and labels are encoded by that of the "
-                "student: name a teacher that was trained with text.train: frozen"
+                f"teacher {name} has a trained text tower, but labels are encoded by the student's: use "
+                "a teacher that was trained with text.train: frozen"
             )
     with torch.no_grad():
         labels = tuple(model.project_text(descriptions) for model in models)

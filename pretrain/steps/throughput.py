@@ -1,4 +1,4 @@
-"""How much a run has read, for the rates that it reports."""
+"""Counts of cells and tokens, for the rates that a run logs."""
 
 from dataclasses import astuple, dataclass
 
@@ -10,18 +10,18 @@ from pretrain.steps.collator import StepBatch
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was read since a run began or went on.
+    """Numbers of tokens and cells since a run started or resumed.
 
     Attributes
     ----------
     tokens
-        Of all rows, padding left out.
+        Tokens of all rows, without padding.
     attended
-        Of them those that have a position in the encoder; a bag of genes reads more.
+        Tokens with a position in the encoder; a bag of genes reads all tokens.
     pairs
-        Of attended tokens of the same row.
+        Pairs of attended tokens of the same row.
     cells
-        Cells alone.
+        Cells, without second views.
     """
 
     tokens: int = 0
@@ -30,7 +30,7 @@ class Throughput:
     cells: int = 0
 
     def plus(self, batch: StepBatch, n_positions: int) -> "Throughput":
-        """Return the counts after one more batch, of an encoder with so many positions."""
+        """Return the counts after one more batch, for an encoder with `n_positions`."""
         lengths = batch.attention_mask.sum(dim=1)
         attended = lengths.clamp(max=n_positions)
         return Throughput(
@@ -41,5 +41,5 @@ class Throughput:
         )
 
     def of_all(self, world: World, device: torch.device) -> "Throughput":
-        """Return the sums over processes, each of which must ask."""
+        """Return the sums over processes, all of which must call this."""
         return Throughput(*world.total(torch.tensor(astuple(self), device=device)).tolist())

@@ -1,1 +1,1 @@
-"""Training texts: descriptions of cell types, and which pairs of cell and text are negatives."""
+"""Training texts: descriptions of cell types, and the positive and negative pairs of cells and texts."""

@@ -1,4 +1,4 @@
-"""The labels that travel with a checkpoint, as the text tower has them at the time."""
+"""The labels saved with a checkpoint, as the current text tower encodes them."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from langcell.model.langcell import LangCell
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BundledLabels:
-    """Cell types that can be called, and the description of each.
+    """Candidate cell types and their descriptions.
 
     Attributes
     ----------
     term_ids, texts
-        One id and one description a label.
+        One id and one description per label.
     release
         Release of the ontology.
     pooled
-        What a frozen tower makes of the texts, shape (n_labels, hidden); None where it is trained.
+        Pooled outputs of a frozen tower for the texts, shape (n_labels, hidden); None if it is trained.
     """
 
     term_ids: tuple[str, ...]
@@ -30,13 +30,13 @@ class BundledLabels:
     pooled: Tensor | None
 
     def pool(self, model: LangCell) -> Tensor:
-        """Return the texts before the projection, shape (n_labels, hidden)."""
+        """Return the pooled texts before the projection, shape (n_labels, hidden)."""
         if self.pooled is not None:
             return self.pooled
         return torch.from_numpy(model.pool_texts(self.texts))
 
     def embeddings(self, model: LangCell) -> LabelEmbeddings:
-        """Return the labels as they are written."""
+        """Return the label embeddings to save in the checkpoint."""
         return LabelEmbeddings(
             term_ids=self.term_ids,
             texts=self.texts,

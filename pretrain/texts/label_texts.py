@@ -1,4 +1,4 @@
-"""The wordings of every label of the ontology, one of which a step shows."""
+"""The wordings of every label of the ontology; each step draws one per label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from ontology.graph import Ontology
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelTexts:
-    """Texts of labels, label after label; the description of a label stands first.
+    """Texts of all labels, grouped by label, with the description first.
 
     Attributes
     ----------
     texts
         All wordings.
     starts
-        Where those of each label begin, int64, shape (n_labels + 1,).
+        Index of the first text of each label, int64, shape (n_labels + 1,).
     """
 
     texts: tuple[str, ...]
     starts: np.ndarray
 
     def choose(self, definition: float, rng: np.random.Generator) -> np.ndarray:
-        """Draw one wording of each label, int64, shape (n_labels,).
+        """Draw one wording per label; return indices into `texts`, int64, shape (n_labels,).
 
-        The description has chance `definition`, the others share the rest.
+        The description has probability `definition`, the other wordings share the rest.
         """
         n_others = np.diff(self.starts) - 1
         other = 1 + (rng.random(len(n_others)) * n_others).astype(np.int64)
@@ -47,9 +47,9 @@ def build_label_texts(
 
 
 def bare_texts(ontology: Ontology, term_id: str, max_synonyms: int) -> list[str]:
-    """Return a term's wordings without tissue, disease or stage; the description stands first.
+    """Return a term's wordings without tissue, disease or stage, starting with the description.
 
-    Then its name alone, and the template with the name or a synonym but without the definition.
+    The others are the name alone, and the template with the name or a synonym but no definition.
     """
     term = ontology.terms[term_id]
     names = (term.name, *term.synonyms[:max_synonyms])

@@ -1,4 +1,4 @@
-"""Which pairs are positive, which are negative, and which are no evidence either way."""
+"""Positive, negative and ignored pairs of cells and texts."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ontology.graph import Ontology
 
 
 def comparable_terms(ontology: Ontology, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-    """Tell which pairs of terms are equal or ancestor and descendant.
+    """Return which pairs of terms are equal, or ancestor and descendant.
 
     Returns
     -------
@@ -27,10 +27,10 @@ def comparable_terms(ontology: Ontology, first: Sequence[str], second: Sequence[
 def ancestor_targets(
     ontology: Ontology, terms: Sequence[str], labels: Sequence[str], decay: float
 ) -> np.ndarray:
-    """Return how true each label is of a cell of each type, float32, (n_terms, n_labels).
+    """Return the target distribution over labels for each type, float32, (n_terms, n_labels).
 
-    The own label weighs 1, an ancestor `decay` for each edge up, all else 0; rows sum to 1. With
-    `decay` 0 only the own label is left.
+    A type's own label has weight 1, an ancestor `decay` to the power of its distance in edges, all
+    others 0; rows are normalised to sum 1. With `decay` 0 the targets are one-hot.
     """
     place = {term_id: column for column, term_id in enumerate(labels)}
     weights = np.zeros((len(terms), len(labels)), dtype=np.float32)
@@ -59,7 +59,7 @@ def text_pairs(
     cell_terms, text_terms
         Type of each cell (n_cells,) and text (n_texts,): rows of `comparable`.
     cell_aspects, text_aspects
-        Code of each further aspect, -1 where unknown or not named, shape (n, n_aspects).
+        Codes of tissue, disease and stage, -1 where unknown or not named, shape (n, n_aspects).
     comparable
         From `comparable_terms`, shape (n_terms, n_terms).
 

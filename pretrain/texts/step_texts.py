@@ -1,4 +1,4 @@
-"""The texts that a step reads, as a frozen tower left them or as a trained one encodes them now."""
+"""The texts of a training step, precomputed by a frozen tower or encoded by a trained one."""
 
 from dataclasses import dataclass
 
@@ -12,34 +12,34 @@ from pretrain.parallel.gather import World
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepTexts:
-    """Texts of a step before the projection, as all processes have them.
+    """Pooled texts of a step before the projection, the same in all processes.
 
     Attributes
     ----------
     pooled
         Distinct texts of the cells, shape (n_texts, hidden).
     labels
-        A wording of each label of the ontology, (n_labels, hidden); empty where no loss reads them.
+        One wording per label of the ontology, (n_labels, hidden); empty if no loss reads them.
     """
 
     pooled: Tensor
     labels: Tensor
 
     def detached(self) -> "StepTexts":
-        """Return the same without a graph."""
+        """Return the texts detached from the graph."""
         return StepTexts(pooled=self.pooled.detach(), labels=self.labels.detach())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTokens:
-    """Token ids of texts, for a tower that is trained.
+    """Token ids of texts, for a trained tower.
 
     Attributes
     ----------
     input_ids, attention_mask
-        Padded to the longest, both (n, t): first the text table, then the wordings of the labels.
+        Padded to the longest, both (n, t): first the text table, then the label wordings.
     n_texts
-        Texts of the table.
+        Number of texts of the table.
     """
 
     input_ids: Tensor
@@ -48,12 +48,12 @@ class TextTokens:
 
     @classmethod
     def of(cls, model: LangCell, texts: tuple[str, ...], wordings: tuple[str, ...]) -> "TextTokens":
-        """Tokenise the text table and the wordings of the labels."""
+        """Tokenise the text table and the label wordings."""
         input_ids, mask = model.tokenize_texts([*texts, *wordings])
         return cls(input_ids=input_ids, attention_mask=mask, n_texts=len(texts))
 
     def encode(self, model: LangCell, rows: Tensor) -> TextFeatures:
-        """Encode some texts, cut to the longest of them."""
+        """Encode the given texts, trimmed to the longest of them."""
         mask = self.attention_mask[rows]
         width = int(mask.sum(dim=1).max())
         return model.encode_text(self.input_ids[rows, :width], mask[:, :width])
@@ -61,16 +61,16 @@ class TextTokens:
     def rows_of(
         self, texts: Tensor, labels: Tensor, *, with_texts: bool, with_labels: bool
     ) -> Tensor:
-        """Return the rows of the texts that a step reads, those of cells before those of labels."""
+        """Return the rows of the texts that a step reads: those of cells, then those of labels."""
         kept_texts = texts if with_texts else texts[:0]
         kept_labels = labels + self.n_texts if with_labels else labels[:0]
         return torch.cat([kept_texts, kept_labels])
 
 
-def own_share(rows: Tensor, world: World) -> Tensor:
-    """Return the rows that this process encodes; every process has as many, some of them twice.
+def rank_rows(rows: Tensor, world: World) -> Tensor:
+    """Return the rows that this process encodes: the same number for all, by repeating some.
 
-    >>> [own_share(torch.arange(5), World(rank=rank, size=2)).tolist() for rank in range(2)]
+    >>> [rank_rows(torch.arange(5), World(rank=rank, size=2)).tolist() for rank in range(2)]
     [[0, 1, 2], [3, 4, 0]]
     """
     n_each = -(-len(rows) // world.size)

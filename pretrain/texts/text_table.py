@@ -1,4 +1,4 @@
-"""Every text that training can show, and what the frozen text tower makes of each, computed once."""
+"""Table of all training texts, and their encoding by a frozen text tower, computed once."""
 
 import hashlib
 import json
@@ -36,11 +36,11 @@ class TextTable:
     term
         Type that each text describes, shape (n_texts,).
     aspects
-        Codes of the further aspects that each text names, -1 where it names none, (n_texts, 3).
+        Codes of the tissue, disease and stage that each text names, -1 for none, (n_texts, 3).
     bare
-        Texts of each type without further aspects; the template with definition stands first.
+        Texts of each type without these aspects; the template with the definition is first.
     full
-        Texts with further aspects by (type, aspect combination of the corpus).
+        Texts with aspects by (type, aspect combination of the corpus).
     """
 
     texts: tuple[str, ...]
@@ -52,14 +52,14 @@ class TextTable:
     def choose(
         self, terms: np.ndarray, aspect: np.ndarray, settings: Text, rng: np.random.Generator
     ) -> np.ndarray:
-        """Draw one text for each cell, shape (n_cells,).
+        """Draw one text per cell, shape (n_cells,).
 
-        The template with definition has chance `definition`, the other wordings share the rest;
-        each cell names its further aspects with chance 1 - `aspect_drop`.
+        The template with the definition has probability `definition`, the other wordings share the
+        rest. Aspects are named with probability 1 - `aspect_drop`.
         """
         chosen = np.empty(len(terms), dtype=np.int64)
         for cell, (one, other) in enumerate(zip(terms.tolist(), aspect.tolist(), strict=True)):
-            u, v, w = rng.random(3)  # always three, so a choice does not shift the next one's
+            u, v, w = rng.random(3)  # always three numbers, so that draws of cells are independent
             full = self.full.get((one, other), ())
             bare = self.bare[one]
             if full and u >= settings.aspect_drop:
@@ -72,7 +72,7 @@ class TextTable:
 
 
 def aspect_codes(types: CellTypes) -> np.ndarray:
-    """Return the number of each aspect value, -1 where unknown, int64, (n_combinations, 3)."""
+    """Return the code of each aspect value, -1 where unknown, int64, (n_combinations, 3)."""
     codes = np.full((len(types.aspects), len(_ASPECT_NAMES)), -1, dtype=np.int64)
     for column in range(len(_ASPECT_NAMES)):
         values = sorted({aspect[column] for aspect in types.aspects} - {""})
@@ -83,14 +83,14 @@ def aspect_codes(types: CellTypes) -> np.ndarray:
 
 
 def build_text_table(types: CellTypes, ontology: Ontology, settings: Text) -> TextTable:
-    """Collect the texts of every type of the corpus: bare ones, and ones with its aspects."""
+    """Collect the texts of every type of the corpus, without and with aspects."""
     codes = aspect_codes(types)
     names = [_aspect_names(aspect) for aspect in types.aspects]
     texts: dict[str, int] = {}
     rows: list[tuple[int, tuple[int, ...]]] = []
 
     def add(text: str, term: int, aspects: tuple[int, ...]) -> int:
-        # A wording that two types share belongs to the first alone.
+        # A wording that two types share belongs to the first only.
         if text not in texts:
             texts[text] = len(texts)
             rows.append((term, aspects))
@@ -105,7 +105,7 @@ def build_text_table(types: CellTypes, ontology: Ontology, settings: Text) -> Te
     full = {}
     for term, aspect in types.pairs:
         added = []
-        for kept in ((0,), (0, 2), (0, 1, 2)):  # tissue; and stage; and disease
+        for kept in ((0,), (0, 2), (0, 1, 2)):  # tissue; tissue and stage; all three
             words = "".join(names[aspect][i] for i in kept)
             code = tuple(
                 int(codes[aspect, i]) if i in kept and names[aspect][i] else -1 for i in range(3)
@@ -126,10 +126,10 @@ def build_text_table(types: CellTypes, ontology: Ontology, settings: Text) -> Te
 
 
 def pool_cached(model: LangCell, texts: Sequence[str]) -> Tensor:
-    """Return the pooled texts before the projection, (n_texts, hidden), from the cache if there.
+    """Return the pooled texts before the projection, (n_texts, hidden), cached on disk.
 
-    One file a tower holds each text that was ever pooled; a run that starts again need not wait
-    for a frozen tower to say the same.
+    One cache file per tower holds every text that was ever pooled, so that later runs need not
+    encode it again.
     """
     config = model.config.text
     tower = json.dumps([config.tower, config.revision, config.sha256, config.max_tokens])
@@ -151,7 +151,7 @@ def pool_cached(model: LangCell, texts: Sequence[str]) -> Tensor:
 def encode_templates(
     model: LangCell, texts: Sequence[str], *, batch_size: int = 64
 ) -> TextFeatures:
-    """Return the token states of texts, float16, padded to the longest, as matching reads them."""
+    """Return the token states of texts for the matching head, float16, padded to the longest."""
     tower = model.text_tower()
     input_ids, mask = model.tokenize_texts(texts)
     states = torch.empty((*input_ids.shape, model.config.text.hidden_size), dtype=torch.float16)
@@ -168,7 +168,7 @@ def encode_templates(
 
 
 def _aspect_names(aspect: tuple[str, str, str]) -> list[str]:
-    """Wording of each aspect; ids become names, without the definition: texts stay short."""
+    """Return the wording of each aspect; ids become names without definitions, to keep texts short."""
     words = []
     for name, prefix, value in zip(_ASPECT_NAMES, _PREFIXES, aspect, strict=True):
         if value.startswith(prefix + ":"):

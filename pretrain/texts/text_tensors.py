@@ -1,4 +1,4 @@
-"""What the losses of every step know of the texts: their relations, and what a tower makes of them."""
+"""Tensors of all texts for the losses: their relations to types and labels, and their encoding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,37 +20,38 @@ from pretrain.texts.text_table import TextTable, encode_templates, pool_cached
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTensors:
-    """What is known of every text, and what a frozen tower makes of each, computed once.
+    """Tensors of all texts, computed once.
 
-    Where the tower is trained, `tokens` stand in the place of `pooled`, `templates` and `labels`,
-    and where no loss reads texts those are empty.
+    With a trained tower `tokens` replaces `pooled`, `templates` and `labels`, which are empty then,
+    as they are if no loss reads texts.
 
     Attributes
     ----------
     pooled
-        Texts of the text table before the projection, shape (n_texts, hidden).
+        Pooled texts of the text table before the projection, shape (n_texts, hidden).
     term, aspects
         Type and aspect codes of each text, shapes (n_texts,) and (n_texts, 3).
     templates
-        Token states of the template of each type; row i belongs to type i.
+        Token states of the template of each type; row i is type i.
     template_rows
         Row of `pooled` that holds the template of each type, shape (n_terms,).
     comparable
-        Types that are equal or ancestor and descendant, shape (n_terms, n_terms).
+        True for types that are equal, or ancestor and descendant, shape (n_terms, n_terms).
     labels
         Pooled wordings of every label of the ontology, shape (n_wordings, hidden); see
         `LabelTexts`.
     descriptions
         Row of `labels` that holds the description of each label, shape (n_labels,).
     targets
-        How true each label is of each type, shape (n_terms, n_labels); see `ancestor_targets`.
+        Target distribution over labels for each type, shape (n_terms, n_labels); see
+        `ancestor_targets`.
     label_comparable
-        Labels that are equal, ancestor or descendant of each type, shape (n_terms, n_labels).
-    below
-        1 where the row's label is the column's or a descendant, shape (n_labels, n_labels); None
-        where no loss reads it.
+        True for labels equal to, ancestor or descendant of each type, shape (n_terms, n_labels).
+    descendants
+        1 where the row's label is the column's or a descendant of it, shape (n_labels, n_labels);
+        None if no loss reads it.
     tokens
-        Of all texts, for a tower that is trained; None for a frozen one.
+        Token ids of all texts for a trained tower; None for a frozen one.
     """
 
     pooled: Tensor
@@ -63,7 +64,7 @@ class TextTensors:
     descriptions: Tensor
     targets: Tensor
     label_comparable: Tensor
-    below: Tensor | None
+    descendants: Tensor | None
     tokens: TextTokens | None = None
 
 
@@ -75,29 +76,29 @@ def build_text_tensors(
     table: TextTable,
     wordings: LabelTexts,
     candidates: tuple[str, ...],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> TextTensors:
-    """Relate texts, types and labels; let a frozen tower encode the texts that losses read.
+    """Relate texts, types and labels, and encode the texts that losses read if the tower is frozen.
 
     Parameters
     ----------
     model
-        With its text tower.
+        Model with its text tower.
     recipe
         Checked recipe.
     ontology, types
-        Of the corpus.
+        Ontology and cell types of the corpus.
     table, wordings, candidates
-        Its texts, those of the labels, and the labels.
-    say
-        Takes a line at each stage.
+        Texts of the corpus, wordings of the labels, and the candidate labels.
+    log
+        Called with a progress message at each stage.
     """
     losses = recipe.losses
-    below = None
+    descendants = None
     if losses.ontology_form == "subtree":
         rows = [ontology.index[term_id] for term_id in candidates]
         # Row: label, column: itself or an ancestor. 3,000 x 3,000, not cells x genes.
-        below = torch.from_numpy(ontology.closure[rows][:, rows].toarray().astype(np.float32))
+        descendants = torch.from_numpy(ontology.closure[rows][:, rows].toarray().astype(np.float32))
     targets = ancestor_targets(ontology, types.term_ids, candidates, losses.ancestor_decay)
     comparable = comparable_terms(ontology, types.term_ids, candidates)
     none = torch.empty(0)
@@ -115,12 +116,12 @@ def build_text_tensors(
         descriptions=torch.from_numpy(wordings.starts[:-1]),
         targets=torch.from_numpy(targets),
         label_comparable=torch.from_numpy(comparable),
-        below=below,
+        descendants=descendants,
     )
     if not losses.read_texts:
-        say("no loss reads texts: no text tower is loaded, and none are shipped")
+        log("no loss reads texts: no text tower is loaded, and no texts are saved with the model")
         return found
-    return _with_texts(found, model, table, wordings, say, has_matching=bool(losses.matching))
+    return _with_texts(found, model, table, wordings, log, has_matching=bool(losses.matching))
 
 
 def _with_texts(
@@ -128,22 +129,22 @@ def _with_texts(
     model: LangCell,
     table: TextTable,
     wordings: LabelTexts,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     has_matching: bool,
 ) -> TextTensors:
-    """Add the token ids of all texts for a trained tower, or what a frozen one makes of them."""
+    """Add the token ids of all texts for a trained tower, or their encoding by a frozen one."""
     n_each = f"{len(table.texts)} texts of the corpus, {len(wordings.texts)} of the ontology"
     if model.text_encoder is not None:
-        say(f"tokenising {n_each}, which the text tower will encode as it learns")
+        log(f"tokenising {n_each}, which the text tower encodes in each step")
         return replace(found, tokens=TextTokens.of(model, table.texts, wordings.texts))
-    say(f"encoding {n_each}")
+    log(f"encoding {n_each}")
     found = replace(
         found,
         pooled=pool_cached(model, table.texts),
         labels=pool_cached(model, wordings.texts),
     )
-    if not has_matching:  # it alone reads token states, which take long
+    if not has_matching:  # only matching reads token states, which take long
         return found
     described = [table.texts[own[0]] for own in table.bare]
     return replace(found, templates=encode_templates(model, described))

@@ -214,7 +214,7 @@ def test_a_missing_package_leaves_its_baseline_out(corpus, ontology, tmp_path, m
     monkeypatch.setattr("benchmarks.baselines.methods.find_spec", lambda name: None)
     chosen, left_out = annotation.choose_baselines("singler,markers", corpus, ontology, tmp_path)
     assert [each.name for each in chosen] == ["markers"]
-    assert left_out == ["singler left out: pip install 'langcell[singler]' brings it"]
+    assert left_out == ["singler left out: not installed; pip install 'langcell[singler]'"]
 
 
 def test_scores_are_made_anew_for_other_cells(split, file, corpus, tmp_path, make_cells):
@@ -304,7 +304,7 @@ def test_the_command_ends_in_one_json_line(corpus, tiny_model, tmp_path, monkeyp
 
 
 def test_an_unknown_baseline_is_named(corpus, ontology, tmp_path):
-    with pytest.raises(ValueError, match="unknown baseline 'svm'; there are all, none, majority"):
+    with pytest.raises(ValueError, match="unknown baseline 'svm'; known: all, none, majority"):
         annotation.choose_baselines("svm", corpus, ontology, tmp_path)
     chosen, _ = annotation.choose_baselines("none", corpus, ontology, tmp_path)
     assert chosen == []

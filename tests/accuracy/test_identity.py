@@ -9,7 +9,7 @@ from scipy import sparse
 
 from benchmarks.accuracy import novel_types, states
 from benchmarks.accuracy.integration import AFTER, BEFORE, BatchedCells, joined, scib_scores
-from benchmarks.accuracy.novel_types import TargetCall, draws, levels, score
+from benchmarks.accuracy.novel_types import TargetCall, draws, score, thresholds
 from benchmarks.baselines.celltypist_baseline import celltypist_labels
 from tests.fit.test_few_shot import make_shots
 
@@ -53,7 +53,7 @@ def test_groups_are_on_one_side(cells):
 
 def test_novelty_is_scored_by_hand():
     found = TargetCall(called=np.array([0, 1, 1, 0]), novelty=np.array([0.1, 0.6, 0.3, 0.9]))
-    figures = score(found, np.array([0, 1, 0, -1]), level=0.5)
+    figures = score(found, np.array([0, 1, 0, -1]), threshold=0.5)
     # Of three labelled cells one is right and not flagged; the novel one is flagged.
     assert figures == {"auroc": 1.0, "fpr95": 0.0, "h": pytest.approx(2 / 3 / (4 / 3))}
 
@@ -61,9 +61,9 @@ def test_novelty_is_scored_by_hand():
 @pytest.mark.parametrize("judge", novel_types.JUDGES)
 def test_judges_find_what_is_far_away(cells, judge):
     known, train, test = next(draws(cells, 0.5, 10, 1))
-    level = levels(judge, cells, known, train)
+    threshold = thresholds(judge, cells, known, train)
     for name, found in judge(cells, known, train, test).items():
-        figures = score(found, known.labels[test], level[name])
+        figures = score(found, known.labels[test], threshold[name])
         if name != "langcell, text 1 - max p":  # those probabilities are noise here
             assert figures["auroc"] > 0.8
         if "text" not in name:

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.arena.gene_lists import MarkerListTask
 from benchmarks.arena.leaks import ListLeaks, TrainedOn
-from benchmarks.arena.methods import RecordedAnswers, list_contestants
+from benchmarks.arena.methods import RecordedAnswers, list_methods
 from benchmarks.arena.results import Method
 from benchmarks.baselines.gene_list_neighbors import (
     GeneListNeighbors,
@@ -69,7 +69,7 @@ def test_reads_truth_and_recorded_answers(lists):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "no column 'dataset'"),
+        ("a,b\n1,2\n", "column 'dataset' is missing"),
         (HEAD, "it has no rows"),
         (HEAD + row("one", "", B), "row 1 has no gene"),
     ],
@@ -79,7 +79,7 @@ def test_bad_tables_are_named(tmp_path, ontology, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_marker_lists(path, ontology)
-    with pytest.raises(FileNotFoundError, match="no table of marker lists"):
+    with pytest.raises(FileNotFoundError, match="table of marker lists .* does not exist"):
         read_marker_lists(tmp_path / "none.csv", ontology)
 
 
@@ -204,7 +204,7 @@ def test_recorded_agreement_of_the_paper_is_met(shared, ontology):
         ours = [np.nan if given is None else agreement(truth, given) for truth, given in pairs]
         np.testing.assert_array_equal(ours, table[f"{system}_agreement"])
     assert table["gpt4aug3_agreement"].mean() == pytest.approx(0.569, abs=5e-4)
-    assert {each.name for each in list_contestants(lists, ontology)} >= {
+    assert {each.name for each in list_methods(lists, ontology)} >= {
         "gpt4aug3",
         "gene-list-knn",
     }

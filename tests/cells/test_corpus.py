@@ -119,7 +119,7 @@ def test_ranked_sources_take_a_linear_scale_and_keep_their_order(
 
 
 def test_a_corpus_without_a_term_is_refused(write: Callable[..., SourceFile]) -> None:
-    with pytest.raises(ValueError, match="no row of the 1 files has a term"):
+    with pytest.raises(ValueError, match="no row of the 1 training files has a term"):
         read(write("a", ["", ""]))
 
 

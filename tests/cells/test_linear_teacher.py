@@ -117,7 +117,7 @@ def test_it_moves_probability_among_types_with_data_alone(tiny_bag: Path) -> Non
 
 
 def test_it_needs_other_teachers() -> None:
-    with pytest.raises(ValueError, match="linear_teacher joins other teachers"):
+    with pytest.raises(ValueError, match="linear_teacher needs other teachers"):
         read_recipe(
             Path(__file__).parents[2] / "pretrain" / "recipes" / "mini-fast-member.yaml",
             ["linear_teacher.steps=10"],

@@ -183,13 +183,13 @@ def test_what_an_interrupted_command_says_reaches_the_user():
         "import sys, langcell.cli as cli\n"
         "@cli.app.command('stop')\n"
         "def stop():\n"
-        "    raise KeyboardInterrupt('stopped; go on with --resume auto')\n"
+        "    raise KeyboardInterrupt('stopped; resume with --resume auto')\n"
         "sys.argv = ['langcell', 'stop']\n"
         "cli.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130
-    assert done.stderr.strip().endswith("langcell: error: stopped; go on with --resume auto")
+    assert done.stderr.strip().endswith("langcell: error: stopped; resume with --resume auto")
 
 
 def test_truth_that_names_no_cell_type_stops_before_anything_is_written(work, tiny_model):

@@ -173,7 +173,7 @@ def test_datasets_saved_by_the_library_are_read(
 
 
 def test_tokens_without_their_genes_are_refused(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds tokens, not counts: name the genes"):
+    with pytest.raises(ValueError, match="holds tokens, not counts: name their genes"):
         build(tmp_path / "corpus", [str(dataset)])
 
 
@@ -188,7 +188,7 @@ def test_damaged_and_reordered_datasets_are_refused(
     (dataset / "state.json").write_text(json.dumps(state))
     broken = dataset / "data-00001-of-00002.arrow"
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"data-00001.*damaged or cut short"):
+    with pytest.raises(ValueError, match=r"data-00001.*damaged or truncated"):
         build(tmp_path / "two", [str(dataset)], **dictionaries)
 
 
@@ -221,7 +221,7 @@ def test_dictionaries_are_read_in_every_form(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not have two columns"):
         read_gene_numbers(tmp_path / "c.tsv")
     (tmp_path / "d.json").write_text('{"x": 1}')
-    with pytest.raises(ValueError, match="names no human Ensembl id"):
+    with pytest.raises(ValueError, match="has no human Ensembl id"):
         read_gene_numbers(tmp_path / "d.json")
 
 

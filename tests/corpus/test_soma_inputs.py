@@ -66,7 +66,7 @@ def test_what_an_experiment_lacks_is_named(stored: Path, tmp_path: Path) -> None
         build(tmp_path / "one", str(stored / "a"), soma_layer="counts")
     with pytest.raises(ValueError, match="no measurement 'ATAC'; it has RNA"):
         build(tmp_path / "two", str(stored / "a"), measurement="ATAC")
-    with pytest.raises(ValueError, match="is no SOMA experiment that can be opened"):
+    with pytest.raises(ValueError, match="cannot be opened as a SOMA experiment"):
         build(tmp_path / "three", f"file://{tmp_path}/nowhere")
 
 

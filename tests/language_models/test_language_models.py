@@ -144,19 +144,19 @@ def test_an_endpoint_that_never_answers_stops_the_run(serve, ask):
 
 def test_a_refused_key_is_said_at_once(serve, ask):
     server = serve((401, "", 0))
-    with pytest.raises(OSError, match="refuses fake: HTTP 401"):
+    with pytest.raises(OSError, match="denies access to fake: HTTP 401"):
         ask(server).replies([QUESTION])
     assert len(server.asked) == 1
 
 
 def test_without_endpoint_one_line_says_so():
-    with pytest.raises(ValueError, match="gpt-x needs an endpoint.*--endpoint or OPENAI_BASE_URL"):
+    with pytest.raises(ValueError, match="gpt-x needs an endpoint.*set .* or OPENAI_BASE_URL"):
         language_models(LanguageModels(served=("gpt-x",)), Ontology.bundled())
 
 
 def test_price_is_two_numbers():
     assert Price.parse("2.5,10") == Price(prompt=2.5, completion=10)
-    with pytest.raises(ValueError, match="two numbers as 2.5,10, got '3'"):
+    with pytest.raises(ValueError, match="two numbers, as 2.5,10; got '3'"):
         Price.parse("3")
 
 
@@ -187,9 +187,9 @@ def test_names_lists_and_counts_cost(serve, ask, lists):
     assert (found[1].label, found[1].terms) == ("some liver thing", frozenset())
     assert "MS4A1, CD79A" in server.asked[0]["messages"][1]["content"]
     assert model.notes == (
-        "2 replies, 0 of them kept from before, 0 failed; 200 tokens asked and 20 written, "
+        "2 replies, 0 of them cached, 0 failed; 200 prompt tokens and 20 completion tokens, "
         "2.02 dollars",
-        "1 answers are no term of the ontology",
+        "1 answers are not a term of the ontology",
     )
 
 

@@ -144,9 +144,9 @@ def test_a_projection_of_other_texts_is_not_taken_from_a_bag(tmp_path: Path, tow
     bag.save_pretrained(tmp_path / "bag")
     model = make_model("transformer")
     before = model.text_projection.weight.clone()
-    taken = start_from(model, str(tmp_path / "bag"))
+    loaded = start_from(model, str(tmp_path / "bag"))
     assert torch.equal(model.text_projection.weight, before)
-    assert "text_projection.weight" in taken.new and "cell_projection.weight" in taken.taken
+    assert "text_projection.weight" in loaded.new and "cell_projection.weight" in loaded.copied
 
 
 def test_a_bag_of_other_sizes_is_refused(tmp_path: Path) -> None:

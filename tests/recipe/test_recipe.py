@@ -71,7 +71,7 @@ def test_recipes_of_a_size_take_the_cells_from_the_command_line(name: str) -> No
     with pytest.raises(ValueError, match=r"needs sources \(files\) or shards.folder"):
         read_recipe(find_recipe(Path(name)))
     both = ["shards.folder=x", "sources=[{files: [x.h5ad]}]"]
-    with pytest.raises(ValueError, match=r"this has both: sources=\[\] takes the files away"):
+    with pytest.raises(ValueError, match=r"got both: set sources=\[\] to use the shards"):
         read_recipe(find_recipe(Path(name)), both)
     assert not read_recipe(find_recipe(Path(name)), [*both, "sources=[]"]).sources
 

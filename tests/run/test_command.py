@@ -128,7 +128,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
         one, other = (load_file(run / name / "model.safetensors") for run in (straight, broken))
         assert all((one[key] == other[key]).all() for key in one)
     said = capsys.readouterr().err
-    assert "validation macro-F1" in said and f"going on after step {n_before}\n" in said
+    assert "validation macro-F1" in said and f"resuming after step {n_before}\n" in said
 
 
 # Nothing here is drawn in the process that it is for: masks, dropout, dropped tokens.
@@ -162,10 +162,13 @@ def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path) -> None
 
 def test_what_processes_cannot_do_is_refused(recipe: Path, tmp_path: Path) -> None:
     wanted = [
-        (["compute.devices=3"], "batch_size 16 cannot be shared by 3 processes"),
+        (["compute.devices=3"], "batch_size 16 must be a multiple of the 3 processes"),
         (["compute.strategy=fsdp"], "fsdp keeps no averaged weights"),
-        (["compute.strategy=fsdp", "optimisation.average=0"], "fsdp needs CUDA, and there is none"),
-        (["compute.accelerator=cuda"], "asks for 1 CUDA devices, and 0 are here"),
+        (
+            ["compute.strategy=fsdp", "optimisation.average=0"],
+            "fsdp needs CUDA, but no CUDA device",
+        ),
+        (["compute.accelerator=cuda"], "compute.devices is 1, but only 0 CUDA devices"),
     ]
     for words, message in wanted:
         done = run_langcell(tmp_path, "pretrain", "--config", recipe, *words)
@@ -215,10 +218,10 @@ def test_a_dry_run_counts_and_writes_nothing(recipe: Path, tmp_path: Path) -> No
         (["sources=[{files: [absent.h5ad]}]"], "no file matches absent.h5ad"),
         (["sources=[{files: [cells.h5ad, c*]}]"], "names cells.h5ad twice"),
         (["columns.term_id=celltype"], "no obs column 'celltype'"),
-        (["columns.term_id=study"], "no row of the 3 files has a term of CL"),
-        (["validation.files=[{path: x.h5ad, study: x}]"], "no validation file"),
+        (["columns.term_id=study"], "no row of the 3 training files has a term of CL"),
+        (["validation.files=[{path: x.h5ad, study: x}]"], "does not exist"),
         (["ontology=/nowhere.obo"], "nowhere.obo"),
-        (["output=/dev/null/run"], "cannot be written"),
+        (["output=/dev/null/run"], "cannot write output"),
         (["text.tower=./no_tower"], "no_tower"),
         (["model.start_from=/nowhere/model"], "no checkpoint folder '/nowhere/model'"),
     ],
@@ -299,7 +302,7 @@ def test_a_slurm_job_says_what_it_needs_and_runs_the_recipe(recipe: Path, tmp_pa
     script.write_text(done.stdout)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     refused = run_langcell(tmp_path, *words[:4], "--gpus", 3)
-    assert refused.returncode == 1 and "cannot be shared by 3 processes" in refused.stderr
+    assert refused.returncode == 1 and "must be a multiple of the 3 processes" in refused.stderr
 
 
 # Stand-ins for SLURM's programs: the run tells the script to stop, and ends when scancel says so.
@@ -360,7 +363,7 @@ def test_a_folder_of_that_name_does_not_hide_a_recipe(
         (["--cpus", 0], 2, "--cpus"),
         (["--gpus", 0], 2, "--gpus"),
         (["--nodes", 0], 2, "--nodes"),
-        (["--time", "one day"], 1, "--time must be minutes, .*; got 'one day': give 24:00:00"),
+        (["--time", "one day"], 1, "--time must be minutes, .*; got 'one day': pass 24:00:00"),
         (["--time", "1:2:3:4"], 1, "got '1:2:3:4'"),
         (["--time", "6:00"], 1, "--time must be longer than 6 minutes, .*; got '6:00'"),
     ],

@@ -91,7 +91,7 @@ def test_a_finished_run_is_left_as_it_is(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert go_on(recipe, finished) == finished / "best"
-    assert capsys.readouterr().err.endswith("is finished already\n")
+    assert capsys.readouterr().err.endswith("has already finished\n")
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
     with pytest.raises(FileExistsError, match="holds a run already"):
         go_on(recipe, finished, resume=False)
@@ -101,7 +101,7 @@ def test_a_run_without_its_checkpoint_is_not_written_over(recipe: Path, run: Pat
     (run / "last.ckpt").unlink()
     with pytest.raises(FileExistsError, match="holds a run already"):
         go_on(recipe, run, resume=False)
-    with pytest.raises(FileExistsError, match=r"a run without last\.ckpt.*another output="):
+    with pytest.raises(FileExistsError, match=r"a run without last\.ckpt.*another output"):
         go_on(recipe, run)
 
 
@@ -118,7 +118,9 @@ def test_a_damaged_checkpoint_is_named(recipe: Path, run: Path, damage: str) -> 
             "changed": content[:middle] + bytes(64) + content[middle + 64 :],
         }[damage]
     )
-    with pytest.raises(ValueError, match=r"last\.ckpt is missing or damaged \(.*: put back a copy"):
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt is missing or damaged \(.*: restore it from a copy"
+    ):
         go_on(recipe, run)
 
 
@@ -131,7 +133,9 @@ def test_what_else_a_run_goes_on_with_is_named(
         (run / name).unlink()
     else:
         (run / name).write_text(content)
-    with pytest.raises(ValueError, match=rf"{name} is missing or damaged \(.*: put back a copy"):
+    with pytest.raises(
+        ValueError, match=rf"{name} is missing or damaged \(.*: restore it from a copy"
+    ):
         go_on(recipe, run)
 
 
@@ -143,7 +147,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with_alone(
     for file in recipe.parent.glob("*.h5ad"):
         shutil.copy(file, tmp_path)
     (tmp_path / "cells.h5ad").write_bytes((tmp_path / "held_out.h5ad").read_bytes())
-    with pytest.raises(ValueError, match="began with other data than there is now"):
+    with pytest.raises(ValueError, match="the training data of the run in .* have changed"):
         go_on(recipe, run, f"corpus_root={tmp_path}")
     shutil.copy(recipe.parent / "cells.h5ad", tmp_path)
     go_on(recipe, run, f"corpus_root={tmp_path}")

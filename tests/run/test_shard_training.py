@@ -19,7 +19,7 @@ from langcell.tokens.packed_cells import PackedCells
 from langcell.tokens.token_corpus import TokenCorpus
 from ontology.graph import Ontology
 from pretrain.cells.mean_expression import gene_variability
-from pretrain.cells.shard_cells import ShardSource, vary
+from pretrain.cells.shard_cells import ShardSource, augment
 from pretrain.cells.shard_sampler import ShardSampler
 from pretrain.cells.shard_types import shard_type_means, shard_types
 from pretrain.cells.step_cells import StepCells
@@ -281,7 +281,7 @@ def test_cells_of_steps_go_on_where_they_stood(recipe: Path, shards: TokenCorpus
     rest = list(islice(resumed.steps(5, World()), 7))
     assert all(map(same, taken[:5] + rest, whole))
     assert [step.tokens.n_cells for step in whole] == [20] * 12
-    with pytest.raises(ValueError, match="does not say where in the shards"):
+    with pytest.raises(ValueError, match="has no position in the shards"):
         next(open_source(settings, shards).steps(5, World()))
 
 
@@ -376,7 +376,7 @@ def test_genes_are_left_out_as_asked_and_measured_says_so() -> None:
     def varied(**changes: Any) -> tuple[PackedCells, np.ndarray]:
         settings = Augmentation(**{"gene_dropout": 0, "subset": 0, **changes})
         measured = np.ones((3, 200), bool)
-        made = vary(cells, measured, settings, subsets, np.random.default_rng(1))
+        made = augment(cells, measured, settings, subsets, np.random.default_rng(1))
         return made, measured
 
     whole, measured = varied()
@@ -431,21 +431,24 @@ def test_a_dry_run_looks_at_shards(recipe: Path, shards: TokenCorpus) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["augmentation.thin=0.5"], "augmentation.thin needs counts, and shards hold ranks"),
+        (["augmentation.thin=0.5"], "augmentation.thin needs counts, but shards hold ranks"),
         (["augmentation.overdispersion=1"], "augmentation.overdispersion needs counts"),
         (["linear_teacher={steps: 5}"], "linear_teacher needs counts"),
-        (["sources=[{files: [a.h5ad]}]"], "has either sources .* and this has both"),
+        (["sources=[{files: [a.h5ad]}]"], "needs either sources .* got both"),
         (["shards.folder="], "needs sources .* or shards.folder"),
-        (["shards.max_tokens=3", "compute.devices=4"], "max_tokens 3 cannot be shared by 4 proc"),
+        (
+            ["shards.max_tokens=3", "compute.devices=4"],
+            "max_tokens must be at least the 4 processes, got 3",
+        ),
         (
             [
                 *("shards.max_tokens=99", "optimisation.part=2", "compute.strategy=fsdp"),
                 *("optimisation.average=0", "compute.devices=2"),
             ],
-            "fsdp needs as many parts in each process, .* set optimisation.part: 0",
+            "fsdp needs the same number of micro-batches .* set optimisation.part: 0",
         ),
         (["shards.folder=/nowhere"], "/nowhere holds no whole corpus"),
-        (["model.max_genes=256"], "model.max_genes is 256, and .* keeps 128 genes"),
+        (["model.max_genes=256"], "model.max_genes is 256, but .* keeps 128 genes"),
         (["shards.fold=x"], "did you mean 'folder'"),
     ],
 )

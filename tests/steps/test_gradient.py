@@ -69,7 +69,7 @@ def make_texts(trained=False, subtree=False):
         descriptions=torch.arange(N_LABELS),
         targets=torch.nn.functional.pad(targets, (0, N_LABELS - N_TERMS)),
         label_comparable=torch.nn.functional.pad(comparable, (0, N_LABELS - N_TERMS)),
-        below=torch.eye(N_LABELS).index_put((torch.tensor([1]), torch.tensor([0])), torch.ones(1))
+        descendants=torch.eye(N_LABELS).index_put((torch.tensor([1]), torch.tensor([0])), torch.ones(1))
         if subtree
         else None,
         tokens=make_tokens() if trained else None,
@@ -123,8 +123,8 @@ def make_batch(model, world, cuts=(), n_second=99):
         aspects=torch.full((n, 3), -1),
         texts=torch.tensor([0, 1, 2, 3, 5]),
         labels=torch.arange(N_LABELS),
-        whole_ids=own[:n],
-        whole_mask=mask[:n],
+        unmasked_ids=own[:n],
+        unmasked_mask=mask[:n],
     )
 
 
@@ -376,7 +376,7 @@ def processes(tiny_model, tmp_path_factory, request):
     n, folder = request.param, tmp_path_factory.mktemp("processes")
     script = f"""
 distributed.init_process_group("gloo")
-world = World.here()
+world = World.current()
 assert world.size == {n}
 found = []
 for options, trained in {TOGETHER!r}:
@@ -457,7 +457,7 @@ from pretrain.steps.throughput import Throughput
 """
     script = """
 distributed.init_process_group("gloo")
-world = World.here()
+world = World.current()
 sizes = (2, 0, 3)
 own = (torch.arange(sizes[world.rank]) + 10.0 * world.rank)[:, None].requires_grad_()
 everyone = world.gather(own, sizes)

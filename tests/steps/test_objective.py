@@ -19,7 +19,7 @@ from pretrain.texts.text_tensors import TextTensors
 
 N_TERMS, N_TEXTS, N_LABELS, HIDDEN = 4, 6, 5, 32
 ALL = Losses(masked_gene=1, cell_cell=1, cell_text=1, matching=1, matching_cells=4)
-# Type 1 lies below type 0.
+# Type 1 is a descendant of type 0.
 TARGETS = torch.eye(N_TERMS)
 TARGETS[1, :2] = torch.tensor([0.25, 0.75])
 
@@ -52,7 +52,7 @@ def make_texts(seed: int = 0) -> TextTensors:
         descriptions=torch.arange(N_LABELS),
         targets=torch.nn.functional.pad(TARGETS, (0, N_LABELS - N_TERMS)),
         label_comparable=torch.nn.functional.pad(comparable, (0, N_LABELS - N_TERMS)),
-        below=None,
+        descendants=None,
     )
 
 
@@ -111,24 +111,26 @@ def test_the_ontology_pulls_ancestors_and_ignores_descendants(model: LangCell) -
         (found,) = torch.autograd.grad(losses["ontology"], texts.labels)
         return found.abs().amax(dim=1)
 
-    above, below = gradient([0, 0]), gradient([1, 1])
-    assert above[1] == 0  # type 1 lies below type 0: it is neither right nor wrong
+    above, descendants = gradient([0, 0]), gradient([1, 1])
+    assert above[1] == 0  # type 1 is a descendant of type 0: it is neither right nor wrong
     assert (above[[0, 2, 3, 4]] > 0).all()
-    assert (below[:5] > 0).all()
-    assert above[5] == below[5] == 0  # a wording that the step does not show
+    assert (descendants[:5] > 0).all()
+    assert above[5] == descendants[5] == 0  # a wording that the step does not show
 
 
 def test_the_subtree_form_reads_what_lies_below(model: LangCell) -> None:
-    below = torch.eye(N_LABELS)
-    below[1, 0] = 1
-    texts = replace(make_texts(), below=below)
+    descendants = torch.eye(N_LABELS)
+    descendants[1, 0] = 1
+    texts = replace(make_texts(), descendants=descendants)
     weights = Losses(masked_gene=0, cell_cell=0, cell_text=0, ontology=1, matching=0)
     batch = make_batch(model, [0, 1])
     with torch.no_grad():
         got = training_losses(model, batch, texts, weights)["ontology"]
         features = model.encode_cell(batch.input_ids, batch.attention_mask).features
         labels = model.project_text(texts.labels[:N_LABELS])
-        wanted = subtree_loss(features, labels, texts.targets[[0, 1, 0, 1]], below, model.scale)
+        wanted = subtree_loss(
+            features, labels, texts.targets[[0, 1, 0, 1]], descendants, model.scale
+        )
     assert got.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 

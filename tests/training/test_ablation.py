@@ -84,7 +84,7 @@ def test_cells_and_profiles_part_the_sources(corpus: Path) -> None:
 
 def test_a_finished_run_is_reused_and_another_recipe_refused(tmp_path: Path) -> None:
     run = Run(folder=tmp_path / "run", overrides=("seed=4",), corpus=tmp_path)
-    with pytest.raises(FileNotFoundError, match="add --train"):
+    with pytest.raises(FileNotFoundError, match="pass --train"):
         run.check()
     run.model.mkdir(parents=True)
     (run.folder / "recipe.yaml").write_text(yaml.safe_dump(run.recipe.model_dump(mode="json")))
