@@ -5,7 +5,7 @@ import numpy as np
 from langcell.runtime.compiled import compiled
 from langcell.runtime.threads import over_slices
 from zeroshot.confidence.term_tree import TermTree
-from zeroshot.scores.ancestor_sums import LANES, add_upward, load_lanes
+from zeroshot.scores.ancestor_sums import LANES, add_to_ancestors, load_lanes
 
 _CELLS_PER_TASK = 128
 PROBABLE = 0.1  # what a term has at least that is kept beside the best of its depth
@@ -38,7 +38,7 @@ def _sum_some(
         n_loaded = load_lanes(shares, first, own)
         sums[:] = 0.0
         totals[:] = 0.0
-        add_upward(own, pointers, above, sums)
+        add_to_ancestors(own, pointers, above, sums)
         for candidate in range(n_candidates):
             for lane in range(LANES):
                 totals[lane] += own[candidate, lane]

@@ -7,7 +7,7 @@ import numpy as np
 from langcell.runtime.compiled import compiled
 from langcell.runtime.threads import over_slices
 from ontology.graph import Ontology
-from zeroshot.scores.ancestor_sums import LANES, add_downward, add_upward, load_lanes
+from zeroshot.scores.ancestor_sums import LANES, add_from_ancestors, add_to_ancestors, load_lanes
 
 SHARE = 0.25  # chosen on the validation studies, as the bundled models
 _LEAST_BELOW = 1e-6  # subtypes that hold less than this are no answer to which of them it is
@@ -88,7 +88,7 @@ def _grow(
     for first in range(0, n_cells, LANES):
         n_loaded = load_lanes(probabilities, first, own)
         below[:] = 0.0
-        add_upward(own, pointers, above, below)
+        add_to_ancestors(own, pointers, above, below)
         for candidate in range(n_candidates):
             for lane in range(LANES):
                 held = below[candidate, lane]
@@ -97,7 +97,7 @@ def _grow(
                     share * own[candidate, lane] / held if has_subtypes else 0.0
                 )
                 grown[candidate, lane] = 1.0 - share if has_subtypes else 1.0
-        add_downward(given, pointers, above, grown)
+        add_from_ancestors(given, pointers, above, grown)
         for lane in range(n_loaded):
             for candidate in range(n_candidates):
                 # With a share of 1 a label may keep nothing: the least that float32 holds.
