@@ -189,7 +189,7 @@ def test_labels_that_resolve_to_nothing(refused, cells, written):
     line = refused("--h5ad", path, "--labels", "B cell; T cel; monocyte")
     assert "'T cel' (did you mean T cell (CL:0000084)" in line and "'text: T cel'" in line
     line = refused("--h5ad", path, "--labels", "B cell; CL:9999999")
-    assert "'CL:9999999' (no current term of the release" in line and "text:" not in line
+    assert "'CL:9999999' (no current term of release" in line and "text:" not in line
     assert "no file of labels" in refused("--h5ad", path, "--labels", "labels.txt")
     assert "at least two" in refused("--h5ad", path, "--labels", "B cell; B cells")
     assert "too general" in refused("--h5ad", path, "--labels", "B cell; cell")

@@ -254,9 +254,9 @@ def test_tiny_inputs_work(labelled, model, n_cells):
     [
         ("celltype", {}, "no column 'celltype' in obs"),
         ("nothing", {}, r"no cell has a label in obs\['nothing'\]"),
-        ("one", {}, "a choice needs at least two different labels, got 1"),
+        ("one", {}, "candidates need at least two different labels, got 1"),
         ("mine", {"group_key": "patient"}, "no column 'patient' in obs"),
-        ("mine", {"labels": ("CL:9999999",)}, "no current term of the release"),
+        ("mine", {"labels": ("CL:9999999",)}, "no current term of release"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(labelled, model, label_key, options, message):
@@ -267,7 +267,9 @@ def test_what_cannot_be_fitted_is_refused(labelled, model, label_key, options, m
 
 def test_a_name_for_every_cell_is_no_label(labelled, model):
     labelled.obs["name"] = labelled.obs_names
-    message = r"obs\['name'\] has 90 different values in 90 cells, such as 'cell0': .* of names"
+    message = (
+        r"obs\['name'\] has 90 different values in 90 cells, such as 'cell0': .* of cell names"
+    )
     for target in ("type", "state"):
         with pytest.raises(ValueError, match=message) as error:
             fit_few_shot(labelled, "name", model=model, options=FewShotOptions(target=target))

@@ -64,7 +64,7 @@ def test_labels_of_a_head_come_before_the_ontology(ontology):
     named = named_truth(values[:1], "mine", ontology, spellings)
     assert named.term_ids.tolist() == ["text: CD4T"]
     with pytest.raises(
-        ValueError, match="names one cell type of the Cell Ontology or a label of the"
+        ValueError, match="names a cell type of the Cell Ontology or a label of the"
     ):
         named_truth(values[5:], "mine", ontology, spellings)
 
@@ -107,7 +107,7 @@ def test_a_broader_call_is_not_judged_by_words(ontology):
 
 def test_nothing_to_score_is_an_error(ontology):
     truth = resolve_truth(np.array(["odd", "even"]), ontology)
-    with pytest.raises(ValueError, match="none of the labels is a cell type.*even, odd"):
+    with pytest.raises(ValueError, match="no label is a cell type.*even, odd"):
         compare(truth, np.array(["CL:0000236"] * 2), ontology)
 
 

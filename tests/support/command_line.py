@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 from langcell.cli import main
+from langcell.runtime import parameter_names
 
 
 def run_langcell(folder: Path, *words: object) -> "subprocess.CompletedProcess[str]":
@@ -23,6 +24,7 @@ def run_langcell(folder: Path, *words: object) -> "subprocess.CompletedProcess[s
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", arguments),
+        mock.patch.object(parameter_names, "_on_command_line", [False]),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("default")

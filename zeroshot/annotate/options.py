@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from langcell.runtime.parameter_names import option
 from zeroshot.annotate.official_scoring import ALPHA, FUSED, OFFICIAL, SCORINGS
 from zeroshot.confidence.calibration import Calibration
 from zeroshot.heads.few_shot_head import DONOR, STATE, FewShotHead
@@ -68,10 +69,13 @@ class AnnotateOptions:
             raise ValueError(f"--confidence must be between 0 and 1, got {self.confidence}")
         if self.tissue_mode not in MODES:
             raise ValueError(
-                f"--tissue-mode must be {' or '.join(MODES)}, got {self.tissue_mode!r}"
+                f"{option('tissue_mode')} must be {' or '.join(MODES)}, got {self.tissue_mode!r}"
             )
         if self.tissue is None and (self.tissue_mode != MODES[0] or self.tissue_obo):
-            raise ValueError("--tissue-mode and --tissue-obo need a tissue: --tissue NAME, or auto")
+            raise ValueError(
+                f"{option('tissue_mode')} and {option('tissue_obo')} need a tissue; give a name or "
+                f"'auto' as {option('tissue')}"
+            )
 
     def _check_head(self, head: FewShotHead) -> None:
         if self.rerank:
