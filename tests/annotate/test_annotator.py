@@ -338,7 +338,7 @@ def test_a_calibration_for_other_weights_is_left_out(make_cells, tiny_model):
     stale.calibration = Calibration(
         all_types=CalibrationCurve(slope=0.5), given=CalibrationCurve(), model_sha256="other"
     ).to_json()
-    with pytest.warns(UserWarning, match="was learnt for other weights"):
+    with pytest.warns(UserWarning, match="was fitted for other weights"):
         annotations = annotate(make_cells(4), model=stale)
     assert annotations.details["calibration"]["id"] == "uncalibrated"
 

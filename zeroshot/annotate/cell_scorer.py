@@ -197,7 +197,7 @@ class CellScorer:
             start=cells.start,
             features=cells.features,
             scores=scores,
-            calls=back_off(by_depth, self.curve, level=self.options.confidence),
+            calls=back_off(by_depth, self.curve, threshold=self.options.confidence),
             probable_terms=by_depth.probable_terms,
             ood=self._outlier_score(cells.features) if self._outlier_score else ood,
         )

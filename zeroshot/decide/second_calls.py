@@ -105,7 +105,7 @@ class BackoffRule:
             leaf_terms=leaf_terms,
             leaf_probabilities=np.where(stored > 0, stored, own),
         )
-        calls = back_off(by_depth, self.curve, level=self.level)
+        calls = back_off(by_depth, self.curve, threshold=self.level)
         leaf = np.where(candidates >= 0, calls.leaf_confidence, np.nan).astype(np.float32)
         return Calls(terms=calls.terms, confidence=calls.confidence, leaf_confidence=leaf)
 
