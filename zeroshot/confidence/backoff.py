@@ -36,7 +36,7 @@ def term_probabilities(
     scaled = log_probabilities.astype(np.float64) / temperature
     shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    return shares @ tree.above
+    return shares @ tree.lineages
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -101,8 +101,8 @@ def sum_over_ancestors(
         scaled = log_probabilities[start:stop] / np.float32(temperature)
         _sum_block(
             np.exp(scaled - scaled.max(axis=1, keepdims=True)),
-            tree.above.indptr,
-            tree.above.indices,
+            tree.lineages.indptr,
+            tree.lineages.indices,
             tree.depths,
             tree.is_callable,
             leaf_terms[start:stop],

@@ -22,7 +22,7 @@ class TermTree:
     is_callable: False for the root, for terms that are too general for a call, and for groupings
         that the user did not choose, shape (n_terms,)
     candidate_terms: row of each candidate among the terms, int32, shape (n_candidates,)
-    above: 1 for each candidate itself and its ancestors, shape (n_candidates, n_terms)
+    lineages: 1 for each candidate itself and its ancestors, shape (n_candidates, n_terms)
     """
 
     ids: tuple[str, ...]
@@ -30,7 +30,7 @@ class TermTree:
     depths: np.ndarray
     is_callable: np.ndarray
     candidate_terms: np.ndarray
-    above: sparse.csr_matrix
+    lineages: sparse.csr_matrix
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class TermTree:
             depths=np.array([*map(ontology.depth, ids), *(1 for _ in free)], dtype=np.int32),
             is_callable=np.array([*(each not in never for each in ids), *(True for _ in free)]),
             candidate_terms=candidate_terms,
-            above=sparse.csr_matrix(
+            lineages=sparse.csr_matrix(
                 (np.ones(len(descendants)), (descendants, ancestors)), shape=shape
             ),
         )
