@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LOWEST_LEVEL = 0.5  # of the calls whose confidence is scored
+LOWEST_THRESHOLD = 0.5  # of the calls whose confidence is scored
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 _FINE_BINS = 20  # bins of the record, over the range 0 to 1
 
@@ -152,7 +152,7 @@ def measure_reliability(
         the true type or an ancestor of it
     measured_on: description of the data
     """
-    calls = {study: _calls(parts, LOWEST_LEVEL) for study, parts in studies.items()}
+    calls = {study: _calls(parts, LOWEST_THRESHOLD) for study, parts in studies.items()}
     confidence, right = (np.concatenate([each[i] for each in calls.values()]) for i in (0, 1))
     if not len(confidence):
         return None
