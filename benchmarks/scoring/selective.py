@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroshot.confidence.reliability import LOWEST_LEVEL, deepest
+from zeroshot.confidence.reliability import LOWEST_THRESHOLD, deepest
 
 _BINS = 10
 
@@ -44,7 +44,7 @@ def selective_figures(
     """
     made, deepest_term = deepest(confidence, level)
     depths = np.broadcast_to(depths, confidence.shape)
-    low_made, low = deepest(confidence, LOWEST_LEVEL)
+    low_made, low = deepest(confidence, LOWEST_THRESHOLD)
     cells = np.arange(len(confidence))
     sure, right = confidence[cells, low][low_made], is_right[cells, low][low_made]
     by_width = np.minimum((sure * _BINS).astype(int), _BINS - 1)

@@ -380,7 +380,7 @@ def test_the_command_refuses_what_it_cannot_do(path, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--h5ad", "empty.h5ad", "--label-key", "kind"], "empty values alone"),
+        (["--h5ad", "empty.h5ad", "--label-key", "kind"], "only empty values"),
         (["--h5ad", "mouse.h5ad", "--label-key", "kind"], "those of mouse or rat"),
         (["--lists", "wrong.csv"], "wrong.csv: column 'dataset' is missing"),
         (["--puzzles", "wrong.json"], "wrong.json has no puzzles"),

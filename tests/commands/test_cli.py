@@ -199,7 +199,7 @@ def test_truth_that_names_no_cell_type_stops_before_anything_is_written(work, ti
     words = ("--h5ad", "clusters.h5ad", "--model", tiny_model, "--out", "none.csv")
     done = _langcell("zeroshot", *words, "--truth", "leiden", cwd=work)
     assert done.returncode == 1
-    assert "no label in obs['leiden'] names one cell type" in done.stderr
+    assert "no label in obs['leiden'] names a cell type" in done.stderr
     assert not (work / "none.csv").exists()
 
 

@@ -116,7 +116,10 @@ def test_one_that_fails_does_not_keep_the_rest_from_being_done(run, make_cells, 
             "--report y.html names a file; several inputs need a folder",
         ),
         (["a.h5ad", "--out", "x.h5ad", "--report", "x.pdf"], "its name must end in .html"),
-        (["a.h5ad", "--tissue-mode", "restrict"], "need a tissue: --tissue NAME, or auto"),
+        (
+            ["a.h5ad", "--tissue-mode", "restrict"],
+            "need a tissue; give a name or 'auto' as --tissue",
+        ),
         (["a.h5ad", "b.h5ad", "--devices", "2"], "several devices share the work on one input"),
         (["a.h5ad", "--format", "csv"], "--format and --skip-existing are for several inputs"),
         (

@@ -33,10 +33,10 @@ def _rows(values):
     return np.array([values], dtype=np.float32)
 
 
-def _call(values, curve, level):
+def _call(values, curve, threshold):
     rows = _rows(values)
     by_depth = terms_by_depth(rows, TREE, rows.argmax(axis=1), temperature=curve.temperature)
-    return back_off(by_depth, curve, level=level)
+    return back_off(by_depth, curve, threshold=threshold)
 
 
 def _by_hand(values, term_id):
@@ -89,18 +89,18 @@ def test_the_order_of_candidates_does_not_matter(values, random):
 
 @settings(deadline=None, max_examples=100)
 @given(logits, curves, st.floats(0.05, 0.95), st.floats(0.05, 0.95))
-def test_a_higher_level_never_calls_deeper_and_calls_are_as_sure_as_it_says(
+def test_a_higher_threshold_never_calls_deeper_and_calls_are_as_sure_as_it_says(
     values, curve, first, second
 ):
     low, high = sorted((first, second))
-    calls = {level: _call(values, curve, level) for level in (low, high)}
+    calls = {threshold: _call(values, curve, threshold) for threshold in (low, high)}
     depth = {
-        level: TREE.depths[each.terms[0]] if each.terms[0] >= 0 else -1
-        for level, each in calls.items()
+        threshold: TREE.depths[each.terms[0]] if each.terms[0] >= 0 else -1
+        for threshold, each in calls.items()
     }
     assert depth[high] <= depth[low]
-    for level, each in calls.items():
-        assert (each.confidence[0] >= np.float32(level)) == (each.terms[0] >= 0)
+    for threshold, each in calls.items():
+        assert (each.confidence[0] >= np.float32(threshold)) == (each.terms[0] >= 0)
 
 
 def test_the_ladder_equals_sorting_all_terms():
@@ -156,11 +156,11 @@ def test_a_call_is_judged_by_the_confidence_that_is_written():
         leaf_terms=np.zeros(n_cells, dtype=np.int32),
         leaf_probabilities=sure[:, 1],
     )
-    calls = back_off(by_depth, CalibrationCurve(), level=0.9)
+    calls = back_off(by_depth, CalibrationCurve(), threshold=0.9)
     assert calls.terms.tolist() == [1, -1, 1]
     assert calls.confidence.tolist() == np.float32([0.9, 0.89999, 0.9]).tolist()
     assert calls.leaf_confidence.tolist() == np.float32([0.9, 0.5, 0.9]).tolist()
-    finer = back_off(by_depth, CalibrationCurve(), level=0.9000041)
+    finer = back_off(by_depth, CalibrationCurve(), threshold=0.9000041)
     assert finer.terms.tolist() == [-1, -1, 0], (
         "0.9000049 is written as 0.9, and that is too little"
     )

@@ -44,9 +44,9 @@ def test_figures_by_hand():
     assert measure_reliability({"one": one[1:]}, measured_on="") is None, "no call at all"
 
 
-def test_the_deepest_rung_that_reaches_a_level():
-    made, rung = deepest(np.array([[0.9, 0.8, 0.85], [0.7, 0.6, 0.1]]), 0.82)
-    assert made.tolist() == [True, False] and rung.tolist() == [2, 0]
+def test_the_deepest_term_that_reaches_a_threshold():
+    made, depth = deepest(np.array([[0.9, 0.8, 0.85], [0.7, 0.6, 0.1]]), 0.82)
+    assert made.tolist() == [True, False] and depth.tolist() == [2, 0]
 
 
 def test_weights_are_those_of_the_means():
@@ -98,7 +98,10 @@ def test_a_calibration_carries_it_and_still_does_the_same(tmp_path):
     bare = Calibration(all_types=made.all_types, given=made.given, model_sha256="x")
     assert bare.identifier == made.identifier, "what it is worth is not what it does"
     ragged = made.to_json().replace('"risk": [', '"risk": [0.5,')
-    with pytest.raises(ValueError, match="is not a calibration: a reliability record needs"):
+    with pytest.raises(
+        ValueError,
+        match="is not a calibration: columns of a reliability record must have equal lengths",
+    ):
         Calibration.from_json(ragged, "c.json")
     alone = fit_calibration(parts[:1], parts[:1], model_sha256="x")
     assert alone.all_types_reliability is None

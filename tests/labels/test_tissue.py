@@ -93,7 +93,10 @@ def test_each_cell_has_its_own_tissue(mixed, make_cells, model):
     assert weights.unknown == {"": 10, "CL:0000057": 10}
     lines = weights.summary(together.candidates.names)
     assert len(lines) == 3 and "blood (UBERON:0000178) demotes" in lines[0]
-    assert lines[2] == "not known for 20 cells ('', 'CL:0000057'), called without"
+    assert (
+        lines[2]
+        == "unknown for 20 cells ('', 'CL:0000057'); these are called without a tissue prior"
+    )
     kept = mixed.uns["langcell"]["tissue"]
     assert set(kept["tissues"]) == {BLOOD, LUNG} and kept["mode"] == "weigh"
     assert (kept["tissues"][BLOOD]["log_prior"] < 0).all()
@@ -127,7 +130,7 @@ def test_labels_of_ones_own_and_free_text(make_cells, model):
     annotations = annotate(make_cells(40), model=model, labels=labels, options=options)
     assert "podocyte" not in annotations.names
     assert "a cell that glows" in annotations.names, "no tissue speaks about free text"
-    with pytest.raises(ValueError, match="lung leaves 1 of the 2 labels; use --tissue-mode weigh"):
+    with pytest.raises(ValueError, match="lung leaves 1 of the 2 labels; use tissue_mode='weigh'"):
         options = AnnotateOptions(tissue="lung", tissue_mode="restrict")
         annotate(make_cells(4), model=model, labels=["hepatocyte", "T cell"], options=options)
 
@@ -160,9 +163,12 @@ def test_no_known_tissue_and_options_that_make_no_sense(make_cells, model):
     adata.obs["tissue_ontology_term_id"] = pd.Categorical(["somewhere"] * 4)
     with pytest.raises(ValueError, match=r"is a tissue of UBERON \(it has 'somewhere'\)"):
         annotate(adata, model=model, options=AnnotateOptions(tissue="auto"))
-    with pytest.raises(ValueError, match="--tissue-mode must be weigh or restrict, got 'harsh'"):
+    with pytest.raises(ValueError, match="tissue_mode must be weigh or restrict, got 'harsh'"):
         AnnotateOptions(tissue="lung", tissue_mode="harsh")
-    with pytest.raises(ValueError, match="need a tissue: --tissue NAME, or auto"):
+    with pytest.raises(
+        ValueError,
+        match="tissue_mode and tissue_obo need a tissue; give a name or 'auto' as tissue",
+    ):
         AnnotateOptions(tissue_mode="restrict")
 
 

@@ -70,7 +70,7 @@ def _cells(ontology, called, leaf=None, *, confidence=0.95, candidates=(B, T, CD
         margin=np.full(len(called), 0.1),
         ood=None,
         has_confidence=True,
-        level=0.9,
+        threshold=0.9,
         details={
             "candidate_ids": np.array(candidates, dtype=object),
             "candidate_names": np.array([ontology.terms[x].name for x in candidates], dtype=object),
@@ -309,7 +309,7 @@ def test_columns_are_found_by_name_and_content(opened, ontology):
         assert find_labels(cells, "cell_type", "langcell", ontology)[1].n_scored == 8
         with pytest.raises(ValueError, match="no column 'nope' in obs; it has leiden, cell_type"):
             find_labels(cells, "nope", "langcell", ontology)
-        with pytest.raises(ValueError, match="no label in obs\\['barcode'\\] names one cell type"):
+        with pytest.raises(ValueError, match="no label in obs\\['barcode'\\] names a cell type"):
             find_labels(cells, "barcode", "langcell", ontology)
         with pytest.raises(ValueError, match="no column 'nope' in obs to group cells by"):
             find_cluster_key(cells, "nope", "langcell")

@@ -17,7 +17,7 @@ from ontology.graph import Ontology
 from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.official_scoring import OFFICIAL
 from zeroshot.annotation.options import AnnotateOptions
-from zeroshot.confidence.lower_levels import finer_words
+from zeroshot.confidence.lower_levels import lower_threshold_hint
 from zeroshot.decide.options import AUTO, DecodeOptions
 from zeroshot.labels.candidates import read_labels
 from zeroshot.results.annotations import Annotations, Slots
@@ -200,7 +200,7 @@ def summary_table(annotations: Annotations) -> Table:
         f"{n_cells - called.sum():,} cells ({1 - called.mean():.1%}) where no term is that sure",
     )
     level = details["parameters"]["confidence"]
-    if finer := finer_words(annotations.calls.leaf_confidence, level):
+    if finer := lower_threshold_hint(annotations.calls.leaf_confidence, level):
         table.add_row("finer calls", finer)
     tissue = annotations.candidates.tissue
     for line in tissue.summary(annotations.candidates.names) if tissue else ():
@@ -247,7 +247,7 @@ def agreement_text(truth: "Truth", annotations: Annotations, ontology: Ontology)
     """Return scores, what could not be scored, and the confusion table, tab-separated."""
     from zeroshot.labels.agreement import compare, compare_calls, confusion
 
-    judged = truth.only(truth.judges(annotations.keys, ontology))
+    judged = truth.only(truth.comparable(annotations.keys, ontology))
     left_out = _left_out_lines(truth, judged, annotations, ontology)
     if not judged.n_scored:
         return "\n".join(["n_cells\t0", *left_out, ""])
@@ -274,7 +274,7 @@ def _left_out_lines(
         )
     keys = annotations.label_keys
     made = (judged.term_ids != "") & (keys != "")
-    if n_cells := int(np.sum(made & ~judged.judges(keys, ontology))):
+    if n_cells := int(np.sum(made & ~judged.comparable(keys, ontology))):
         yield (
             f"not scored\t{n_cells} cells with a call broader than the head's labels: labelled by "
             "words of your own, which cannot say whether it is right (their best single label is scored)"

@@ -1,1 +1,1 @@
-"""Confidence of calls: ontology back-off, calibration, reliability, out-of-distribution scores."""
+"""Confidence of calls: ontology back-off, calibration, reliability and out-of-distribution scores."""

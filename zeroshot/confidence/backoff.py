@@ -1,4 +1,4 @@
-"""From candidates to terms of the ontology: how probable each is, and the deepest that is sure."""
+"""Ontology back-off: probabilities of terms, and the deepest term above a confidence threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,23 @@ from zeroshot.confidence.calibration import CalibrationCurve
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.scores.scores import rounded
 
-UNKNOWN = "unknown"  # what a cell is called that no term is sure for
+UNKNOWN = "unknown"  # call of a cell for which no term reaches the confidence threshold
 
 
 def term_probabilities(
     log_probabilities: np.ndarray, tree: TermTree, *, temperature: float = 1.0
 ) -> np.ndarray:
-    """Return how probable it is that each term is true of a cell.
+    """Return the probability that each term is correct for a cell.
 
-    That is the probability of the candidates at or below it, each counted once however many ways
-    lead up from it: a parent is never less probable than a child, and the root has it all.
+    It is the sum over the candidates that are the term or a descendant of it. Each counts once, even
+    if several paths lead to the term. So a parent is at least as probable as its child, and the root
+    has probability 1.
 
     Parameters
     ----------
     log_probabilities: of all candidates, shape (n_cells, n_candidates)
     tree: of the same candidates
-    temperature: log-probabilities are divided by it
+    temperature: divisor of the log-probabilities
 
     Returns
     -------
@@ -35,18 +36,18 @@ def term_probabilities(
     scaled = log_probabilities.astype(np.float64) / temperature
     shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    return shares @ tree.above
+    return shares @ tree.lineages
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProbableTerms:
-    """A few terms of each cell and how probable they are, as they are stored.
+    """The stored terms of each cell and their probabilities.
 
     Attributes
     ----------
-    terms: rows of the tree, none twice in a cell, -1 for none, int32, shape (n_cells, k)
+    terms: rows of the tree, distinct in each cell, -1 for none, int32, shape (n_cells, k)
     probabilities: of the same terms, 0 for none
-    n_terms: of the tree
+    n_terms: number of terms in the tree
     """
 
     terms: np.ndarray
@@ -67,7 +68,7 @@ class ProbableTerms:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TermsByDepth:
-    """The way up the ontology that each cell can back off: its most probable term of each depth.
+    """Most probable term of each depth for each cell: the terms to which a call can back off.
 
     Attributes
     ----------
@@ -76,8 +77,8 @@ class TermsByDepth:
         (n_cells, n_depths)
     probabilities: of the same terms, float64, 0 for none
     leaf_terms: row of the term of the best candidate, int32, shape (n_cells,)
-    leaf_probabilities: of the same, with all that is below it, float64
-    others: further probable terms, which pooling needs; None where they are not known
+    leaf_probabilities: probability of that term, including its descendants, float64
+    others: further probable terms, for pooling over cells; None if unknown
     """
 
     tree: TermTree
@@ -89,7 +90,7 @@ class TermsByDepth:
 
     @property
     def probable_terms(self) -> ProbableTerms:
-        """All terms whose probability is known, each once, float32 of five decimals."""
+        """All terms with a known probability, each once; float32, five decimals."""
         terms = [self.terms, *([self.others.terms] if self.others else [])]
         probabilities = [self.probabilities, *([self.others.probabilities] if self.others else [])]
         leaf = self.leaf_terms[:, None]
@@ -104,21 +105,21 @@ class TermsByDepth:
 
 
 def n_probable(tree: TermTree) -> int:
-    """Count the terms that `TermsByDepth.probable_terms` has room for in each cell."""
+    """Return the width of `TermsByDepth.probable_terms`: terms per cell."""
     return tree.n_depths + N_OTHERS + 1
 
 
 def terms_by_depth(
     log_probabilities: np.ndarray, tree: TermTree, best: np.ndarray, *, temperature: float
 ) -> TermsByDepth:
-    """Find the most probable term of each depth.
+    """Find the most probable callable term of each depth.
 
     Parameters
     ----------
     log_probabilities: of all candidates, float32, shape (n_cells, n_candidates)
     tree: of the same candidates
     best: best candidate of each cell, int, shape (n_cells,)
-    temperature: log-probabilities are divided by it
+    temperature: divisor of the log-probabilities
     """
     leaf_terms = tree.candidate_terms[best]
     terms, probabilities, leaf_probabilities, other_terms, others = sum_over_ancestors(
@@ -136,14 +137,14 @@ def terms_by_depth(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calls:
-    """What cells are called after back-off.
+    """Calls of cells after back-off.
 
     Attributes
     ----------
     terms: row of the term in the tree, -1 for unknown, int32, shape (n_cells,)
-    confidence: calibrated probability that the term is the truth or an ancestor of it, float32 of
-        five decimals; of an unknown cell that of its surest term, which is below the level
-    leaf_confidence: the same of the best candidate, before back-off
+    confidence: calibrated probability that the true type is the term or a descendant of it, float32,
+        five decimals; for an unknown cell the highest of all terms, which is below the threshold
+    leaf_confidence: the same for the best candidate, before back-off
     """
 
     terms: np.ndarray
@@ -154,7 +155,7 @@ class Calls:
         return len(self.terms)
 
     def take(self, rows: np.ndarray) -> "Calls":
-        """Return the calls of some rows, in their order."""
+        """Return the calls of the given rows, in that order."""
         return Calls(
             terms=self.terms[rows],
             confidence=self.confidence[rows],
@@ -163,7 +164,7 @@ class Calls:
 
     @classmethod
     def joined(cls, parts: Sequence["Calls"]) -> "Calls":
-        """Return the calls of several parts, one after the other."""
+        """Concatenate the calls of several parts."""
         return cls(
             terms=np.concatenate([each.terms for each in parts]),
             confidence=np.concatenate([each.confidence for each in parts]),
@@ -171,26 +172,26 @@ class Calls:
         )
 
 
-def back_off(by_depth: TermsByDepth, curve: CalibrationCurve, *, level: float) -> Calls:
-    """Call the deepest term whose calibrated probability reaches a level.
+def back_off(by_depth: TermsByDepth, curve: CalibrationCurve, *, threshold: float) -> Calls:
+    """Call the deepest term whose confidence reaches the threshold.
 
     Parameters
     ----------
-    by_depth: made with the temperature of the regime
-    curve: how probabilities become confidences
-    level: least confidence of a call, between 0 and 1
+    by_depth: computed with the temperature of the curve
+    curve: maps probabilities to confidences
+    threshold: lowest confidence of a call, between 0 and 1
     """
-    labelled = np.arange(by_depth.terms.shape[1])
-    # Judged as it is written, so that no call shows a confidence below the level.
-    confidence = rounded(curve.confidence(by_depth.probabilities, labelled))  # (n_cells, n_depths)
+    depths = np.arange(by_depth.terms.shape[1])
+    # Compare the rounded value, so that no call is written with a confidence below the threshold.
+    confidence = rounded(curve.confidence(by_depth.probabilities, depths))  # (n_cells, n_depths)
     confidence[by_depth.terms < 0] = 0
-    deepest = np.where(confidence >= np.float32(level), labelled, -1).max(axis=1)  # (n_cells,)
+    deepest = np.where(confidence >= np.float32(threshold), depths, -1).max(axis=1)  # (n_cells,)
     is_known = deepest >= 0
     called = np.where(is_known, deepest, confidence.argmax(axis=1))
     cells = np.arange(len(called))
-    depths = by_depth.tree.depths[by_depth.leaf_terms]
+    leaf_depths = by_depth.tree.depths[by_depth.leaf_terms]
     return Calls(
         terms=np.where(is_known, by_depth.terms[cells, called], -1).astype(np.int32),
         confidence=confidence[cells, called],
-        leaf_confidence=rounded(curve.confidence(by_depth.leaf_probabilities, depths)),
+        leaf_confidence=rounded(curve.confidence(by_depth.leaf_probabilities, leaf_depths)),
     )

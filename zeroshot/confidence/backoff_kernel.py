@@ -1,25 +1,25 @@
-"""The compiled core of back-off: sum candidates up the ontology, keep the best term of each depth."""
+"""Compiled core of back-off: sum candidates over their ancestors, keep the best term per depth."""
 
 import numpy as np
 
 from langcell.runtime.compiled import compiled
 from langcell.runtime.threads import over_slices
 from zeroshot.confidence.term_tree import TermTree
-from zeroshot.scores.ancestor_sums import LANES, add_upward, load_lanes
+from zeroshot.scores.ancestor_sums import LANES, add_to_ancestors, load_lanes
 
 _CELLS_PER_TASK = 128
-PROBABLE = 0.1  # what a term has at least that is kept beside the best of its depth
-N_OTHERS = 24  # such terms of a cell, the first of them if there are more
-# Terms above the very same candidates have the same probability but for rounding: then the first
-# of them is taken, in whatever order the candidates were summed.
+PROBABLE = 0.1  # lowest probability of a term that is kept although not the best of its depth
+N_OTHERS = 24  # most such terms of a cell; the first ones are kept
+# Terms with the same candidates as descendants have equal probabilities up to rounding: the first of
+# them is taken, independent of the order of summation.
 _TIE = 1e-12
 
 
 @compiled
-def _sum_some(
+def _sum_block(
     shares: np.ndarray,
-    pointers: np.ndarray,
-    above: np.ndarray,
+    indptr: np.ndarray,
+    indices: np.ndarray,
     depths: np.ndarray,
     is_callable: np.ndarray,
     leaf_terms: np.ndarray,
@@ -29,7 +29,7 @@ def _sum_some(
     other_terms: np.ndarray,
     others: np.ndarray,
 ) -> None:
-    """Fill the last six, a row a cell, from what the candidates hold."""
+    """Fill the last five arguments, one row per cell, from the shares of the candidates."""
     n_cells, n_candidates = shares.shape
     own = np.empty((n_candidates, LANES), np.float64)
     sums = np.empty((len(depths), LANES), np.float64)
@@ -38,7 +38,7 @@ def _sum_some(
         n_loaded = load_lanes(shares, first, own)
         sums[:] = 0.0
         totals[:] = 0.0
-        add_upward(own, pointers, above, sums)
+        add_to_ancestors(own, indptr, indices, sums)
         for candidate in range(n_candidates):
             for lane in range(LANES):
                 totals[lane] += own[candidate, lane]
@@ -66,29 +66,29 @@ def _sum_some(
 def sum_over_ancestors(
     log_probabilities: np.ndarray, tree: TermTree, leaf_terms: np.ndarray, *, temperature: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the most probable term that may be called at each depth, and how probable.
+    """Return the most probable callable term of each depth, and its probability.
 
-    Plain threads do the work (`langcell.runtime.threads.over_slices`); a cell's result depends on
-    its own row alone.
+    Runs in threads (`langcell.runtime.threads.over_slices`); the result of a cell depends on its own
+    row only.
 
     Parameters
     ----------
     log_probabilities
-        Of all candidates, float32, shape (n_cells, n_candidates); a constant a row does not matter.
+        Of all candidates, float32, shape (n_cells, n_candidates), up to a constant per row.
     tree
         Of the same candidates.
     leaf_terms
-        Row of a term for each cell whose probability is wanted too, int32, shape (n_cells,).
+        Row of one more term for each cell, whose probability is returned, int32, shape (n_cells,).
     temperature
-        Log-probabilities are divided by it.
+        Divisor of the log-probabilities.
 
     Returns
     -------
     tuple of numpy.ndarray
-        Rows of terms, int32, -1 where no term of that depth has any probability, and their
+        Rows of terms, int32, -1 if no term of that depth has a positive probability, and their
         probabilities, float64, both (n_cells, n_depths); probabilities of `leaf_terms`, float64;
-        rows of further terms, int32, -1 for none, that may be called and have a probability of at
-        least `PROBABLE`, and their probabilities, float64, both (n_cells, `N_OTHERS`).
+        rows of further callable terms with a probability of at least `PROBABLE`, int32, -1 for none,
+        and their probabilities, float64, both (n_cells, `N_OTHERS`).
     """
     n_cells = len(log_probabilities)
     best_terms = np.full((n_cells, tree.n_depths), -1, np.int32)
@@ -97,12 +97,12 @@ def sum_over_ancestors(
     other_terms = np.full((n_cells, N_OTHERS), -1, np.int32)
     others = np.zeros((n_cells, N_OTHERS), np.float64)
 
-    def climb_some(start: int, stop: int) -> None:
+    def sum_block(start: int, stop: int) -> None:
         scaled = log_probabilities[start:stop] / np.float32(temperature)
-        _sum_some(
+        _sum_block(
             np.exp(scaled - scaled.max(axis=1, keepdims=True)),
-            tree.above.indptr,
-            tree.above.indices,
+            tree.lineages.indptr,
+            tree.lineages.indices,
             tree.depths,
             tree.is_callable,
             leaf_terms[start:stop],
@@ -113,5 +113,5 @@ def sum_over_ancestors(
             others[start:stop],
         )
 
-    over_slices(climb_some, n_cells, size=_CELLS_PER_TASK)
+    over_slices(sum_block, n_cells, size=_CELLS_PER_TASK)
     return best_terms, best, leaf, other_terms, others

@@ -1,4 +1,4 @@
-"""How probabilities become confidences, as it is stored beside a model."""
+"""Calibration curves: map probabilities to confidences; stored with a model as calibration.json."""
 
 import hashlib
 import json
@@ -13,18 +13,18 @@ from zeroshot.confidence.reliability import Reliability
 
 FILE = "calibration.json"
 _FORMAT = 1
-_EDGE = 1e-6  # probabilities nearer to 0 or 1 than this count as so near
+_EDGE = 1e-6  # probabilities are clipped to [_EDGE, 1 - _EDGE]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationCurve:
-    """Calibration for one kind of candidates; the default leaves probabilities as they are.
+    """Calibration curve for one kind of candidates; the default is the identity.
 
     confidence = 1 / (1 + exp(-(slope * logit(probability) + intercept - depth_cost * depth)))
 
-    where the probability is that of a term after the log-probabilities of candidates were divided
-    by the temperature (Guo et al. 2017; Platt 1999). Neither slope nor depth_cost is negative, so a
-    parent, which is more probable and less deep, is never less sure than its child.
+    where the probability is that of a term after dividing the log-probabilities of the candidates
+    by the temperature (Guo et al. 2017; Platt 1999). Slope and depth_cost are not negative, so the
+    confidence of a parent, which is more probable and less deep, is at least that of its child.
     """
 
     temperature: float = 1.0
@@ -35,7 +35,7 @@ class CalibrationCurve:
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and self.slope >= 0 and self.depth_cost >= 0):
             raise ValueError(
-                "a calibration needs a temperature above 0 and slope and depth_cost of at least 0, "
+                "a calibration curve needs temperature > 0, slope >= 0 and depth_cost >= 0, "
                 f"got {self.temperature}, {self.slope} and {self.depth_cost}"
             )
 
@@ -45,7 +45,7 @@ class CalibrationCurve:
         Parameters
         ----------
         probabilities: of terms, any shape
-        depths: of the same terms, in a shape that fits
+        depths: of the same terms, broadcastable to that shape
 
         Examples
         --------
@@ -57,24 +57,24 @@ class CalibrationCurve:
 
     @staticmethod
     def logit(probabilities: np.ndarray) -> np.ndarray:
-        """Return log odds, those of 0 and 1 finite."""
+        """Return log-odds, finite for 0 and 1 too."""
         clipped = np.clip(probabilities, _EDGE, 1 - _EDGE)
         return np.log(clipped) - np.log1p(-clipped)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Both regimes of a model, and what they were learnt from.
+    """Calibration curves of a model, and the data they were fitted on.
 
     Attributes
     ----------
-    all_types: for whole ontologies, most of which the cells cannot be
-    given: for labels that someone chose for the cells
-    model_sha256: of the weights that it was learnt for
+    all_types: curve for whole ontologies, most of whose types cannot occur among the cells
+    given: curve for labels that a user chose for the cells
+    model_sha256: hash of the weights that the curves were fitted for
     fitted_on: names of the studies
-    command: what makes the file again
-    all_types_reliability, given_reliability: what the confidence of either regime was worth on each
-        study when the others alone had been learnt from; None for fewer than two studies
+    command: command that reproduces the file
+    all_types_reliability, given_reliability: reliability of each curve on held-out studies: each
+        study is scored with a curve fitted on the others; None for fewer than two studies
     """
 
     all_types: CalibrationCurve
@@ -86,33 +86,33 @@ class Calibration:
     given_reliability: Reliability | None = None
 
     def curve(self, *, is_choice: bool) -> CalibrationCurve:
-        """Return what fits candidates: chosen ones, or a whole ontology."""
+        """Return the curve for labels that a user chose, or for a whole ontology."""
         return self.given if is_choice else self.all_types
 
     def reliability(self, *, is_choice: bool) -> Reliability | None:
-        """Return what that regime was worth."""
+        """Return the reliability of that curve on held-out studies."""
         return self.given_reliability if is_choice else self.all_types_reliability
 
     @property
     def identifier(self) -> str:
-        """Short hash of what it does, for notes; "uncalibrated" where it does nothing."""
+        """Short hash of the curves, for uns; "uncalibrated" if both are the identity."""
         if self.all_types == self.given == CalibrationCurve():
             return "uncalibrated"
         curves = json.dumps([asdict(self.all_types), asdict(self.given)])
         return hashlib.sha256(curves.encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
-        """Return the text of the file."""
+        """Return the content of calibration.json."""
         return json.dumps({"format_version": _FORMAT, **asdict(self)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "Calibration":
-        """Read what `to_json` wrote; `where` names it in errors.
+        """Parse the output of `to_json`; `where` names the source in error messages.
 
         Raises
         ------
         ValueError
-            If it is no calibration.
+            If the text is not a calibration.
         """
         try:
             values: dict[str, Any] = json.loads(text)
@@ -133,18 +133,19 @@ class Calibration:
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
-        """Read a file.
+        """Read calibration.json.
 
         Raises
         ------
         OSError, ValueError
-            If there is no such file or it is no calibration.
+            If there is no such file or it is not a calibration.
         """
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{path} is no calibration; wanted the .json of langcell zeroshot calibrate"
+                f"{path} is not a calibration: not a UTF-8 text file; make one with langcell zeroshot "
+                "calibrate"
             ) from error
         return cls.from_json(text, str(path))
 
@@ -153,20 +154,20 @@ UNCALIBRATED = Calibration(all_types=CalibrationCurve(), given=CalibrationCurve(
 
 
 def model_calibration(text: str, model_sha256: str) -> Calibration:
-    """Return what a model brings along, or `UNCALIBRATED` with a warning where it does not fit.
+    """Return the calibration of a model; warn and return `UNCALIBRATED` if it is for other weights.
 
     Parameters
     ----------
-    text: of its calibration.json; '' where it has none
-    model_sha256: of its weights
+    text: content of its calibration.json; '' if it has none
+    model_sha256: hash of its weights
     """
     if not text:
         return UNCALIBRATED
     calibration = Calibration.from_json(text, FILE)
     if calibration.model_sha256 != model_sha256:
         warnings.warn(
-            f"{FILE} was learnt for other weights ({calibration.model_sha256[:12]} and not "
-            f"{model_sha256[:12]}) and is left out: confidence is not calibrated; make it again "
+            f"{FILE} was fitted for other weights ({calibration.model_sha256[:12]} and not "
+            f"{model_sha256[:12]}) and is ignored: confidence is not calibrated; make it again "
             "with langcell zeroshot calibrate",
             stacklevel=2,
         )

@@ -1,25 +1,27 @@
-"""How unlike the labelled cells of a head a cell is: a hint that its type has no label there."""
+"""Out-of-distribution score of a few-shot head: distance to its labelled cells."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-_TEXT_CELLS = 3.0  # what the text of a label counts for, in cells; chosen on the validation studies
+_TEXT_CELLS = 3.0  # weight of the text of a label, in cells; chosen on the validation studies
 _TYPICAL, _FAR = 50, 1  # percentiles of the similarity of labelled cells
 _LEAST_NORM = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Novelty:
-    """Distance to the nearest prototype, which is the mean of a label's cells and its text.
+    """Scaled distance to the nearest prototype: the mean of the cells and the text of a label.
 
-    0 is as near as the median labelled cell is to prototypes that it is no part of, 1 as far as the
-    loneliest hundredth of them; both ends are open. A label without cells is known by its text.
+    The scale comes from the similarities of labelled cells to prototypes computed without them: 0 is
+    the median, 1 the first percentile (the most distant 1% of cells). Scores can be below 0 or above
+    1. A high score suggests that no label of the head fits the cell. The prototype of a label
+    without cells is its text embedding.
 
     Attributes
     ----------
     prototypes: float32, unit norm, shape (n_labels, embedding_dim)
-    typical, far: similarities that score 0 and 1
+    typical, far: similarities with scores 0 and 1
     """
 
     prototypes: np.ndarray
@@ -37,21 +39,21 @@ class Novelty:
         -------
         float32, shape (n_cells,), rounded to three decimals
         """
-        # In double precision, so that the cells beside a cell do not change its three decimals.
+        # float64, so that the rounded score of a cell does not depend on the other cells.
         nearest = cell_features.astype(np.float64) @ self.prototypes.T.astype(np.float64)
         span = max(self.typical - self.far, 1e-6)
         return np.round((self.typical - nearest.max(axis=1)) / span, 3).astype(np.float32)
 
     @classmethod
     def of(cls, features: np.ndarray, labels: np.ndarray, label_features: np.ndarray) -> "Novelty":
-        """Learn prototypes.
+        """Compute prototypes and the scale of the score.
 
         Parameters
         ----------
         features: of labelled cells, shape (n_cells, embedding_dim)
         labels: of the same cells, shape (n_cells,)
-        label_features: of the labels' texts, unit norm; zeros where they say nothing, shape
-            (n_labels, embedding_dim)
+        label_features: text embeddings of the labels, unit norm; zeros for labels without a usable
+            text, shape (n_labels, embedding_dim)
         """
         features = features.astype(np.float64)
         sums = _TEXT_CELLS * label_features.astype(np.float64)

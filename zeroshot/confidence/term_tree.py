@@ -1,4 +1,4 @@
-"""Candidates and their ancestors: the terms that a cell may be called."""
+"""Terms for back-off: the candidates and their ancestors."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,17 @@ from zeroshot.labels.candidates import CandidateSet, candidate_key
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TermTree:
-    """Candidates and all their ancestors: what a cell may be called after back-off.
+    """Candidates and all their ancestors: the possible calls after back-off.
 
     Attributes
     ----------
     ids: Cell Ontology id of each term, sorted; '' for free text, which comes last
     names: of the same terms
-    depths: edges on the longest way down from the root, int32, shape (n_terms,); 1 for free text
-    is_callable: False for the root, for what is too general to be an answer and for groupings that
-        nobody chose, shape (n_terms,)
+    depths: edges on the longest path from the root, int32, shape (n_terms,); 1 for free text
+    is_callable: False for the root, for terms that are too general for a call, and for groupings
+        that the user did not choose, shape (n_terms,)
     candidate_terms: row of each candidate among the terms, int32, shape (n_candidates,)
-    above: terms at or above each candidate, shape (n_candidates, n_terms)
+    lineages: 1 for each candidate itself and its ancestors, shape (n_candidates, n_terms)
     """
 
     ids: tuple[str, ...]
@@ -30,11 +30,11 @@ class TermTree:
     depths: np.ndarray
     is_callable: np.ndarray
     candidate_terms: np.ndarray
-    above: sparse.csr_matrix
+    lineages: sparse.csr_matrix
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """One identifier a term: its id, or "text:" and its words."""
+        """Identifier of each term: its Cell Ontology id, or "text: <words>"."""
         return tuple(map(candidate_key, self.ids, self.names))
 
     @property
@@ -44,7 +44,7 @@ class TermTree:
 
     @classmethod
     def of(cls, candidates: CandidateSet, ontology: Ontology) -> "TermTree":
-        """Gather the ancestors of candidates; free text stands right under the root.
+        """Build the tree of candidates; free text is a child of the root.
 
         Examples
         --------
@@ -65,8 +65,8 @@ class TermTree:
         candidate_terms[is_term] = np.searchsorted(columns, rows)
         candidate_terms[free] = free_rows
         root = ids.index(ROOT)
-        below = np.concatenate([np.flatnonzero(is_term)[closure.row], free, free])
-        above = np.concatenate(
+        descendants = np.concatenate([np.flatnonzero(is_term)[closure.row], free, free])
+        ancestors = np.concatenate(
             [np.searchsorted(columns, closure.col), free_rows, np.full(len(free), root)]
         )
         shape = (len(candidates), len(ids) + len(free))
@@ -80,7 +80,9 @@ class TermTree:
             depths=np.array([*map(ontology.depth, ids), *(1 for _ in free)], dtype=np.int32),
             is_callable=np.array([*(each not in never for each in ids), *(True for _ in free)]),
             candidate_terms=candidate_terms,
-            above=sparse.csr_matrix((np.ones(len(below)), (below, above)), shape=shape),
+            lineages=sparse.csr_matrix(
+                (np.ones(len(descendants)), (descendants, ancestors)), shape=shape
+            ),
         )
 
 

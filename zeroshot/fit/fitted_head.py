@@ -134,7 +134,7 @@ def _calibrate(
     logs = log_probabilities[judged]
     by_depth = terms_by_depth(logs, tree, logs.argmax(axis=1), temperature=1.0)
     # What is true of a label, words included: the terms at or above it in the tree.
-    is_true = tree.above.toarray() > 0  # (n_labels, n_terms)
+    is_true = tree.lineages.toarray() > 0  # (n_labels, n_terms)
     is_right = is_true[shots.labels[judged][:, None], np.maximum(by_depth.terms, 0)]
     part = LabelledTerms(
         study="labelled cells",

@@ -45,7 +45,7 @@ class Subtrees:
         """
         ontology = Ontology.bundled()
         tree = TermTree.of(own_candidates(keys, ontology), ontology)
-        above = tree.above.toarray()
+        above = tree.lineages.toarray()
         below, place = np.unique(above, axis=1, return_inverse=True)  # (n_labels, n_terms)
         tells_apart = below.sum(axis=0) < len(keys)
         n_above = (below[:, tells_apart].sum(axis=1, keepdims=True) - 1).clip(min=1)

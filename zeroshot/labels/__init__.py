@@ -1,1 +1,1 @@
-"""Labels: the candidate cell types, tissue weights, and obs columns compared with calls."""
+"""Labels: candidate cell types, tissue priors, and obs columns compared with calls."""

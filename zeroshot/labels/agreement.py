@@ -1,8 +1,7 @@
-"""How far calls agree with labels that a file has already."""
+"""Agreement of calls with the labels in an obs column."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,20 +12,17 @@ from ontology.graph import Ontology
 from ontology.labels import LabelResolver
 from zeroshot.labels.comparison import LabelSpace, is_comparable, key_name
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
-    """Labels of a file as Cell Ontology terms, or as words that a head has for labels.
+    """True labels of the cells of a file, as Cell Ontology ids or as labels of a head.
 
     Attributes
     ----------
-    term_ids: id of each cell's label, "text: " and its words where a head knows those, '' where it
-        has none, shape (n_cells,)
-    unresolved: labels that are neither, with their cells; those cells are not scored
-    head_keys: keys of the labels of the head, where there is one
+    term_ids: key of each cell's label, shape (n_cells,): its Cell Ontology id, "text: <words>" for
+        a free-text label of a head, '' if the label is unknown
+    unresolved: labels that are neither, with their numbers of cells; these cells are not scored
+    head_keys: keys of the labels of the head, empty without a head
     """
 
     term_ids: np.ndarray
@@ -35,28 +31,28 @@ class Truth:
 
     @property
     def n_scored(self) -> int:
-        """Cells whose label is known."""
+        """Number of cells with a known label."""
         return int(np.sum(self.term_ids != ""))
 
-    def judges(self, called: np.ndarray, ontology: Ontology) -> np.ndarray:
-        """Tell for which cells the label can judge a call (`is_comparable`), shape (n_cells,)."""
+    def comparable(self, called: np.ndarray, ontology: Ontology) -> np.ndarray:
+        """Return which calls can be compared with the label (`is_comparable`), shape (n_cells,)."""
         return is_comparable(self.term_ids, called, self.head_keys, ontology)
 
     def only(self, cells: np.ndarray) -> "Truth":
-        """Return it with labels for some cells alone: bool, shape (n_cells,)."""
+        """Return a copy with the labels of the selected cells only: bool mask, shape (n_cells,)."""
         return replace(self, term_ids=np.where(cells, self.term_ids, ""))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Calls against truth, over the cells whose truth is known.
+    """Metrics of calls against true labels, over the cells with a known label.
 
     Attributes
     ----------
-    accuracy: share of cells called the very term of their label
+    accuracy: share of cells whose call is exactly the term of their label
     macro_f1, macro_f1_all: mean F1 over types with at least 10 cells, and over all types
-    descendant_accuracy: share called the term of their label or a subtype of it
-    hierarchical_f1: overlap of ancestor sets
+    descendant_accuracy: share whose call is the term of their label or a descendant of it
+    hierarchical_f1: F1 of the ancestor sets of call and label
     majority_accuracy: accuracy of calling every cell the most frequent type
     """
 
@@ -72,14 +68,14 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class CallAgreement:
-    """Calls after back-off against truth, over the cells whose truth is known.
+    """Metrics of calls after back-off, over the cells with a known label.
 
     Attributes
     ----------
     call_coverage: share of cells that are not unknown
-    call_accuracy: share of the calls made that are the term of their label or an ancestor of it
-    call_exact: share of the calls made that are the very term
-    call_depth: mean depth of the calls made, in edges of the ontology
+    call_accuracy: share of these calls that are the term of the label or an ancestor of it
+    call_exact: share of these calls that are exactly the term of the label
+    call_depth: mean depth of these calls, in edges of the ontology
     """
 
     call_coverage: float
@@ -94,25 +90,25 @@ def named_truth(
     ontology: Ontology,
     spellings: Mapping[str, str] | None = None,
 ) -> Truth:
-    """Resolve a column of obs, and refuse one that names no cell type.
+    """Resolve an obs column, and raise if it names no cell type.
 
     Parameters
     ----------
-    values: of the column, '' where it is empty, shape (n_cells,)
-    key: its name
+    values: values of the column, '' if missing, shape (n_cells,)
+    key: name of the column
     ontology: a Cell Ontology release
-    spellings: of the labels of a head, as in `resolve_truth`
+    spellings: spellings of the labels of a head, as in `resolve_truth`
 
     Raises
     ------
     ValueError
-        If none of the values names one cell type, or a label of the head.
+        If no value names exactly one cell type, or a label of the head.
     """
     truth = resolve_truth(values, ontology, spellings)
     if not truth.n_scored:
-        some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "empty values alone"
+        some = ", ".join(map(repr, list(truth.unresolved)[:3])) or "only empty values"
         raise ValueError(
-            f"no label in obs[{key!r}] names one cell type of the Cell Ontology"
+            f"no label in obs[{key!r}] names a cell type of the Cell Ontology"
             f"{' or a label of the head' if spellings else ''} (it has {some}); give a column of "
             "names, synonyms or CL ids"
         )
@@ -122,17 +118,17 @@ def named_truth(
 def resolve_truth(
     labels: np.ndarray, ontology: Ontology, spellings: Mapping[str, str] | None = None
 ) -> Truth:
-    """Resolve each distinct label; nothing is guessed.
+    """Resolve each distinct label to a term; labels without an exact match stay unresolved.
 
     Parameters
     ----------
     labels: shape (n_cells,)
     ontology: a Cell Ontology release
-    spellings: keys of the labels of a head by what they may be called, which come before all else
-        (`zeroshot.labels.comparison.label_spellings`)
+    spellings: keys of the labels of a head by their spellings, which take precedence over the
+        ontology (`zeroshot.labels.comparison.label_spellings`)
     """
     spellings = spellings or {}
-    distinct, place = np.unique(labels.astype(str), return_inverse=True)
+    distinct, inverse = np.unique(labels.astype(str), return_inverse=True)
     term_ids = []
     unresolved: dict[str, int] = {}
     for row, found in enumerate(LabelResolver(ontology).resolve(distinct)):
@@ -140,32 +136,32 @@ def resolve_truth(
         term_id = str(found.term_id) if known else ""
         term_ids.append(spellings.get(found.label.strip(), term_id))
         if not term_ids[-1] and found.label.strip():
-            unresolved[found.label] = int(np.sum(place == row))
+            unresolved[found.label] = int(np.sum(inverse == row))
     return Truth(
-        term_ids=np.array(term_ids, dtype=object)[place],
+        term_ids=np.array(term_ids, dtype=object)[inverse],
         unresolved=unresolved,
         head_keys=frozenset(spellings.values()),
     )
 
 
 def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreement:
-    """Score calls against the truth.
+    """Compute the metrics of calls against true labels.
 
     Parameters
     ----------
     truth: from `resolve_truth`
-    called_ids: key of each call, its Cell Ontology id or "text: " and words; '' for none, which is
-        never right
+    called_ids: key of each call, its Cell Ontology id or "text: <words>"; '' for no call, which
+        counts as wrong
 
     Raises
     ------
     ValueError
-        If no label is known.
+        If no cell has a known label.
     """
     scored = truth.term_ids != ""
     if not scored.any():
         raise ValueError(
-            f"none of the labels is a cell type of the Cell Ontology: "
+            f"no label is a cell type of the Cell Ontology, got "
             f"{', '.join(list(truth.unresolved)[:5]) or 'all are empty'}"
         )
     space = LabelSpace(np.append(truth.term_ids, called_ids), ontology)
@@ -186,13 +182,14 @@ def compare(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> Agreeme
 
 
 def compare_calls(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> CallAgreement:
-    """Score calls after back-off; arguments as in `compare`, '' for unknown.
+    """Compute the metrics of calls after back-off; arguments as in `compare`, '' for unknown.
 
-    Figures of the calls made are of those that a label can judge, and NaN where there are none.
+    All metrics except the coverage use the calls that can be compared with a label; they are NaN if
+    there are none.
     """
     scored = truth.term_ids != ""
     coverage = float(np.mean(called_ids[scored] != ""))
-    judged = truth.judges(called_ids, ontology)
+    judged = truth.comparable(called_ids, ontology)
     if not judged.any():
         nothing = float("nan")
         return CallAgreement(
@@ -203,7 +200,7 @@ def compare_calls(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> C
     true, called = space.rows(true_ids), space.rows(called_ids)
     return CallAgreement(
         call_coverage=coverage,
-        # An ancestor of the truth is what the truth is a subtype of.
+        # Arguments swapped: the truth must be the call or a descendant of it.
         call_accuracy=metrics.descendant_accuracy(called, true, space.closure),
         call_exact=metrics.accuracy(true, called),
         call_depth=float(np.mean([space.depth(key) for key in called_ids])),
@@ -211,7 +208,7 @@ def compare_calls(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> C
 
 
 def is_true_call(true_ids: np.ndarray, called_ids: np.ndarray, ontology: Ontology) -> np.ndarray:
-    """Tell for each cell whether its call is true: the type of its label, or one broader than it.
+    """Return for each cell whether its call is the term of its label or an ancestor of it.
 
     Parameters
     ----------
@@ -219,11 +216,11 @@ def is_true_call(true_ids: np.ndarray, called_ids: np.ndarray, ontology: Ontolog
 
     Returns
     -------
-    bool, shape (n_cells,); False where an id is no term
+    bool, shape (n_cells,); False if an id is not a term
     """
-    space = LabelSpace(np.array([]), ontology)  # words are no terms
+    space = LabelSpace(np.array([]), ontology)  # without free-text labels
     true, called = space.rows(true_ids), space.rows(called_ids)
-    # A call that the truth is a kind of: truth and call change places under the descendant rule.
+    # Arguments swapped: the truth must be the call or a descendant of it.
     return metrics.is_descendant(called, true, space.closure)
 
 

@@ -1,4 +1,4 @@
-"""The labels that cells may be called: all cell types, or a user's own."""
+"""Candidate labels: all cell types, or those given by a user."""
 
 import re
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from zeroshot.labels.subtypes import Subtypes
 from zeroshot.labels.tissue_weights import TissueWeights
 
 _ID = re.compile(r"[A-Za-z]+[:_]\d+")
-FREE_TEXT = "text:"  # what a label begins with that is a description and no term
+FREE_TEXT = "text:"  # prefix of a label that is a description and not a term
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSet:
-    """Labels, one entry each in every field.
+    """Candidate labels; each field has one entry per label.
 
     Attributes
     ----------
     ids: Cell Ontology ids; '' for free text
-    names: names as the ontology has them; free text as given
-    texts: what the text encoder reads
-    described: where the set comes from, such as "all cell types" or "given"
-    subtypes: which labels lie below which; only of a whole ontology, in which every term competes
-        with its own ancestors, which are true too and say less
-    is_choice: True where someone chose the labels for the cells at hand, so that each is as likely
-        beforehand; False for a whole ontology, most of which the cells cannot be
-    tissue: what the tissues of the cells say about each
+    names: names in the ontology; free text as given
+    texts: input of the text encoder
+    described: source of the set, such as "all cell types" or "given"
+    subtypes: descendants of each label; only for a whole ontology, in which every term competes
+        with its own ancestors, which are correct too but less specific
+    is_choice: True if a user chose the labels for these cells, so that all are equally likely a
+        priori; False for a whole ontology, most of which cannot occur among the cells
+    tissue: log-priors of the labels in the tissues of the cells
     """
 
     ids: tuple[str, ...]
@@ -49,12 +49,12 @@ class CandidateSet:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """One identifier a candidate: its id, or "text:" and its words."""
+        """Identifier of each candidate: its Cell Ontology id, or "text: <words>"."""
         return tuple(map(candidate_key, self.ids, self.names))
 
 
 def candidate_key(term_id: str, name: str) -> str:
-    """Return the identifier of a candidate: its id, or "text:" and its words.
+    """Return the identifier of a candidate: its Cell Ontology id, or "text: <words>".
 
     >>> candidate_key("CL:0000236", "B cell"), candidate_key("", "a cell that glows")
     ('CL:0000236', 'text: a cell that glows')
@@ -63,12 +63,12 @@ def candidate_key(term_id: str, name: str) -> str:
 
 
 def all_candidates(ontology: Ontology) -> CandidateSet:
-    """Return every cell type of animal tissue (`ontology.candidates.all_cell_types`)."""
-    return part_of_ontology(all_cell_types(ontology), ontology, described="all cell types")
+    """Return all cell types of animal tissue (`ontology.candidates.all_cell_types`)."""
+    return ontology_candidates(all_cell_types(ontology), ontology, described="all cell types")
 
 
-def part_of_ontology(ids: Sequence[str], ontology: Ontology, *, described: str) -> CandidateSet:
-    """Return terms that cells may be without anyone having chosen them for the cells."""
+def ontology_candidates(ids: Sequence[str], ontology: Ontology, *, described: str) -> CandidateSet:
+    """Return terms of an ontology that were not chosen for the cells (`is_choice` is False)."""
     return CandidateSet(
         ids=tuple(ids),
         names=tuple(ontology.terms[term_id].name for term_id in ids),
@@ -79,19 +79,19 @@ def part_of_ontology(ids: Sequence[str], ontology: Ontology, *, described: str) 
 
 
 def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
-    """Return the candidates that labels name.
+    """Return the labels of a user as candidates.
 
-    Labels of the same term become one candidate, in the order of their first mention.
+    Labels of the same term become one candidate, in the order of their first occurrence.
 
     Parameters
     ----------
-    labels: Cell Ontology ids, names or synonyms; or "text: <words>" for anything else
+    labels: Cell Ontology ids, names or synonyms; "text: <words>" for anything else
     ontology: a Cell Ontology release
 
     Raises
     ------
     ValueError
-        If a label names no cell type or none that may be called, a text has no words, or fewer
+        If a label names no cell type or one that is never called, a free text is empty, or fewer
         than two labels remain.
     """
     labels = [label.strip() for label in labels if label.strip()]
@@ -102,7 +102,7 @@ def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
     if failed := [found for found in resolutions.values() if found.term_id is None]:
         raise ValueError(unresolved_message(failed, ontology))
     if general := [each.label for each in resolutions.values() if each.term_id in NEVER_CALLED]:
-        raise ValueError(f"label {general[0]!r} is too general to be an answer; leave it out")
+        raise ValueError(f"label {general[0]!r} is too general for a call; leave it out")
     entries: dict[str, tuple[str, str, str]] = {}
     for label in labels:
         if label in resolutions:
@@ -113,7 +113,7 @@ def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
             entries[label] = ("", words, free_text_description(words))
     if len(entries) < 2:
         raise ValueError(
-            f"a choice needs at least two different labels, got {len(entries)}: "
+            f"candidates need at least two different labels, got {len(entries)}: "
             f"{', '.join(name for _, name, _ in entries.values()) or 'none'}"
         )
     ids, names, texts = zip(*entries.values(), strict=True)
@@ -121,7 +121,7 @@ def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
 
 
 def free_text_description(words: str) -> str:
-    """Put free text in the form of the descriptions that the model was trained on.
+    """Format free text like the descriptions that the model was trained on.
 
     >>> free_text_description("exhausted T cell of a tumour")
     'cell type: exhausted T cell of a tumour. '
@@ -130,13 +130,13 @@ def free_text_description(words: str) -> str:
 
 
 def unresolved_message(failed: Sequence[Resolution], ontology: Ontology) -> str:
-    """Say in one line which labels name no cell type, what is near, and what to do."""
+    """Return an error message: labels that name no cell type, suggestions, and the fix."""
     shown = [f"{found.label!r}{_remark(found, ontology)}" for found in failed[:5]]
     more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
     words = [found.label for found in failed if not _ID.fullmatch(found.label)]
-    free = f", or write '{FREE_TEXT} {words[0]}' to use the words as they stand" if words else ""
+    free = f", or write '{FREE_TEXT} {words[0]}' to use the words as they are" if words else ""
     return (
-        f"{'a label names' if len(failed) == 1 else f'{len(failed)} labels name'} no one Cell "
+        f"{'a label matches' if len(failed) == 1 else f'{len(failed)} labels match'} no single Cell "
         f"Ontology term: {', '.join(shown)}{more}; give a name, synonym or CL id{free}"
     )
 
@@ -150,15 +150,15 @@ def _remark(found: Resolution, ontology: Ontology) -> str:
     if near:
         return f" (did you mean {near}?)"
     if _ID.fullmatch(found.label):
-        return f" (no current term of the release {ontology.release})"
+        return f" (no current term of release {ontology.release})"
     return ""
 
 
 def read_labels(given: str) -> list[str]:
-    """Read labels from a file, or from the words of a command line.
+    """Read labels from a file, or from a string with semicolons between labels.
 
-    A file has one label a line; empty lines and lines that begin with # are skipped. On a command
-    line a semicolon stands between labels, because names of the Cell Ontology have commas in them.
+    A file has one label per line; empty lines and lines that begin with # are skipped. The
+    separator of a string is a semicolon, because names in the Cell Ontology contain commas.
 
     Examples
     --------
@@ -168,7 +168,7 @@ def read_labels(given: str) -> list[str]:
     Raises
     ------
     FileNotFoundError
-        If it reads like a file name and there is no such file.
+        If the string looks like a file name and there is no such file.
     ValueError
         If the file is not text.
     """
@@ -177,10 +177,12 @@ def read_labels(given: str) -> list[str]:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not a text file of labels: {error}") from error
+            raise ValueError(f"{path} is not a text file of labels in UTF-8: {error}") from error
         return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if ";" not in given and (path.suffix in {".txt", ".tsv", ".csv", ".list"} or "/" in given):
-        raise FileNotFoundError(f"no file of labels {given}")
+        raise FileNotFoundError(
+            f"no file of labels {given}; to give labels instead of a file, separate them by ';'"
+        )
     return [label.strip() for label in given.split(";") if label.strip()]
 
 
@@ -196,10 +198,10 @@ def label_list(given: str | Sequence[str]) -> list[str]:
 def candidate_offsets(
     candidates: CandidateSet, features: np.ndarray, model: Embedder
 ) -> np.ndarray | None:
-    """Return what is taken off the similarity of each candidate, shape (n_candidates,).
+    """Return the offset to subtract from the similarity of each candidate, shape (n_candidates,).
 
-    Labels that were chosen for the cells compete evenly (`ReferenceCells.label_offsets`); those of
-    a whole ontology, most of which the cells cannot be, do not. None for no offsets, as for a model
+    Only labels that a user chose for the cells get offsets (`ReferenceCells.label_offsets`), which
+    make all of them equally likely on average. Return None for a whole ontology, and for a model
     without reference cells.
     """
     if model.reference is None or not candidates.is_choice:
@@ -208,9 +210,9 @@ def candidate_offsets(
 
 
 def candidate_features(candidates: CandidateSet, model: Embedder) -> np.ndarray:
-    """Embed the candidates, taking from the checkpoint what it holds already.
+    """Embed the candidates; text embeddings stored in the checkpoint are reused.
 
-    The text tower is loaded only for texts that are not among the checkpoint's own.
+    The text tower is loaded only for texts that the checkpoint does not hold.
 
     Returns
     -------
@@ -219,7 +221,7 @@ def candidate_features(candidates: CandidateSet, model: Embedder) -> np.ndarray:
     stored = model.label_embeddings
     rows = {text: row for row, text in enumerate(stored.texts)} if stored else {}
     missing = [text for text in candidates.texts if text not in rows]
-    # In half precision like the stored ones: a label weighs the same wherever it comes from.
+    # float16 like the stored ones: the embedding of a label does not depend on its source.
     fresh = iter(model.pool_texts(missing).astype(np.float16)) if missing else iter(())
     pooled = np.stack(
         [

@@ -1,4 +1,4 @@
-"""Which calls a label can judge, where either may be words of a user's own and no term."""
+"""Comparison of calls with labels, where either may be a term or free text."""
 
 from collections.abc import Collection, Mapping
 
@@ -10,7 +10,7 @@ from zeroshot.labels.candidates import FREE_TEXT, own_candidates
 
 
 def label_spellings(keys: Collection[str], ontology: Ontology) -> dict[str, str]:
-    """Return what a column may call the labels of a head, and their keys.
+    """Map the spellings that a column may use for the labels of a head to their keys.
 
     >>> spelt = label_spellings(["CL:0000236", "text: CD4T"], Ontology.bundled())
     >>> spelt["B cell"], spelt["CD4T"], spelt["text: CD4T"]
@@ -22,18 +22,18 @@ def label_spellings(keys: Collection[str], ontology: Ontology) -> dict[str, str]
 
 
 def key_name(key: str, ontology: Ontology) -> str:
-    """Return a key as readers know it: the name of a term, or the words."""
+    """Return the name of the term of a key, or the words of free text."""
     return ontology.terms[key].name if key in ontology.index else key.removeprefix(f"{FREE_TEXT} ")
 
 
 def is_comparable(
     true: np.ndarray, called: np.ndarray, labels: Collection[str], ontology: Ontology
 ) -> np.ndarray:
-    """Tell for which cells the label of a file can judge a call, bool, shape (n_cells,).
+    """Return for which cells a call can be compared with the label, bool, shape (n_cells,).
 
-    Terms are compared with terms. Words of a head are compared with its other labels, terms among
-    them, by a column that uses such words: it would have used them where they apply. By a column of
-    terms alone they are neither right nor wrong.
+    Terms are compared with terms. Free-text labels of a head are compared with all labels of the
+    head, but only if the column uses at least one of them: such a column would have used the others
+    too. If the column holds only terms, a free-text call is neither right nor wrong.
 
     Parameters
     ----------
@@ -45,38 +45,38 @@ def is_comparable(
         np.array([str(each) in ontology.index for each in keys], dtype=bool)
         for keys in (true, called)
     )
-    among = np.array([key in labels for key in true], dtype=bool)
-    uses_words = bool(np.any(among & ~is_label))
-    among &= np.array([key in labels for key in called], dtype=bool)
-    return (is_label & is_call) | (among & uses_words)
+    of_head = np.array([key in labels for key in true], dtype=bool)
+    uses_free_text = bool(np.any(of_head & ~is_label))
+    of_head &= np.array([key in labels for key in called], dtype=bool)
+    return (is_label & is_call) | (of_head & uses_free_text)
 
 
 class LabelSpace:
-    """Terms and words as classes of one closure, in which words stand alone.
+    """Terms and free-text labels as classes of one ancestor closure; free text has no relatives.
 
     Parameters
     ----------
-    keys: that may be words, any shape
+    keys: keys that may be free text, any shape
     ontology: a Cell Ontology release
     """
 
     def __init__(self, keys: np.ndarray, ontology: Ontology) -> None:
-        words = sorted({str(each) for each in keys.ravel() if each} - ontology.index.keys())
+        free = sorted({str(each) for each in keys.ravel() if each} - ontology.index.keys())
         n_terms = len(ontology.ids)
         self._rows: Mapping[str, int] = {
             **ontology.index,
-            **{key: n_terms + row for row, key in enumerate(words)},
+            **{key: n_terms + row for row, key in enumerate(free)},
         }
         self._ontology = ontology
         self.closure = ontology.closure
-        if words:
-            alone = sparse.identity(len(words), dtype=bool, format="csr")
-            self.closure = sparse.block_diag([ontology.closure, alone], format="csr")
+        if free:
+            identity = sparse.identity(len(free), dtype=bool, format="csr")
+            self.closure = sparse.block_diag([ontology.closure, identity], format="csr")
 
     def depth(self, key: str) -> int:
-        """Return the edges from the root; words stand right under it, as in `TermTree`."""
+        """Return the edges from the root; free text is a child of the root, as in `TermTree`."""
         return self._ontology.depth(key) if key in self._ontology.index else 1
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
-        """Return the class of each key, -1 for none."""
+        """Return the class of each key, -1 for no known key."""
         return np.array([self._rows.get(str(key), -1) for key in keys], dtype=np.int64)

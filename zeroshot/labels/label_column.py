@@ -1,28 +1,29 @@
-"""A column of labels as candidates: terms of the Cell Ontology where they name one, else words."""
+"""An obs column of labels as candidates: Cell Ontology terms where they match, else free text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from langcell.runtime.parameter_names import option
 from ontology.candidates import NEVER_CALLED
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver
 from zeroshot.labels.candidates import FREE_TEXT, CandidateSet, own_candidates
 
 NO_LABELS = ("", "unknown", "unassigned", "unlabeled", "unlabelled", "nan", "na", "n/a", "none")
-_MANY = 40  # words of one's own; with more than half as many as cells they are names of cells
+_MANY = 40  # free-text labels; more than this and than half the cells: a column of cell names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelColumn:
-    """Labels of a column as candidates, and the candidate of each cell.
+    """Labels of an obs column as candidates, and the candidate of each cell.
 
     Attributes
     ----------
     candidates: the distinct labels
-    codes: row of each cell's label among them, -1 for none, int, shape (n_cells,)
-    as_text: labels that name no cell type and are read as words
+    codes: index of each cell's label among the candidates, -1 for none, int, shape (n_cells,)
+    as_text: labels that name no cell type and are used as free text
     """
 
     candidates: CandidateSet
@@ -39,23 +40,23 @@ class LabelColumn:
         *,
         are_types: bool = True,
     ) -> "LabelColumn":
-        """Resolve a column.
+        """Resolve the values of a column.
 
         Parameters
         ----------
-        given: the column, '' where it is empty, shape (n_cells,)
-        key: its name
-        further: labels that no cell has
+        given: values of the column, '' if missing, shape (n_cells,)
+        key: name of the column
+        further: additional labels that no cell has
         ontology: a Cell Ontology release
-        are_types: look labels up; else all are words, whatever they resemble
+        are_types: look labels up in the ontology; if False, all are free text
 
         Raises
         ------
         ValueError
-            If no cell has a label, nearly every cell has one of its own that names no cell type, or
-            fewer than two different labels are known.
+            If no cell has a label, most cells have a label of their own that names no cell type, or
+            there are fewer than two different labels.
         """
-        distinct, place = np.unique(given.astype(str), return_inverse=True)
+        distinct, inverse = np.unique(given.astype(str), return_inverse=True)
         is_label = np.array([each.strip().lower() not in NO_LABELS for each in distinct])
         if not is_label.any():
             raise ValueError(f"no cell has a label in obs[{key!r}]: all are empty or unknown")
@@ -69,7 +70,7 @@ class LabelColumn:
                 keys.append(f"{FREE_TEXT} {label.strip()}")
                 as_text.append(str(label))
         as_text = [each for each in as_text if each.strip().lower() not in NO_LABELS]
-        _check_shared(as_text, int(is_label[place].sum()), key)
+        _check_shared(as_text, int(is_label[inverse].sum()), key)
         known = [each for each, is_one in zip(keys, is_label, strict=True) if is_one]
         candidates = own_candidates([*known, *further], ontology)
         row = {each: number for number, each in enumerate(candidates.keys)}
@@ -77,16 +78,16 @@ class LabelColumn:
         codes[~is_label] = -1
         return cls(
             candidates=candidates,
-            codes=codes[place],
+            codes=codes[inverse],
             as_text=tuple(as_text),
         )
 
 
 def _check_shared(words: Sequence[str], n_labelled: int, key: str) -> None:
-    """Refuse words that hardly two cells share: nothing can be learnt of them."""
+    """Raise if most cells have a free-text label of their own: a head cannot learn from these."""
     if len(words) > max(_MANY, n_labelled // 2):
         raise ValueError(
             f"obs[{key!r}] has {len(words):,} different values in {n_labelled:,} cells, such as "
-            f"{words[0]!r}: hardly two cells share one, so that it looks like a column of names; give "
-            "--label-key a column of labels"
+            f"{words[0]!r}: few cells share a value, so it looks like a column of cell names; give a "
+            f"column of labels as {option('label_key')}"
         )

@@ -1,4 +1,4 @@
-"""Questions in words: a Cell Ontology id, name or synonym, or any free text."""
+"""Search queries: a Cell Ontology id, name or synonym, or any free text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from zeroshot.labels.candidates import (
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """One question.
+    """A search query.
 
     Attributes
     ----------
-    words: as given
-    term_id: of the cell type that the words name, '' for free text
-    name: of that cell type; free text as given
-    text: what the text encoder reads
+    words: the query as given
+    term_id: Cell Ontology id if the words name a cell type, '' for free text
+    name: name of that cell type; free text as given
+    text: input of the text encoder
     """
 
     words: str
@@ -38,7 +38,7 @@ class Query:
 
 
 def read_queries(words: Sequence[str], ontology: Ontology) -> tuple[Query, ...]:
-    """Resolve each wording to a cell type, or take it as free text.
+    """Resolve each query to a cell type, or use it as free text.
 
     >>> query, free = read_queries(["NK cells", "tired T cells"], Ontology.bundled())
     >>> query.term_id, free.text
@@ -47,11 +47,11 @@ def read_queries(words: Sequence[str], ontology: Ontology) -> tuple[Query, ...]:
     Raises
     ------
     ValueError
-        If there are no words, an id is not a current term, or a term is too general to be asked for.
+        If a query is empty, an id is not a current term, or a term is too general for a query.
     """
     words = [each.strip() for each in words]
     if not words or not all(each.removeprefix(FREE_TEXT).strip() for each in words):
-        raise ValueError("a query needs words: a cell type's name or id, or a description")
+        raise ValueError("a query is empty; give the name or id of a cell type, or a description")
     resolver = LabelResolver(ontology)
     return tuple(_read(each, resolver, ontology) for each in words)
 
@@ -62,7 +62,7 @@ def _read(words: str, resolver: LabelResolver, ontology: Ontology) -> Query:
         return Query(words=words, term_id="", name=name, text=free_text_description(name))
     found = resolver.resolve([words])[0]
     if found.term_id in NEVER_CALLED:
-        raise ValueError(f"query {words!r} is too general: every cell is one")
+        raise ValueError(f"query {words!r} is too general: it matches every cell; name a cell type")
     if found.term_id is not None:
         name = ontology.terms[found.term_id].name
         text = describe(ontology, found.term_id)
@@ -73,7 +73,7 @@ def _read(words: str, resolver: LabelResolver, ontology: Ontology) -> Query:
 
 
 def query_features(queries: Sequence[Query], model: LangCell) -> np.ndarray:
-    """Embed queries: float32, unit norm, shape (n_queries, embedding_dim)."""
+    """Embed queries; return float32, unit norm, shape (n_queries, embedding_dim)."""
     candidates = CandidateSet(
         ids=tuple(query.term_id for query in queries),
         names=tuple(query.name for query in queries),

@@ -1,4 +1,4 @@
-"""What the tissue of a cell says about the candidates: `--tissue`."""
+"""Tissue priors: weigh or restrict candidates by the tissue of each cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langcell.runtime.parameter_names import option
 from ontology.candidates import groupings
 from ontology.graph import Ontology
 from ontology.tissue_prior import TissuePrior, rules_out
@@ -16,27 +17,31 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MODES = ("weigh", "restrict")
-STRENGTH = 2.0  # of the log-prior; chosen on the validation studies by `benchmarks.accuracy.tissue`
+STRENGTH = (
+    2.0  # weight of the log-prior; chosen on the validation studies by `benchmarks.accuracy.tissue`
+)
 AUTO = "auto"
 COLUMN = "tissue_ontology_term_id"
-_RULED_OUT = -1e4  # log-prior of a candidate that is excluded: no similarity makes up for it
+_RULED_OUT = -1e4  # log-prior of an excluded candidate: outweighs any similarity
 _SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TissueWeights:
-    """Log-priors of candidates, a row a tissue, and the tissue of each cell.
+    """Log-priors of candidates in each tissue, and the tissue of each cell.
 
     Attributes
     ----------
     mode: "weigh" adds the log-prior to a candidate's log-probability; "restrict" excludes
-    tissues: UBERON ids, one a row; '' for cells whose tissue is not known, which has no effect
-    names: of the tissues
-    keys: identifiers of the candidates, the columns
+        candidates
+    tissues: UBERON id of each row; '' for cells of unknown tissue, whose log-prior is 0
+    names: names of the tissues
+    keys: identifiers of the candidates (columns)
     log_prior: natural logarithm, shape (n_tissues, n_candidates)
-    listed: columns of the candidates that each tissue demotes or excludes, the plainest first
-    rows: row of each cell's tissue, shape (n_cells,); None where all are of the first
-    unknown: values of obs that name no one tissue, with their cells
+    listed: for each tissue, columns of the candidates that it demotes or excludes, the most
+        informative first
+    rows: row of each cell's tissue, shape (n_cells,); None if all cells have the first tissue
+    unknown: values of obs that name no tissue, with their numbers of cells
     """
 
     mode: str
@@ -49,27 +54,27 @@ class TissueWeights:
     unknown: dict[str, int] = field(default_factory=dict)
 
     def rows_of(self, start: int, n_cells: int) -> np.ndarray:
-        """Return the row of each of some consecutive cells, shape (n_cells,)."""
+        """Return the tissue rows of `n_cells` cells from `start` on, shape (n_cells,)."""
         if self.rows is None:
             return np.zeros(n_cells, dtype=np.int32)
         return self.rows[start : start + n_cells]
 
     def weigh(self, log_probabilities: np.ndarray, start: int) -> np.ndarray:
-        """Add the log-prior of each cell's tissue and bring its probabilities to a sum of one.
+        """Add the log-prior of each cell's tissue and normalise.
 
         Parameters
         ----------
         log_probabilities: of consecutive cells, float32, shape (n_cells, n_candidates)
-        start: row of the first of them
+        start: row of the first cell
         """
         rows = self.rows_of(start, len(log_probabilities))
         weighed = log_probabilities + self.log_prior[rows].astype(np.float32)
         best = weighed.max(axis=1, keepdims=True)
-        shares = np.exp(weighed - best).sum(axis=1, dtype=np.float64, keepdims=True)
-        return (weighed - (best + np.log(shares))).astype(np.float32)
+        total = np.exp(weighed - best).sum(axis=1, dtype=np.float64, keepdims=True)
+        return (weighed - (best + np.log(total))).astype(np.float32)
 
     def details(self) -> dict[str, Any]:
-        """Return what goes to uns: every tissue with all that it demotes or excludes."""
+        """Return the record for uns: each tissue with the candidates that it demotes or excludes."""
         word = "excluded" if self.mode == "restrict" else "demoted"
         keys = np.array(self.keys, dtype=object)
         tissues = {}
@@ -89,7 +94,7 @@ class TissueWeights:
         return details
 
     def summary(self, candidate_names: Sequence[str]) -> list[str]:
-        """Return a line for each tissue, and one for cells whose tissue is not known."""
+        """Return a summary line for each tissue, and one for cells of unknown tissue."""
         lines = []
         for row, tissue in enumerate(self.tissues):
             if tissue:
@@ -103,7 +108,9 @@ class TissueWeights:
         if self.unknown:
             some = ", ".join(f"{each!r}" for each in list(self.unknown)[:_SHOWN])
             n_cells = sum(self.unknown.values())
-            lines.append(f"not known for {n_cells:,} cells ({some}), called without")
+            lines.append(
+                f"unknown for {n_cells:,} cells ({some}); these are called without a tissue prior"
+            )
         return lines
 
 
@@ -117,26 +124,26 @@ def weigh_by_tissue(
     ontology: Ontology,
     obo: str | Path | None = None,
 ) -> TissueWeights:
-    """Return the log-priors of candidates in the tissue, or tissues, of a source.
+    """Return the log-priors of candidates in the tissues of a source.
 
     Parameters
     ----------
-    source: what will be annotated; its column of tissues is read for "auto"
+    source: data to annotate; "auto" reads its obs["tissue_ontology_term_id"]
     tissue: an UBERON id, a name or a synonym; or "auto"
     mode: one of `MODES`
-    term_ids: Cell Ontology id of each candidate, '' for free text, which no tissue speaks about
+    term_ids: Cell Ontology id of each candidate, '' for free text, which has no tissue prior
     keys: identifier of each candidate
-    ontology: holds the ids
-    obo: Cell Ontology release whose relations to UBERON say where a cell type belongs
+    ontology: Cell Ontology release of the ids
+    obo: Cell Ontology release with the relations of cell types to UBERON
 
     Raises
     ------
     ValueError
-        If the tissue is not known, with what comes near; if no cell's is, or there is no such
-        column; or if fewer than two candidates remain.
+        If the tissue is unknown (the message has suggestions), no cell has a known tissue, the obs
+        column is missing, or fewer than two candidates remain.
     """
     if mode not in MODES:
-        raise ValueError(f"--tissue-mode must be {' or '.join(MODES)}, got {mode!r}")
+        raise ValueError(f"{option('tissue_mode')} must be {' or '.join(MODES)}, got {mode!r}")
     prior = TissuePrior(ontology, TissueMap(Ontology.from_obo(obo)) if obo else None)
     rows: np.ndarray | None = None
     unknown: dict[str, int] = {}
@@ -161,22 +168,22 @@ def weigh_by_tissue(
         if mode == "restrict" and len(keys) - len(weights.listed[row]) < 2:
             raise ValueError(
                 f"{name} leaves {len(keys) - len(weights.listed[row])} of the {len(keys)} labels; "
-                "use --tissue-mode weigh, or other labels"
+                f"use {option('tissue_mode', 'weigh')}, or other labels"
             )
     return weights
 
 
 def added_log_prior(known: np.ndarray, *, mode: str, strength: float = STRENGTH) -> np.ndarray:
-    """Return what a mode adds to the log-probability of each candidate, shape (n_candidates,).
+    """Return the term that a mode adds to the log-probability of each candidate.
 
-    Weighing adds strength * `TissuePrior.log_prior`, which lies between -2 and 1. Restricting takes
-    all from a candidate that is ruled out, and adds nothing to one that stays.
+    "weigh" adds strength * `TissuePrior.log_prior`, which is between -2 and 1. "restrict" adds a
+    very negative constant to candidates that are ruled out, and 0 to the others.
 
     Parameters
     ----------
-    known: from `TissuePrior.log_prior`
+    known: from `TissuePrior.log_prior`, shape (n_candidates,)
     mode: one of `MODES`
-    strength: factor; only of weighing
+    strength: factor of the log-prior for "weigh"
     """
     return np.where(rules_out(known), _RULED_OUT, 0.0) if mode == "restrict" else strength * known
 
@@ -184,24 +191,24 @@ def added_log_prior(known: np.ndarray, *, mode: str, strength: float = STRENGTH)
 def _listed(
     known: np.ndarray, commonness: np.ndarray, mode: str, term_ids: Sequence[str]
 ) -> np.ndarray:
-    """Columns that lose by the tissue, first those that are common elsewhere and lose most.
+    """Return the demoted or excluded columns: types common elsewhere and rare here come first.
 
-    Last come terms that say little of what a cell is ("motile cell").
+    Groupings that say little about cell identity, such as "motile cell", come last.
     """
-    loses = rules_out(known) if mode == "restrict" else known < 0
-    says_little = np.array([each in groupings() for each in term_ids])
-    order = np.lexsort((known, known * commonness, says_little))
-    return order[loses[order]]
+    is_demoted = rules_out(known) if mode == "restrict" else known < 0
+    is_grouping = np.array([each in groupings() for each in term_ids])
+    order = np.lexsort((known, known * commonness, is_grouping))
+    return order[is_demoted[order]]
 
 
 def _tissues_of_cells(
     source: "AnnData | str | Path", places: TissueMap
 ) -> tuple[list[str], np.ndarray, dict[str, int]]:
-    """Tissues of a source, the row of each cell's, and values that name none with their cells."""
-    # It imports pandas and zarr, which takes seconds, and only --tissue auto needs it.
+    """Return tissues, the row of each cell, and values that name no tissue with their cells."""
+    # Imported here: pandas and zarr take seconds to import, and only tissue="auto" needs them.
     from langcell.counts.obs_columns import read_obs_column
 
-    values, place, counts = np.unique(
+    values, inverse, counts = np.unique(
         read_obs_column(source, COLUMN).astype(str), return_inverse=True, return_counts=True
     )
     found = [places.resolve(value).term_id or "" for value in values]
@@ -213,8 +220,8 @@ def _tissues_of_cells(
         some = ", ".join(map(repr, list(unknown)[:_SHOWN]))
         raise ValueError(
             f"no value of obs[{COLUMN!r}] is a tissue of UBERON (it has {some}); name the tissue "
-            "with --tissue"
+            f"with {option('tissue')}"
         )
     tissues = sorted(set(found))
     rows = np.array([tissues.index(each) for each in found], dtype=np.int32)
-    return tissues, rows[place], unknown
+    return tissues, rows[inverse], unknown

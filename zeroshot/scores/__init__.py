@@ -1,1 +1,1 @@
-"""Scores of cells against label texts (cells x candidates), and the FAISS index behind them."""
+"""Scores of cells against label texts (cells x candidates), and the FAISS index of the labels."""

@@ -1,4 +1,4 @@
-"""The one score object: how probable each of a cell's best candidates is."""
+"""Probabilities of the best candidates of each cell."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,20 @@ from scipy import sparse
 
 from zeroshot.scores.label_index import LabelIndex
 
-DECIMALS = 5  # of every score that is written
-RETRIEVED = 64  # nearest candidates among which the most probable are looked for
+DECIMALS = 5  # of all written scores
+RETRIEVED = 64  # nearest candidates, of which the most probable are kept
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
     """Log-probabilities of the best candidates of each cell, best first.
 
-    The probabilities of a cell are those among all candidates: a row sums to less than one by what
-    the candidates beyond the first k hold.
+    Probabilities are normalised over all candidates, so the k best of a cell sum to less than one if
+    there are more than k candidates.
 
     Attributes
     ----------
-    candidate_ids: identifiers of all candidates, the columns that `candidates` points into
+    candidate_ids: identifiers of all candidates; `candidates` holds indices into it
     candidates: best candidates of each cell, int32, shape (n_cells, k)
     log_probabilities: float32, shape (n_cells, k), descending in each row
     """
@@ -43,15 +43,15 @@ class Scores:
 
     @property
     def margin(self) -> np.ndarray:
-        """Probability of the best candidate less that of the runner-up, shape (n_cells,)."""
+        """Probability of the best candidate minus that of the runner-up, shape (n_cells,)."""
         probabilities = np.exp(self.log_probabilities)
         runner_up = probabilities[:, 1] if probabilities.shape[1] > 1 else np.float32(0)
         return rounded(probabilities[:, 0] - runner_up)
 
     def to_csr(self) -> sparse.csr_matrix:
-        """Return probabilities, float32, shape (n_cells, n_candidates), k entries a row.
+        """Return probabilities, float32, shape (n_cells, n_candidates), k entries per row.
 
-        What is not stored is below the k best, and reads as 0.
+        Candidates that are not among the k best of a cell are not stored and read as 0.
         """
         n_cells, k = self.candidates.shape
         order = np.argsort(self.candidates, axis=1)
@@ -67,7 +67,7 @@ class Scores:
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Return scores as they are written: float32 of five decimals."""
+    """Round scores as they are written: float32, five decimals."""
     return np.round(values.astype(np.float64), DECIMALS).astype(np.float32)
 
 
@@ -79,21 +79,22 @@ def best_scores(
     top_k: int,
     retrieved: int = RETRIEVED,
 ) -> Scores:
-    """Keep the most probable of the candidates that lie nearest to each cell.
+    """Return the most probable of the candidates that are nearest to each cell.
 
     Parameters
     ----------
     cell_features: float32, unit norm, shape (n_cells, embedding_dim)
     index: the candidate labels
-    log_probabilities: of all candidates, float32, shape (n_cells, n_candidates): softmax of scale *
-        similarity (Zhao et al. 2024, LangCell, equation for zero-shot annotation; the scale is the
-        learnt inverse temperature), perhaps after `zeroshot.labels.subtypes.Subtypes.pass_down`
-    top_k: how many candidates to keep for each cell
-    retrieved: how many of the nearest to choose them from
+    log_probabilities: of all candidates, float32, shape (n_cells, n_candidates): log-softmax of
+        scale * similarity (Zhao et al. 2024, LangCell, equation for zero-shot annotation; the scale
+        is the learned inverse temperature), possibly after
+        `zeroshot.labels.subtypes.Subtypes.pass_down`
+    top_k: number of candidates to keep for each cell
+    retrieved: number of nearest candidates to choose them from
     """
     _, labels = index.search(cell_features, max(top_k, retrieved))  # (n_cells, k')
     found = np.take_along_axis(log_probabilities, labels, axis=1)
-    # The search rounds in another way, and subtypes may have overtaken what lies nearer.
+    # Sort again: the search rounds differently, and `pass_down` may have changed the order.
     order = np.lexsort((labels, -found), axis=1)[:, :top_k]
     return Scores(
         candidate_ids=index.ids,
@@ -103,27 +104,26 @@ def best_scores(
 
 
 def fuse(scores: Scores, match_log_probabilities: np.ndarray, *, weight: float = 1.0) -> Scores:
-    """Reorder the first candidates of each cell by a second opinion on each of them.
+    """Rerank the first candidates of each cell by the match probability of each.
 
-    The log-probability of a candidate becomes log p(retrieval) + weight * log p(match), and the
-    probability that the reranked candidates held together is shared out among them again. A
-    candidate's two terms do not depend on how many others there are, unlike the published sum of
-    softmaxes, whose balance shifts with the number of labels.
+    The log-probability of a candidate becomes log p(retrieval) + weight * log p(match), normalised
+    so that the total probability of the reranked candidates stays the same. Neither term depends on
+    the number of candidates, unlike the published sum of softmaxes, whose balance shifts with it.
 
     Parameters
     ----------
     scores: from `best_scores`
     match_log_probabilities: of the first r candidates of each cell, shape (n_cells, r)
-    weight: of the second opinion; 0 changes nothing
+    weight: of the match log-probability; 0 changes nothing
     """
     r = match_log_probabilities.shape[1]
     first = scores.log_probabilities[:, :r].astype(np.float64)
     fused = first + weight * match_log_probabilities.astype(np.float64)  # (n_cells, r)
-    held, shared_out = (np.logaddexp.reduce(each, axis=1, keepdims=True) for each in (first, fused))
-    fused += held - shared_out
+    before, after = (np.logaddexp.reduce(each, axis=1, keepdims=True) for each in (first, fused))
+    fused += before - after
     log_probabilities = scores.log_probabilities.copy()
     log_probabilities[:, :r] = fused
-    # The best stays one of the reranked: they share the same mass, so one of them keeps the mean.
+    # A reranked candidate stays the best: their total is unchanged, so one is at least their mean.
     order = np.argsort(-log_probabilities, axis=1, kind="stable")
     return Scores(
         candidate_ids=scores.candidate_ids,
