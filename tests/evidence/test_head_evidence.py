@@ -132,7 +132,7 @@ def test_evidence_of_a_lead_is_what_the_log_odds_lose(labelled, head, tiny_bag, 
 
 
 def test_genes_of_the_evidence_carry_the_calls(labelled, head, tiny_bag):
-    """LoadedWeights out, they lower the score of the label more than as many random genes."""
+    """Taken out, they lower the score of the label more than as many random genes."""
     model, head = LangCell.from_pretrained(str(tiny_bag)), read_head(head)
     rng, drops = np.random.default_rng(0), []
     token_of = dict(zip(model.genes.ensembl_ids, model.genes.gene_tokens, strict=True))
