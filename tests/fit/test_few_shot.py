@@ -317,37 +317,41 @@ def test_a_head_of_another_model_or_other_labels_is_refused(labelled, model, tin
     options = AnnotateOptions(head=read_head(head), calibration=UNCALIBRATED)
     with pytest.raises(ValueError, match="the head was fitted on model in memory .* other weights"):
         annotate(labelled, model=other, options=options)
-    with pytest.raises(ValueError, match="knows 3 labels, and other candidates were given"):
+    with pytest.raises(
+        ValueError, match="has 3 labels of its own, and other candidates were given"
+    ):
         annotate(labelled, model=model, labels=["B cell", "neuron"], options=options)
     with pytest.raises(ValueError, match="a head replaces reranking"):
         AnnotateOptions(head=read_head(head), rerank=3)
 
 
 def test_damaged_heads_are_refused(head, tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no head: it has no head.json"):
+    with pytest.raises(FileNotFoundError, match="is not a head: it has no head.json"):
         read_head(tmp_path)
     weights = load_file(head / "head.safetensors")
     save_file({**weights, "intercepts": weights["intercepts"][:1]}, head / "head.safetensors")
-    with pytest.raises(ValueError, match=r"intercepts has shape \(1,\), wanted \(3,\)"):
+    with pytest.raises(ValueError, match=r"intercepts must have shape \(3,\), got \(1,\)"):
         read_head(head)
     (head / "head.safetensors").write_bytes(b"cut short")
-    with pytest.raises(ValueError, match="holds no head that can be read"):
+    with pytest.raises(ValueError, match="cannot read the head in"):
         read_head(head)
     described = json.loads((head / "head.json").read_text())
     (head / "head.json").write_text(json.dumps({**described, "format_version": 9}))
-    with pytest.raises(ValueError, match="it has format 9, this version reads 2; fit it again"):
+    with pytest.raises(ValueError, match="it has format 9, and this version reads 2; fit it again"):
         read_head(head)
 
 
 def test_a_folder_of_other_things_is_never_replaced(head, tmp_path):
     again = read_head(head)
-    with pytest.raises(FileExistsError, match="holds a head already; replace it with --overwrite"):
+    with pytest.raises(
+        FileExistsError, match="already holds a head; replace it with overwrite=True"
+    ):
         write_head(again, head, card="")
     write_head(again, head, card="new", overwrite=True)
     assert (head / "README.md").read_text() == "new"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match="exists and holds no head"):
+    with pytest.raises(FileExistsError, match="exists and is not a head"):
         write_head(again, tmp_path / "data", card="", overwrite=True)
     assert (tmp_path / "data" / "thesis.txt").read_text() == "precious"
 
@@ -365,7 +369,10 @@ def test_command(labelled, tiny_bag, tmp_path):
     assert "head\tlinear, 3 labels, 75 cells" in done.stdout and "wrote\thead" in done.stdout
     assert f"as text\t{WORDS}" in done.stdout and "without\t15 cells" in done.stdout
     again = run(*fit)
-    assert again.returncode == 1 and "holds a head already" in again.stderr
+    assert (
+        again.returncode == 1
+        and "already holds a head; replace it with --overwrite" in again.stderr
+    )
     done = run("zeroshot", "--h5ad", "cells.h5ad", "--head", "head", "--out", "named.h5ad")
     assert done.returncode == 0, done.stderr
     named = anndata.read_h5ad(tmp_path / "named.h5ad")

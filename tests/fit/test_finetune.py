@@ -151,10 +151,10 @@ def test_a_tuned_head_without_its_changes_is_refused(labelled, bag, tmp_path):  
     with pytest.raises(ValueError, match="holds values that are not finite"):
         read_head(tmp_path / "head")
     save_file({"another": np.zeros(2)}, path)
-    with pytest.raises(ValueError, match=r"model_changes.safetensors is of another head"):
+    with pytest.raises(ValueError, match=r"model_changes.safetensors belongs to another head"):
         read_head(tmp_path / "head")
     path.unlink()
-    with pytest.raises(ValueError, match="has no model_changes.safetensors, without which"):
+    with pytest.raises(ValueError, match="has no model_changes.safetensors, the weights"):
         read_head(tmp_path / "head")
 
 

@@ -88,8 +88,8 @@ def test_a_model_is_no_head_and_its_weights_stay_where_they_are(command, fetched
     assert done.returncode == 1
     assert done.stderr == (
         "langcell: error: no folder 'someone/model' of a head, and 'someone/model' has no head.json "
-        "in the repository; a head is what langcell fewshot push uploads, and a model goes to "
-        "--model\n"
+        "in the repository; a head is uploaded by langcell fewshot push, and a model is given "
+        "as --model\n"
     )
     assert not [name for name in fetched if name.endswith(".safetensors")]
 
@@ -126,5 +126,5 @@ def test_a_head_is_pushed_whole(head, monkeypatch):
         "upload ['README.md', 'calibration.json', 'head.json', 'head.safetensors']",
     ]
     (head / "head.safetensors").write_bytes(b"cut short")
-    with pytest.raises(ValueError, match="holds no head that can be read"):
+    with pytest.raises(ValueError, match="cannot read the head in"):
         push_head(head, "me/head")

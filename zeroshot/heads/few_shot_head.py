@@ -1,4 +1,4 @@
-"""A few labelled cells as a head on the model: it weighs features, ranked genes and label texts."""
+"""Few-shot head: a linear classifier on cell embeddings, gene ranks and label texts."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from langcell.checkpoints.weight_changes import WeightChanges, digest_of
+from langcell.runtime.parameter_names import option
 from langcell.tokens.tokenizer import TokenBlock
 from ontology.graph import Ontology
 from zeroshot.confidence.calibration import Calibration
@@ -17,43 +18,43 @@ if TYPE_CHECKING:
     from langcell.model.embedder import Embedder
     from zeroshot.labels.candidates import CandidateSet
 
-# What labels may say: what type a cell is, what state it is in, or what is true of a donor.
+# Kinds of labels: the type of a cell, the state of a cell, or a property of a donor.
 TYPE, STATE, DONOR = "type", "state", "donor"
 TARGETS = (TYPE, STATE, DONOR)
-HELD_OUT = ("cells held out from the head",)  # what a calibration of a head was fitted on
-_HALF_RANK = 16  # rank at which a gene weighs 1 / sqrt(2)
+HELD_OUT = ("cells held out from the head",)  # `fitted_on` of a calibration of a head
+_HALF_RANK = 16  # rank at which the weight of a gene is 1 / sqrt(2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FewShotHead:
-    """A linear classifier of cells beside what the texts of labels say.
+    """Linear classifier of cells, added to the zero-shot log-probabilities of the labels.
 
-    The log-odds of label i for a cell are
+    The logit of label i for a cell is
 
         text_weight * log p(i) + feature_weights[i] @ f + gene_weights[i] @ g + intercepts[i]
 
-    with p the probabilities among the labels that the model gives without labelled cells, f the
-    features of the cell and g its `rank_weights`. A head that was tuned with the model reads cells
-    by the model as it `changes` it.
+    where p are the zero-shot probabilities of the labels, f is the embedding of the cell and g its
+    `rank_weights`. If the model was fine-tuned with the head, cells are embedded after applying
+    `changes` to its weights.
 
     Attributes
     ----------
-    kind: how it was fitted, one of `zeroshot.fit.few_shot.KINDS`
-    keys: of the labels: Cell Ontology ids, or "text: " and words
-    n_shots: labelled cells of each, 0 for one that its text alone speaks for, shape (n_labels,)
-    text_weight: of what the texts say
+    kind: fitting method, one of `zeroshot.fit.few_shot.KINDS`
+    keys: keys of the labels: Cell Ontology ids, or "text: <words>"
+    n_shots: labelled cells per label, 0 for labels known by their text only, shape (n_labels,)
+    text_weight: weight of the zero-shot log-probabilities
     feature_weights: float32, shape (n_labels, embedding_dim)
-    gene_tokens: of the genes that count, ascending, int32, shape (n_genes,)
+    gene_tokens: tokens of the genes in use, ascending, int32, shape (n_genes,)
     gene_weights: float32, shape (n_labels, n_genes)
     intercepts: float32, shape (n_labels,)
-    model, model_sha256: whose features and tokens these are
-    calibration: how its probabilities become confidences
-    novelty: how unlike its labelled cells a cell is
-    target: what its labels say, one of `TARGETS`; of a donor, cells count by the mean of their log-odds
-    by_types: the mean over the cell types of a donor of that of their cells, not over cells
-    changes: of the model's weights
-    matches: the matching head of the model reads every label with the cell, and its log-probability
-        of a match is added to log p, among the labels
+    model, model_sha256: model of the embeddings and tokens
+    calibration: calibration curves of the probabilities
+    novelty: out-of-distribution score by the labelled cells
+    target: kind of the labels, one of `TARGETS`; the logits of a donor are the mean over its cells
+    by_types: for donors, average within each cell type first, then over cell types
+    changes: changes of the model's weights
+    matches: also score each label with the matching head of the model, and add the log-probability
+        of a match to log p
     """
 
     kind: str
@@ -75,12 +76,12 @@ class FewShotHead:
 
     @property
     def is_calibrated(self) -> bool:
-        """Tell whether the calibration was learnt of the head, not of the model without it."""
+        """Whether the calibration was fitted for the head, not for the model without it."""
         return self.calibration.fitted_on == HELD_OUT
 
     @property
     def identifier(self) -> str:
-        """Short hash of what it does, for notes."""
+        """Short hash of the weights, for uns."""
         digest = hashlib.sha256("\n".join((*self.keys, self.model_sha256)).encode())
         arrays = (self.feature_weights, self.gene_tokens, self.gene_weights, self.intercepts)
         for each in (*arrays, self.novelty.prototypes):
@@ -90,26 +91,28 @@ class FewShotHead:
         return digest.hexdigest()[:12]
 
     def check_fits(self, model: "Embedder", candidates: "CandidateSet") -> None:
-        """Refuse a model or candidates that the head was not fitted with.
+        """Raise unless the head was fitted with this model and these candidates.
 
         Raises
         ------
         ValueError
-            That names what it was fitted with, and what is here.
+            If the weights of the model or the candidates differ.
         """
         if model.sha256 != self.model_sha256:
             raise ValueError(
-                f"the head was fitted on model {self.model} ({self.model_sha256[:12]}), and this one "
-                f"has other weights ({model.sha256[:12]}): name that one with --model, or fit again"
+                f"the head was fitted on model {self.model} ({self.model_sha256[:12]}), and this "
+                f"model has other weights ({model.sha256[:12]}): give that one as "
+                f"{option('model')}, or fit again"
             )
         if candidates.keys != self.keys:
             raise ValueError(
-                f"the head knows {len(self.keys)} labels, and other candidates were given: leave out "
-                "--labels; give labels without cells to langcell fewshot fit --labels"
+                f"the head has {len(self.keys)} labels of its own, and other candidates were given: "
+                f"leave out {option('labels')}; to add labels without cells, give them when fitting "
+                "the head"
             )
 
     def adapt(self, model: "Embedder") -> "Embedder":
-        """Return the model as the head reads cells by it: itself, where it changes nothing.
+        """Return the model with the weight changes of the head applied, or the model itself if none.
 
         Raises
         ------
@@ -125,7 +128,7 @@ class FewShotHead:
 
         Parameters
         ----------
-        texts: log-probabilities of the labels by their texts, shape (n_cells, n_labels)
+        texts: zero-shot log-probabilities of the labels, shape (n_cells, n_labels)
         features: of the same cells, float32, shape (n_cells, embedding_dim)
         tokens: ranked genes of the same cells
         """
@@ -133,13 +136,13 @@ class FewShotHead:
         return normalised(logits).astype(np.float32)
 
     def log_odds(self, features: np.ndarray, tokens: TokenBlock) -> np.ndarray:
-        """Return what labelled cells say of the labels, texts apart: float64, (n_cells, n_labels)."""
+        """Return the logits without the text term, float64, shape (n_cells, n_labels)."""
         logits = self.intercepts + features.astype(np.float64) @ self.feature_weights.T
         genes = rank_weights(tokens, self.gene_tokens)
         return logits + genes @ self.gene_weights.T.astype(np.float64)
 
     def notes(self) -> dict[str, str | int]:
-        """Return what a reader of the calls must know of it."""
+        """Return the record of the head for uns."""
         return {
             "id": self.identifier,
             "kind": self.kind,
@@ -148,32 +151,32 @@ class FewShotHead:
         }
 
     def names(self, ontology: Ontology) -> list[str]:
-        """Return the labels as readers know them."""
+        """Return the names of the labels."""
         return [ontology.terms[key].name if key in ontology.index else key for key in self.keys]
 
 
 def normalised(logits: np.ndarray) -> np.ndarray:
-    """Turn log-odds of labels into log-probabilities, shape (n_cells, n_labels)."""
+    """Return the log-softmax of logits over labels, shape (n_cells, n_labels)."""
     logits = logits - logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def share_of_rank(ranks: np.ndarray) -> np.ndarray:
-    """Return what genes of some ranks, from 0, weigh: 1 / sqrt(1 + r / 16)."""
+    """Return the weights of genes by rank r, from 0: 1 / sqrt(1 + r / 16)."""
     weights: np.ndarray = 1 / np.sqrt(1 + ranks / _HALF_RANK)
     return weights
 
 
 def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
-    """Return what the ranks of genes say, float64, shape (n_cells, n_genes).
+    """Return the rank weights of genes, float64, shape (n_cells, n_genes).
 
-    A gene weighs its `share_of_rank`, one that is not among the tokens nothing: neither depth nor
-    the scale of the values matters.
+    The weight of a gene is its `share_of_rank`, or 0 if it is not among the tokens of the cell. So
+    it depends neither on sequencing depth nor on the scale of the values.
 
     Parameters
     ----------
     tokens: ranked genes of cells
-    genes: tokens that get a column, ascending, shape (n_genes,)
+    genes: tokens of the columns, ascending, shape (n_genes,)
     """
     lengths = np.diff(tokens.offsets)
     rows = np.repeat(np.arange(tokens.n_cells), lengths)

@@ -1,4 +1,4 @@
-"""A head as a folder: weights, what they are for, and a card for readers."""
+"""Read and write a few-shot head as a folder: weights, metadata, calibration and README."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from langcell.checkpoints.checkpoint import replaced_folder
+from langcell.runtime.parameter_names import option
 from langcell.runtime.version import __version__
 from langcell.tokens.shard_file import write_tensors
 from ontology.graph import Ontology
@@ -20,7 +21,7 @@ from zeroshot.labels.candidates import own_candidates
 WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
     *("head.safetensors", "head.json", "calibration.json", "README.md"),
 )
-CHANGES = "model_changes.safetensors"  # of a head that was tuned with the model
+CHANGES = "model_changes.safetensors"  # only if the model was fine-tuned with the head
 _FORMAT = 2
 _ARRAYS = ("n_shots", "feature_weights", "gene_tokens", "gene_weights", "intercepts")
 _PROTOTYPES = "prototypes"
@@ -28,12 +29,13 @@ _VALUES = ("kind", "target", "by_types", "text_weight", "model", "model_sha256",
 
 
 def check_head_output(folder: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work, a folder that may not be replaced or cannot be written.
+    """Raise, before any work, if the folder may not be replaced or cannot be written.
 
     Raises
     ------
     OSError
-        If it is there and no head, or a head and `overwrite` is False, or its parent is missing.
+        If the folder exists and is not a head, or is a head and `overwrite` is False, or its parent
+        is missing or not writable.
     """
     if not folder.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot write {folder}: there is no folder {folder.parent}")
@@ -42,28 +44,30 @@ def check_head_output(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / DESCRIPTION).is_file():
-        raise FileExistsError(f"{folder} exists and holds no head; choose another name")
+        raise FileExistsError(f"{folder} exists and is not a head; choose another name")
     if not overwrite:
-        raise FileExistsError(f"{folder} holds a head already; replace it with --overwrite")
+        raise FileExistsError(
+            f"{folder} already holds a head; replace it with {option('overwrite', True)}"
+        )
 
 
 def write_head(head: FewShotHead, folder: Path, *, card: str, overwrite: bool = False) -> None:
-    """Write a head, whole or not at all.
+    """Write a head atomically.
 
     Parameters
     ----------
-    head: to be written
-    folder: new, or one that holds a head
-    card: what people should know of it, Markdown
-    overwrite: replace a head that is there
+    head: the head
+    folder: a new folder, or one that holds a head
+    card: content of README.md
+    overwrite: replace an existing head
 
     Raises
     ------
     OSError
-        As `check_head_output`.
+        As in `check_head_output`.
     """
     check_head_output(folder, overwrite=overwrite)
-    described = {
+    metadata = {
         "format_version": _FORMAT,
         "langcell": __version__,
         "keys": list(head.keys),
@@ -79,54 +83,56 @@ def write_head(head: FewShotHead, folder: Path, *, card: str, overwrite: bool = 
             write_tensors(temporary / CHANGES, head.changes)
         (temporary / CALIBRATION).write_text(head.calibration.to_json(), encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
-        text = json.dumps(described, indent=1, ensure_ascii=False)
+        text = json.dumps(metadata, indent=1, ensure_ascii=False)
         (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
 def read_head(folder: Path) -> FewShotHead:
-    """Read what `write_head` wrote.
+    """Read a head that `write_head` wrote.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no head in the folder, it is of another format, or a file is damaged.
+        If the folder holds no head, the head has another format, or a file is damaged.
     """
     for name in (DESCRIPTION, WEIGHTS, CALIBRATION):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder} holds no head: it has no {name}; make one with langcell fewshot fit"
+                f"{folder} is not a head: it has no {name}; make one with langcell fewshot fit"
             )
     try:
-        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        version = described["format_version"]
+        metadata = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        version = metadata["format_version"]
         if version != _FORMAT:
-            raise ValueError(f"it has format {version}, this version reads {_FORMAT}; fit it again")
+            raise ValueError(
+                f"it has format {version}, and this version reads {_FORMAT}; fit it again"
+            )
         arrays = load_file(folder / WEIGHTS)
         head = FewShotHead(
-            keys=tuple(map(str, described["keys"])),
+            keys=tuple(map(str, metadata["keys"])),
             calibration=Calibration.read(folder / CALIBRATION),
             novelty=Novelty(
                 prototypes=arrays[_PROTOTYPES],
-                typical=float(described["typical_similarity"]),
-                far=float(described["far_similarity"]),
+                typical=float(metadata["typical_similarity"]),
+                far=float(metadata["far_similarity"]),
             ),
-            kind=str(described["kind"]),
-            target=str(described["target"]),
-            by_types=bool(described["by_types"]),
-            text_weight=float(described["text_weight"]),
-            model=str(described["model"]),
-            model_sha256=str(described["model_sha256"]),
+            kind=str(metadata["kind"]),
+            target=str(metadata["target"]),
+            by_types=bool(metadata["by_types"]),
+            text_weight=float(metadata["text_weight"]),
+            model=str(metadata["model"]),
+            model_sha256=str(metadata["model_sha256"]),
             n_shots=arrays["n_shots"],
             feature_weights=arrays["feature_weights"],
             gene_tokens=arrays["gene_tokens"],
             gene_weights=arrays["gene_weights"],
             intercepts=arrays["intercepts"],
-            changes=_read_changes(folder, described["changes"]),
-            matches=bool(described["matches"]),
+            changes=_read_changes(folder, metadata["changes"]),
+            matches=bool(metadata["matches"]),
         )
         _check(head)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{folder} holds no head that can be read: {error}") from error
+        raise ValueError(f"cannot read the head in {folder}: {error}") from error
     return head
 
 
@@ -134,10 +140,10 @@ def _read_changes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
     if not names:
         return {}
     if not (folder / CHANGES).is_file():
-        raise ValueError(f"it has no {CHANGES}, without which the model is another")
+        raise ValueError(f"it has no {CHANGES}, the weights of its fine-tuned model")
     changes: dict[str, np.ndarray] = load_file(folder / CHANGES)
     if sorted(changes) != names:
-        raise ValueError(f"{CHANGES} is of another head")
+        raise ValueError(f"{CHANGES} belongs to another head")
     return changes
 
 
@@ -149,16 +155,16 @@ def _check(head: FewShotHead) -> None:
         "gene_weights": (n_labels, n_genes),
         "intercepts": (n_labels,),
     }
-    found_of = {name: getattr(head, name) for name in shapes}
+    arrays = {name: getattr(head, name) for name in shapes}
     shapes[_PROTOTYPES] = (n_labels, head.feature_weights.shape[-1])
-    found_of[_PROTOTYPES] = head.novelty.prototypes
+    arrays[_PROTOTYPES] = head.novelty.prototypes
     for name, shape in shapes.items():
-        found = found_of[name]
+        found = arrays[name]
         if found.shape != shape:
-            raise ValueError(f"{name} has shape {found.shape}, wanted {shape}")
+            raise ValueError(f"{name} must have shape {shape}, got {found.shape}")
         if not np.isfinite(found).all():
             raise ValueError(f"{name} holds values that are not finite")
     for name, change in head.changes.items():
         if not np.isfinite(change).all():
             raise ValueError(f"{CHANGES}: {name} holds values that are not finite")
-    own_candidates(head.keys, Ontology.bundled())  # every label is still one
+    own_candidates(head.keys, Ontology.bundled())  # raises if a label no longer resolves

@@ -1,8 +1,9 @@
-"""Heads on the Hugging Face hub: `owner/name[@revision]` wherever a folder of a head is named."""
+"""Few-shot heads on the Hugging Face Hub, named `owner/name[@revision]`."""
 
 from pathlib import Path
 
 from langcell.checkpoints import hub
+from langcell.runtime.parameter_names import option
 from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.heads.head_file import CALIBRATION, CARD, CHANGES, DESCRIPTION, WEIGHTS, read_head
 
@@ -16,9 +17,9 @@ def load_head(name: str | Path) -> FewShotHead:
     Raises
     ------
     OSError
-        If it is neither here nor on the hub; one line.
+        If there is neither such a folder nor such a repository on the hub.
     ValueError
-        As `zeroshot.heads.head_file.read_head`.
+        As in `zeroshot.heads.head_file.read_head`.
     """
     folder = Path(name).expanduser()
     if folder.exists():
@@ -26,15 +27,15 @@ def load_head(name: str | Path) -> FewShotHead:
     repo_id, revision = hub.split_revision(str(name))
     if isinstance(name, Path) or "/" not in repo_id or not hub.is_hub_id(repo_id):
         raise FileNotFoundError(
-            f"no folder {str(name)!r} of a head; make one with langcell fewshot fit, or name one on "
-            "the hub, owner/name"
+            f"no folder {str(name)!r} of a head; make one with langcell fewshot fit, or give "
+            "owner/name of one on the hub"
         )
     try:
         fetched = hub.download(repo_id, _FILES, revision=revision, required=_REQUIRED)
     except OSError as error:
         raise OSError(
-            f"no folder {str(name)!r} of a head, and {error}; a head is what langcell fewshot push "
-            "uploads, and a model goes to --model"
+            f"no folder {str(name)!r} of a head, and {error}; a head is uploaded by langcell fewshot "
+            f"push, and a model is given as {option('model')}"
         ) from error
     return read_head(fetched)
 
@@ -47,13 +48,13 @@ def push_head(
     private: bool = False,
     message: str = "Upload a langcell head",
 ) -> str:
-    """Upload the folder of a head to the Hugging Face hub; see `langcell.checkpoints.hub.upload`.
+    """Upload the folder of a head to the Hugging Face Hub; see `langcell.checkpoints.hub.upload`.
 
-    The card goes with it, which names the command, and so files, that the head was made with.
+    This includes README.md, which contains the command, with its file names, that made the head.
 
     Returns
     -------
-    Hash of the commit: `owner/name@HASH` loads this and no other
+    Hash of the commit: `owner/name@HASH` loads exactly this version
     """
-    read_head(Path(folder))  # nothing that could not be read goes up
+    read_head(Path(folder))  # raises before the upload if the head cannot be read
     return hub.upload(Path(folder), repo_id, revision=revision, private=private, message=message)
