@@ -23,7 +23,7 @@ from zeroshot.fit.few_shot import fit_few_shot
 from zeroshot.fit.fit_head import held_out
 from zeroshot.fit.head_card import head_lines
 from zeroshot.fit.options import FewShotOptions
-from zeroshot.heads.few_shot_head import normalised, rank_weights
+from zeroshot.heads.few_shot_head import log_softmax, rank_weights
 from zeroshot.heads.head_file import read_head, write_head
 
 
@@ -193,7 +193,7 @@ def test_a_donor_head_is_two_regressions_on_scaled_means(ill, model):
     assert found[:, 1] - found[:, 0] == pytest.approx(wanted, abs=1e-4)
     genes = rank_weights(cells.tokens, head.gene_tokens).toarray()
     assert donors.genes[0] == pytest.approx(genes[:20].mean(axis=0))
-    assert np.exp(normalised(found)).sum(axis=1) == pytest.approx(1)
+    assert np.exp(log_softmax(found)).sum(axis=1) == pytest.approx(1)
 
 
 def test_means_do_not_depend_on_blocks(ill, model):
@@ -247,7 +247,7 @@ def test_types_of_a_donor_count_the_same(ill, model):
     cells = embedded(ill, model)
     log_odds = pd.DataFrame(head.log_odds(cells.features, cells.tokens))
     by_type = log_odds.groupby([ill.obs["donor"].to_numpy(), ill.obs["kind"].to_numpy()]).mean()
-    wanted = np.exp(normalised(by_type.groupby(level=0).mean().to_numpy()))
+    wanted = np.exp(log_softmax(by_type.groupby(level=0).mean().to_numpy()))
     assert found[["B cell", "normal"]].to_numpy() == pytest.approx(wanted, abs=1e-6)
     with pytest.raises(ValueError, match="name them, --type-key"):
         call_donors(ill, head, "donor", model=model)

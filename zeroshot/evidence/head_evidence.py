@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from langcell.model.langcell import LangCell
-from zeroshot.heads.few_shot_head import FewShotHead, share_of_rank
+from zeroshot.heads.few_shot_head import FewShotHead, weight_of_rank
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +110,7 @@ def rank_effects(tokens: np.ndarray, weights: np.ndarray, *, n_read: int) -> np.
     """
     tokens = tokens[: n_read + 1]
     n = min(len(tokens), n_read)
-    shares = np.append(share_of_rank(np.arange(n)), np.zeros(len(tokens) - n))
+    shares = np.append(weight_of_rank(np.arange(n)), np.zeros(len(tokens) - n))
     values = weights[:, tokens].T.astype(np.float64)  # (n_tokens, n_directions)
     gains = np.append(0.0, shares[:-1] - shares[1:])[: len(tokens), None] * values
     of_lower = gains[::-1].cumsum(axis=0)[::-1] - gains

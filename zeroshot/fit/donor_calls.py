@@ -13,7 +13,7 @@ from zeroshot.annotate.cell_scorer import Progress
 from zeroshot.annotate.options import AnnotateOptions
 from zeroshot.fit.donor_fit import mean_weights
 from zeroshot.fit.labelled_cells import read_blocks
-from zeroshot.heads.few_shot_head import DONOR, FewShotHead, normalised
+from zeroshot.heads.few_shot_head import DONOR, FewShotHead, log_softmax
 from zeroshot.labels.candidates import own_candidates
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def call_donors(
         assert block.tokens is not None, "cells of a file have them"
         stop = block.start + len(block.features)
         means += shares[:, block.start : stop] @ head.log_odds(block.features, block.tokens)
-    probabilities = np.exp(normalised(means))
+    probabilities = np.exp(log_softmax(means))
     best = probabilities.argmax(axis=1)
     table = pd.DataFrame(probabilities, columns=list(candidates.names))
     table.insert(0, "label", np.array(candidates.names, dtype=object)[best])

@@ -13,7 +13,7 @@ from langcell.model.embed_cells import CellEmbeddings
 from langcell.runtime.threads import one_blas_thread
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.confidence.novelty import Novelty
-from zeroshot.heads.few_shot_head import DONOR, FewShotHead, normalised, rank_weights
+from zeroshot.heads.few_shot_head import DONOR, FewShotHead, log_softmax, rank_weights
 
 _MOST_LEFT_OUT = 20  # donors that are left out one by one; more go in ten folds
 _C = 10.0  # inverse penalty; not tuned
@@ -164,4 +164,4 @@ def donors_held_out(
     for seen, unseen in folds.split(donors.features, labels):
         head = fit_donor_head(donors.part(seen), labels[seen], keys)
         logits = donors.features[unseen] @ head.feature_weights.T + head.intercepts
-        yield unseen, normalised(logits + donors.genes[unseen] @ head.gene_weights.T)
+        yield unseen, log_softmax(logits + donors.genes[unseen] @ head.gene_weights.T)

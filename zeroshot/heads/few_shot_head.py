@@ -133,7 +133,7 @@ class FewShotHead:
         tokens: ranked genes of the same cells
         """
         logits = self.text_weight * texts.astype(np.float64) + self.log_odds(features, tokens)
-        return normalised(logits).astype(np.float32)
+        return log_softmax(logits).astype(np.float32)
 
     def log_odds(self, features: np.ndarray, tokens: TokenBlock) -> np.ndarray:
         """Return the logits without the text term, float64, shape (n_cells, n_labels)."""
@@ -155,13 +155,13 @@ class FewShotHead:
         return [ontology.terms[key].name if key in ontology.index else key for key in self.keys]
 
 
-def normalised(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Return the log-softmax of logits over labels, shape (n_cells, n_labels)."""
     logits = logits - logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def share_of_rank(ranks: np.ndarray) -> np.ndarray:
+def weight_of_rank(ranks: np.ndarray) -> np.ndarray:
     """Return the weights of genes by rank r, from 0: 1 / sqrt(1 + r / 16)."""
     weights: np.ndarray = 1 / np.sqrt(1 + ranks / _HALF_RANK)
     return weights
@@ -170,7 +170,7 @@ def share_of_rank(ranks: np.ndarray) -> np.ndarray:
 def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
     """Return the rank weights of genes, float64, shape (n_cells, n_genes).
 
-    The weight of a gene is its `share_of_rank`, or 0 if it is not among the tokens of the cell. So
+    The weight of a gene is its `weight_of_rank`, or 0 if it is not among the tokens of the cell. So
     it depends neither on sequencing depth nor on the scale of the values.
 
     Parameters
@@ -184,6 +184,6 @@ def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
     columns = np.searchsorted(genes, tokens.tokens)
     known = columns < len(genes)
     known[known] = genes[columns[known]] == tokens.tokens[known]
-    values = share_of_rank(ranks[known])
+    values = weight_of_rank(ranks[known])
     shape = (tokens.n_cells, len(genes))
     return sparse.csr_matrix((values, (rows[known], columns[known])), shape=shape)
