@@ -249,7 +249,7 @@ def test_in_place_only_adds(h5ad, model, tmp_path):
     annotate(h5ad, model=model, out=tmp_path / "named.h5ad")
     before = anndata.read_h5ad(h5ad)
     options = AnnotateOptions(inplace=True)
-    with pytest.raises(ValueError, match="leave --out"):
+    with pytest.raises(ValueError, match="leave out out, got"):
         annotate(h5ad, model=model, out=tmp_path / "other.h5ad", options=options)
     annotate(h5ad, model=model, options=options)
     after, wanted = anndata.read_h5ad(h5ad), anndata.read_h5ad(tmp_path / "named.h5ad")
@@ -312,7 +312,7 @@ def test_names_of_the_results():
         "obs/mine_assigned_confidence",
         "uns/mine/decoding/assigned",
     ]
-    with pytest.raises(ValueError, match="--key-added must be a name without '/'"):
+    with pytest.raises(ValueError, match="key_added must be a name without '/'"):
         Slots(key="a/b")
 
 

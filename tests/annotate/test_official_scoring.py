@@ -83,7 +83,7 @@ def test_a_converted_release_gives_the_golden_scores(
     assert scores.best.tolist() == expected.argmax(1).tolist()
     assert scores.log_probabilities.shape == (5, 3)
     assert scorer.calibration.identifier == "uncalibrated"
-    with pytest.raises(ValueError, match="matching needs cell states"):
+    with pytest.raises(ValueError, match="matching needs token states"):
         scorer.score_all(CellEmbeddings(start=0, features=cells.features.numpy()))
 
 
@@ -119,12 +119,15 @@ def test_a_calibration_of_the_model_is_left_out(cells, tiny_model, monkeypatch, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"scoring": "paper"}, "--scoring must be fused or official, got 'paper'"),
-        ({"alpha": 0.2}, "alpha is of the official scoring: --scoring official"),
-        ({"scoring": "official", "alpha": 1.5}, "--alpha must be from 0 to 1, got 1.5"),
-        ({"scoring": "official", "rerank": 5}, "matches every label .* leave out --rerank"),
-        ({"scoring": "official", "tissue": "lung"}, "leave out --rerank, --tissue, --head and"),
-        ({"scoring": "official", "calibration": SimpleNamespace()}, "knows neither tissues nor"),
+        ({"scoring": "paper"}, "scoring must be fused or official, got 'paper'"),
+        ({"alpha": 0.2}, "alpha needs scoring='official'"),
+        ({"scoring": "official", "alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),
+        ({"scoring": "official", "rerank": 5}, "matches every label, .* leave out rerank"),
+        ({"scoring": "official", "tissue": "lung"}, "leave out rerank, tissue, head and"),
+        (
+            {"scoring": "official", "calibration": SimpleNamespace()},
+            "has no tissue prior, head or calibration",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(given, said):

@@ -55,7 +55,7 @@ def test_the_better_match_comes_first(model, cells, tmp_path):
     reranked = reranker.rerank(scores, cells)
     assert (reranked.best == target_call.argmax(axis=1)).all()
     assert not (reranked.best == 2).any()
-    with pytest.raises(ValueError, match="at least two candidates"):
+    with pytest.raises(ValueError, match="at least 2 candidates per cell"):
         Reranker(model, TEXTS, k=1)
 
 

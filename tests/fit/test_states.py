@@ -278,11 +278,11 @@ def test_options_that_do_not_go_together(ill, model):
         FewShotOptions(type_key="kind")
     options = FewShotOptions(target="donor", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
-    with pytest.raises(ValueError, match="calls donors, not cells: langcell fewshot donors"):
+    with pytest.raises(ValueError, match="labels donors, not cells: use langcell fewshot donors"):
         AnnotateOptions(head=head)
     options = FewShotOptions(target="state", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
-    with pytest.raises(ValueError, match="give another --key-added, such as langcell_state"):
+    with pytest.raises(ValueError, match="give another key_added, such as langcell_state"):
         AnnotateOptions(head=head)
     with pytest.raises(ValueError, match="calls the state of cells, not donors"):
         call_donors(ill, head, "donor", model=model)

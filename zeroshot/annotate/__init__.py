@@ -1,1 +1,1 @@
-"""From counts to annotated cells."""
+"""Annotate cells: from counts to calls and scores."""

@@ -1,4 +1,4 @@
-"""From counts to named cells, one block of cells at a time."""
+"""Annotate the cells of a file or AnnData, one block of cells at a time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from langcell.counts.modality import modality_of
 from langcell.counts.reader import CountMatrix, open_counts
 from langcell.model.embedder import Embedder, load_embedder
+from langcell.runtime.parameter_names import option
 from langcell.runtime.version import __version__
 from langcell.tokens.tokenizer import Coverage, RankTokenizer
 from ontology.graph import Ontology
@@ -84,12 +85,16 @@ def annotate(
     has_folder = isinstance(source, str | Path) and (out is not None or options.inplace)
     if options.is_distributed and not has_folder:
         raise ValueError(
-            "several devices meet in a folder beside a file: give source and out paths"
+            f"several devices need a file as source, and {option('out')} or "
+            f"{option('inplace', True)}; they share a folder next to the output"
         )
     output = _Output(source, None if out is None else Path(out), options)
     ontology = Ontology.bundled()
-    candidates = with_tissue(source, _candidates(labels, options, ontology), options, ontology)
-    with ExitStack() as kept:  # left after the counts are closed: --inplace writes to that file
+    candidates = add_tissue_weights(
+        source, _candidates(labels, options, ontology), options, ontology
+    )
+    # The stack closes after the counts: in place, its writer writes to the same file.
+    with ExitStack() as stack:
         with open_counts(
             source, layer=options.layer, allow_normalized=options.allow_normalized
         ) as matrix:
@@ -100,7 +105,7 @@ def annotate(
             coverage = RankTokenizer(model.genes, max_genes=model.config.max_genes).coverage(matrix)
             scorer = CellScorer(model, candidates, options)
             details = _details(scorer, model_name, matrix, coverage, ontology)
-            return _annotate_matrix(matrix, coverage, scorer, output, kept, details, progress)
+            return _annotate_matrix(matrix, coverage, scorer, output, stack, details, progress)
 
 
 def _candidates(
@@ -113,7 +118,7 @@ def _candidates(
 
 @dataclass(frozen=True)
 class _Output:
-    """Where calls go: into a file, or into the source itself."""
+    """Target of the results: a file, or the source itself."""
 
     source: "AnnData | str | Path"
     target: Path | None
@@ -138,17 +143,17 @@ def _annotate_matrix(
     coverage: Coverage,
     scorer: CellScorer,
     output: _Output,
-    kept: ExitStack,
+    stack: ExitStack,
     details: dict[str, Any],
     progress: Progress | None,
 ) -> Annotations:
-    """Annotate what no earlier run did and write it all; `kept` closes what it opens."""
+    """Annotate the pending cells and write all results; `stack` closes the opened resources."""
     started = time.monotonic()
-    results = kept.enter_context(_open_results(output.source, output.target, matrix, scorer))
-    output.check()  # another run may have ended since: with the folder goes its right to the output
+    results = stack.enter_context(_open_results(output.source, output.target, matrix, scorer))
+    output.check()  # again, under the lock: another run may have written the output meanwhile
     n_resumed = matrix.n_cells - sum(map(len, results.pending()))
     _compute(results, scorer, matrix, progress)
-    writer = kept.enter_context(
+    writer = stack.enter_context(
         open_writer(
             output.source, matrix, output.target, output.slots, inplace=scorer.options.inplace
         )
@@ -159,7 +164,7 @@ def _annotate_matrix(
         candidates=scorer.candidates,
         tree=scorer.tree,
         coverage=coverage,
-        **_hand_on(results, writer),
+        **_write_blocks(results, writer),
         seconds=time.monotonic() - started,
         n_resumed=n_resumed,
         details=details,
@@ -171,14 +176,14 @@ def _annotate_matrix(
 def _compute(
     results: PartialResults, scorer: CellScorer, matrix: CountMatrix, progress: Progress | None
 ) -> None:
-    """Annotate what is pending, in this process or in several."""
+    """Annotate the pending cells, in this process or in several."""
     if not scorer.options.is_distributed:
         annotate_pending(results, scorer, matrix, progress)
         return
-    # With Lightning, which takes seconds to import.
+    # Imported here: Lightning takes seconds to import.
     from zeroshot.annotate.distributed import annotate_over_devices
 
-    assert isinstance(results, FolderResults), "options were checked"
+    assert isinstance(results, FolderResults), "ensured by the options"
     annotate_over_devices(results, scorer, matrix, progress)
 
 
@@ -186,7 +191,7 @@ def _compute(
 def _open_results(
     source: "AnnData | str | Path", target: Path | None, matrix: CountMatrix, scorer: CellScorer
 ) -> Iterator[PartialResults]:
-    """Open where results go until they are written: beside a file that is to be written."""
+    """Open the partial results: in a folder next to the output file, else in memory."""
     is_file, inplace = isinstance(source, str | Path), scorer.options.inplace
     wants_arrays = target is None and (not is_file or inplace)
     wants_arrays |= target is not None and target.suffix == ".h5ad"
@@ -204,7 +209,7 @@ def _open_results(
     if scorer.options.is_distributed:
         from langcell.runtime.processes import is_first_process
 
-        if not is_first_process():  # the folder is the first one's to make and to remove
+        if not is_first_process():  # the first process creates and removes the folder
             yield FolderResults(partial_folder(output), layout, matrix.n_cells)
             return
     job = annotation_job(Path(source), matrix, scorer, width=layout.width)
@@ -212,13 +217,13 @@ def _open_results(
         yield results
 
 
-def with_tissue(
+def add_tissue_weights(
     source: "AnnData | str | Path",
     candidates: CandidateSet,
     options: AnnotateOptions,
     ontology: Ontology,
 ) -> CandidateSet:
-    """Return candidates that know what the tissue of the cells says about them, if one is given."""
+    """Return the candidates with their log-priors in the tissue of the options, if any."""
     if options.tissue is None:
         return candidates
     weights = weigh_by_tissue(
@@ -233,8 +238,8 @@ def with_tissue(
     return replace(candidates, tissue=weights)
 
 
-def _hand_on(results: PartialResults, writer: AnnotationWriter) -> dict[str, Any]:
-    """Hand each block to the writer; return what `Annotations` says of each cell."""
+def _write_blocks(results: PartialResults, writer: AnnotationWriter) -> dict[str, Any]:
+    """Pass each block to the writer; return the per-cell arrays of `Annotations`."""
     n_cells = results.n_cells
     best = np.empty(n_cells, dtype=np.int32)
     terms = np.empty(n_cells, dtype=np.int32)
@@ -253,7 +258,7 @@ def _hand_on(results: PartialResults, writer: AnnotationWriter) -> dict[str, Any
 def _details(
     scorer: CellScorer, name: str, matrix: CountMatrix, coverage: Coverage, ontology: Ontology
 ) -> dict[str, Any]:
-    """Collect what a reader of the file must know to judge or repeat the calls."""
+    """Return the record for uns: everything needed to judge or reproduce the calls."""
     model, candidates, options = scorer.model, scorer.candidates, scorer.options
     return {
         "version": __version__,
@@ -302,7 +307,7 @@ def _details(
 
 
 def _reliability(scorer: CellScorer) -> dict[str, Any]:
-    """Return what the confidence was worth where it was measured, as uns holds it."""
+    """Return the measured reliability of the confidence as columns for uns, if any."""
     measured = scorer.calibration.reliability(is_choice=scorer.candidates.is_choice)
     if measured is None:
         return {}

@@ -1,4 +1,4 @@
-"""How likely each candidate is for each cell, and what the cell is called."""
+"""Score embedded cells against candidates and call them."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -31,25 +31,25 @@ from zeroshot.scores.scores import RETRIEVED, Scores, best_scores
 if TYPE_CHECKING:
     from langcell.nn.features import CellFeatures
 
-Progress = Callable[[int, int], None]  # cells done so far, and all cells
+Progress = Callable[[int, int], None]  # called with the number of annotated and of all cells
 
 
 class CellScorer:
     """Scores embedded cells against candidates and calls them.
 
-    Retrieval first, then reranking where it is wanted, then back-off; or the scores of the paper
-    (`zeroshot.annotate.official_scoring`), then back-off.
+    Steps: retrieval, optional reranking, back-off. With `scoring="official"`, the scores of the
+    paper (`zeroshot.annotate.official_scoring`) replace the first two.
 
     Parameters
     ----------
-    model: that embedded the cells
-    candidates: the labels to choose from
-    options: `top_k`, `rerank`, `rerank_weight`, `scoring`, `alpha`, `confidence` and `calibration`
-        are read
+    model: model that embedded the cells
+    candidates: candidate labels
+    options: `top_k`, `rerank`, `rerank_weight`, `scoring`, `alpha`, `confidence`, `calibration` and
+        `head` are read
     """
 
     def __init__(self, model: Embedder, candidates: CandidateSet, options: AnnotateOptions) -> None:
-        self.model_sha256 = model.sha256  # of the weights on disk, which a head may change
+        self.model_sha256 = model.sha256  # of the stored weights; a head may change them
         if options.head is not None:
             options.head.check_fits(model, candidates)
             model = options.head.adapt(model)
@@ -71,23 +71,23 @@ class CellScorer:
         self._top_k = max(options.top_k, options.rerank)
         self._reranker = None
         if options.needs_states:
-            # With torch, which nothing else here needs.
+            # Imported here: nothing else in this module needs torch.
             from langcell.model.langcell import LangCell
             from zeroshot.annotate.rerank import Reranker
 
-            assert isinstance(model, LangCell), "load_embedder(states=True) brings one"
+            assert isinstance(model, LangCell), "load_embedder(states=True) returns one"
             k = min(options.rerank or len(candidates), len(candidates))
             self._reranker = Reranker(model, candidates.texts, k=k, weight=options.rerank_weight)
 
     def _candidate_features(self) -> np.ndarray:
-        """Embed the candidates, unless a head gives what their texts say no weight."""
+        """Embed the candidates, or return zeros if the head gives texts no weight."""
         if self._head is not None and not self._head.text_weight:
             shape = (len(self.candidates), self.model.config.embedding_dim)
             return np.zeros(shape, dtype=np.float32)
         return candidate_features(self.candidates, self.model)
 
     def _choose_calibration(self) -> Calibration:
-        if self._is_official:  # none was learnt for it
+        if self._is_official:  # no calibration was fitted for it
             return UNCALIBRATED
         if self.options.calibration is not None:
             return self.options.calibration
@@ -97,100 +97,106 @@ class CellScorer:
 
     @property
     def learnt_for(self) -> str:
-        """Whose probabilities the calibration was learnt for: "model", "head", or "given" by hand."""
+        """Origin of the calibration: fitted for the "model" or "head", or "given" by the user."""
         if self.options.calibration is not None:
             return "given"
         return "head" if self._head is not None and self._head.is_calibrated else "model"
 
     @cached_property
     def tree(self) -> TermTree:
-        """Terms that cells may be called after back-off."""
+        """Terms for back-off."""
         return TermTree.of(self.candidates, Ontology.bundled())
 
     @cached_property
     def _outlier_score(self) -> OutlierScore | Novelty | None:
-        if self._head is not None:  # its labels are the question, not what the model was trained on
-            # Features of a model that a head changes are in another space than its prototypes.
+        if self._head is not None:  # compare with the labelled cells, not with the training data
+            # After weight changes, embeddings are in another space than the prototypes.
             return None if self._head.changes else self._head.novelty
         return OutlierScore(self.model.reference) if self.model.reference is not None else None
 
     @property
     def n_kept(self) -> int:
-        """How many candidates of each cell `Scores` holds."""
+        """Number of candidates per cell in `Scores`."""
         return min(self._top_k, len(self.candidates))
 
     @property
     def _retrieved(self) -> int:
-        """How many of the nearest labels are looked at: a head may prefer any of its own."""
+        """Number of nearest labels to choose from; all with a head, which may prefer any label."""
         if self._head is not None:
             return len(self.candidates)
-        # Of the nearest many may not be of the tissue.
+        # More with a tissue, which may exclude many of the nearest.
         return RETRIEVED if self.candidates.tissue is None else 8 * RETRIEVED
 
     @property
     def needs_states(self) -> bool:
-        """Tell whether cells must come with their token states."""
+        """Whether cells need their token states."""
         return self._reranker is not None
 
     def __call__(self, cells: CellEmbeddings) -> Scores:
-        """Score a block of cells; with reranking they must have their states."""
+        """Score a block of cells; reranking needs their token states."""
         return self.score_all(cells)[0]
 
     def score_all(self, cells: CellEmbeddings) -> tuple[Scores, np.ndarray]:
-        """Score a block of cells; return the best, and log-probabilities of all candidates too.
+        """Score a block of cells; return the best scores and log-probabilities of all candidates.
 
-        This is the one place where similarities become log-probabilities: (n_cells, n_candidates),
-        float32, those of reranked candidates as reranking left them.
+        The log-probabilities have shape (n_cells, n_candidates), float32, and include reranking.
+        All similarities are converted to log-probabilities here.
         """
-        everything = self._index.log_probabilities(cells.features, self._scale)
+        log_probabilities = self._index.log_probabilities(cells.features, self._scale)
         if self._is_official:
-            return self._officially(everything, cells)
+            return self._score_official(log_probabilities, cells)
         tissue, subtypes = self.candidates.tissue, self.candidates.subtypes
         if tissue is not None:
-            everything = tissue.weigh(everything, cells.start)
+            log_probabilities = tissue.weigh(log_probabilities, cells.start)
         if subtypes is not None:
-            everything = subtypes.pass_down(everything)
+            log_probabilities = subtypes.pass_down(log_probabilities)
         if self._head is not None:
             if cells.tokens is None:
-                raise ValueError("a head reads ranked genes: embed the cells with embed_cells")
+                raise ValueError("a head needs ranked genes: embed the cells with embed_cells")
             if self._head.matches:
-                everything = everything + self._match_all(cells)
-            everything = self._head.log_probabilities(everything, cells.features, cells.tokens)
+                log_probabilities = log_probabilities + self._match_all(cells)
+            log_probabilities = self._head.log_probabilities(
+                log_probabilities, cells.features, cells.tokens
+            )
         scores = best_scores(
-            cells.features, self._index, everything, top_k=self._top_k, retrieved=self._retrieved
+            cells.features,
+            self._index,
+            log_probabilities,
+            top_k=self._top_k,
+            retrieved=self._retrieved,
         )
         if self._reranker is None or self._head is not None:
-            return scores, everything
+            return scores, log_probabilities
         scores = self._reranker.rerank(scores, _with_states(cells))
-        np.put_along_axis(everything, scores.candidates, scores.log_probabilities, axis=1)
-        return scores, everything
+        np.put_along_axis(log_probabilities, scores.candidates, scores.log_probabilities, axis=1)
+        return scores, log_probabilities
 
-    def _officially(
+    def _score_official(
         self, by_similarity: np.ndarray, cells: CellEmbeddings
     ) -> tuple[Scores, np.ndarray]:
-        """Score a block as the paper's code does; every candidate is matched with every cell."""
+        """Score a block as the code of the paper does: match every candidate with every cell."""
         matched = self._match_all(cells)
         alpha = self.options.similarity_weight
-        everything = official_scores(by_similarity, matched, alpha=alpha).astype(np.float32)
-        best = np.argsort(-everything, axis=1, kind="stable")[:, : self._top_k]
+        combined = official_scores(by_similarity, matched, alpha=alpha).astype(np.float32)
+        best = np.argsort(-combined, axis=1, kind="stable")[:, : self._top_k]
         scores = Scores(
             candidate_ids=self._index.ids,
             candidates=best.astype(np.int32),
-            log_probabilities=np.take_along_axis(everything, best, axis=1),
+            log_probabilities=np.take_along_axis(combined, best, axis=1),
         )
-        return scores, everything
+        return scores, combined
 
     def _match_all(self, cells: CellEmbeddings) -> np.ndarray:
         """Return the log-probability that each candidate describes each cell."""
-        assert self._reranker is not None, "made where states are needed"
+        assert self._reranker is not None, "created if states are needed"
         labels = np.tile(np.arange(len(self.candidates)), (len(cells.features), 1))
         return self._reranker.match(labels, _with_states(cells))  # (n_cells, n_candidates)
 
     def annotate(self, cells: CellEmbeddings) -> AnnotationBlock:
         """Score and call a block of cells."""
-        scores, everything = self.score_all(cells)
+        scores, log_probabilities = self.score_all(cells)
         by_depth = terms_by_depth(
-            everything, self.tree, scores.best, temperature=self.curve.temperature
+            log_probabilities, self.tree, scores.best, temperature=self.curve.temperature
         )
         ood = np.full(len(cells.features), np.nan, dtype=np.float32)
         return AnnotationBlock(
@@ -205,12 +211,12 @@ class CellScorer:
 
 def _with_states(cells: CellEmbeddings) -> "CellFeatures":
     if cells.cells is None:
-        raise ValueError("matching needs cell states: embed_cells(..., states=True)")
+        raise ValueError("matching needs token states: use embed_cells(..., states=True)")
     return cells.cells
 
 
 def annotate_blocks(scorer: CellScorer, matrix: CountMatrix) -> Iterator[AnnotationBlock]:
-    """Embed, score and call all cells of a matrix, block by block in their order."""
+    """Embed, score and call all cells of a matrix; yield blocks in order."""
     return annotate_range(scorer, matrix, range(matrix.n_cells), check_coverage=True)
 
 
@@ -220,7 +226,7 @@ def annotate_pending(
     matrix: CountMatrix,
     progress: Progress | None = None,
 ) -> None:
-    """Annotate the cells that the results still lack; `progress` is called after each block."""
+    """Annotate the pending cells of the results; `progress` is called after each block."""
     pending = results.pending()
     n_done = matrix.n_cells - sum(map(len, pending))
     if progress is not None:
@@ -237,7 +243,7 @@ def annotate_pending(
 def annotate_range(
     scorer: CellScorer, matrix: CountMatrix, rows: range, *, check_coverage: bool = False
 ) -> Iterator[AnnotationBlock]:
-    """Embed, score and call consecutive cells, from a multiple of `BLOCK_CELLS` on."""
+    """Embed, score and call consecutive cells; `rows` starts at a multiple of `BLOCK_CELLS`."""
     for cells in embed_cells(
         scorer.model,
         matrix,

@@ -1,8 +1,8 @@
-"""Annotating on several devices and nodes, through the predict loop of Lightning.
+"""Annotate on several devices and nodes with `Trainer.predict` of Lightning.
 
-Every process runs the same command, as `torchrun`, SLURM and Lightning's own launcher have it: each
-takes its share of the cells that are still to be done and stores them in the folder beside the
-output, and the first of them writes the output.
+Every process runs the same command, started by `torchrun`, SLURM or Lightning. Each annotates its
+share of the pending cells and stores them in the folder next to the output; the process of rank 0
+writes the output.
 """
 
 import logging
@@ -26,14 +26,14 @@ _ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 def annotate_over_devices(
     results: FolderResults, scorer: CellScorer, matrix: CountMatrix, progress: Progress | None
 ) -> None:
-    """Annotate the cells that the results still lack, a share of them in this process.
+    """Annotate the pending cells; this process annotates its share of them.
 
-    Returns in the first process alone, when all are done; the others end here.
+    Return in the process of rank 0 when all cells are done; exit in the other processes.
 
     Raises
     ------
     RuntimeError
-        If another process failed, so that cells are missing; those that are there are kept.
+        If cells are missing because another process failed; annotated cells are kept.
     """
     options = scorer.options
     set_threads(max(1, thread_count() // (options.devices if options.device == "cpu" else 1)))
@@ -54,11 +54,13 @@ def annotate_over_devices(
     if not is_first_process():
         sys.exit(0)
     if missing := sum(map(len, results.pending())):
-        raise RuntimeError(f"{missing:,} cells are missing: another process stopped early")
+        raise RuntimeError(
+            f"{missing:,} cells are missing: another process stopped early; run the command again"
+        )
 
 
 class _AnnotateRanges(LightningModule):
-    """Annotates the ranges of cells that the loader of its process brings."""
+    """Annotates the ranges of cells in the dataloader of its process."""
 
     def __init__(
         self,
@@ -72,10 +74,10 @@ class _AnnotateRanges(LightningModule):
         self._progress = progress if is_first_process() else None
         self._ranges: list[tuple[int, int]] = []
         if isinstance(scorer.model, torch.nn.Module):
-            self.model = scorer.model  # so that it is moved to the device of the process
+            self.model = scorer.model  # a submodule, so that Lightning moves it to the device
 
     def setup(self, stage: str) -> None:
-        """Learn from the first process what is to be done: only it saw all files at rest."""
+        """Broadcast the pending ranges from rank 0, which listed them before any process wrote."""
         ranges = [
             (first, min(first + _RANGE_CELLS, rows.stop))
             for rows in (self._results.pending() if is_first_process() else ())
@@ -84,27 +86,27 @@ class _AnnotateRanges(LightningModule):
         self._ranges = self.trainer.strategy.broadcast(ranges)
 
     def predict_dataloader(self) -> DataLoader:
-        """Return every n-th range, of n processes."""
-        # Lightning's own sampler refuses fewer ranges than processes.
+        """Return every n-th range, for n processes."""
+        # The distributed sampler of Lightning fails with fewer ranges than processes.
         mine = self._ranges[self.trainer.global_rank :: self.trainer.world_size]
-        mine = mine or [(0, 0)]  # a loader without anything is an error to Lightning
+        mine = mine or [(0, 0)]  # Lightning fails on an empty dataloader
         return DataLoader(mine, batch_size=None)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
-        """Say that it begins."""
-        self._say_progress()
+        """Report the progress at the start."""
+        self._report_progress()
 
     def predict_step(self, batch: tuple[int, int]) -> int:
-        """Annotate a range and store it; return its size, as Lightning misses a None."""
+        """Annotate and store a range; return its size, because Lightning warns about None."""
         if batch[0] == batch[1]:
             return 0
         with self._results.appending(batch[0]) as append:
             for block in annotate_range(self._scorer, self._matrix, range(*batch)):
                 append(block)
-                self._say_progress()
+                self._report_progress()
         return batch[1] - batch[0]
 
-    def _say_progress(self) -> None:
+    def _report_progress(self) -> None:
         if self._progress is not None:
             n_cells = self._results.n_cells
             self._progress(min(self._results.n_stored, n_cells), n_cells)

@@ -1,4 +1,4 @@
-"""The zero-shot arithmetic of the paper's code, for who wants its numbers."""
+"""Zero-shot scoring of the released LangCell code, to reproduce its numbers."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from langcell.model.embedder import Embedder
 from zeroshot.labels.candidates import CandidateSet
 
 FUSED, OFFICIAL = SCORINGS = ("fused", "official")
-TEMPERATURE = 0.05  # of cosine similarities; the release has no other
-ALPHA = 0.1  # what its notebook reports
+TEMPERATURE = 0.05  # of cosine similarities, as in the release
+ALPHA = 0.1  # as in the notebook of the release
 
 
 def official_scores(
@@ -18,16 +18,16 @@ def official_scores(
 ) -> np.ndarray:
     """Return the logarithm of alpha * S + (1 - alpha) * M, float64, shape (n_cells, n_labels).
 
-    S is the softmax of similarities over the labels, M the softmax over the labels of the
-    probabilities that they match (LangCell, Zhao et al. 2024, zero-shot notebook of the release). A
-    cell's scores sum to one. As a probability is at most one, M differs the less among labels the
-    more of them there are: alpha 0.1 lets the matching head decide among ten and the similarity
-    among a hundred.
+    S is the softmax of similarities over the labels, M the softmax over the labels of the match
+    probabilities (LangCell, Zhao et al. 2024, zero-shot notebook of the release). The scores of a
+    cell sum to one. Match probabilities are at most one, so the differences in M shrink as the
+    number of labels grows: with alpha = 0.1, the matching head dominates for ten labels and the
+    similarity for a hundred.
 
     Parameters
     ----------
     similarity_log_probabilities: log-softmax of similarity / TEMPERATURE over all labels
-    match_log_probabilities: that each label describes the cell, in the same shape
+    match_log_probabilities: log-probability that each label matches the cell, same shape
     alpha: weight of the similarity
 
     Examples
@@ -45,5 +45,5 @@ def official_scores(
 
 
 def label_features(candidates: CandidateSet, model: Embedder) -> np.ndarray:
-    """Embed labels in single precision; float32, unit norm, shape (n_labels, embedding_dim)."""
+    """Embed labels in float32; return unit norm, shape (n_labels, embedding_dim)."""
     return model.project_pooled(model.pool_texts(candidates.texts))

@@ -1,4 +1,4 @@
-"""How to annotate."""
+"""Options of `zeroshot.annotate`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ STATE_KEY = f"{DEFAULT_KEY}_state"
 
 
 def default_key(head: FewShotHead | None) -> str:
-    """Return what the names of results begin with: states stand beside the cell types of a file."""
+    """Return the default prefix of results; a head of states gets one of its own."""
     return STATE_KEY if head is not None and head.target == STATE else DEFAULT_KEY
 
 
@@ -30,7 +30,7 @@ class AnnotateOptions:
     batch_size: int | None = None  # chosen for the device by default
     top_k: int = 10  # candidates a cell whose scores are kept
     rerank: int = 0  # candidates a cell that the matching head looks at; 0 leaves it out
-    rerank_weight: float = 1.0  # of the head's opinion beside the similarity
+    rerank_weight: float = 1.0  # of the match log-probability
     scoring: str = FUSED  # or "official", the sum of softmaxes of the paper
     alpha: float | None = None  # of the similarity in the official scoring; 0.1 by default
     confidence: float = 0.9  # least calibrated probability of a call; below it the call backs off
@@ -46,27 +46,30 @@ class AnnotateOptions:
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+            raise ValueError(f"{option('top_k')} must be at least 1, got {self.top_k}")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+            raise ValueError(f"{option('batch_size')} must be at least 1, got {self.batch_size}")
         if self.devices < 1 or self.nodes < 1:
             raise ValueError(
-                f"--devices and --nodes must be at least 1, got {self.devices} and {self.nodes}"
+                f"{option('devices')} and {option('nodes')} must be at least 1, got {self.devices} "
+                f"and {self.nodes}"
             )
         if self.is_distributed and self.device not in ("cpu", "cuda"):
             raise ValueError(
-                f"several devices must all be cpu or cuda, got --device {self.device!r}; leave out "
-                "the number of one"
+                f"several devices must all be cpu or cuda, got {option('device', self.device)}; leave "
+                "out the index of a device"
             )
         if self.head is not None:
             self._check_head(self.head)
         if self.rerank == 1 or self.rerank < 0:
             raise ValueError(
-                f"--rerank must be 0 (off) or at least 2 candidates, got {self.rerank}"
+                f"{option('rerank')} must be 0 (off) or at least 2 candidates, got {self.rerank}"
             )
         self._check_scoring()
         if not 0 < self.confidence < 1:
-            raise ValueError(f"--confidence must be between 0 and 1, got {self.confidence}")
+            raise ValueError(
+                f"{option('confidence')} must be between 0 and 1, got {self.confidence}"
+            )
         if self.tissue_mode not in MODES:
             raise ValueError(
                 f"{option('tissue_mode')} must be {' or '.join(MODES)}, got {self.tissue_mode!r}"
@@ -79,42 +82,48 @@ class AnnotateOptions:
 
     def _check_head(self, head: FewShotHead) -> None:
         if self.rerank:
-            raise ValueError("a head replaces reranking: leave out --rerank")
+            raise ValueError(f"a head replaces reranking: leave out {option('rerank')}")
         if head.target == DONOR:
-            raise ValueError("the head calls donors, not cells: langcell fewshot donors")
+            raise ValueError(
+                "the head labels donors, not cells: use langcell fewshot donors or "
+                "zeroshot.call_donors"
+            )
         if head.target == STATE and self.key_added == DEFAULT_KEY:
             raise ValueError(
-                f"the head calls states, and names that begin with {DEFAULT_KEY} are of cell types: "
-                f"give another --key-added, such as {STATE_KEY}"
+                f"the head calls states, and the prefix {DEFAULT_KEY!r} is for cell types: give "
+                f"another {option('key_added')}, such as {STATE_KEY}"
             )
 
     def _check_scoring(self) -> None:
         if self.scoring not in SCORINGS:
-            raise ValueError(f"--scoring must be {' or '.join(SCORINGS)}, got {self.scoring!r}")
+            raise ValueError(
+                f"{option('scoring')} must be {' or '.join(SCORINGS)}, got {self.scoring!r}"
+            )
         if self.scoring == FUSED:
             if self.alpha is not None:
-                raise ValueError(f"--alpha is of the official scoring: --scoring {OFFICIAL}")
+                raise ValueError(f"{option('alpha')} needs {option('scoring', OFFICIAL)}")
             return
         if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"--alpha must be from 0 to 1, got {self.alpha}")
+            raise ValueError(f"{option('alpha')} must be from 0 to 1, got {self.alpha}")
         if self.rerank or self.head or self.tissue is not None or self.calibration is not None:
             raise ValueError(
-                "the official scoring matches every label and knows neither tissues nor heads nor "
-                "calibrations: leave out --rerank, --tissue, --head and --calibration"
+                "the official scoring matches every label, and has no tissue prior, head or "
+                f"calibration: leave out {option('rerank')}, {option('tissue')}, {option('head')} and "
+                f"{option('calibration')}"
             )
 
     @property
     def similarity_weight(self) -> float:
-        """Return alpha of the official scoring."""
+        """Weight of the similarity (alpha) in the official scoring."""
         return ALPHA if self.alpha is None else self.alpha
 
     @property
     def needs_states(self) -> bool:
-        """Tell whether the matching head reads the states of the cells."""
+        """Whether the matching head needs the token states of the cells."""
         matches = self.head is not None and self.head.matches
         return self.rerank > 0 or self.scoring == OFFICIAL or matches
 
     @property
     def is_distributed(self) -> bool:
-        """Tell whether several processes share the work."""
+        """Whether several processes share the work."""
         return self.devices * self.nodes > 1

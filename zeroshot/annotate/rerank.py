@@ -1,4 +1,4 @@
-"""A second opinion on the best candidates: the matching head reads text and cell together."""
+"""Rerank the best candidates with the matching head, which cross-encodes text and cell."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,24 +13,24 @@ from langcell.nn.features import CellFeatures
 from zeroshot.annotate.text_states import TextStateCache
 from zeroshot.scores.scores import Scores, fuse
 
-_IN_MEMORY = 1024  # texts; one of 60 tokens takes 184 kB at the width of a BERT base
+_IN_MEMORY = 1024  # cached texts; 60 tokens take 184 kB at the width of BERT-base
 
 
 class Reranker:
-    """Reorders the first candidates of each cell by whether the matching head sees a match.
+    """Reranks the first candidates of each cell by the probability of a match.
 
     Parameters
     ----------
-    model: with a matching head
-    texts: what describes each candidate, in the order of the candidates
-    k: how many candidates of each cell to look at
-    weight: of the head's log-probability beside that of the similarity (`zeroshot.scores.scores.fuse`)
-    cache: where the token states of texts are kept
+    model: model with a matching head
+    texts: description of each candidate
+    k: number of candidates to rerank per cell
+    weight: weight of the match log-probability (`zeroshot.scores.scores.fuse`)
+    cache: cache of the token states of texts
 
     Raises
     ------
     ValueError
-        If `k` is below two: one candidate has no order.
+        If `k` is below 2.
     """
 
     def __init__(
@@ -43,34 +43,34 @@ class Reranker:
         cache: TextStateCache | None = None,
     ) -> None:
         if k < 2:
-            raise ValueError(f"reranking needs at least two candidates a cell, got {k}")
+            raise ValueError(f"reranking needs at least 2 candidates per cell, got {k}")
         self.model = model
         self.texts = tuple(texts)
         self.k = k
         self.weight = weight
         self.cache = cache or TextStateCache(model)
         self._matcher = CellMatcher(model)
-        self._begun = lru_cache(maxsize=_IN_MEMORY)(self._begin)
+        self._prepared = lru_cache(maxsize=_IN_MEMORY)(self._prepare)
 
     def rerank(self, scores: Scores, cells: CellFeatures) -> Scores:
-        """Reorder the candidates of a batch of cells.
+        """Rerank the candidates of a batch of cells.
 
         Parameters
         ----------
-        scores: from `zeroshot.scores.scores.best_scores`, a row for each cell
-        cells: all states of the same cells, and perhaps padding rows after them
+        scores: from `zeroshot.scores.scores.best_scores`, one row per cell
+        cells: token states of the same cells, possibly followed by padding rows
         """
         return fuse(scores, self.match(scores.candidates[:, : self.k], cells), weight=self.weight)
 
     def match(self, candidates: np.ndarray, cells: CellFeatures) -> np.ndarray:
-        """Return the log-probability that each candidate describes its cell.
+        """Return the log-probability that each candidate matches its cell.
 
-        What a cell gets depends on its own candidates alone.
+        The result of a cell depends on its own candidates only.
 
         Parameters
         ----------
-        candidates: rows of the texts, int, shape (n_cells, r)
-        cells: states of the cells, at least n_cells rows
+        candidates: indices of the texts, int, shape (n_cells, r)
+        cells: token states of the cells, at least n_cells rows
 
         Returns
         -------
@@ -79,11 +79,11 @@ class Reranker:
         found = np.empty(candidates.shape, dtype=np.float64)
         with inference(self.model):
             for row, labels in enumerate(candidates.tolist()):
-                texts = [self._begun(self.texts[label]) for label in labels]
+                texts = [self._prepared(self.texts[label]) for label in labels]
                 logits = self._matcher.match(self._matcher.read(cells, row), texts)  # (r, 2)
                 found[row] = functional.log_softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()
         return found
 
-    def _begin(self, text: str) -> PreparedText:
+    def _prepare(self, text: str) -> PreparedText:
         states = self.cache.get([text], width=self.cache.n_tokens(text))
         return self._matcher.begin(states)

@@ -1,4 +1,4 @@
-"""What the results of a run depend on: an interrupted one goes on only if it is all the same."""
+"""Identity of a run: an interrupted run resumes only if nothing that affects the results changed."""
 
 import hashlib
 import json
@@ -21,23 +21,23 @@ _OPTIONS = (
 def annotation_job(
     source: Path, matrix: CountMatrix, scorer: CellScorer, *, width: int
 ) -> dict[str, Any]:
-    """Describe a run in plain values, for `zeroshot.results.partial_results.open_results`.
+    """Return the identity of a run as JSON values (`zeroshot.results.partial_results.open_results`).
 
-    Threads are left out: they change no more than the rounding.
+    The number of threads is not included: it only affects rounding.
 
     Parameters
     ----------
     source: the input
-    matrix: its counts
-    scorer: with model, candidates and options
-    width: of the features that are stored
+    matrix: counts of the input
+    scorer: scorer with model, candidates and options
+    width: dimension of the stored embeddings
     """
     options = scorer.options
     return {
         "langcell": __version__,
         "source": _file_state(source),
         "counts": [matrix.source, matrix.transform, matrix.n_cells],
-        # A model that was never saved has no name to be known by.
+        # A model that was never saved has no hash: never resume from its results.
         "model": scorer.model.sha256 or secrets.token_hex(),
         "device": options.device.partition(":")[0],
         "candidates": _digest(scorer.candidates),
@@ -49,7 +49,7 @@ def annotation_job(
 
 
 def _file_state(source: Path) -> list[Any]:
-    """Return path, size and time of change; of a folder, over all that is in it."""
+    """Return path, size and modification time, for a folder over all of its files."""
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
     states = [file.stat() for file in files]
     return [

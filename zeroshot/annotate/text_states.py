@@ -1,4 +1,4 @@
-"""Token states of label texts, made once and kept on disk."""
+"""Cache of the token states of label texts, on disk and in memory."""
 
 import hashlib
 import os
@@ -15,27 +15,27 @@ from langcell.nn.bert import inference
 from langcell.nn.features import TextFeatures
 from langcell.runtime.output_file import replaced_file
 
-_IN_MEMORY = 1024  # texts; a text of 60 tokens takes 46 kB
+_IN_MEMORY = 1024  # cached texts; 60 tokens take 46 kB
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: LANGCELL_CACHE, or the user's cache folder."""
+    """Return the cache folder: LANGCELL_CACHE, or `langcell` in the cache folder of the user."""
     if named := os.environ.get("LANGCELL_CACHE"):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "langcell"
 
 
 class TextStateCache:
-    """What the text tower makes of each token of a text, by text.
+    """Cache of the token states that the text tower computes for each text.
 
-    Entries on disk are named by tower and text, and each is written whole or not at all, so that
-    several runs may share the folder. Where it cannot be written, states are kept in memory alone.
+    Files are named by hashes of tower and text and written atomically, so several runs can share the
+    folder. If it is not writable, states are cached in memory only.
 
     Parameters
     ----------
-    model: whose text tower reads the texts
-    folder: where entries are kept; by default a folder for this tower below `cache_folder()`, or
-        memory alone for a tuned tower that was not read from or written to a checkpoint
+    model: model with the text tower
+    folder: cache folder; by default a folder for this tower in `cache_folder()`, or memory only for
+        a fine-tuned tower that was not loaded from or saved to a checkpoint
     """
 
     def __init__(self, model: LangCell, folder: Path | None = None) -> None:
@@ -44,9 +44,9 @@ class TextStateCache:
         self._recent: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
 
     def get(self, texts: list[str], *, width: int) -> TextFeatures:
-        """Return the states of texts of at most `width` tokens, padded to `width`.
+        """Return the token states of texts of at most `width` tokens, padded to `width`.
 
-        Each text is read alone, so that its states do not depend on the others.
+        Each text is encoded alone, so its states do not depend on the others.
         """
         entries = [self._entry(text) for text in texts]
         hidden = entries[0]["states"].shape[1]
@@ -69,7 +69,7 @@ class TextStateCache:
         )
 
     def n_tokens(self, text: str) -> int:
-        """Return how many tokens the text has."""
+        """Return the number of tokens of a text."""
         return len(self._entry(text)["input_ids"])
 
     def _entry(self, text: str) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ class TextStateCache:
 
 
 def _tower_folder(model: LangCell) -> Path | None:
-    """Name the tower by its weights: those of a tuned one are in the checkpoint, if there is one."""
+    """Return the folder of a tower, by the hash of its weights; None if a tuned tower has none."""
     text = model.config.text
     if not (text.frozen or model.sha256):
         return None
@@ -114,7 +114,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
         return load_file(path)
     except (OSError, SafetensorError):
-        return None  # absent or damaged: made again
+        return None  # missing or damaged: computed again
 
 
 def _write(path: Path, entry: dict[str, np.ndarray]) -> None:
@@ -123,4 +123,4 @@ def _write(path: Path, entry: dict[str, np.ndarray]) -> None:
         with replaced_file(path) as temporary:
             save_file(entry, temporary)
     except OSError:
-        return  # a read-only home costs time, not the answer
+        return  # not writable: computed again next time
