@@ -307,7 +307,7 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
     assert process.returncode == 130 and not out
     assert "Traceback" not in err
     said, left = err.strip().splitlines()[-1], {path.name for path in tmp_path.iterdir()}
-    if "cells are kept in .named.h5ad.partial; the same command goes on there" in said:
+    if "cells are kept in .named.h5ad.partial; the same command resumes there" in said:
         assert command == "zeroshot" and left == {"cells.h5ad", ".named.h5ad.partial"}
     else:
         assert said == "langcell: error: stopped by the user; no unfinished output is left"
@@ -317,7 +317,7 @@ def test_ctrl_c_in_the_middle(make_cells, tiny_model, tmp_path, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--smooth", "much"), "--smooth takes a number or 'auto', got 'much'"),
+        (("--smooth", "much"), "--smooth must be a number or 'auto', got 'much'"),
         (("--smooth", "-1"), "--smooth must not be negative, got -1"),
         (("--cluster-key", "leiden"), "no column 'leiden' in obs; it has cell_type"),
         (("--assign-within", "donor"), "no column 'donor' in obs; it has cell_type"),
@@ -339,7 +339,7 @@ def test_clusters_that_a_report_cannot_hold(refused, make_cells, written):
     adata = make_cells(220)
     adata.obs["barcode"] = adata.obs_names
     line = refused("--h5ad", written(adata), "--cluster-key", "barcode", "--report", "x.html")
-    assert "obs['barcode'] has 220 different values; a report takes clusters, at most 200" in line
+    assert "obs['barcode'] has 220 different values, and a report takes at most 200" in line
 
 
 def test_a_file_of_several_modalities(refused, tmp_path):

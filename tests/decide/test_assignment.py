@@ -87,9 +87,9 @@ def test_a_row_without_scores_stays_without():
 
 def test_what_cannot_be_is_refused():
     scores = _scores([[0.9, 0.1]] * 3)
-    with pytest.raises(ValueError, match="group 'x' has 3 members and there are 2 labels"):
+    with pytest.raises(ValueError, match="group 'x' has 3 members, more than the 2 labels"):
         assign_labels(scores, ["x"] * 3)
-    with pytest.raises(ValueError, match=r"one name a member \(3\). Got 2"):
+    with pytest.raises(ValueError, match=r"one name per member \(3\), got 2"):
         assign_labels(scores, ["x"] * 2)
-    with pytest.raises(ValueError, match="worth must be over 0 and at most 1, got 0"):
+    with pytest.raises(ValueError, match="worth must be above 0 and at most 1, got 0"):
         assign_labels(scores, ["x", "y", "z"], worth=0)

@@ -79,9 +79,9 @@ def test_codes_follow_the_natural_order():
 
 
 def test_clusters_that_do_not_fit_are_refused(scores):
-    with pytest.raises(ValueError, match=r"one name a cell \(40\). Got 3"):
+    with pytest.raises(ValueError, match=r"one name per cell \(40\), got 3"):
         cluster_consensus(scores, ["a"] * 3)
-    with pytest.raises(ValueError, match="every name is empty"):
+    with pytest.raises(ValueError, match="all cluster names are empty"):
         cluster_consensus(scores, [""] * 40)
 
 

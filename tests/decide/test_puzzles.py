@@ -36,11 +36,11 @@ def test_puzzles_are_of_one_donor_and_of_different_types():
 
 
 def test_puzzles_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="puzzles of 4 cells need .* the richest has 3"):
+    with pytest.raises(ValueError, match="puzzles of 4 cells need .* at most 3"):
         build_puzzles(LABELS, n_cells=4, n_puzzles=1)
     with pytest.raises(ValueError, match="at least 2 cells, got 1"):
         build_puzzles(LABELS, n_cells=1, n_puzzles=1)
-    with pytest.raises(ValueError, match="Got 2 cells and the labels a | a"):
+    with pytest.raises(ValueError, match="got 2 cells and the labels a | a"):
         Puzzle(cells=(0, 1), labels=("a", "a"))
 
 
@@ -90,7 +90,7 @@ def test_scores_by_hand():
     assert score.format_validity == 3 / 4
     assert score.uniqueness == (1 + 1 + 0 + 0.25) / 4
     assert score.reward == (1 + 0.25 - 1 - 1) / 4
-    with pytest.raises(ValueError, match=r"one entry a puzzle \(1\). Got 0"):
+    with pytest.raises(ValueError, match=r"one entry per puzzle \(1\), got 0"):
         score_answers([PUZZLE], [])
 
 
@@ -138,8 +138,11 @@ def test_a_puzzle_in_the_released_form_with_a_reasoned_answer(tmp_path):
     [
         ("[]", "has no puzzles"),
         ("{", "is not json"),
-        ('[{"question": "x"}]', "record 1: a puzzle has the texts user_msg and assistant_msg"),
-        ("[3]", "record 1: a puzzle has the texts"),
+        (
+            '[{"question": "x"}]',
+            "record 1: a puzzle must have the texts user_msg and assistant_msg",
+        ),
+        ("[3]", "record 1: a puzzle must have the texts"),
         ('[{"user_msg": "Cell 2: A", "assistant_msg": "b"}]', "must have lines 'Cell 1: GENE"),
     ],
 )
@@ -155,7 +158,7 @@ def test_answers_that_do_not_fit_their_candidates_are_refused(tmp_path):
     (tmp_path / "bad.json").write_text(text.replace("T cell | B cell", "T cell | NK cell"))
     with pytest.raises(ValueError, match="record 1: the answer must use each candidate once"):
         read_puzzles(tmp_path / "bad.json")
-    with pytest.raises(ValueError, match="puzzles are read from .json, .jsonl, .parquet"):
+    with pytest.raises(ValueError, match="puzzles must be a .json, .jsonl, .parquet file"):
         read_puzzles(tmp_path / "bad.txt")
 
 

@@ -129,16 +129,16 @@ def test_the_terms_kept_are_those_of_the_whole_sum(seed, spread):
 def test_terms_that_are_missing_or_of_another_release_are_refused(named, tmp_path):
     adata = named.copy()
     adata.uns["langcell"]["term_ids"] = adata.uns["langcell"]["term_ids"][:-1]
-    with pytest.raises(ValueError, match="with another release of the Cell Ontology"):
+    with pytest.raises(ValueError, match="from another release of the Cell Ontology"):
         decode(adata, DecodeOptions(smooth=1.0))
     gone = named.copy()
     gone.uns["langcell"]["candidate_ids"] = gone.uns["langcell"]["candidate_ids"].copy()
     gone.uns["langcell"]["candidate_ids"][0] = "CL:9999999"
-    with pytest.raises(ValueError, match="with another release of the Cell Ontology"):
+    with pytest.raises(ValueError, match="from another release of the Cell Ontology"):
         decode(gone, DecodeOptions(smooth=1.0))
     del adata.obsm["langcell_terms"]
     adata.write_h5ad(tmp_path / "old.h5ad")
     for source in (adata, tmp_path / "old.h5ad"):
-        with pytest.raises(ValueError, match=r"has no obsm\['langcell_terms'\]: name its cells ag"):
+        with pytest.raises(ValueError, match=r"has no obsm\['langcell_terms'\]: annotate it again"):
             decode(source, DecodeOptions(smooth=1.0))
     assert not [each for each in anndata.read_h5ad(tmp_path / "old.h5ad").obs if "smooth" in each]

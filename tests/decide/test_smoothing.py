@@ -83,11 +83,11 @@ def test_neighbours_outvote_a_cell_and_a_lonely_one_keeps_its_scores():
 
 def test_what_does_not_fit_is_refused():
     scores, graph = _case(0)
-    with pytest.raises(ValueError, match=r"shape \(30, 30\), a row per cell. Got \(5, 5\)"):
+    with pytest.raises(ValueError, match=r"shape \(30, 30\), one row per cell, got \(5, 5\)"):
         smooth_scores(scores, graph[:5, :5])
     with pytest.raises(ValueError, match="must not be negative, got -"):
         smooth_scores(scores, -graph)
-    with pytest.raises(ValueError, match="lambda of smoothing must not be negative, got -1"):
+    with pytest.raises(ValueError, match="strength must not be negative, got -1"):
         smooth_scores(scores, graph, strength=-1)
 
 

@@ -75,7 +75,9 @@ def test_scores_are_read_from_memory_and_file_alike(annotated, tmp_path):
 
 
 def test_a_source_without_scores_is_refused_with_the_way_out(annotated, tmp_path):
-    with pytest.raises(ValueError, match=r"the AnnData has no obsm\['mine_scores'\]: name its cel"):
+    with pytest.raises(
+        ValueError, match=r"the AnnData has no obsm\['mine_scores'\]: annotate it first"
+    ):
         read_scores(annotated, key="mine")
     del annotated.uns["langcell"]
     annotated.write_h5ad(tmp_path / "bare.h5ad")

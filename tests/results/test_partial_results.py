@@ -130,7 +130,7 @@ def test_any_cut_is_mended(tmp_path_factory, share, damaged, n_writers):
 def test_missing_cells_are_never_handed_out(tmp_path):
     results = FolderResults(tmp_path, LAYOUT, N_CELLS)
     store(results, 0, BLOCK_CELLS)
-    with pytest.raises(ValueError, match=f"lacks the cells from {BLOCK_CELLS} on"):
+    with pytest.raises(ValueError, match=f"cells from {BLOCK_CELLS} on are missing"):
         list(results.blocks())
 
 

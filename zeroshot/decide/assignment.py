@@ -1,4 +1,4 @@
-"""Labels that are given once each: who gets which is decided for a whole group at once."""
+"""Joint assignment: give each label to at most one member of a group."""
 
 from collections.abc import Sequence
 
@@ -6,44 +6,45 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
+from langcell.runtime.parameter_names import option
 from zeroshot.decide.cluster_consensus import cluster_codes
 from zeroshot.decide.options import WORTH
 from zeroshot.results.cell_scores import CellScores
 
-_MOST_ENTRIES = 50_000_000  # of the cost matrix of one group: 400 MB
+_MOST_ENTRIES = 50_000_000  # in the cost matrix of one group: 400 MB
 
 
 def assign_labels(
     scores: CellScores, groups: Sequence[str] | np.ndarray, *, worth: float | None = WORTH
 ) -> CellScores:
-    """Give each label to at most one member of a group, so that their joint probability is largest.
+    """Assign each label to at most one member of a group, with maximal joint probability.
 
-    The optimal assignment on log-probabilities (scipy's `linear_sum_assignment`). Staying without
-    a label costs as much as one that is `worth` times as probable as what the members of the group
-    like best, on geometric average: who would have to take less gets none.
+    This is the optimal assignment on log-probabilities (scipy's `linear_sum_assignment`). A member
+    stays without a label if its label would be less probable than `worth` times the geometric mean
+    of the highest probabilities in the group.
 
     Parameters
     ----------
-    scores: a row a member, which may be a cell or a cluster
+    scores: one row per member, a cell or a cluster
     groups: name of each member's group, '' for none, shape (n_members,)
-    worth: over 0 and at most 1; None: everyone gets a label
+    worth: above 0 and at most 1; None to give every member a label
 
     Returns
     -------
-    Scores with one entry a row, the label it got with its own probability, or with none. Members of
-    no group keep their best.
+    Scores with at most one entry per row: the assigned label with its own probability. Members
+    without a group keep their best candidate.
 
     Raises
     ------
     ValueError
-        If there is not one name a member, `worth` is out of range, or a group has more members than
-        there are labels.
+        If there is not one group name per member, `worth` is out of range, or a group has more
+        members than there are labels.
     """
     names, codes = cluster_codes(groups)
     if len(codes) != len(scores):
-        raise ValueError(f"groups must have one name a member ({len(scores)}). Got {len(codes)}.")
+        raise ValueError(f"groups must have one name per member ({len(scores)}), got {len(codes)}")
     if worth is not None and not 0 < worth <= 1:
-        raise ValueError(f"worth must be over 0 and at most 1, got {worth}")
+        raise ValueError(f"{option('worth')} must be above 0 and at most 1, got {worth}")
     assigned, probabilities = scores.best, scores.ranked(1)[1][:, 0].astype(np.float64)
     has_scores = scores.n_stored > 0
     for code, name in enumerate(names):
@@ -64,25 +65,24 @@ def assign_labels(
 def _log_probabilities(
     scores: CellScores, members: np.ndarray, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return log-probabilities (n_members, n_labels) and the candidate of each column."""
+    """Return log-probabilities, shape (n_members, n_labels), and the candidate of each column."""
     n_members, n_candidates = len(members), scores.probabilities.shape[1]
     if n_members > n_candidates:
         raise ValueError(
-            f"group {name!r} has {n_members} members and there are {n_candidates} labels, so not "
-            "each can have one of its own; name a column of few clusters with --cluster-key, or "
-            "take smaller groups"
+            f"group {name!r} has {n_members} members, more than the {n_candidates} labels; name a "
+            f"column of fewer clusters with {option('cluster_key')}, or use smaller groups"
         )
     stored = scores.probabilities[members]
     is_stored = np.zeros(n_candidates, dtype=bool)
     is_stored[stored.indices] = True
-    # All other labels are alike to everyone: as many as there are members are enough.
+    # Other labels are equally probable for every member: n_members of them are enough.
     others = np.flatnonzero(~is_stored)[: max(0, n_members - int(is_stored.sum()))]
     is_stored[others] = True
     candidates = np.flatnonzero(is_stored)
     if n_members * (n_members + len(candidates)) > _MOST_ENTRIES:
         raise ValueError(
             f"group {name!r} has {n_members} members, too many to assign at once; name a column of "
-            "clusters with --cluster-key, or take smaller groups"
+            f"clusters with {option('cluster_key')}, or use smaller groups"
         )
     part = CellScores(
         probabilities=stored,
@@ -95,16 +95,16 @@ def _log_probabilities(
 
 
 def best_assignment(log_probabilities: np.ndarray, *, worth: float | None = None) -> np.ndarray:
-    """Return the label of each member of one group, no label twice, -1 for none.
+    """Return a distinct label for each member of one group, -1 for none.
 
     Parameters
     ----------
     log_probabilities: shape (n_members, n_labels)
-    worth: as in `assign_labels`; with None there must be a label for everyone
+    worth: as in `assign_labels`; None needs n_labels >= n_members
 
     Returns
     -------
-    Columns, shape (n_members,)
+    Column of each member, shape (n_members,)
 
     Examples
     --------
@@ -116,7 +116,7 @@ def best_assignment(log_probabilities: np.ndarray, *, worth: float | None = None
     n_members, n_labels = log_probabilities.shape
     table = log_probabilities
     if worth is not None:
-        without = table.max(axis=1).mean() + np.log(worth) if table.size else 0.0
-        table = np.hstack([table, np.full((n_members, n_members), without)])
+        unassigned = table.max(axis=1).mean() + np.log(worth) if table.size else 0.0
+        table = np.hstack([table, np.full((n_members, n_members), unassigned)])
     columns = linear_sum_assignment(table, maximize=True)[1]
     return np.where(columns < n_labels, columns, -1)

@@ -1,4 +1,4 @@
-"""What decoders changed, for the screen."""
+"""Table of the calls that decoders changed, for the terminal."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""One call a cluster: the pooled scores of its cells decide."""
+"""Cluster consensus: call each cluster by the pooled scores of its cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from zeroshot.results.cell_scores import CellScores
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterCall:
-    """What a cluster is called.
+    """Call of a cluster.
 
     Attributes
     ----------
-    cluster: its name
-    n_cells: its cells
+    cluster: name of the cluster
+    n_cells: number of cells
     label, term_id: the call
-    probability: pooled over the cells
-    agreement: share of its cells whose own call is the same
-    runner_up, runner_up_probability: the second best
+    probability: probability of the call, pooled over the cells
+    agreement: share of cells with the same call on their own
+    runner_up, runner_up_probability: second best candidate
     """
 
     cluster: str
@@ -41,10 +41,10 @@ class Consensus:
 
     Attributes
     ----------
-    cells: each cell with the scores of its cluster; its own where it is in none
-    clusters: a row a cluster, with every candidate that one of its cells stores
+    cells: scores of each cell: those of its cluster, or its own if it is in none
+    clusters: scores of each cluster, with every candidate stored for any of its cells
     codes: cluster of each cell, -1 for none, shape (n_cells,)
-    calls: what each cluster is called, in the order of `clusters`
+    calls: call of each cluster, in the order of `clusters`
     """
 
     cells: CellScores
@@ -56,35 +56,36 @@ class Consensus:
 def cluster_consensus(
     scores: CellScores, clusters: Sequence[str] | np.ndarray, *, pooling: Pooling = "mean"
 ) -> Consensus:
-    """Give all cells of a cluster the scores that they have together.
+    """Pool scores over clusters.
 
     Parameters
     ----------
-    scores: of single cells
+    scores: scores of single cells
     clusters: name of each cell's cluster, '' for none, shape (n_cells,)
-    pooling: "mean" averages probabilities: each cell has one vote to share out. "log" averages
-        their logarithms, as if cells were independent witnesses: one that is sure that a label is
-        wrong counts more.
+    pooling: "mean" averages probabilities. "log" averages log-probabilities, as for independent
+        observations: a cell with a very low probability for a label counts more.
 
     Raises
     ------
     ValueError
-        If there is not one name a cell, or no cell is in a cluster.
+        If there is not one cluster name per cell, or no cell is in a cluster.
     """
     names, codes = cluster_codes(clusters)
     if len(codes) != len(scores):
-        raise ValueError(f"clusters must have one name a cell ({len(scores)}). Got {len(codes)}.")
+        raise ValueError(f"clusters must have one name per cell ({len(scores)}), got {len(codes)}")
     if not names:
-        raise ValueError("no cell is in a cluster: every name is empty")
+        raise ValueError("no cell is in a cluster: all cluster names are empty")
     inside = np.flatnonzero(codes >= 0)
     membership = sparse.csr_matrix(
         (np.ones(len(inside)), (codes[inside], inside)), shape=(len(names), len(scores))
     )
     pooled = _mean(scores, membership) if pooling == "mean" else _log_mean(scores, membership)
     table = scores.with_probabilities(pooled)
-    width = max(2, int(scores.n_stored.max(initial=0)))  # as many as cells have; 2: a runner-up
+    width = max(
+        2, int(scores.n_stored.max(initial=0))
+    )  # as wide as the scores of cells, with a runner-up
     return Consensus(
-        cells=spread_rows(table.best_only(width), codes, scores),
+        cells=broadcast_rows(table.best_only(width), codes, scores),
         clusters=table,
         codes=codes,
         calls=_calls(scores, table, names, codes),
@@ -92,7 +93,7 @@ def cluster_consensus(
 
 
 def cluster_codes(clusters: Sequence[str] | np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the names of clusters, numbers in their order, and the cluster of each cell.
+    """Return the names of clusters, numbers in numeric order, and the cluster index of each cell.
 
     >>> names, codes = cluster_codes(["10", "9", "", "9"])
     >>> names, codes.tolist()
@@ -101,8 +102,8 @@ def cluster_codes(clusters: Sequence[str] | np.ndarray) -> tuple[tuple[str, ...]
     distinct, inverse = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     order = sorted(range(len(distinct)), key=lambda each: _natural(str(distinct[each])))
     names = tuple(str(distinct[each]) for each in order if distinct[each])
-    place = {name: row for row, name in enumerate(names)}
-    codes = np.array([place.get(str(each), -1) for each in distinct], dtype=np.int64)
+    index = {name: row for row, name in enumerate(names)}
+    codes = np.array([index.get(str(each), -1) for each in distinct], dtype=np.int64)
     return names, codes[inverse]
 
 
@@ -111,8 +112,8 @@ def _natural(name: str) -> tuple[bool, int, str]:
     return not is_number, int(name) if is_number else 0, name
 
 
-def spread_rows(table: CellScores, codes: np.ndarray, otherwise: CellScores) -> CellScores:
-    """Give each cell the row of the table that its code names, or its own where that is -1."""
+def broadcast_rows(table: CellScores, codes: np.ndarray, otherwise: CellScores) -> CellScores:
+    """Return `table[code]` for each cell, or the row of the cell in `otherwise` if its code is -1."""
     rows = np.where(codes >= 0, codes, len(table) + np.arange(len(codes)))
     both = sparse.vstack([table.probabilities, otherwise.probabilities], format="csr")
     return otherwise.with_probabilities(both[rows])
@@ -124,11 +125,11 @@ def _mean(scores: CellScores, membership: sparse.csr_matrix) -> sparse.csr_matri
 
 
 def _log_mean(scores: CellScores, membership: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Geometric mean, normalised over all candidates; stored are those that any cell stores."""
+    """Return geometric means, normalised over all candidates, for those stored for any cell."""
     sizes = np.asarray(membership.sum(axis=1)).ravel()
     stored = scores.probabilities
     floor = np.log(scores.unstored)  # (n_cells,)
-    # Above what the cell's unstored candidates have, so that the matrix stays sparse.
+    # Relative to the unstored candidates of the cell, so that the matrix stays sparse.
     excess = sparse.csr_matrix(
         (scores.log_stored - floor[scores.rows], stored.indices, stored.indptr), shape=stored.shape
     )

@@ -1,4 +1,4 @@
-"""Decoders on an annotated AnnData, in scanpy's manner: in place, or on a copy."""
+"""Decoders for an annotated AnnData, in place or on a copy, as in scanpy."""
 
 from typing import TYPE_CHECKING, TypeVar
 

@@ -1,7 +1,7 @@
-"""Second calls from the scores of an annotated file: smoothed, by cluster, assigned jointly.
+"""Second calls from the scores of an annotated file: smoothed, by cluster, or jointly assigned.
 
-These calls depend on which cells are in the file, unlike those of `zeroshot.annotate`, which are
-kept beside them. All scores and terms of the file are in memory, some fifty numbers a cell, but no counts.
+Unlike the calls of `zeroshot.annotate`, which are kept, second calls depend on the other cells of
+the file. All scores and terms are held in memory, about fifty numbers per cell, but no counts.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from langcell.output.h5ad_output import check_in_place, in_place
 from ontology.graph import Ontology
 from zeroshot.confidence.backoff import Calls
 from zeroshot.decide.assignment import assign_labels
-from zeroshot.decide.cluster_consensus import Consensus, spread_rows
+from zeroshot.decide.cluster_consensus import Consensus, broadcast_rows
 from zeroshot.decide.clusters import make_clusters
 from zeroshot.decide.knn_graph import N_NEIGHBORS, neighbor_graph
 from zeroshot.decide.options import AUTO, DecodeOptions
@@ -28,20 +28,20 @@ from zeroshot.results.cell_scores import CellScores, read_scores, read_slot
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_MOVES = 50  # kinds of changed calls that are listed
+_MOVES = 50  # listed (before, after) pairs of changed calls
 _GRAPH = "obsp/connectivities"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoded:
-    """What one decoder made of the scores.
+    """Result of one decoder.
 
     Attributes
     ----------
     decoder: "smooth", "cluster" or "assigned"
-    scores: of each cell
-    columns: of obs, by name
-    report: how it was done and what changed, for uns
+    scores: decoded scores of each cell
+    columns: obs columns by name
+    report: parameters and changed calls, for uns
     """
 
     decoder: str
@@ -53,33 +53,33 @@ class Decoded:
 def decode(
     source: "AnnData | str | Path", options: DecodeOptions, *, overwrite: bool = False
 ) -> list[Decoded]:
-    """Run the decoders that the options name and add their calls to an annotated source.
+    """Run the decoders of the options and add their calls to an annotated source.
 
-    Smoothing comes first. Clusters pool the smoothed scores where there are any, and labels are
-    assigned to clusters where there are any.
+    Smoothing comes first. Clusters pool the smoothed scores, if any, and labels are assigned to
+    clusters, if any.
 
     Parameters
     ----------
-    source: an annotated AnnData, or h5ad file; obs gets <key>_<decoder>_label,
-        <key>_<decoder>_ontology_term_id and <key>_<decoder>_confidence, of calls that back off
-        <key>_<decoder>_leaf_label and its id too, with clusters <key>_cluster; uns[<key>]["decoding"]
-        says for each decoder how it was done and what changed
-    options: which decoders, and how
-    overwrite: replace what an earlier run left there; an AnnData always takes the new calls
+    source: annotated AnnData or h5ad file; obs gets <key>_<decoder>_label,
+        <key>_<decoder>_ontology_term_id and <key>_<decoder>_confidence, for calls that back off also
+        <key>_<decoder>_leaf_label and its id, and with clusters <key>_cluster;
+        uns[<key>]["decoding"] gets parameters and changed calls of each decoder
+    options: decoders to run, and their parameters
+    overwrite: replace second calls in a file; those in an AnnData are always replaced
 
     Raises
     ------
     ValueError, OSError
-        With one line that says what is missing or does not fit; then nothing is changed.
+        If scores or columns are missing or do not match; then the source is not changed.
     """
     slots = Slots(key=options.key_added)
-    places = slots.decoded_paths(options.decoders)
+    paths = slots.decoded_paths(options.decoders)
     if isinstance(source, str | Path):
-        check_in_place(Path(source), places, overwrite=overwrite)
+        check_in_place(Path(source), paths, overwrite=overwrite)
     check_decoding(source, options)
     found = list(_decode(source, options, slots))
     if isinstance(source, str | Path):
-        with in_place(Path(source), places) as writer:
+        with in_place(Path(source), paths) as writer:
             for each in found:
                 for name, values in each.columns.items():
                     writer.set_obs(name, _column(values))
@@ -93,10 +93,12 @@ def decode(
 
 
 def check_decoding(source: "AnnData | str | Path", options: DecodeOptions) -> None:
-    """Refuse, before any work, columns of obs that a source lacks or that are empty."""
+    """Raise, before any work, if obs columns are missing or empty."""
     for key in options.columns_read:
         if not np.any(read_obs_column(source, key) != ""):
-            raise ValueError(f"column {key!r} of obs is empty: it has a name for no cell")
+            raise ValueError(
+                f"obs[{key!r}] is empty: it has no value for any cell; name another column"
+            )
 
 
 def _column(values: np.ndarray) -> Any:
@@ -126,7 +128,7 @@ def _decode(
             "pooling": options.pooling,
             "calls": _cluster_table(consensus, calls, rule),
         }
-        columns = _columns(rule, _spread(calls, consensus, cells, rule), consensus.cells)
+        columns = _columns(rule, _broadcast(calls, consensus, cells, rule), consensus.cells)
         found = _decoded("cluster", consensus.cells, columns, before, slots, report)
         yield replace(found, columns={**found.columns, slots.cluster: clusters})
     if options.assign_within is not None:
@@ -139,13 +141,13 @@ def _decode(
             "n_unassigned": int(np.sum(assigned.best < 0)),
         }
         columns = (assigned.names, assigned.term_ids, confidence)
-        # Labels that are given once each do not back off: they are compared with single types.
+        # Assigned labels do not back off: compare them with the best candidates.
         before = read_obs_column(source, slots.leaf_label)
         yield _decoded("assigned", assigned, columns, before, slots, report)
 
 
 def _graph(source: "AnnData | str | Path", slots: Slots) -> tuple[Any, str]:
-    """Return the graph of the file, or one made, and what it is."""
+    """Return the kNN graph of the source, or a new one, and its description."""
     graph = read_slot(source, _GRAPH)
     if graph is not None:
         return graph, "obsp['connectivities']"
@@ -158,8 +160,8 @@ def _features(source: "AnnData | str | Path", slots: Slots) -> np.ndarray:
     if features is None:
         where = source if isinstance(source, str | Path) else "the AnnData"
         raise ValueError(
-            f"{where} has no obsm[{slots.features!r}] to find neighbours in: name its cells again "
-            "with langcell zeroshot, or make obsp['connectivities'] with scanpy.pp.neighbors"
+            f"{where} has no obsm[{slots.features!r}] for a kNN graph or clusters: annotate it "
+            "again, or compute obsp['connectivities'] with scanpy.pp.neighbors"
         )
     return features
 
@@ -177,9 +179,10 @@ def _assign(
     options: DecodeOptions,
     rule: BackoffRule,
 ) -> tuple[CellScores, np.ndarray]:
-    """Assign labels to cells, or to the part of each cluster that is in each group.
+    """Assign labels to cells, or to the cells of each cluster within each group.
 
-    Returns the scores of the assigned labels, and how sure each is by itself, shape (n_cells,).
+    Return the scores of the assigned labels, and the confidence of each on its own, shape
+    (n_cells,).
     """
     if clusters is None:
         assigned = assign_labels(cells.scores, groups, worth=options.worth)
@@ -188,37 +191,37 @@ def _assign(
     pairs = pd.MultiIndex.from_arrays([groups, clusters]).factorize()[0]
     parts, pooled = cells.pooled(np.where(inside, pairs.astype(str), ""), options.pooling)
     members = np.flatnonzero(parts.codes >= 0)
-    first = members[np.unique(parts.codes[members], return_index=True)[1]]  # a cell of each part
+    first = members[np.unique(parts.codes[members], return_index=True)[1]]  # one cell of each part
     assigned = assign_labels(parts.clusters, groups[first], worth=options.worth)
-    calls = _spread(rule(pooled, assigned.best), parts, cells, rule)
-    spread = spread_rows(assigned, parts.codes, cells.scores.best_only(1))
-    return spread, calls.leaf_confidence
+    calls = _broadcast(rule(pooled, assigned.best), parts, cells, rule)
+    by_cell = broadcast_rows(assigned, parts.codes, cells.scores.best_only(1))
+    return by_cell, calls.leaf_confidence
 
 
-def _spread(
+def _broadcast(
     calls: Calls, consensus: Consensus, cells: TermProbabilities, rule: BackoffRule
 ) -> Calls:
-    """Give each cell the call of its cluster, or one by its own scores where it is in none."""
+    """Return for each cell the call of its cluster, or of its own scores if it is in none."""
     outside = np.flatnonzero(consensus.codes < 0)
     rows = consensus.codes.copy()
     rows[outside] = len(calls) + np.arange(len(outside))
-    own = rule(cells.part(outside))
+    own = rule(cells.take(outside))
     return Calls.joined([calls, own]).take(rows)
 
 
 def _cluster_table(consensus: Consensus, calls: Calls, rule: BackoffRule) -> pd.DataFrame:
-    """Return a row a cluster: its call, best single type and runner-up."""
+    """Return a table with a row per cluster: call, best candidate and runner-up."""
     table = pd.DataFrame([asdict(call) for call in consensus.calls])
     table = table.rename(columns={"label": "leaf_label", "term_id": "leaf_term_id"})
     labels, term_ids = rule.labels(calls)
     called = {"label": labels, "term_id": term_ids, "confidence": calls.confidence}
-    for place, (name, values) in enumerate(called.items(), start=2):
-        table.insert(place, name, values)
+    for position, (name, values) in enumerate(called.items(), start=2):
+        table.insert(position, name, values)
     return table
 
 
 def _columns(rule: BackoffRule, calls: Calls, scores: CellScores) -> tuple[np.ndarray, ...]:
-    """Return what obs gets of calls that back off, in the order of `Slots.decoded_columns`."""
+    """Return the obs columns of calls that back off, in the order of `Slots.decoded_columns`."""
     return (*rule.labels(calls), calls.confidence, scores.names, scores.term_ids)
 
 
@@ -239,7 +242,7 @@ def _decoded(
 
 
 def changes(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    """Count the cells whose label differs, and list the commonest moves."""
+    """Count the changed labels, and list the most frequent (from, to) pairs."""
     changed = before != after
     moves = pd.DataFrame({"from": before[changed], "to": after[changed]})
     counted = moves.value_counts().rename("n_cells").reset_index()

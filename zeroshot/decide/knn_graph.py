@@ -1,26 +1,26 @@
-"""Which cells lie near each other in the common space."""
+"""kNN graph of cells in the embedding space."""
 
 import faiss
 import numpy as np
 from scipy import sparse
 
 N_NEIGHBORS = 15
-_EXACT_CELLS = 50_000  # more are searched in cells of a coarse grid
-_PROBES = 32  # of which so many are looked at
+_EXACT_CELLS = 50_000  # above this number, the search uses an inverted file index (IVF)
+_PROBES = 32  # lists of the IVF index that are searched
 
 
 def neighbor_graph(features: np.ndarray, *, n_neighbors: int = N_NEIGHBORS) -> sparse.csr_matrix:
-    """Connect each cell with its nearest by inner product.
+    """Build a symmetric kNN graph by inner product.
 
     Parameters
     ----------
     features: float32, unit norm, shape (n_cells, width)
-    n_neighbors: of each cell, itself not counted
+    n_neighbors: neighbours per cell, not counting itself
 
     Returns
     -------
-    Symmetric weights, shape (n_cells, n_cells): 1 where both cells are among the nearest of the
-    other, 0.5 where one is.
+    Symmetric weights, shape (n_cells, n_cells): 1 if each cell is a neighbour of the other, 0.5 if
+    only one is.
     """
     features = np.ascontiguousarray(features, dtype=np.float32)
     n_cells = len(features)
@@ -29,7 +29,7 @@ def neighbor_graph(features: np.ndarray, *, n_neighbors: int = N_NEIGHBORS) -> s
         return sparse.csr_matrix((n_cells, n_cells))
     _, found = _index(features).search(features, k + 1)
     cells = np.arange(n_cells)[:, None]
-    # Of many equal cells the search may name others before the cell itself, or too few in a grid.
+    # With equal cells, the cell itself may not be the first result; IVF may return too few.
     is_other = (found != cells) & (found >= 0)
     is_other &= np.cumsum(is_other, axis=1) <= k
     rows = np.nonzero(is_other)[0]
@@ -40,14 +40,14 @@ def neighbor_graph(features: np.ndarray, *, n_neighbors: int = N_NEIGHBORS) -> s
 
 
 def _index(features: np.ndarray) -> faiss.Index:
-    """Return the cells in an exact index, or in one that looks at a part of many cells."""
+    """Build an exact index, or an IVF index for many cells."""
     exact = faiss.IndexFlatIP(features.shape[1])
     if len(features) <= _EXACT_CELLS:
         exact.add(features)
         return exact
     n_lists = int(np.sqrt(len(features)))
-    grid = faiss.IndexIVFFlat(exact, features.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
-    grid.nprobe = _PROBES
-    grid.train(features)
-    grid.add(features)
-    return grid
+    index = faiss.IndexIVFFlat(exact, features.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = _PROBES
+    index.train(features)
+    index.add(features)
+    return index

@@ -1,9 +1,11 @@
-"""Which decoders run on the scores of an annotated file, and how."""
+"""Options of the decoders."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-AUTO = "auto"  # cluster key of clusters that are made
+from langcell.runtime.parameter_names import option
+
+AUTO = "auto"  # cluster key: cluster the embeddings by k-means
 STRENGTH = 3.0  # chosen on the validation studies
 WORTH = 0.1
 
@@ -30,21 +32,21 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         if self.smooth is not None and not 0 <= self.smooth < float("inf"):
-            raise ValueError(f"--smooth must not be negative, got {self.smooth}")
+            raise ValueError(f"{option('smooth')} must not be negative, got {self.smooth}")
         if self.pooling not in ("mean", "log"):
-            raise ValueError(f"pooling must be 'mean' or 'log', got {self.pooling!r}")
+            raise ValueError(f"{option('pooling')} must be 'mean' or 'log', got {self.pooling!r}")
         if self.worth is not None and not 0 < self.worth <= 1:
-            raise ValueError(f"worth must be over 0 and at most 1, got {self.worth}")
+            raise ValueError(f"{option('worth')} must be above 0 and at most 1, got {self.worth}")
         if self.assign_within is not None and self.cluster_key == AUTO:
             raise ValueError(
-                f"--assign-within {self.assign_within} gives each label to one cluster, and "
-                f"--cluster-key {AUTO} makes many clusters of each type; name a column of clusters, "
-                "one a type"
+                f"{option('assign_within', self.assign_within)} gives each label to one cluster, and "
+                f"{option('cluster_key', AUTO)} makes many clusters of each type; name a column with "
+                "one cluster per type"
             )
 
     @property
     def decoders(self) -> tuple[str, ...]:
-        """Names of the decoders that run, in their order."""
+        """Names of the decoders to run, in order."""
         wanted = {
             "smooth": self.smooth,
             "cluster": self.cluster_key,
@@ -54,13 +56,13 @@ class DecodeOptions:
 
     @property
     def columns_read(self) -> tuple[str, ...]:
-        """Columns of obs that must be there."""
+        """Obs columns that the decoders need."""
         keys = (self.cluster_key, self.assign_within)
         return tuple(key for key in keys if key is not None and key != AUTO)
 
 
 def read_strength(given: str) -> float:
-    """Read the lambda of a command line.
+    """Parse the value of `--smooth`.
 
     >>> read_strength("0.5"), read_strength("auto")
     (0.5, 3.0)
@@ -75,4 +77,6 @@ def read_strength(given: str) -> float:
     try:
         return float(given)
     except ValueError as error:
-        raise ValueError(f"--smooth takes a number or {AUTO!r}, got {given!r}") from error
+        raise ValueError(
+            f"{option('smooth')} must be a number or {AUTO!r}, got {given!r}"
+        ) from error

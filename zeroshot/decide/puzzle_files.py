@@ -1,8 +1,8 @@
-"""Files of CellPuzzles: cells as lists of their top genes, written out in a question.
+"""Read and write CellPuzzles files: questions with the top genes of each cell.
 
-The data set ncbi/CellPuzzles has three texts a puzzle: `system_msg`, `user_msg` (a line of context,
-a line "Cell i: GENE, GENE, ..." for each cell, the candidates) and `assistant_msg` (the labels in
-the order of the cells, "a | b | c", or a reasoned response that ends in them).
+The data set ncbi/CellPuzzles has three texts per puzzle: `system_msg`, `user_msg` (a line of
+context, a line "Cell i: GENE, GENE, ..." for each cell, the candidates) and `assistant_msg` (the
+labels in the order of the cells, "a | b | c", possibly after a reasoning text).
 """
 
 import json
@@ -34,17 +34,17 @@ _SYSTEM = (
     f"Answer with <think>...</think> and, on a new line, <answer>label{SEPARATOR}label</answer>."
 )
 
-Genes = tuple[str, ...]  # of one cell, highest expression first
+Genes = tuple[str, ...]  # top genes of one cell, highest expression first
 
 
 @dataclass(frozen=True, kw_only=True)
 class PuzzleFile:
-    """Puzzles and the cells that they are of.
+    """Puzzles and the genes of their cells.
 
     Attributes
     ----------
-    puzzles: their `cells` are places in `genes`
-    genes: of each cell
+    puzzles: the puzzles; their `cells` are indices of `genes`
+    genes: top genes of each cell
     """
 
     puzzles: tuple[Puzzle, ...]
@@ -52,31 +52,31 @@ class PuzzleFile:
 
 
 def read_puzzles(path: str | Path) -> PuzzleFile:
-    """Read a split of CellPuzzles.
+    """Read the puzzles of a file.
 
     Parameters
     ----------
-    path: .json (a list of puzzles), .jsonl (one a line) or .parquet
+    path: .json (a list of puzzles), .jsonl (one per line) or .parquet
 
     Raises
     ------
     ValueError, OSError
-        If it cannot be read, or a record is no puzzle: its place and what is wrong.
+        If the file cannot be read, or a record is not a puzzle; the message names the record.
     """
     path = Path(path)
     puzzles: list[Puzzle] = []
     genes: list[Genes] = []
-    for place, record in enumerate(_records(path), start=1):
+    for number, record in enumerate(_records(path), start=1):
         try:
             context, cells, candidates, labels = _parse(record)
             rows = tuple(range(len(genes), len(genes) + len(cells)))
             puzzle = Puzzle(cells=rows, labels=labels, context=context)
         except ValueError as error:
-            raise ValueError(f"{path}, record {place}: {error}") from error
+            raise ValueError(f"{path}, record {number}: {error}") from error
         if set(puzzle.labels) != set(candidates):
             raise ValueError(
-                f"{path}, record {place}: the answer must use each candidate once. Got "
-                f"{SEPARATOR.join(labels)} for {SEPARATOR.join(candidates)}."
+                f"{path}, record {number}: the answer must use each candidate once, got "
+                f"{SEPARATOR.join(labels)} for {SEPARATOR.join(candidates)}"
             )
         puzzles.append(puzzle)
         genes += cells
@@ -86,13 +86,13 @@ def read_puzzles(path: str | Path) -> PuzzleFile:
 
 
 def write_puzzles(path: str | Path, puzzles: Sequence[Puzzle], genes: Sequence[Genes]) -> None:
-    """Write puzzles as a .json file that `read_puzzles` reads and a language model can answer.
+    """Write puzzles to a .json file for language models; `read_puzzles` reads it.
 
     Parameters
     ----------
     path: file to write
-    puzzles: their `cells` are places in `genes`
-    genes: of each cell, highest expression first
+    puzzles: the puzzles; their `cells` are indices of `genes`
+    genes: top genes of each cell, highest expression first
     """
     records = [
         {
@@ -107,7 +107,7 @@ def write_puzzles(path: str | Path, puzzles: Sequence[Puzzle], genes: Sequence[G
 
 
 def question(puzzle: Puzzle, genes: Sequence[Genes]) -> str:
-    """Return what is asked of a puzzle: its context, cells and candidates."""
+    """Return the question of a puzzle: context, cells and candidates."""
     cells = [f"Cell {i}: {', '.join(genes[row])}" for i, row in enumerate(puzzle.cells, start=1)]
     offered = [_OFFER, *puzzle.candidates]
     return "\n\n".join([f"Context: {puzzle.context}", "\n".join(cells), "\n".join(offered)])
@@ -115,7 +115,7 @@ def question(puzzle: Puzzle, genes: Sequence[Genes]) -> str:
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: puzzles are read from {', '.join(SUFFIXES)} files")
+        raise ValueError(f"{path}: puzzles must be a {', '.join(SUFFIXES)} file")
     if path.suffix == ".parquet":
         yield from pq.read_table(path).to_pylist()
         return
@@ -135,7 +135,7 @@ def _parse(record: Any) -> tuple[str, list[Genes], tuple[str, ...], tuple[str, .
         for name in ("user_msg", "assistant_msg")
     )
     if not isinstance(question, str) or not isinstance(answer, str):
-        raise ValueError("a puzzle has the texts user_msg and assistant_msg")
+        raise ValueError("a puzzle must have the texts user_msg and assistant_msg")
     body, offer, offered = question.partition(_OFFER)
     cells = _CELL.findall(body)
     if not offer or [int(number) for number, _ in cells] != list(range(1, len(cells) + 1)):
@@ -151,31 +151,30 @@ def _parse(record: Any) -> tuple[str, list[Genes], tuple[str, ...], tuple[str, .
 def embed_gene_lists(
     model: "Embedder", genes: Sequence[Genes], *, in_order: bool = False
 ) -> np.ndarray:
-    """Embed cells that are known by the order of their top genes alone.
+    """Embed cells of which only the ranked top genes are known.
 
-    The model ranks genes by expression relative to the corpus, so that what every cell has much of
-    counts little; a list has lost how much there was. The gene at place r stands in with 1 / r of
-    the first, as expression falls in most cells (Furusawa & Kaneko 2003, PRL 90:088102); on the
-    validation studies other falling laws were as good, and no fall at all a little worse.
+    The model ranks genes by expression relative to the corpus, but a list has no expression values.
+    The expression of the gene at rank r is taken as 1 / r of the first, as it decays in most cells
+    (Furusawa & Kaneko 2003, PRL 90:088102). On the validation studies other decays were as good, and
+    constant expression was slightly worse.
 
     Parameters
     ----------
     model: any checkpoint
-    genes: of each cell, highest expression first; symbols or Ensembl ids
-    in_order: the lists are ranked relative to other cells already, as markers are: the model reads
-        them in their own order
+    genes: top genes of each cell, highest expression first; symbols or Ensembl ids
+    in_order: the lists are already ranked relative to other cells, like markers; keep their order
 
     Returns
     -------
     float32, unit norm, shape (n_cells, embedding_dim)
     """
     names = sorted({name for each in genes for name in each})
-    place = {name: column for column, name in enumerate(names)}
-    columns = [place[name] for each in genes for name in dict.fromkeys(each)]
+    column_of = {name: column for column, name in enumerate(names)}
+    columns = [column_of[name] for each in genes for name in dict.fromkeys(each)]
     sizes = [len(dict.fromkeys(each)) for each in genes]
     values = np.concatenate([1000 / np.arange(1, size + 1) for size in sizes])
     if in_order:
-        values *= _medians(model, names)[columns]  # which ranking divides by
+        values *= _medians(model, names)[columns]  # undo the division by medians in ranking
     counts = sparse.csr_matrix(
         (values.astype(np.float32), columns, np.append(0, np.cumsum(sizes))),
         shape=(len(genes), len(names)),
@@ -183,12 +182,12 @@ def embed_gene_lists(
     counts.sort_indices()
     adata = AnnData(counts, var=pd.DataFrame(index=names))
     with open_counts(adata, scale="linear") as matrix:
-        # Lists are short: no judgement on how many genes were measured.
+        # Lists are short: do not check how many genes were measured.
         blocks = embed_cells(model, matrix, check_coverage=False)
         return np.concatenate([block.features for block in blocks])
 
 
 def _medians(model: "Embedder", names: Sequence[str]) -> np.ndarray:
-    """Median of each gene in the model's corpus, 1 where it does not know the gene."""
+    """Return the corpus median of each gene, 1 for genes outside the vocabulary of the model."""
     tokens = model.genes.token_ids(GeneTable.bundled().resolve(np.array(names)).ensembl_ids)
     return np.where(tokens >= 0, model.genes.token_medians[tokens], 1.0)

@@ -1,7 +1,7 @@
-"""Puzzles of cells and labels that go together one to one (CellPuzzles), and how well they are solved.
+"""CellPuzzles: match cells and labels one to one, and score the answers.
 
-Fang et al. 2025 (Cell-o1, arXiv 2506.02911): a batch of cells of one donor, all of different types,
-and the list of these types; each type belongs to one cell.
+Fang et al. 2025 (Cell-o1, arXiv 2506.02911): a puzzle has a batch of cells of one donor, all of
+different types, and the list of these types.
 """
 
 import re
@@ -14,18 +14,18 @@ SEPARATOR = " | "
 _RESPONSE = re.compile(r"<think>(.*?)</think>\n<answer>(.*?)</answer>", re.DOTALL)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
-Answer = tuple[str, ...]  # a label for each cell, in their order
+Answer = tuple[str, ...]  # label of each cell, in order
 
 
 @dataclass(frozen=True, kw_only=True)
 class Puzzle:
-    """Cells to be matched with labels.
+    """Cells to match with labels.
 
     Attributes
     ----------
-    cells: rows of the source that the puzzle is of
-    labels: the label of each cell
-    context: what is known of the donor
+    cells: rows of the cells in their source
+    labels: true label of each cell
+    context: information about the donor
     """
 
     cells: tuple[int, ...]
@@ -35,26 +35,26 @@ class Puzzle:
     def __post_init__(self) -> None:
         if len(self.cells) != len(self.labels) or len(set(self.labels)) != len(self.labels):
             raise ValueError(
-                "a puzzle must have one label a cell, all different. Got "
-                f"{len(self.cells)} cells and the labels {SEPARATOR.join(self.labels)}."
+                "a puzzle must have one label per cell, all different, got "
+                f"{len(self.cells)} cells and the labels {SEPARATOR.join(self.labels)}"
             )
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The labels in the order in which they are offered, which says nothing."""
+        """The labels in alphabetical order, which does not reveal the answer."""
         return tuple(sorted(self.labels))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PuzzleScore:
-    """How well a set of puzzles is solved, as the paper measures it.
+    """Metrics of the answers to a set of puzzles, as in the paper.
 
     Attributes
     ----------
-    cell_accuracy: share of all cells with the right label
-    batch_accuracy: share of puzzles that are right in every cell
-    format_validity: share of responses in the form asked for
-    uniqueness: different labels per label given, mean over puzzles
+    cell_accuracy: share of all cells with the correct label
+    batch_accuracy: share of puzzles with all cells correct
+    format_validity: share of responses in the required format
+    uniqueness: distinct labels / labels in an answer, mean over puzzles
     reward: mean of `puzzle_reward`
     """
 
@@ -75,23 +75,23 @@ def build_puzzles(
     n_puzzles: int,
     seed: int = 0,
 ) -> list[Puzzle]:
-    """Draw puzzles from labelled cells.
+    """Sample puzzles from labelled cells.
 
-    A group with enough types is drawn for each puzzle, then types of it and a cell of each, all
-    evenly.
+    For each puzzle, sample a group with enough types, then types of the group, then one cell of each
+    type, all uniformly.
 
     Parameters
     ----------
-    labels: type of each cell, '' where it is not known, shape (n_rows,)
-    groups: donor of each cell, '' for none; None: all cells are of one
-    n_cells: in a puzzle, at least 2
-    n_puzzles: wanted
-    seed: of the draws
+    labels: type of each cell, '' if unknown, shape (n_rows,)
+    groups: donor of each cell, '' for none; None if all cells are of one donor
+    n_cells: cells per puzzle, at least 2
+    n_puzzles: number of puzzles
+    seed: seed of the random generator
 
     Raises
     ------
     ValueError
-        If no group has so many types.
+        If no group has `n_cells` types.
     """
     if n_cells < 2:
         raise ValueError(f"a puzzle needs at least 2 cells, got {n_cells}")
@@ -106,8 +106,8 @@ def build_puzzles(
     if not large:
         most = max(map(len, members.values()), default=0)
         raise ValueError(
-            f"puzzles of {n_cells} cells need a group of cells with as many types; the richest has "
-            f"{most}: take fewer cells a puzzle, or larger groups"
+            f"puzzles of {n_cells} cells need a group with {n_cells} types, got at most {most}; use "
+            "fewer cells per puzzle, or larger groups"
         )
     rng = np.random.default_rng(seed)
     puzzles = []
@@ -121,7 +121,7 @@ def build_puzzles(
 
 
 def response(answer: Answer, *, reasoning: str = "") -> str:
-    r"""Write an answer in the form that the task asks for.
+    r"""Format an answer as the task requires.
 
     >>> response(("B cell", "T cell"))
     '<think></think>\n<answer>B cell | T cell</answer>'
@@ -130,10 +130,10 @@ def response(answer: Answer, *, reasoning: str = "") -> str:
 
 
 def read_response(text: str) -> Answer | None:
-    """Return the labels of a response, None where it is not in the form asked for.
+    """Parse the labels of a response; return None if it is not in the required format.
 
-    Each tag stands once, nothing stands outside of them, and the answer has a "|"; as the
-    evaluation that Cell-o1 released decides it.
+    As in the released evaluation of Cell-o1, each tag must occur once, with nothing outside of them,
+    and the answer must contain a "|".
     """
     found = _RESPONSE.fullmatch(text)
     if not found or any(text.count(tag) != 1 for tag in _TAGS) or "|" not in found[2]:
@@ -142,15 +142,15 @@ def read_response(text: str) -> Answer | None:
 
 
 def split_labels(text: str) -> Answer:
-    """Return the labels between the bars of an answer."""
+    """Split an answer at "|"."""
     return tuple(part.strip() for part in text.split("|") if part.strip())
 
 
 def puzzle_reward(answer: Answer | None, puzzle: Puzzle) -> float:
     """Return the reward that Cell-o1 was trained with.
 
-    -1 for a response that is not in the form asked for, has too few or too many labels or one of
-    them twice; otherwise the mean of the share of cells that are right and of whether all are.
+    -1 if the response is not in the required format, has too few or too many labels, or repeats one;
+    otherwise the mean of the share of correct cells and of 1 if all are correct, else 0.
     """
     if answer is None or len(answer) != len(puzzle.labels) or len(set(answer)) != len(answer):
         return -1.0
@@ -159,22 +159,22 @@ def puzzle_reward(answer: Answer | None, puzzle: Puzzle) -> float:
 
 
 def n_right(answer: Answer | None, puzzle: Puzzle) -> int:
-    """Count the cells that an answer labels right; upper and lower case are the same."""
+    """Count the correct labels of an answer, ignoring case."""
     pairs = zip(answer or (), puzzle.labels, strict=False)
     return sum(given.casefold() == label.casefold() for given, label in pairs)
 
 
 def score_answers(puzzles: Sequence[Puzzle], answers: Sequence[Answer | None]) -> PuzzleScore:
-    """Score an answer to each puzzle, None where it is not in the form asked for.
+    """Compute the metrics of answers, None for a response that is not in the required format.
 
     Raises
     ------
     ValueError
-        If there is not one answer a puzzle, or there are no puzzles.
+        If there is not one answer per puzzle, or there are no puzzles.
     """
     if len(puzzles) != len(answers) or not puzzles:
         raise ValueError(
-            f"answers must have one entry a puzzle ({len(puzzles)}). Got {len(answers)}."
+            f"answers must have one entry per puzzle ({len(puzzles)}), got {len(answers)}"
         )
     pairs = list(zip(answers, puzzles, strict=True))
     right = [n_right(answer, puzzle) for answer, puzzle in pairs]

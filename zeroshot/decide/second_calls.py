@@ -1,4 +1,4 @@
-"""How sure second calls are, and the deepest terms that are sure: back-off on terms of a file."""
+"""Back-off and confidence of second calls, from the term probabilities of an annotated file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -23,39 +23,39 @@ from zeroshot.results.cell_scores import CellScores, read_slot
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_BLOCK_ROWS = 1024  # whose terms are all in memory at once
+_BLOCK_ROWS = 1024  # rows whose term probabilities are dense at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BackoffRule:
-    """How the cells of an annotated file were called, to call them again by other scores.
+    """Back-off as in an annotated file, to call its cells again with other scores.
 
     Attributes
     ----------
-    tree: the terms that may be called
-    curve: how probabilities become confidences
-    level: least confidence of a call
+    tree: terms for back-off
+    curve: maps probabilities to confidences
+    threshold: lowest confidence of a call
     """
 
     tree: TermTree
     curve: CalibrationCurve
-    level: float
+    threshold: float
 
     @classmethod
     def of(cls, scores: CellScores, notes: Mapping[str, Any], ontology: Ontology) -> "BackoffRule":
-        """Take the rule from what annotating wrote to uns.
+        """Read the back-off of a file from its record in uns.
 
         Parameters
         ----------
-        scores: of the file
-        notes: what annotating wrote; without a calibration probabilities stay as they are
-        ontology: release that holds the candidates
+        scores: scores of the file
+        notes: record of `annotate` in uns; without a calibration, confidences are probabilities
+        ontology: release of the Cell Ontology with the candidates
         """
-        if any(key not in ontology.index for key in scores.candidate_ids if not is_words(key)):
+        if any(key not in ontology.index for key in scores.candidate_ids if not is_free_text(key)):
             raise ValueError(_other_release(notes))
         described = str(notes.get("candidates", ""))
         candidates = CandidateSet(
-            ids=tuple("" if is_words(key) else key for key in scores.candidate_ids),
+            ids=tuple("" if is_free_text(key) else key for key in scores.candidate_ids),
             names=scores.candidate_names,
             texts=scores.candidate_names,
             described=described,
@@ -63,40 +63,39 @@ class BackoffRule:
         )
         calibration = notes.get("calibration", {})
         names = [each.name for each in fields(CalibrationCurve) if each.name in calibration]
-        level = notes.get("parameters", {}).get("confidence", AnnotateOptions.confidence)
+        threshold = notes.get("parameters", {}).get("confidence", AnnotateOptions.confidence)
         return cls(
             tree=TermTree.of(candidates, ontology),
             curve=CalibrationCurve(**{name: float(calibration[name]) for name in names}),
-            level=float(level),
+            threshold=float(threshold),
         )
 
-    def __call__(self, beliefs: "TermProbabilities", best: np.ndarray | None = None) -> Calls:
-        """Call rows the deepest term that is sure enough.
+    def __call__(self, probabilities: "TermProbabilities", best: np.ndarray | None = None) -> Calls:
+        """Call each row the deepest term whose confidence reaches the threshold.
 
         Parameters
         ----------
-        beliefs: a row a cell or cluster
-        best: candidate of each row that `leaf_confidence` is of, -1 for none; the best of the scores
-            by default
+        probabilities: one row per cell or cluster
+        best: candidate of each row for `leaf_confidence`, -1 for none; by default the best candidate
         """
-        best = beliefs.scores.best if best is None else best
+        best = probabilities.scores.best if best is None else best
         starts = range(0, max(1, len(best)), _BLOCK_ROWS)
-        return Calls.joined([self._call_block(beliefs, best, start) for start in starts])
+        return Calls.joined([self._call_block(probabilities, best, start) for start in starts])
 
     def labels(self, calls: Calls) -> tuple[np.ndarray, np.ndarray]:
-        """Return name and Cell Ontology id of each call, "unknown" and '' where it is none."""
+        """Return name and Cell Ontology id of each call, "unknown" and '' for no call."""
         names = np.array([*self.tree.names, UNKNOWN], dtype=object)
         ids = np.array([*self.tree.ids, ""], dtype=object)
         return names[calls.terms], ids[calls.terms]
 
-    def _call_block(self, beliefs: "TermProbabilities", best: np.ndarray, start: int) -> Calls:
+    def _call_block(self, given: "TermProbabilities", best: np.ndarray, start: int) -> Calls:
         rows = slice(start, start + _BLOCK_ROWS)
-        probabilities = beliefs.terms.probabilities[rows].toarray().astype(np.float64)
-        most_probable, highest = self._climb(probabilities)
+        probabilities = given.terms.probabilities[rows].toarray().astype(np.float64)
+        most_probable, highest = self._best_by_depth(probabilities)
         candidates = best[rows]
         leaf_terms, cells = self.tree.candidate_terms[candidates], np.arange(len(candidates))
-        # A label that is not the best may be too improbable to be among the terms that are kept.
-        own = np.asarray(beliefs.scores.probabilities[rows][cells, candidates]).ravel()
+        # The term of a candidate that is not the best may not be stored: use the candidate's score.
+        own = np.asarray(given.scores.probabilities[rows][cells, candidates]).ravel()
         stored = probabilities[cells, leaf_terms]
         by_depth = TermsByDepth(
             tree=self.tree,
@@ -105,12 +104,12 @@ class BackoffRule:
             leaf_terms=leaf_terms,
             leaf_probabilities=np.where(stored > 0, stored, own),
         )
-        calls = back_off(by_depth, self.curve, threshold=self.level)
+        calls = back_off(by_depth, self.curve, threshold=self.threshold)
         leaf = np.where(candidates >= 0, calls.leaf_confidence, np.nan).astype(np.float32)
         return Calls(terms=calls.terms, confidence=calls.confidence, leaf_confidence=leaf)
 
-    def _climb(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the most probable term of each depth that may be called, and how probable it is."""
+    def _best_by_depth(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the most probable callable term of each depth, and its probability."""
         tree, cells = self.tree, np.arange(len(probabilities))
         terms = np.full((len(cells), tree.n_depths), -1, dtype=np.int32)
         highest = np.zeros(terms.shape)
@@ -125,12 +124,12 @@ class BackoffRule:
 
 @dataclass(frozen=True, eq=False)
 class TermProbabilities:
-    """What is known of each cell.
+    """Probabilities of candidates and of terms for the same cells (or clusters).
 
     Attributes
     ----------
-    scores: of its candidates
-    terms: probabilities of the terms that it could be called, of the same cells
+    scores: probabilities of the candidates
+    terms: probabilities of the terms for back-off
     """
 
     scores: CellScores
@@ -139,7 +138,7 @@ class TermProbabilities:
     def smoothed(
         self, graph: sparse.spmatrix | np.ndarray, *, strength: float
     ) -> "TermProbabilities":
-        """Smooth both on a graph of the cells (`smooth_scores`)."""
+        """Smooth both on a kNN graph of the cells (`smooth_scores`)."""
         return TermProbabilities(
             smooth_scores(self.scores, graph, strength=strength),
             smooth_scores(self.terms, graph, strength=strength),
@@ -148,47 +147,45 @@ class TermProbabilities:
     def pooled(
         self, clusters: np.ndarray, pooling: Pooling
     ) -> tuple[Consensus, "TermProbabilities"]:
-        """Pool both over clusters (`cluster_consensus`); terms, which sum candidates, by the mean.
+        """Pool both over clusters (`cluster_consensus`); terms always by the mean.
 
         Returns
         -------
-        Consensus of the scores, and what is known of each cluster, in its order.
+        Consensus of the scores, and the pooled probabilities, one row per cluster.
         """
         consensus = cluster_consensus(self.scores, clusters, pooling=pooling)
         terms = cluster_consensus(self.terms, clusters).clusters
         return consensus, TermProbabilities(consensus.clusters, terms)
 
-    def part(self, rows: np.ndarray) -> "TermProbabilities":
-        """Return what is known of some cells, in the order of their rows."""
-        return TermProbabilities(self.scores.part(rows), self.terms.part(rows))
+    def take(self, rows: np.ndarray) -> "TermProbabilities":
+        """Return the given rows, in that order."""
+        return TermProbabilities(self.scores.take(rows), self.terms.take(rows))
 
 
-def is_words(key: str) -> bool:
-    """Tell whether the identifier of a candidate is of words, and not of a term."""
+def is_free_text(key: str) -> bool:
+    """Return whether the identifier of a candidate is free text, not a term."""
     return key.startswith(FREE_TEXT)
 
 
 def _other_release(notes: Mapping[str, Any]) -> str:
     release = notes.get("ontology_release", "not noted")
-    return (
-        f"calls were made with another release of the Cell Ontology ({release}): name cells again"
-    )
+    return f"the calls are from another release of the Cell Ontology ({release}): annotate again"
 
 
 def read_terms(source: "AnnData | str | Path", tree: TermTree, *, key: str) -> CellScores:
-    """Read how probable the terms are that cells could be called; columns are those of the tree.
+    """Read the term probabilities of an annotated source; columns are the terms of the tree.
 
     Raises
     ------
     ValueError
-        If the source has none, or has those of another release of the ontology.
+        If the source has none, or they are from another release of the ontology.
     """
     slots = Slots(key=key)
     probabilities = read_slot(source, f"obsm/{slots.terms}")
     notes = read_slot(source, f"uns/{slots.key}") or {}
     where = source if isinstance(source, str | Path) else "the AnnData"
     if probabilities is None:
-        raise ValueError(f"{where} has no obsm[{slots.terms!r}]: name its cells again")
+        raise ValueError(f"{where} has no obsm[{slots.terms!r}]: annotate it again")
     if tuple(map(str, notes.get("term_ids", ()))) != tree.keys:
         raise ValueError(f"{where}: {_other_release(notes)}")
     return CellScores(

@@ -1,4 +1,4 @@
-"""Scores that agree with those of neighbouring cells."""
+"""Smooth scores on a kNN graph of the cells."""
 
 import numpy as np
 from scipy import sparse
@@ -6,38 +6,38 @@ from scipy import sparse
 from zeroshot.decide.options import STRENGTH
 from zeroshot.results.cell_scores import CellScores
 
-_COLUMNS = 16  # solved together: memory is a few times n_cells x 16 doubles
-_TOLERANCE = 1e-8  # of the residual; scores are written with five decimals
+_COLUMNS = 16  # columns solved at once: memory is a few times n_cells x 16 float64
+_TOLERANCE = 1e-8  # of the relative residual; scores are written with five decimals
 _MOST_STEPS = 1000
 
 
 def smooth_scores(
     scores: CellScores, graph: sparse.spmatrix | np.ndarray, *, strength: float = STRENGTH
 ) -> CellScores:
-    """Return (I + strength L)^-1 P, with as many candidates a cell as P has.
+    """Return (I + strength L)^-1 P, with as many candidates per cell as P.
 
     Hu et al. 2025 (GRIT, arXiv 2508.04747): the P' that minimises the squared distance to P plus
-    `strength` times the squared differences along the edges. L = I - D^-1 W is the random-walk form
-    of the normalised Laplacian, under which what a row sums to is only averaged, never made or
-    lost. A cell without neighbours keeps its scores.
+    `strength` times the squared differences along the edges. L = I - D^-1 W is the random-walk
+    normalised Laplacian, so the sum of a row of P' is a weighted average of row sums of P. A cell
+    without neighbours keeps its scores.
 
     Parameters
     ----------
-    scores: P, of single cells
-    graph: weights W of the edges, not negative, shape (n_cells, n_cells)
+    scores: P, scores of single cells
+    graph: edge weights W, not negative, shape (n_cells, n_cells)
     strength: lambda; 0 changes nothing
 
     Raises
     ------
     ValueError
-        If the graph has another shape or negative weights, or the strength is negative.
+        If the graph has the wrong shape or negative weights, or the strength is negative.
     """
     weights = sparse.csr_matrix(graph, dtype=np.float64)
     _check(scores, weights, strength)
     weights = (weights + weights.T) / 2
     degrees = np.asarray(weights.sum(axis=1)).ravel()
-    alone = degrees == 0
-    weights, degrees = weights + sparse.diags(alone.astype(float)), degrees + alone
+    isolated = degrees == 0
+    weights, degrees = weights + sparse.diags(isolated.astype(float)), degrees + isolated
     root = np.sqrt(degrees)
     # With y = D^1/2 p' the system is symmetric: ((1 + strength) I - strength S) y = D^1/2 p.
     similarity = (sparse.diags(1 / root) @ weights @ sparse.diags(1 / root)).tocsr()
@@ -54,18 +54,18 @@ def smooth_scores(
 def _check(scores: CellScores, graph: sparse.csr_matrix, strength: float) -> None:
     if graph.shape != (len(scores), len(scores)):
         raise ValueError(
-            f"graph must have shape ({len(scores)}, {len(scores)}), a row per cell. Got {graph.shape}."
+            f"graph must have shape ({len(scores)}, {len(scores)}), one row per cell, got {graph.shape}"
         )
     if graph.nnz and graph.min() < 0:
-        raise ValueError(f"weights of a graph must not be negative, got {graph.min()}")
+        raise ValueError(f"the weights of the graph must not be negative, got {graph.min()}")
     if not strength >= 0:
-        raise ValueError(f"lambda of smoothing must not be negative, got {strength}")
+        raise ValueError(f"strength must not be negative, got {strength}")
 
 
 def _solve(similarity: sparse.csr_matrix, given: np.ndarray, strength: float) -> np.ndarray:
     """Solve ((1 + strength) I - strength S) y = given by conjugate gradient, column by column.
 
-    The eigenvalues lie between 1 and 1 + 2 strength, so few steps are needed and no preconditioner.
+    The eigenvalues are between 1 and 1 + 2 strength, so few steps suffice without preconditioner.
     """
 
     def applied(vectors: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def _solve(similarity: sparse.csr_matrix, given: np.ndarray, strength: float) ->
     squares = _dots(residual, residual)
     enough = _TOLERANCE**2 * _dots(given, given)
     for _ in range(_MOST_STEPS):
-        active = squares > enough  # a column that is done stays as it is, whatever its neighbours
+        active = squares > enough  # converged columns do not change any more
         if not active.any():
             return solution
         image = applied(direction)
@@ -96,7 +96,7 @@ def _dots(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 class _BestColumns:
-    """Keeps the k largest entries of each row of a matrix that comes a few columns at a time."""
+    """Keeps the k largest entries per row of a matrix that is added a few columns at a time."""
 
     def __init__(self, n_rows: int, k: int) -> None:
         self._values = np.zeros((n_rows, k))

@@ -1,1 +1,1 @@
-"""Annotation results: in memory, on disk while a run lasts, written to files and read back."""
+"""Annotation results: in memory, in the folder of a running job, and in annotated files."""

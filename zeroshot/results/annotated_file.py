@@ -1,4 +1,4 @@
-"""An annotated h5ad file or AnnData, read piece by piece."""
+"""Read an annotated h5ad file or AnnData in blocks of cells."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ _BLOCK_ROWS = 8192
 
 
 class AnnotatedSource(Protocol):
-    """What an annotated file and an AnnData both give.
+    """Protocol of an annotated file or AnnData.
 
     Attributes
     ----------
-    label: what to call the source
-    columns: names of the columns of obs
-    slots: names of the entries of obsm
-    n_cells: how many cells there are
+    label: name of the source in messages
+    columns: names of the obs columns
+    slots: keys of obsm
+    n_cells: number of cells
     """
 
     label: str
@@ -34,13 +34,13 @@ class AnnotatedSource(Protocol):
     n_cells: int
 
     def column(self, name: str) -> pd.Series:
-        """Return a column of obs."""
+        """Return an obs column."""
 
     def notes(self, key: str) -> dict[str, Any]:
-        """Return an entry of uns, empty where there is none."""
+        """Return an entry of uns, empty if missing."""
 
     def blocks(self, slot: str) -> Iterator[tuple[int, Any]]:
-        """Yield consecutive rows of an entry of obsm, dense or CSR, with the row of the first."""
+        """Yield (first row, rows) of an entry of obsm, dense or CSR."""
 
 
 class AnnotatedFile:
@@ -51,21 +51,21 @@ class AnnotatedFile:
         self._file = file
         self.label = label
         if not isinstance(file.get("obs"), h5py.Group):
-            raise ValueError(f"{label} has no table of cells; wanted an annotated h5ad file")
+            raise ValueError(f"{label} has no obs; give an annotated h5ad file")
         self.columns = [str(name) for name in file["obs"].attrs["column-order"]]
         self.slots = list(file.get("obsm", {}))
         self.n_cells = len(file["obs"][file["obs"].attrs["_index"]])
 
     def column(self, name: str) -> pd.Series:
-        """Return a column of obs."""
+        """Return an obs column."""
         return pd.Series(read_elem(self._file["obs"][name]))
 
     def notes(self, key: str) -> dict[str, Any]:
-        """Return an entry of uns, empty where there is none."""
+        """Return an entry of uns, empty if missing."""
         return dict(read_elem(self._file["uns"][key])) if key in self._file.get("uns", {}) else {}
 
     def blocks(self, slot: str) -> Iterator[tuple[int, Any]]:
-        """Yield consecutive rows of an entry of obsm."""
+        """Yield (first row, rows) of an entry of obsm."""
         stored = self._file["obsm"][slot]
         if isinstance(stored, h5py.Group):
             stored = (
@@ -76,8 +76,8 @@ class AnnotatedFile:
         yield from _rows(stored, self.n_cells)
 
 
-class AnnotatedMemory:
-    """An AnnData."""
+class AnnotatedAnnData:
+    """An annotated AnnData in memory."""
 
     def __init__(self, adata: AnnData) -> None:
         self._adata = adata
@@ -87,15 +87,15 @@ class AnnotatedMemory:
         self.n_cells = adata.n_obs
 
     def column(self, name: str) -> pd.Series:
-        """Return a column of obs."""
+        """Return an obs column."""
         return self._adata.obs[name]
 
     def notes(self, key: str) -> dict[str, Any]:
-        """Return an entry of uns, empty where there is none."""
+        """Return an entry of uns, empty if missing."""
         return dict(self._adata.uns.get(key, {}))
 
     def blocks(self, slot: str) -> Iterator[tuple[int, Any]]:
-        """Yield consecutive rows of an entry of obsm."""
+        """Yield (first row, rows) of an entry of obsm."""
         stored = self._adata.obsm[slot]
         if isinstance(stored, pd.DataFrame):
             stored = stored.to_numpy()
@@ -110,27 +110,27 @@ def _rows(stored: Any, n_cells: int) -> Iterator[tuple[int, Any]]:
 
 @contextmanager
 def open_annotated(source: AnnData | str | Path) -> Iterator[AnnotatedSource]:
-    """Open an annotated h5ad file, or take an AnnData.
+    """Open an annotated h5ad file or AnnData.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file or it is no h5ad.
+        If there is no such file or it is not an h5ad file.
     """
     if isinstance(source, AnnData):
-        yield AnnotatedMemory(source)
+        yield AnnotatedAnnData(source)
         return
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir() or not h5py.is_hdf5(path):
-        raise ValueError(f"{path}: not an HDF5 file; wanted an h5ad file that langcell annotated")
+        raise ValueError(f"{path}: not an HDF5 file; give an h5ad file annotated by langcell")
     with h5py.File(path, "r") as file:
         yield AnnotatedFile(file, str(path))
 
 
 def read_rows(source: AnnotatedSource, slot: str, rows: np.ndarray) -> np.ndarray:
-    """Return some rows of a dense entry of obsm, shape (n_rows, width); `rows` ascend."""
+    """Return some rows of a dense entry of obsm, shape (n_rows, width); `rows` must ascend."""
     picked = [
         block[
             rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(block))] - start

@@ -1,4 +1,4 @@
-"""What annotating yields: blocks on the way, and the calls of all cells at the end."""
+"""Annotation results: blocks of cells during a run, and the calls of all cells."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langcell.runtime.parameter_names import option
 from zeroshot.confidence.backoff import UNKNOWN, Calls, ProbableTerms
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.labels.candidates import CandidateSet
@@ -21,90 +22,90 @@ DECODERS = ("smooth", "cluster", "assigned")
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """Names of the results in an annotated file; all begin with `key`."""
+    """Names of obs columns and obsm and uns entries in an annotated file; all contain `key`."""
 
     key: str = "langcell"
 
     def __post_init__(self) -> None:
         if not self.key or "/" in self.key:
-            raise ValueError(f"--key-added must be a name without '/', got {self.key!r}")
+            raise ValueError(f"{option('key_added')} must be a name without '/', got {self.key!r}")
 
     @property
     def label(self) -> str:
-        """Column of obs with the name of the call after back-off."""
+        """Obs column: name of the call after back-off."""
         return f"{self.key}_label"
 
     @property
     def term(self) -> str:
-        """Column of obs with the Cell Ontology id of the call after back-off."""
+        """Obs column: Cell Ontology id of the call after back-off."""
         return f"{self.key}_ontology_term_id"
 
     @property
     def confidence(self) -> str:
-        """Column of obs with the probability that the call is right or above the truth."""
+        """Obs column: probability that the call is the true type or an ancestor of it."""
         return f"{self.key}_confidence"
 
     @property
     def leaf_confidence(self) -> str:
-        """Column of obs with the same probability for the best candidate."""
+        """Obs column: the same probability for the best candidate."""
         return f"{self.key}_leaf_confidence"
 
     @property
     def ood(self) -> str:
-        """Column of obs that tells how unlike the training cells a cell is."""
+        """Obs column: out-of-distribution score."""
         return f"{self.key}_ood"
 
     @property
     def leaf_label(self) -> str:
-        """Column of obs with the name of the best candidate."""
+        """Obs column: name of the best candidate."""
         return f"{self.key}_leaf_label"
 
     @property
     def leaf_term(self) -> str:
-        """Column of obs with the Cell Ontology id of the best candidate."""
+        """Obs column: Cell Ontology id of the best candidate."""
         return f"{self.key}_leaf_ontology_term_id"
 
     @property
     def margin(self) -> str:
-        """Column of obs with the lead over the runner-up."""
+        """Obs column: probability of the best candidate minus that of the runner-up."""
         return f"{self.key}_margin"
 
     @property
     def features(self) -> str:
-        """Entry of obsm with the cell features."""
+        """Obsm key: cell embeddings."""
         return f"X_{self.key}"
 
     @property
     def scores(self) -> str:
-        """Entry of obsm with the sparse scores."""
+        """Obsm key: sparse scores of the candidates."""
         return f"{self.key}_scores"
 
     @property
     def terms(self) -> str:
-        """Entry of obsm with the probabilities of the terms that a cell could be called."""
+        """Obsm key: sparse probabilities of the terms for back-off."""
         return f"{self.key}_terms"
 
     @property
     def cluster(self) -> str:
-        """Column of obs with the cluster that decided; only where one was asked to."""
+        """Obs column: cluster of the cell, if calls were made per cluster."""
         return f"{self.key}_cluster"
 
     def decoded_columns(self, decoder: str) -> tuple[str, ...]:
-        """Return the columns of obs that a decoder writes.
+        """Return the obs columns of a decoder.
 
-        Name, id and confidence of its call; then, where calls back off, name and id of the best
-        single candidate.
+        These are name, id and confidence of its call, and, for calls that back off, name and id of
+        the best candidate.
         """
         call = ("label", "ontology_term_id", "confidence")
         leaf = () if decoder == "assigned" else ("leaf_label", "leaf_ontology_term_id")
         return tuple(f"{self.key}_{decoder}_{name}" for name in (*call, *leaf))
 
     def decoding(self, decoder: str) -> str:
-        """Return the entry of uns that says what a decoder changed."""
+        """Return the uns key of the report of a decoder."""
         return f"{self.key}/decoding/{decoder}"
 
     def decoded_paths(self, decoders: Iterable[str]) -> list[str]:
-        """Return what decoders write as places in a file."""
+        """Return the paths in an h5ad file that decoders write."""
         return [
             *(f"obs/{name}" for each in decoders for name in self.decoded_columns(each)),
             *(f"obs/{self.cluster}" for each in decoders if each == "cluster"),
@@ -113,7 +114,7 @@ class Slots:
 
     @property
     def annotated_paths(self) -> list[str]:
-        """What annotating writes, as places in a file."""
+        """Paths in an h5ad file that `annotate` writes."""
         call = (self.label, self.term, self.confidence)
         leaf = (self.leaf_label, self.leaf_term, self.leaf_confidence, self.margin)
         obs = (*call, *leaf, self.ood)
@@ -122,23 +123,24 @@ class Slots:
 
     @property
     def paths(self) -> list[str]:
-        """Those, and the calls of decoders, which do not outlive the scores."""
+        """The same and the obs columns of decoders, which new scores make outdated."""
         decoded = (path for path in self.decoded_paths(DECODERS) if path.startswith("obs/"))
         return [*self.annotated_paths, *decoded]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AnnotationBlock:
-    """Consecutive cells.
+    """Annotations of a block of consecutive cells.
 
     Attributes
     ----------
-    start: row of the first
-    features: float32, shape (n_cells, embedding_dim), or (n_cells, 0) where no output wants them
-    scores: best candidates
-    calls: after back-off
-    probable_terms: that each could be called; none where no output wants them
-    ood: how unlike the training cells each is, float32, shape (n_cells,)
+    start: row of the first cell
+    features: cell embeddings, float32, shape (n_cells, embedding_dim), or (n_cells, 0) if the output
+        does not hold them
+    scores: scores of the best candidates
+    calls: calls after back-off
+    probable_terms: probabilities of the terms for back-off; empty if the output does not hold them
+    ood: out-of-distribution score, float32, shape (n_cells,)
     """
 
     start: int
@@ -151,20 +153,20 @@ class AnnotationBlock:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotations:
-    """The calls of all cells.
+    """Calls of all cells.
 
     Attributes
     ----------
     cell_names: shape (n_cells,)
-    best: row of the best candidate of each cell, int32, shape (n_cells,)
-    margin: its probability less that of the runner-up, float32, shape (n_cells,)
-    tree: the terms that cells may be called after back-off
-    calls: after back-off
-    ood: how unlike the training cells each is, float32, shape (n_cells,)
-    coverage: how much of the file's genes the model knows
-    seconds: time that embedding, scoring and writing took
-    n_resumed: cells that an interrupted run had annotated before
-    details: what goes to uns: model, ontology, candidates, counts, calibration, parameters
+    best: index of the best candidate of each cell, int32, shape (n_cells,)
+    margin: probability of the best candidate minus that of the runner-up, float32, shape (n_cells,)
+    tree: terms for back-off
+    calls: calls after back-off
+    ood: out-of-distribution score, float32, shape (n_cells,)
+    coverage: overlap of the genes of the file with those of the model
+    seconds: time for embedding, scoring and writing
+    n_resumed: number of cells taken from an interrupted run
+    details: record for uns: model, ontology, candidates, counts, calibration, parameters
     """
 
     slots: Slots
@@ -202,16 +204,16 @@ class Annotations:
 
     @property
     def label_keys(self) -> np.ndarray:
-        """Key of each call, '' for unknown: its id, or "text: " and its words, shape (n_cells,)."""
+        """Key of each call: its id or "text: <words>", '' for unknown, shape (n_cells,)."""
         return np.array([*self.tree.keys, ""], dtype=object)[self.calls.terms]
 
     @property
     def keys(self) -> np.ndarray:
-        """The same of each best candidate."""
+        """Key of each cell's best candidate, shape (n_cells,)."""
         return np.array(self.candidates.keys, dtype=object)[self.best]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return the columns of obs by name, each of shape (n_cells,)."""
+        """Return the obs columns by name, each of shape (n_cells,)."""
         return {
             self.slots.label: self.labels,
             self.slots.term: self.label_ids,
@@ -224,7 +226,7 @@ class Annotations:
         }
 
     def table(self) -> "pd.DataFrame":
-        """Return the columns of obs, those of text as categories, indexed by cell name."""
+        """Return the obs columns, text as categorical, indexed by cell name."""
         import pandas as pd
 
         columns = {

@@ -1,4 +1,4 @@
-"""What a report reads of each cell: its call, how sure it is, and which group it is in."""
+"""Calls, confidence and groups of the cells of an annotated file, for reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from langcell.runtime.parameter_names import option
 from zeroshot.confidence.backoff import UNKNOWN
 from zeroshot.labels.candidates import candidate_key
 from zeroshot.results.annotated_file import AnnotatedSource
 from zeroshot.results.annotations import Slots
 
-NO_CLUSTER = "(empty)"  # name of the group of cells whose column is empty
-UNCALIBRATED = "uncalibrated"  # id of a calibration that leaves probabilities as they are
+NO_CLUSTER = "(empty)"  # name of the group of cells with an empty value
+UNCALIBRATED = "uncalibrated"  # id of the identity calibration
 DEFAULT_LEVEL = 0.9
-FEW_CELLS = 10  # a type called in fewer may be chance
+FEW_CELLS = 10  # a type called in fewer cells may be due to chance
 CONFIDENT, BACKED_OFF, ABSTAINED = range(3)
 _CLUSTER_COLUMNS = ("leiden", "louvain", "seurat_clusters", "clusters", "cluster", "cluster_id")
 _MOST_CLUSTERS = 200
@@ -23,19 +24,19 @@ _MOST_CLUSTERS = 200
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CalledCells:
-    """The calls of all cells; every array has shape (n_cells,).
+    """Calls of all cells; every array has shape (n_cells,).
 
     Attributes
     ----------
     labels, term_ids: name and Cell Ontology id of each call, the id '' for free text and unknown
-    leaf_labels: the best single type, before a call backs off to a broader one
-    confidence: probability that a call is right, NaN where a file has none
-    leaf_confidence: the same of the best single type
-    margin: probability of the best single type less that of the runner-up
-    ood: how unlike the training data a cell is, None where a file has no such score
-    has_confidence: False for files with calls that never back off: `labels` are `leaf_labels` then
-    level: confidence that a call had to reach
-    details: what annotating wrote to uns
+    leaf_labels: name of the best candidate, before back-off
+    confidence: probability that the call is correct, NaN if the file has none
+    leaf_confidence: the same for the best candidate
+    margin: probability of the best candidate minus that of the runner-up
+    ood: out-of-distribution score, None if the file has none
+    has_confidence: False for files without back-off, where `labels` equal `leaf_labels`
+    level: confidence threshold of the calls
+    details: record of `annotate` in uns
     """
 
     labels: np.ndarray
@@ -51,7 +52,7 @@ class CalledCells:
 
     @property
     def reference(self) -> str:
-        """What the out-of-distribution score holds cells against."""
+        """Cells that the out-of-distribution score compares with."""
         return "the labelled cells" if "head" in self.details else "the training data"
 
     def __len__(self) -> int:
@@ -59,14 +60,14 @@ class CalledCells:
 
     @property
     def keys(self) -> np.ndarray:
-        """Key of each call, its id or "text: " and its words; '' for unknown."""
+        """Key of each call: its id or "text: <words>", '' for unknown."""
         words = np.array([candidate_key("", name) for name in self.labels], dtype=object)
         keys = np.where(self.term_ids != "", self.term_ids, words)
         return np.where(self.labels == UNKNOWN, "", keys)
 
     @property
     def leaf_keys(self) -> np.ndarray:
-        """The same of the best single type; '' where the notes do not know it."""
+        """Key of each best candidate, '' if `details` does not list it."""
         names, keys = (self.details.get(f"candidate_{each}", ()) for each in ("names", "ids"))
         known = dict(zip(map(str, names), map(str, keys), strict=True))
         return np.array([known.get(name, "") for name in self.leaf_labels], dtype=object)
@@ -79,26 +80,26 @@ class CalledCells:
 
     @property
     def calibration(self) -> dict[str, Any]:
-        """What annotating wrote of the calibration of the confidence, empty where it is none."""
+        """Record of the calibration in uns, empty if the confidence is not calibrated."""
         record = self.details.get("calibration", {})
         known = isinstance(record, dict) and record.get("id", UNCALIBRATED) != UNCALIBRATED
         return dict(record) if known and self.has_confidence else {}
 
     @property
     def certainty(self) -> np.ndarray:
-        """Confidence where there is one, else margin: what cells are ranked by."""
+        """Confidence, or the margin if there is none; cells are ranked by it."""
         return self.confidence if self.has_confidence else self.margin
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grouping:
-    """Which group each cell is in.
+    """Group of each cell.
 
     Attributes
     ----------
-    key: column of obs that the groups are from, None where a group is what was called the same
-    names: of the groups, those with most cells first for calls, in natural order for clusters
-    members: place of each cell's group in `names`, shape (n_cells,)
+    key: obs column of the groups, None for groups of cells with the same call
+    names: names of the groups, largest first for calls, in natural order for clusters
+    members: index of each cell's group in `names`, shape (n_cells,)
     """
 
     key: str | None
@@ -112,7 +113,7 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
     Raises
     ------
     ValueError
-        If the file has no calls under this key.
+        If the file has no annotations with this key.
     """
     if missing := [
         name
@@ -120,8 +121,8 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
         if name not in source.columns
     ]:
         raise ValueError(
-            f"{source.label} has no {', '.join(missing)} in obs: annotate it first (langcell "
-            f"zeroshot --h5ad ... --out annotated.h5ad), or name its key with --key-added"
+            f"{source.label} has no {', '.join(missing)} in obs: annotate it first (zeroshot.annotate, "
+            f"or langcell zeroshot --h5ad ... --out annotated.h5ad), or give its {option('key_added')}"
         )
     names = ("label", "ontology_term_id", "confidence", "leaf_confidence", "ood")
     columns = {name: f"{slots.key}_{name}" for name in names}
@@ -147,7 +148,7 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
 
 
 def _numbers(source: AnnotatedSource, name: str) -> np.ndarray:
-    """Return a column of obs as float64, NaN where the source has none, shape (n_cells,)."""
+    """Return an obs column as float64, NaN if missing, shape (n_cells,)."""
     if name not in source.columns:
         return np.full(source.n_cells, np.nan)
     return source.column(name).to_numpy(dtype=np.float64)
@@ -155,11 +156,11 @@ def _numbers(source: AnnotatedSource, name: str) -> np.ndarray:
 
 def _outlier_scores(source: AnnotatedSource, name: str) -> np.ndarray | None:
     scores = _numbers(source, name)
-    return None if np.isnan(scores).all() else scores  # NaN: the model has no cells to compare
+    return None if np.isnan(scores).all() else scores  # all NaN: the model has no reference cells
 
 
 def text_column(source: AnnotatedSource, name: str) -> np.ndarray:
-    """Return a column of obs as text, '' where it is empty, shape (n_cells,)."""
+    """Return an obs column as text, '' for missing values, shape (n_cells,)."""
     values = source.column(name).astype(object)
     return values.where(values.notna(), "").astype(str).to_numpy(dtype=object)
 
@@ -167,7 +168,7 @@ def text_column(source: AnnotatedSource, name: str) -> np.ndarray:
 def find_groups(
     source: AnnotatedSource, cells: CalledCells, wanted: str | None, key: str
 ) -> Grouping:
-    """Group cells by the clusters that a source has, or else by call; see `find_cluster_key`."""
+    """Group cells by cluster if the source has clusters (`find_cluster_key`), else by call."""
     found = find_cluster_key(source, wanted, key)
     if found is None:
         return group_by_call(cells.labels)
@@ -175,15 +176,15 @@ def find_groups(
 
 
 def find_cluster_key(source: AnnotatedSource, wanted: str | None, key: str) -> str | None:
-    """Return the column of obs that holds clusters.
+    """Return the obs column that holds clusters, None if there is none.
 
-    It is the one wanted; else that of the clusters that were called as a whole, `<key>_cluster`;
-    else one of a usual name.
+    This is `wanted` if given, else `<key>_cluster` of calls per cluster, else a column with a common
+    name such as "leiden".
 
     Raises
     ------
     ValueError
-        If there is no column of the name wanted, or it has too many values for clusters.
+        If the column `wanted` is missing, or has too many values for clusters.
     """
     if wanted is not None:
         if wanted not in source.columns:
@@ -201,40 +202,40 @@ def find_cluster_key(source: AnnotatedSource, wanted: str | None, key: str) -> s
 
 
 def check_groups(n_groups: int, key: str) -> None:
-    """Refuse a column of obs that has too many values to be groups of a report."""
+    """Raise if an obs column has too many values for the groups of a report."""
     if n_groups > _MOST_CLUSTERS:
         raise ValueError(
-            f"obs[{key!r}] has {n_groups:,} different values; a report takes clusters, at most "
-            f"{_MOST_CLUSTERS}"
+            f"obs[{key!r}] has {n_groups:,} different values, and a report takes at most "
+            f"{_MOST_CLUSTERS}; name a column of clusters"
         )
 
 
 def group_by_column(values: np.ndarray, key: str) -> Grouping:
-    """Group cells by a column of text; numbered clusters come in the order of their numbers."""
+    """Group cells by a text column; numbered clusters are in numeric order."""
     distinct, members = np.unique(values.astype(str), return_inverse=True)
     names = [str(name) for name in distinct]
     order = sorted(range(len(names)), key=lambda row: _natural(names[row]))
-    place = np.empty(len(names), dtype=np.int64)
-    place[order] = np.arange(len(names))
+    position = np.empty(len(names), dtype=np.int64)
+    position[order] = np.arange(len(names))
     return Grouping(
         key=key,
         names=tuple(names[row] or NO_CLUSTER for row in order),
-        members=place[members],
+        members=position[members],
     )
 
 
 def group_by_call(labels: np.ndarray) -> Grouping:
-    """Group the cells that were called the same."""
+    """Group cells with the same call."""
     names, members, sizes = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
-    # Cells without a call come last: the table is of types.
+    # Largest first; cells without a call come last.
     order = np.lexsort((-sizes, names == UNKNOWN))
-    place = np.empty(len(names), dtype=np.int64)
-    place[order] = np.arange(len(names))
-    return Grouping(key=None, names=tuple(names[order]), members=place[members])
+    position = np.empty(len(names), dtype=np.int64)
+    position[order] = np.arange(len(names))
+    return Grouping(key=None, names=tuple(names[order]), members=position[members])
 
 
 def most_common(values: Sequence[str] | np.ndarray) -> list[tuple[str, int]]:
-    """Return each distinct value with its number, the most frequent first, ties by name."""
+    """Return (value, count) pairs, most frequent first, ties by name."""
     names, sizes = np.unique(np.asarray(values).astype(str), return_counts=True)
     order = np.argsort(-sizes, kind="stable")
     return [(str(names[row]), int(sizes[row])) for row in order]

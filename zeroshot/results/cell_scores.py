@@ -1,4 +1,4 @@
-"""Scores of all cells of an annotated file: what decoders read, and what they return."""
+"""Scores of all cells of an annotated file: input and output of decoders."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +10,7 @@ import numpy as np
 from anndata.io import read_elem
 from scipy import sparse
 
+from langcell.runtime.parameter_names import option
 from zeroshot.labels.candidates import FREE_TEXT
 from zeroshot.results.annotations import Slots
 from zeroshot.scores.scores import DECIMALS, rounded
@@ -17,16 +18,16 @@ from zeroshot.scores.scores import DECIMALS, rounded
 if TYPE_CHECKING:
     from anndata import AnnData
 
-UNASSIGNED = "unassigned"  # label of a cell that a decoder leaves without one
-_RESOLUTION = 0.5 * 10.0**-DECIMALS  # what is stored as 0 is at most this
+UNASSIGNED = "unassigned"  # label of a cell to which a decoder assigns none
+_RESOLUTION = 0.5 * 10.0**-DECIMALS  # largest probability that is rounded to 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellScores:
-    """Probabilities of the candidates of every cell.
+    """Sparse probabilities of the candidates of every cell.
 
-    A row holds the candidates that are probable for its cell and sums to at most one; what is not
-    stored is improbable, not impossible (see `unstored`). A row without entries has no call.
+    A row holds the most probable candidates of a cell and sums to at most one. Candidates that are
+    not stored are improbable, not impossible (see `unstored`). A row without entries has no call.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class CellScores:
 
     @cached_property
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
-        """Entries by cell, likeliest first (of equals the first candidate), and their ranks."""
+        """Order of the entries by cell and descending probability (ties by candidate), and ranks."""
         stored = self.probabilities
         order = np.lexsort((stored.indices, -stored.data, self.rows))
         ranks = np.arange(stored.nnz) - np.repeat(stored.indptr[:-1], self.n_stored)
@@ -74,8 +75,8 @@ class CellScores:
 
         Returns
         -------
-        Candidates, int32, -1 where a cell has fewer, and probabilities, float32, 0 there; both
-        (n_cells, k).
+        Candidates, int32, and probabilities, float32, both (n_cells, k); -1 and 0 if a cell has
+        fewer.
         """
         order, ranks = self._ranked
         kept = ranks < k
@@ -93,7 +94,7 @@ class CellScores:
 
     @property
     def margin(self) -> np.ndarray:
-        """Probability of the best candidate less that of the runner-up, shape (n_cells,)."""
+        """Probability of the best candidate minus that of the runner-up, shape (n_cells,)."""
         first, second = self.ranked(2)[1].T
         return first - second
 
@@ -110,14 +111,14 @@ class CellScores:
 
     @property
     def log_stored(self) -> np.ndarray:
-        """Logarithms of the stored entries, float64, finite, shape (n_entries,)."""
+        """Log-probabilities of the stored entries, float64, finite, shape (n_entries,)."""
         return np.log(np.maximum(self.probabilities.data.astype(np.float64), _RESOLUTION))
 
     @property
     def unstored(self) -> np.ndarray:
-        """Probability of each candidate that a cell does not store, float64, shape (n_cells,).
+        """Probability of each candidate that is not stored, float64, shape (n_cells,).
 
-        They share what the stored ones leave, and none is likelier than the least of those.
+        The remaining probability is divided equally among them, up to the lowest stored one.
         """
         stored = self.probabilities
         left = 1 - np.asarray(stored.sum(axis=1, dtype=np.float64)).ravel()
@@ -129,7 +130,7 @@ class CellScores:
         return np.clip(share, _RESOLUTION, np.maximum(least, _RESOLUTION))
 
     def with_probabilities(self, probabilities: sparse.csr_matrix) -> "CellScores":
-        """Return scores of the same candidates, rounded as all that is written."""
+        """Return scores of the same candidates with other probabilities, rounded to five decimals."""
         return CellScores(
             probabilities=sparse.csr_matrix(
                 (rounded(probabilities.data), probabilities.indices, probabilities.indptr),
@@ -139,14 +140,14 @@ class CellScores:
             candidate_names=self.candidate_names,
         )
 
-    def part(self, rows: np.ndarray) -> "CellScores":
-        """Return the scores of some cells, in the order of their rows."""
+    def take(self, rows: np.ndarray) -> "CellScores":
+        """Return the scores of the given rows, in that order."""
         return self.with_probabilities(self.probabilities[rows])
 
     def best_only(self, k: int) -> "CellScores":
-        """Return scores that store the k best candidates of each cell."""
+        """Return scores with only the k best candidates of each cell."""
         order, ranks = self._ranked
-        entries = np.sort(order[ranks < k])  # as they stand, so that columns keep their order
+        entries = np.sort(order[ranks < k])  # ascending, so that columns keep their order
         stored = self.probabilities
         sizes = np.minimum(self.n_stored, k)
         return self.with_probabilities(
@@ -158,17 +159,17 @@ class CellScores:
 
 
 def read_scores(source: "AnnData | str | Path", *, key: str = "langcell") -> CellScores:
-    """Read the scores that annotating left, and nothing else of the file.
+    """Read the scores of an annotated AnnData or h5ad file.
 
     Parameters
     ----------
     source: an annotated AnnData or h5ad file
-    key: what the names of the results begin with
+    key: prefix of the names of the results
 
     Raises
     ------
     ValueError
-        If it has none.
+        If the source has no scores with this key.
     """
     slots = Slots(key=key)
     probabilities = read_slot(source, f"obsm/{slots.scores}")
@@ -177,8 +178,8 @@ def read_scores(source: "AnnData | str | Path", *, key: str = "langcell") -> Cel
         missing = f"obsm[{slots.scores!r}]" if probabilities is None else f"uns[{slots.key!r}]"
         where = source if isinstance(source, str | Path) else "the AnnData"
         raise ValueError(
-            f"{where} has no {missing}: name its cells first, with zeroshot.annotate or langcell "
-            "zeroshot --out x.h5ad, or say with --key-added what the names of the results begin with"
+            f"{where} has no {missing}: annotate it first, with zeroshot.annotate or langcell zeroshot "
+            f"--out x.h5ad, or give the prefix of its results as {option('key_added')}"
         )
     return CellScores(
         probabilities=sparse.csr_matrix(probabilities),
@@ -188,12 +189,12 @@ def read_scores(source: "AnnData | str | Path", *, key: str = "langcell") -> Cel
 
 
 def read_slot(source: "AnnData | str | Path", slot: str) -> Any:
-    """Return what stands at a place such as "obsm/X_pca", None where there is nothing."""
+    """Return the entry at a path such as "obsm/X_pca", None if missing."""
     if not isinstance(source, str | Path):
         part, name = slot.split("/")
         return getattr(source, part).get(name)
     path = Path(source)
     if not path.is_file() or not h5py.is_hdf5(path):
-        raise ValueError(f"{path}: not an h5ad file; scores are kept in AnnData and h5ad files")
+        raise ValueError(f"{path}: not an h5ad file; scores are read from AnnData or h5ad files")
     with h5py.File(path, "r") as file:
         return read_elem(file[slot]) if slot in file else None

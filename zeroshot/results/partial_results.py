@@ -1,4 +1,4 @@
-"""Annotated cells on the way to an output: in memory, or in a folder that outlives the process."""
+"""Annotated cells of an unfinished run: in memory, or in a folder from which a run resumes."""
 
 import json
 import os
@@ -18,33 +18,33 @@ from zeroshot.results.annotations import AnnotationBlock
 from zeroshot.results.records import RecordLayout
 
 _JOB, _LOCK = "job.json", "lock"
-_CHECK_BYTES = 4  # CRC-32 behind each block
+_CHECK_BYTES = 4  # CRC-32 after each block
 
 Append = Callable[[AnnotationBlock], None]
 
 
 class PartialResults(Protocol):
-    """Takes the annotated cells of a run, and hands them back once all are there.
+    """Protocol: stores annotated cells in any order, and yields them in order once complete.
 
     Attributes
     ----------
-    n_cells: of the whole run
+    n_cells: number of cells of the whole run
     """
 
     n_cells: int
 
     def pending(self) -> list[range]:
-        """Return the cells that are still to be annotated, ascending."""
+        """Return the ranges of cells that are not annotated yet, ascending."""
 
     def appending(self, start: int) -> AbstractContextManager[Append]:
-        """Hand out a function that takes consecutive blocks from a pending cell on."""
+        """Open a function that appends consecutive blocks, starting at a pending cell."""
 
     def blocks(self) -> Iterator[AnnotationBlock]:
         """Yield all cells in order."""
 
 
 class MemoryResults:
-    """Keeps records in memory; nothing is left of a run that stops."""
+    """Stores records in memory; an interrupted run cannot resume."""
 
     def __init__(self, layout: RecordLayout, n_cells: int) -> None:
         self.n_cells = n_cells
@@ -52,12 +52,12 @@ class MemoryResults:
         self._records: list[np.ndarray] = []
 
     def pending(self) -> list[range]:
-        """Return all cells."""
+        """Return the range of all cells."""
         return [range(self.n_cells)]
 
     @contextmanager
     def appending(self, start: int) -> Iterator[Append]:
-        """Hand out a function that takes consecutive blocks."""
+        """Open a function that appends consecutive blocks."""
         yield lambda block: self._records.append(self._layout.pack(block))
 
     def blocks(self) -> Iterator[AnnotationBlock]:
@@ -69,17 +69,17 @@ class MemoryResults:
 
 
 class FolderResults:
-    """Keeps records in a folder; see `open_results`.
+    """Stores records in a folder; see `open_results`.
 
-    A file holds consecutive cells from the one in its name on, in blocks of `BLOCK_CELLS`, each
-    with a checksum behind it: what a killed process or a full disk cut short is not read. Several
-    processes may write, each to files of its own.
+    A file holds consecutive cells, starting at the row in its name, in blocks of `BLOCK_CELLS`. Each
+    block is followed by a checksum, so a block cut short by a killed process or a full disk is
+    ignored. Several processes can write at once, each to its own files.
 
     Parameters
     ----------
-    folder: which exists
-    layout: of the records
-    n_cells: of the whole run
+    folder: an existing folder
+    layout: layout of the records
+    n_cells: number of cells of the whole run
     """
 
     def __init__(self, folder: Path, layout: RecordLayout, n_cells: int) -> None:
@@ -89,11 +89,11 @@ class FolderResults:
 
     @property
     def n_stored(self) -> int:
-        """About how many cells are stored, by the sizes of the files."""
+        """Approximate number of stored cells, by the sizes of the files."""
         return sum(file.stat().st_size for file in self._files()) // self._layout.dtype.itemsize
 
     def pending(self) -> list[range]:
-        """Return the cells that are still to be annotated, ascending."""
+        """Return the ranges of cells that are not annotated yet, ascending."""
         stored = [range(start, start + len(each)) for start, each in self._records()]
         starts = [0, *(rows.stop for rows in stored)]
         stops = [*(rows.start for rows in stored), self.n_cells]
@@ -101,15 +101,15 @@ class FolderResults:
 
     @contextmanager
     def appending(self, start: int) -> Iterator[Append]:
-        """Hand out a function that takes consecutive blocks from a pending cell on.
+        """Open a function that appends consecutive blocks, starting at a pending cell.
 
         Raises
         ------
         OSError
-            Naming the file, if it cannot be written.
+            If the file cannot be written.
         """
         path = self.folder / f"cells-{start:012}.bin"
-        waiting: list[np.ndarray] = []  # blocks may be smaller where token states fill the memory
+        waiting: list[np.ndarray] = []  # blocks are smaller than BLOCK_CELLS if memory is short
 
         def append(block: AnnotationBlock) -> None:
             waiting.append(self._layout.pack(block))
@@ -129,7 +129,7 @@ class FolderResults:
                     write()
         except OSError as error:
             if error.errno is None:
-                raise  # of HDF5, about the input
+                raise  # an HDF5 error of the input
             raise type(error)(f"cannot write {path}: {error.strerror}") from error
 
     def blocks(self) -> Iterator[AnnotationBlock]:
@@ -138,10 +138,12 @@ class FolderResults:
         Raises
         ------
         ValueError
-            If some are missing.
+            If cells are missing.
         """
         if missing := self.pending():
-            raise ValueError(f"{self.folder} lacks the cells from {missing[0].start} on")
+            raise ValueError(
+                f"{self.folder} is incomplete: cells from {missing[0].start} on are missing"
+            )
         for start, records in self._records():
             yield self._layout.unpack(start, records)
 
@@ -149,7 +151,7 @@ class FolderResults:
         return sorted(self.folder.glob("cells-*.bin"))
 
     def _records(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each whole block with the number of its first cell, ascending."""
+        """Yield (first cell, records) of each complete block, ascending."""
         dtype = self._layout.dtype
         for path in self._files():
             start = int(path.stem.partition("-")[2])
@@ -163,7 +165,7 @@ class FolderResults:
 
 
 def partial_folder(output: Path) -> Path:
-    """Return the folder that keeps the results of an unfinished run.
+    """Return the folder for the results of an unfinished run.
 
     >>> partial_folder(Path("results/named.h5ad")).name
     '.named.h5ad.partial'
@@ -175,22 +177,22 @@ def partial_folder(output: Path) -> Path:
 def open_results(
     output: Path, job: Mapping[str, Any], layout: RecordLayout, n_cells: int
 ) -> Iterator[FolderResults]:
-    """Open the folder of a run beside its output; it goes away once the block ends.
+    """Open the folder of a run, next to its output; remove it when the block ends.
 
-    A block that is stopped leaves it there, and the same job goes on from it. What another job left
-    is dropped, and so are temporary files of runs that were killed.
+    If the block is interrupted, the folder stays, and the same job resumes from it. Results of
+    another job and temporary files of killed runs are deleted.
 
     Parameters
     ----------
-    output: what the run writes in the end
-    job: what the results depend on, as plain values
-    layout: of the records
-    n_cells: of the whole run
+    output: output file of the run
+    job: everything that the results depend on, as JSON values
+    layout: layout of the records
+    n_cells: number of cells of the whole run
 
     Raises
     ------
     BlockingIOError
-        If another process writes the same output.
+        If another process is writing the same output.
     """
     folder = partial_folder(output)
     try:
@@ -202,8 +204,8 @@ def open_results(
         lock.acquire()
     except Timeout as error:
         raise BlockingIOError(
-            f"another process is writing {output} (it holds {lock.lock_file}); wait for it, or give "
-            "this run another output"
+            f"another process is writing {output} (it holds {lock.lock_file}); wait for it, or choose "
+            "another output"
         ) from error
     results = FolderResults(folder, layout, n_cells)
     try:
@@ -212,9 +214,9 @@ def open_results(
     except BaseException as error:
         n_done = n_cells - sum(map(len, results.pending()))
         kept = (
-            f"{n_done:,} of {n_cells:,} cells are kept in {folder}; the same command goes on there"
+            f"{n_done:,} of {n_cells:,} cells are kept in {folder}; the same command resumes there"
         )
-        # What is wrong with the input or the wish will be wrong again.
+        # A ValueError is about the input or the parameters: running again would not help.
         if isinstance(error, ValueError) or not n_done:
             shutil.rmtree(folder, ignore_errors=True)
         elif isinstance(error, KeyboardInterrupt):
@@ -229,7 +231,7 @@ def open_results(
 
 
 def _prepare(folder: Path, output: Path, job: str) -> None:
-    """Empty the folder unless it is of the same job."""
+    """Empty the folder unless it belongs to the same job."""
     for stale in output.parent.glob(f".{output.name}.*.tmp"):
         stale.unlink()
     path = folder / _JOB

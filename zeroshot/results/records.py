@@ -1,4 +1,4 @@
-"""Annotated cells as records of a fixed size."""
+"""Fixed-size records of annotated cells, for the folder of an unfinished run."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,15 +12,15 @@ from zeroshot.scores.scores import Scores
 
 @dataclass(frozen=True, kw_only=True)
 class RecordLayout:
-    """How an annotated cell is stored: a record of fixed size.
+    """Layout of the fixed-size record of an annotated cell.
 
     Attributes
     ----------
-    candidate_ids: what `Scores.candidates` points into
-    n_kept: candidates whose scores are kept for each cell
-    width: of the features; 0 where no output wants them
-    n_terms: that cells may be called
-    n_probable: terms whose probabilities are kept for each cell; 0 where no output wants them
+    candidate_ids: identifiers that `Scores.candidates` indexes
+    n_kept: number of candidate scores per cell
+    width: dimension of the embedding; 0 if the output does not hold embeddings
+    n_terms: number of terms for back-off
+    n_probable: number of term probabilities per cell; 0 if the output does not hold them
     """
 
     candidate_ids: tuple[str, ...]
@@ -31,7 +31,7 @@ class RecordLayout:
 
     @cached_property
     def dtype(self) -> np.dtype:
-        """Fields of a record."""
+        """Structured dtype of a record."""
         return np.dtype(
             [
                 ("features", "<f4", (self.width,)),
@@ -47,7 +47,7 @@ class RecordLayout:
         )
 
     def pack(self, block: AnnotationBlock) -> np.ndarray:
-        """Return a record a cell."""
+        """Convert a block to records, one per cell."""
         records = np.empty(len(block.ood), self.dtype)
         records["features"] = block.features[:, : self.width]
         records["candidates"] = block.scores.candidates
@@ -59,7 +59,7 @@ class RecordLayout:
         return records
 
     def unpack(self, start: int, records: np.ndarray) -> AnnotationBlock:
-        """Return what was packed; features are as wide as the layout has them."""
+        """Convert records back to a block; features have the width of the layout."""
         return AnnotationBlock(
             start=start,
             features=records["features"],

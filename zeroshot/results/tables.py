@@ -1,4 +1,4 @@
-"""Tables of results: printed, or written whole or not at all."""
+"""Print tables, or write them atomically to .csv or .parquet."""
 
 import sys
 from pathlib import Path
@@ -14,12 +14,12 @@ _DIGITS = "%.6g"
 
 
 def check_table(target: Path, *, overwrite: bool) -> None:
-    """Refuse a table that cannot be written; errors as in `langcell.runtime.output_file.check_output`."""
+    """Raise if a table cannot be written, as in `langcell.runtime.output_file.check_output`."""
     check_output(target, suffixes=TABLES, overwrite=overwrite)
 
 
 def write_table(table: "pd.DataFrame", target: Path) -> None:
-    """Write a table without its index to .csv or .parquet."""
+    """Write a table to .csv or .parquet, without its index."""
     with replaced_file(target) as temporary:
         if target.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
@@ -28,5 +28,5 @@ def write_table(table: "pd.DataFrame", target: Path) -> None:
 
 
 def print_table(table: "pd.DataFrame") -> None:
-    """Print a table to stdout, a row a line, separated by tabs."""
+    """Print a table to stdout as tab-separated values."""
     table.to_csv(sys.stdout, sep="\t", index=False, float_format=_DIGITS, lineterminator="\n")

@@ -1,7 +1,7 @@
-"""Where calls go: into a copy of the file, into a table, or into an AnnData in memory.
+"""Write annotations to a copy of the h5ad file, to a table, or to an AnnData in memory.
 
-A table starts in half the time without anndata and pandas: `zeroshot.results.anndata_writers` is imported
-where the other two are wanted.
+`zeroshot.results.anndata_writers` is imported only for h5ad and AnnData: anndata and pandas double
+the start-up time of a run that writes a table.
 """
 
 import csv
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from langcell.counts.reader import CountMatrix
 from langcell.runtime.output_file import check_output, replaced_file
+from langcell.runtime.parameter_names import option
 from zeroshot.results.annotations import AnnotationBlock, Annotations, Slots
 
 if TYPE_CHECKING:
@@ -21,24 +22,24 @@ TABLES = (".csv", ".parquet")
 
 
 class AnnotationWriter(Protocol):
-    """Takes blocks in the order of the cells, then the calls of all cells once."""
+    """Protocol: `add` blocks in the order of the cells, then `finish` with the calls of all cells."""
 
     def add(self, block: AnnotationBlock) -> None:
-        """Take the next cells."""
+        """Add the next block of cells."""
 
     def finish(self, annotations: Annotations) -> None:
-        """Take the calls of all cells."""
+        """Write the calls of all cells."""
 
 
-class TableAnnotations:
-    """Writes the columns of obs as CSV or parquet."""
+class TableAnnotationWriter:
+    """Writes the obs columns of annotations as CSV or parquet."""
 
     def __init__(self, temporary: Path, suffix: str) -> None:
         self._temporary = temporary
         self._suffix = suffix
 
     def add(self, block: AnnotationBlock) -> None:
-        """Keep nothing: a table has no features or scores."""
+        """Do nothing: a table has no embeddings or scores."""
 
     def finish(self, annotations: Annotations) -> None:
         """Write the table."""
@@ -60,24 +61,26 @@ def check_annotation_output(
     overwrite: bool,
     inplace: bool = False,
 ) -> None:
-    """Refuse, before any work, results that cannot be written.
+    """Raise, before any work, if the results cannot be written.
 
     Parameters
     ----------
-    source: the input, which has been opened already
-    target: the file to be written; None for an AnnData that takes the results itself
+    source: the input, which can be opened
+    target: file to write; None to write to the AnnData itself
     slots: names of the results
-    overwrite: replace the target and results that are there already
-    inplace: add the results to the input file itself
+    overwrite: replace an existing target and existing results
+    inplace: add the results to the input file
 
     Raises
     ------
     ValueError, OSError
-        As `langcell.output.h5ad_output.check_h5ad_output`.
+        As in `langcell.output.h5ad_output.check_h5ad_output`.
     """
     if inplace and isinstance(source, str | Path):
         if target is not None:
-            raise ValueError(f"--inplace adds to {source}; leave --out {target} away")
+            raise ValueError(
+                f"{option('inplace', True)} writes to {source}; leave out {option('out')}, got {target}"
+            )
         from langcell.output.h5ad_output import check_in_place
 
         check_in_place(Path(source), slots.paths, overwrite=overwrite)
@@ -94,8 +97,8 @@ def check_annotation_output(
         check_h5ad_output(Path(source), target, slots.paths, overwrite=overwrite)
     else:
         raise ValueError(
-            f"cannot write {target}: leave out= away and the results go into the AnnData, which "
-            f"has write_h5ad; out= takes {' or '.join(TABLES)} here"
+            f"cannot write {target}: with an AnnData, out must be {' or '.join(TABLES)}; leave out "
+            "the parameter to add the results to the AnnData, and save it with write_h5ad"
         )
 
 
@@ -108,20 +111,20 @@ def open_writer(
     *,
     inplace: bool = False,
 ) -> Iterator[AnnotationWriter]:
-    """Hand out the writer for a target; a file appears when the block ends without an error."""
+    """Open the writer for a target; a file appears only if the block ends without an error."""
     if target is not None and target.suffix in TABLES:
         with replaced_file(target) as temporary:
-            yield TableAnnotations(temporary, target.suffix)
+            yield TableAnnotationWriter(temporary, target.suffix)
         return
     from langcell.output.h5ad_output import in_place, open_h5ad_output
-    from zeroshot.results.anndata_writers import H5adAnnotations, MemoryAnnotations
+    from zeroshot.results.anndata_writers import AnnDataAnnotationWriter, H5adAnnotationWriter
 
     if inplace and isinstance(source, str | Path):
         with in_place(Path(source), slots.paths) as writer:
-            yield H5adAnnotations(writer, slots)
+            yield H5adAnnotationWriter(writer, slots)
     elif target is None:
-        yield MemoryAnnotations(None if isinstance(source, str | Path) else source, slots)
+        yield AnnDataAnnotationWriter(None if isinstance(source, str | Path) else source, slots)
     else:
         assert isinstance(source, str | Path)
         with open_h5ad_output(Path(source), matrix, target) as writer:
-            yield H5adAnnotations(writer, slots)
+            yield H5adAnnotationWriter(writer, slots)

@@ -1,4 +1,4 @@
-"""The calls that an annotated file holds, read back."""
+"""Read the calls of an annotated file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 from anndata.io import read_elem
 
 from langcell.counts.obs_columns import obs_columns, read_obs_column
+from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
 from zeroshot.confidence.backoff import UNKNOWN
 from zeroshot.results.annotations import Slots
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WrittenCalls:
-    """What cells were called.
+    """Calls read from an annotated file.
 
     Attributes
     ----------
-    name: what the columns of obs begin with, such as "langcell" or "langcell_leaf"
+    name: prefix of the obs columns, such as "langcell" or "langcell_leaf"
     cell_names: shape (n_cells,)
     labels: name of each call, "unknown" for none, object, shape (n_cells,)
     term_ids: Cell Ontology id of each call, '' for free text and unknown, object, shape (n_cells,)
-    confidence: calibrated probability of each call, NaN for none; None where the file has none
-    notes: what annotating wrote to uns
+    confidence: calibrated probability of each call, NaN for none; None if the file has none
+    notes: record of `annotate` in uns
     """
 
     name: str
@@ -51,22 +52,23 @@ def read_calls(
     key: str = "langcell",
     name: str | None = None,
 ) -> WrittenCalls:
-    """Read calls from an annotated h5ad, or an AnnData.
+    """Read calls from an annotated h5ad file or AnnData.
 
-    Ids are brought up to the release at hand; an id that it does not have is no call.
+    Obsolete ids are replaced by their current ids; the id of a term that the release does not have
+    is read as ''.
 
     Parameters
     ----------
     source: annotated by `zeroshot.annotate.annotator.annotate`
     ontology: a Cell Ontology release
-    key: what the names of all results begin with
-    name: which calls, by what their columns begin with; by default those after back-off (the key
-        itself), or the best single terms (key_leaf) where there are none
+    key: prefix of the names of all results
+    name: prefix of the columns of the calls; by default the key (calls after back-off), or key_leaf
+        (best candidates) if there are none
 
     Raises
     ------
     ValueError
-        If the source holds no such calls; the line names those that it has.
+        If the source has no such calls; the message lists those that it has.
     """
     columns = obs_columns(source)
     slots = Slots(key=key)
@@ -76,7 +78,7 @@ def read_calls(
         calls = [each for each in ends if all(column in columns for column in _columns_of(each))]
         raise ValueError(
             f"obs has no column {missing[0]!r}; calls that it has: {', '.join(calls) or 'none'}; "
-            "annotate with langcell zeroshot first, or name them with --calls"
+            f"annotate it first, or name its calls with {option('calls')}"
         )
     label_column, term_column = _columns_of(chosen)
     term_ids = _current(read_obs_column(source, term_column), ontology)
@@ -93,7 +95,7 @@ def read_calls(
 
 
 def _numbers(source: "AnnData | str | Path", column: str) -> np.ndarray:
-    """Return a column of obs as float64, NaN where it is empty, shape (n_cells,)."""
+    """Return an obs column as float64, NaN for missing values, shape (n_cells,)."""
     words = read_obs_column(source, column)
     return np.where(words == "", "nan", words).astype(np.float64)
 
@@ -117,7 +119,7 @@ def _cell_names(source: "AnnData | str | Path") -> np.ndarray:
 
 
 def read_notes(source: "AnnData | str | Path", key: str) -> Mapping[str, Any]:
-    """Return what annotating wrote to uns; nothing of what is no h5ad or was never annotated."""
+    """Return the record of `annotate` in uns; empty if not annotated or not an h5ad file."""
     if not isinstance(source, str | Path):
         return source.uns.get(key, {})
     if not Path(source).is_file() or not h5py.is_hdf5(source):
