@@ -94,6 +94,6 @@ def called_cells():
         margin=numbers,
         ood=np.full(20, 2.0),
         has_confidence=True,
-        level=0.9,
+        threshold=0.9,
         details={},
     )

@@ -70,7 +70,7 @@ def _cells(ontology, called, leaf=None, *, confidence=0.95, candidates=(B, T, CD
         margin=np.full(len(called), 0.1),
         ood=None,
         has_confidence=True,
-        level=0.9,
+        threshold=0.9,
         details={
             "candidate_ids": np.array(candidates, dtype=object),
             "candidate_names": np.array([ontology.terms[x].name for x in candidates], dtype=object),

@@ -176,7 +176,7 @@ def make_report(
     agreement = (
         compare_labels(*found, cells, ontology, was_found=options.truth is None) if found else None
     )
-    ratings = rate_all(groups, has_confidence=cells.has_confidence, level=cells.level)
+    ratings = rate_all(groups, has_confidence=cells.has_confidence, level=cells.threshold)
     path = Path(source) if isinstance(source, str | Path) else None
     was_calibrated_on = names_study(cells.calibration.get("fitted_on", ""), [label, *studies])
     name = path.name if path else "the AnnData"
@@ -287,7 +287,7 @@ def _certainties(cells: CalledCells) -> list[Picture]:
     if not np.isnan(cells.leaf_confidence).all():
         shown["Confidence in the finest type, before backing off"] = cells.leaf_confidence
     return [
-        histogram(values, title=title, name="confidence", mark=cells.level)
+        histogram(values, title=title, name="confidence", mark=cells.threshold)
         for title, values in shown.items()
     ]
 
@@ -297,7 +297,7 @@ def _reliability(cells: CalledCells) -> list[Picture]:
     if "reliability" not in cells.calibration:
         return []
     measured = Reliability.of(cells.calibration["reliability"])
-    return [reliability_picture(measured), risk_picture(measured, level=cells.level)]
+    return [reliability_picture(measured), risk_picture(measured, level=cells.threshold)]
 
 
 def _n_cells_by_term(cells: CalledCells) -> dict[str, int]:

@@ -155,7 +155,7 @@ def _of_calls(
         if trust.rating == "vague"
     ) / len(cells)
     if share_vague > _MANY_VAGUE:
-        finer = finer_words(cells.leaf_confidence, cells.level)
+        finer = finer_words(cells.leaf_confidence, cells.threshold)
         found.append(
             Note(
                 title="Many calls are too broad",

@@ -15,7 +15,7 @@ from zeroshot.results.annotations import Slots
 
 NO_CLUSTER = "(empty)"  # name of the group of cells with an empty value
 UNCALIBRATED = "uncalibrated"  # id of the identity calibration
-DEFAULT_LEVEL = 0.9
+DEFAULT_THRESHOLD = 0.9
 FEW_CELLS = 10  # a type called in fewer cells may be due to chance
 CONFIDENT, BACKED_OFF, ABSTAINED = range(3)
 _CLUSTER_COLUMNS = ("leiden", "louvain", "seurat_clusters", "clusters", "cluster", "cluster_id")
@@ -35,7 +35,7 @@ class CalledCells:
     margin: probability of the best candidate minus that of the runner-up
     ood: out-of-distribution score, None if the file has none
     has_confidence: False for files without back-off, where `labels` equal `leaf_labels`
-    level: confidence threshold of the calls
+    threshold: confidence threshold of the calls
     details: record of `annotate` in uns
     """
 
@@ -47,7 +47,7 @@ class CalledCells:
     margin: np.ndarray
     ood: np.ndarray | None
     has_confidence: bool
-    level: float
+    threshold: float
     details: dict[str, Any]
 
     @property
@@ -142,7 +142,7 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
         margin=_numbers(source, slots.margin),
         ood=_outlier_scores(source, columns["ood"]),
         has_confidence=has_confidence,
-        level=float(details.get("parameters", {}).get("confidence", DEFAULT_LEVEL)),
+        threshold=float(details.get("parameters", {}).get("confidence", DEFAULT_THRESHOLD)),
         details=details,
     )
 
