@@ -17,7 +17,7 @@ from ontology.graph import Ontology
 from zeroshot.annotate.annotator import annotate
 from zeroshot.annotate.official_scoring import OFFICIAL
 from zeroshot.annotate.options import AnnotateOptions
-from zeroshot.confidence.lower_levels import finer_words
+from zeroshot.confidence.lower_levels import lower_threshold_hint
 from zeroshot.decide.options import AUTO, DecodeOptions
 from zeroshot.labels.candidates import read_labels
 from zeroshot.results.annotations import Annotations, Slots
@@ -200,7 +200,7 @@ def summary_table(annotations: Annotations) -> Table:
         f"{n_cells - called.sum():,} cells ({1 - called.mean():.1%}) where no term is that sure",
     )
     level = details["parameters"]["confidence"]
-    if finer := finer_words(annotations.calls.leaf_confidence, level):
+    if finer := lower_threshold_hint(annotations.calls.leaf_confidence, level):
         table.add_row("finer calls", finer)
     tissue = annotations.candidates.tissue
     for line in tissue.summary(annotations.candidates.names) if tissue else ():

@@ -8,7 +8,7 @@ _LOWER = (0.7, 0.5)  # thresholds to suggest
 _LEAST_GAIN = 0.05  # share of the cells, below which a threshold is not suggested
 
 
-def finer_words(leaf_confidence: np.ndarray, threshold: float) -> str:
+def lower_threshold_hint(leaf_confidence: np.ndarray, threshold: float) -> str:
     """Describe the share of cells called at full depth, now and at lower thresholds.
 
     Return '' if lower thresholds would not add at least 5% of the cells.
@@ -20,7 +20,7 @@ def finer_words(leaf_confidence: np.ndarray, threshold: float) -> str:
 
     Examples
     --------
-    >>> finer_words(np.array([0.95, 0.8, 0.6, 0.2]), 0.9)
+    >>> lower_threshold_hint(np.array([0.95, 0.8, 0.6, 0.2]), 0.9)
     '25% of the cells are named in full; at confidence 0.7 50%, at confidence 0.5 75% would be'
     """
     now = float(np.mean(leaf_confidence >= threshold))

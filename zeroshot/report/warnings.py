@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from langcell.tokens.tokenizer import GENES_WARNING, SHARE_WARNING
-from zeroshot.confidence.lower_levels import finer_words
+from zeroshot.confidence.lower_levels import lower_threshold_hint
 from zeroshot.report.agreement import LabelAgreement
 from zeroshot.report.groups import Group
 from zeroshot.report.verdicts import Trust
@@ -155,7 +155,7 @@ def _of_calls(
         if trust.rating == "vague"
     ) / len(cells)
     if share_vague > _MANY_VAGUE:
-        finer = finer_words(cells.leaf_confidence, cells.threshold)
+        finer = lower_threshold_hint(cells.leaf_confidence, cells.threshold)
         found.append(
             Note(
                 title="Many calls are too broad",
