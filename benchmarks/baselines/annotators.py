@@ -20,8 +20,8 @@ from zeroshot.decide.puzzles import Puzzle
 from zeroshot.labels.candidates import (
     FREE_TEXT,
     CandidateSet,
+    ontology_candidates,
     own_candidates,
-    part_of_ontology,
 )
 
 _CHOICE = 100  # so many candidates are a choice, as `--labels` makes it; more are an ontology's
@@ -120,7 +120,7 @@ class LangCellAnnotator:
     def _chosen(self, candidates: Sequence[str]) -> CandidateSet:
         if len(candidates) <= _CHOICE:
             return own_candidates(candidates, self._ontology)
-        return part_of_ontology(candidates, self._ontology, described="terms")
+        return ontology_candidates(candidates, self._ontology, described="terms")
 
     def _features(self, file: LabelledFile) -> np.ndarray:
         """Features of the labelled cells; those of the last file are kept for its next space."""

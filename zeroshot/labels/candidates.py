@@ -64,10 +64,10 @@ def candidate_key(term_id: str, name: str) -> str:
 
 def all_candidates(ontology: Ontology) -> CandidateSet:
     """Return all cell types of animal tissue (`ontology.candidates.all_cell_types`)."""
-    return part_of_ontology(all_cell_types(ontology), ontology, described="all cell types")
+    return ontology_candidates(all_cell_types(ontology), ontology, described="all cell types")
 
 
-def part_of_ontology(ids: Sequence[str], ontology: Ontology, *, described: str) -> CandidateSet:
+def ontology_candidates(ids: Sequence[str], ontology: Ontology, *, described: str) -> CandidateSet:
     """Return terms of an ontology that were not chosen for the cells (`is_choice` is False)."""
     return CandidateSet(
         ids=tuple(ids),
