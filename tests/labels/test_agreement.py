@@ -75,8 +75,8 @@ def test_labels_of_a_head_judge_each_other(ontology):
     truth = resolve_truth(values, ontology, label_spellings(MIXED, ontology))
     called = np.array(["text: CD4T", "CL:0000236", "text: CD4T", "CL:0000236", "text: CD4T"])
     # Natural killer cells are no label of the head, so that nobody knows what its words hold.
-    assert truth.judges(called, ontology).tolist() == [True, True, True, True, False]
-    judged = truth.only(truth.judges(called, ontology))
+    assert truth.comparable(called, ontology).tolist() == [True, True, True, True, False]
+    judged = truth.only(truth.comparable(called, ontology))
     agreement = compare(judged, called, ontology)
     assert (agreement.n_cells, agreement.n_types) == (4, 2)
     assert agreement.accuracy == agreement.descendant_accuracy == 0.5
@@ -89,8 +89,8 @@ def test_words_are_neither_right_nor_wrong_by_a_column_of_terms(ontology):
     values = np.array(["CL:0000236", "CL:0000624", "CL:0000236", "CL:0000623"], dtype=object)
     truth = resolve_truth(values, ontology, label_spellings(MIXED, ontology))
     called = np.array(["CL:0000236", "text: CD4T", "text: CD4T", "CL:0000236"], dtype=object)
-    assert truth.judges(called, ontology).tolist() == [True, False, False, True]
-    agreement = compare(truth.only(truth.judges(called, ontology)), called, ontology)
+    assert truth.comparable(called, ontology).tolist() == [True, False, False, True]
+    agreement = compare(truth.only(truth.comparable(called, ontology)), called, ontology)
     assert agreement.n_cells == 2 and agreement.accuracy == 0.5
 
 

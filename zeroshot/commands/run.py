@@ -247,7 +247,7 @@ def agreement_text(truth: "Truth", annotations: Annotations, ontology: Ontology)
     """Return scores, what could not be scored, and the confusion table, tab-separated."""
     from zeroshot.labels.agreement import compare, compare_calls, confusion
 
-    judged = truth.only(truth.judges(annotations.keys, ontology))
+    judged = truth.only(truth.comparable(annotations.keys, ontology))
     left_out = _left_out_lines(truth, judged, annotations, ontology)
     if not judged.n_scored:
         return "\n".join(["n_cells\t0", *left_out, ""])
@@ -274,7 +274,7 @@ def _left_out_lines(
         )
     keys = annotations.label_keys
     made = (judged.term_ids != "") & (keys != "")
-    if n_cells := int(np.sum(made & ~judged.judges(keys, ontology))):
+    if n_cells := int(np.sum(made & ~judged.comparable(keys, ontology))):
         yield (
             f"not scored\t{n_cells} cells with a call broader than the head's labels: labelled by "
             "words of your own, which cannot say whether it is right (their best single label is scored)"

@@ -34,7 +34,7 @@ class Truth:
         """Number of cells with a known label."""
         return int(np.sum(self.term_ids != ""))
 
-    def judges(self, called: np.ndarray, ontology: Ontology) -> np.ndarray:
+    def comparable(self, called: np.ndarray, ontology: Ontology) -> np.ndarray:
         """Return which calls can be compared with the label (`is_comparable`), shape (n_cells,)."""
         return is_comparable(self.term_ids, called, self.head_keys, ontology)
 
@@ -189,7 +189,7 @@ def compare_calls(truth: Truth, called_ids: np.ndarray, ontology: Ontology) -> C
     """
     scored = truth.term_ids != ""
     coverage = float(np.mean(called_ids[scored] != ""))
-    judged = truth.judges(called_ids, ontology)
+    judged = truth.comparable(called_ids, ontology)
     if not judged.any():
         nothing = float("nan")
         return CallAgreement(

@@ -140,7 +140,7 @@ def compare_labels(
     left unknown whose best single type it cannot.
     """
     is_unknown = cells.labels == UNKNOWN
-    scored = truth.judges(np.where(is_unknown, cells.leaf_keys, cells.keys), ontology)
+    scored = truth.comparable(np.where(is_unknown, cells.leaf_keys, cells.keys), ontology)
     if not scored.any():
         return None
     true, called = truth.term_ids[scored], cells.keys[scored]
@@ -175,7 +175,7 @@ def contradictions(
     agrees = is_true_call(truth.term_ids, cells.term_ids, ontology)
     agrees |= is_true_call(cells.term_ids, truth.term_ids, ontology)
     agrees |= truth.term_ids == cells.keys
-    against = truth.judges(cells.keys, ontology) & ~agrees
+    against = truth.comparable(cells.keys, ontology) & ~agrees
     found: list[Contradiction | None] = []
     for group in range(len(grouping.names)):
         inside = grouping.members == group
