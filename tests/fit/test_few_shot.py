@@ -337,7 +337,7 @@ def test_damaged_heads_are_refused(head, tmp_path):
         read_head(head)
     described = json.loads((head / "head.json").read_text())
     (head / "head.json").write_text(json.dumps({**described, "format_version": 9}))
-    with pytest.raises(ValueError, match="it has format 9, this version reads 2; fit it again"):
+    with pytest.raises(ValueError, match="it has format 9, and this version reads 2; fit it again"):
         read_head(head)
 
 
