@@ -261,7 +261,7 @@ def test_an_output_folder_without_permission(refused, cells, written, tmp_path):
 @pytest.mark.parametrize("device", ["cuda:77", "banana"])
 def test_a_device_that_is_not_there(refused, cells, written, device):
     line = refused("--h5ad", written(cells), "--device", device)
-    assert f"no device {device!r} on this machine; there is cpu" in line
+    assert f"no device {device!r} on this machine; available: cpu" in line
 
 
 def test_truth_that_is_not_there(refused, cells, written):

@@ -429,7 +429,7 @@ def test_the_input_is_never_the_output(called, tmp_path):
     with pytest.raises(ValueError, match="is the input itself"):
         export(called, called, form="cellxgene", options=ExportOptions(overwrite=True))
     (tmp_path / "there.h5ad").touch()
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         export(called, tmp_path / "there.h5ad", form="cellxgene")
     with pytest.raises(ValueError, match="is no h5ad file"):
         (tmp_path / "text.h5ad").write_text("no")

@@ -146,7 +146,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         check(tmp_path / "nowhere" / "out.csv")
     (tmp_path / "out.csv").touch()
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         check(tmp_path / "out.csv")
     check(tmp_path / "out.csv", overwrite=True)
     (tmp_path / "folder.csv").mkdir()
