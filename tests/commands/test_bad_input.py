@@ -116,7 +116,7 @@ def test_not_an_h5ad(refused, tmp_path):
 def test_hdf5_of_another_kind(refused, tmp_path):
     with h5py.File(tmp_path / "cells.h5ad", "w") as file:
         file["weights"] = np.ones(3)
-    assert "HDF5, but neither AnnData (no 'var') nor one 10x matrix" in refused(
+    assert "an HDF5 file, but neither AnnData (no 'var') nor a single 10x matrix" in refused(
         "--h5ad", tmp_path / "cells.h5ad"
     )
 
@@ -179,7 +179,7 @@ def test_normalised_values_need_a_word(refused, run, cells, written):
 
 
 def test_zero_cells(refused, cells, written):
-    assert "X has 0 cells and 400 genes; wanted at least one of each" in refused(
+    assert "X has 0 cells and 400 genes; expected at least one of each" in refused(
         "--h5ad", written(cells[:0].copy())
     )
 
@@ -350,7 +350,7 @@ def test_a_file_of_several_modalities(refused, tmp_path):
         file.create_group("var")
     for words in ((), ("--truth", "cell_type"), ("--cluster-key", "leiden")):
         line = refused("--h5ad", tmp_path / "cells.h5mu", *words)
-        assert "cells.h5mu is a MuData file, with modalities prot, rna; write one as h5ad" in line
+        assert "cells.h5mu is a MuData file with modalities prot, rna; write one as h5ad" in line
         assert "mod='rna').write_h5ad('rna.h5ad')" in line
     line = refused("--h5ad", tmp_path / "cells.h5mu", "--out", "x.html", command="report")
     assert "is a MuData file" in line

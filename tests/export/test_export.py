@@ -431,7 +431,7 @@ def test_the_input_is_never_the_output(called, tmp_path):
     (tmp_path / "there.h5ad").touch()
     with pytest.raises(FileExistsError, match="pass overwrite=True"):
         export(called, tmp_path / "there.h5ad", form="cellxgene")
-    with pytest.raises(ValueError, match="is no h5ad file"):
+    with pytest.raises(ValueError, match="is not an h5ad file"):
         (tmp_path / "text.h5ad").write_text("no")
         export(tmp_path / "text.h5ad", tmp_path / "x.h5ad", form="cellxgene")
 
