@@ -131,7 +131,7 @@ def test_truncated_h5ad(refused, cells, written, share):
 
 def test_no_gene_ids_that_match(refused, cells, written):
     cells.var_names = [f"feature_{i}" for i in range(cells.n_vars)]
-    assert "none of the 400 gene names is known; wanted human Ensembl ids" in refused(
+    assert "none of the 400 gene names is known; expected human Ensembl ids" in refused(
         "--h5ad", written(cells)
     )
 

@@ -133,7 +133,7 @@ def test_weights_that_are_no_tensors_by_name_are_refused(tmp_path):
     path = tmp_path / "cell_proj.bin"
     for content in ([torch.zeros(1)], {"weight": 3}, {1: torch.zeros(1)}, torch.zeros(2)):
         torch.save(content, path)
-        with pytest.raises(ValueError, match="wanted tensors by name alone"):
+        with pytest.raises(ValueError, match="expected a dict of tensors"):
             read_tensors(path)
     for content in (b"", b"\xff" * 64, b'\x08\0\0\0\0\0\0\0{"a": 1}'):
         (tmp_path / "model.safetensors").write_bytes(content)

@@ -290,7 +290,7 @@ def test_dictionaries_that_do_not_fit_are_refused(source, special, genes, tmp_pa
     [
         ({"num_attention_heads": 0}, "num_attention_heads must be 1 to 1000000, got 0"),
         ({"num_hidden_layers": 10**6}, "has 2 layers, its config.json says 1000000"),
-        ({"hidden_size": None}, "has no 'hidden_size'"),
+        ({"hidden_size": None}, "has no key 'hidden_size'"),
         ({"hidden_act": "__import__('os')"}, "hidden_act must be one of gelu, gelu_new, relu"),
         ({"position_embedding_type": "relative_key"}, "absolute positions"),
     ],
