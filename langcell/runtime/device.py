@@ -33,24 +33,26 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def moved(item: Item, device: torch.device) -> Item:
+def to_device(item: Item, device: torch.device) -> Item:
     """Return a copy of a dataclass with its tensors and modules on a device, nested ones too.
 
     >>> from langcell.nn.features import CellFeatures
     >>> one = torch.ones(1)
     >>> cells = CellFeatures(states=one, attention_mask=None, pooled=one, features=one)
-    >>> moved(cells, torch.device("meta")).states.device
+    >>> to_device(cells, torch.device("meta")).states.device
     device(type='meta')
     """
     assert is_dataclass(item) and not isinstance(item, type)
     values = {each.name: getattr(item, each.name) for each in fields(item)}
-    copy: Item = replace(item, **{name: _moved(value, device) for name, value in values.items()})
+    copy: Item = replace(
+        item, **{name: _to_device(value, device) for name, value in values.items()}
+    )
     return copy
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor | nn.Module):
         return value.to(device)
     if isinstance(value, tuple):
-        return tuple(_moved(each, device) for each in value)
-    return moved(value, device) if is_dataclass(value) else value
+        return tuple(_to_device(each, device) for each in value)
+    return to_device(value, device) if is_dataclass(value) else value

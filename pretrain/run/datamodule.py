@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from langcell.runtime.device import moved
+from langcell.runtime.device import to_device
 from pretrain.cells.step_cells import CellSource
 from pretrain.parallel.gather import World
 from pretrain.steps.collator import Collator, StepBatch
@@ -72,7 +72,7 @@ class PretrainData(LightningDataModule):
         self, batch: StepBatch, device: torch.device, dataloader_idx: int
     ) -> StepBatch:
         """Move a batch; Lightning itself cannot rebuild a frozen dataclass."""
-        return moved(batch, device)
+        return to_device(batch, device)
 
     def _first_step(self) -> int:
         return self.trainer.global_step if self.trainer else 0
