@@ -1,4 +1,4 @@
-"""Cell Ontology terms, their order and their words. Never imports torch."""
+"""Cell Ontology: its terms, their hierarchy, names and descriptions. Does not import torch."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The releases inside cellxgene-ontology-guide, read offline."""
+"""Read the ontology releases that are bundled with cellxgene-ontology-guide, offline."""
 
 from functools import cache
 from typing import Any
@@ -7,35 +7,35 @@ from cellxgene_ontology_guide.supported_versions import CXGSchema
 
 from ontology.term import OntologySource, Term, clean_definition, clean_release
 
-# The package merges is_a with part_of before it takes ancestors: one relation reaches us. Inside CL
-# almost all of it is is_a; in UBERON an organ's parts stand below the organ.
+# The package merges is_a with part_of when it computes ancestors, so only one relation is available.
+# In CL it is almost always is_a; in UBERON the parts of an organ are its descendants.
 MERGED = "is_a or part_of"
 
 
 @cache
 def read_bundled(prefix: str) -> OntologySource:
-    """Read the release that the installed package calls latest.
+    """Read the latest release of an ontology in the installed package.
 
     Parameters
     ----------
     prefix
-        Which ontology: CL, UBERON, MONDO, HsapDv, EFO, HANCESTRO, PATO, NCBITaxon (large: a
-        quarter of a minute and some gigabytes).
+        Ontology: CL, UBERON, MONDO, HsapDv, EFO, HANCESTRO, PATO or NCBITaxon (large: takes 15
+        seconds and some gigabytes of memory).
 
     Returns
     -------
-    Terms whose parents are the ancestors at distance one and whose synonyms are the exact ones
-    (the package drops the others and all scopes).
+    The terms. Parents are the ancestors at distance one, synonyms the exact ones (the package drops
+    all others).
 
     Raises
     ------
     ValueError
-        If the package has no ontology of that prefix.
+        If the package has no ontology with this prefix.
     """
     schema = CXGSchema()
     if prefix not in schema.supported_ontologies:
         known = ", ".join(sorted(schema.supported_ontologies))
-        raise ValueError(f"no bundled ontology {prefix!r}; there are {known}")
+        raise ValueError(f"no bundled ontology {prefix!r}; available: {known}")
     records = schema.ontology(prefix)
     return OntologySource(
         name=prefix,

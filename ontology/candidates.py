@@ -1,4 +1,4 @@
-"""All cell types that a cell of human tissue may be called."""
+"""The candidate labels: all cell types that a cell of human tissue may be called."""
 
 import re
 from functools import cache
@@ -7,29 +7,29 @@ from importlib.resources import files
 from ontology.graph import Ontology
 
 ROOT = "CL:0000000"
-# Too general to be an answer: cell, eukaryotic cell, Eumycetozoan cell, animal cell (obsolete in
-# recent releases, which keep its id).
+# Too general as a label: cell, eukaryotic cell, Eumycetozoan cell, animal cell (obsolete in recent
+# releases, which keep its id).
 NEVER_CALLED = frozenset({ROOT, "CL:0000255", "CL:0000257", "CL:0000548"})
-# How CL names the cells of one taxon that humans are not part of: "(Mmus)", "(sensu Nematoda)",
-# "natural killer cell, mouse". "(sensu Vertebrata)" and "(Primate)" do hold for humans.
+# Names of cells of a non-human taxon in CL: "(Mmus)", "(sensu Nematoda)", "natural killer cell,
+# mouse". "(sensu Vertebrata)" and "(Primate)" include humans.
 OTHER_SPECIES = re.compile(r"\(Mmus\)|\(sensu (?!Vertebrata)[^)]*\)|, mouse$")
 
 
 @cache
 def excluded_branches() -> dict[str, str]:
-    """Return the branches that annotation of animal tissue never means: root id -> reason.
+    """Return the branches that are never candidates for animal tissue: root id -> reason.
 
-    They are the rows of ``ontology/data/excluded_branches.tsv``.
+    Read from ``ontology/data/excluded_branches.tsv``.
     """
     return _reasons("excluded_branches.tsv")
 
 
 @cache
 def groupings() -> dict[str, str]:
-    """Return the terms that put unlike cell types together, such as "nucleate cell": id -> reason.
+    """Return the terms that group unrelated cell types, such as "nucleate cell": id -> reason.
 
-    They are the rows of ``ontology/data/groupings.tsv``: true of a cell, and no answer to what it
-    is. Backing off passes over them.
+    Read from ``ontology/data/groupings.tsv``. Such a term may be true of a cell but does not say
+    what type it is, so back-off skips it.
     """
     return _reasons("groupings.tsv")
 
@@ -41,12 +41,12 @@ def _reasons(name: str) -> dict[str, str]:
 
 
 def all_cell_types(ontology: Ontology) -> tuple[str, ...]:
-    """Return the ids of all cell types of a Cell Ontology release that may be called, sorted.
+    """Return the ids of all candidate cell types of a Cell Ontology release, sorted.
 
-    They are the live descendants of the root cell term, without the excluded branches, without
-    `NEVER_CALLED` and without terms that name another species (`OTHER_SPECIES`): the models read
-    human cells. Cell parts ("reniform nucleus") and the terms of other ontologies in an .obo
-    file are no descendants of the root and so never among them.
+    These are the current descendants of the root term "cell", without the excluded branches,
+    `NEVER_CALLED` and terms that name another species (`OTHER_SPECIES`), since the models are for
+    human cells. Cell parts ("reniform nucleus") and terms of other ontologies in an .obo file are
+    not descendants of the root, so they are never included.
     """
     excluded = set(NEVER_CALLED)
     for branch in excluded_branches():

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ontology",
-    help="Look up cell types: their words, their ids and their place in the Cell Ontology.",
+    help="Look up cell types in the Cell Ontology: descriptions, ids, ancestors and descendants.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -26,7 +26,7 @@ _Obo = Annotated[
 
 @app.command()
 def describe(term: _Term, obo: _Obo = None) -> None:
-    """Print the text by which a model knows a cell type.
+    """Print the description of a cell type that the models read.
 
     Examples: langcell ontology describe "B cells"; langcell ontology describe CL:0000236
     """
@@ -39,15 +39,14 @@ def describe(term: _Term, obo: _Obo = None) -> None:
 @app.command()
 def resolve(
     labels: Annotated[
-        list[str] | None, typer.Argument(help="Labels, as authors wrote them.")
+        list[str] | None, typer.Argument(help="Cell type labels, as free text or ids.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="A text file with one label a line.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A text file with one label per line.")] = None,
     obo: _Obo = None,
 ) -> None:
-    """Print the Cell Ontology id of each label as a table, tab-separated.
+    """Print the Cell Ontology id of each label as a tab-separated table.
 
-    A label that means no term or two is left without an id, beside the terms that come near; the
-    exit status is 1 then.
+    A label that is unknown or ambiguous gets no id but suggestions; the exit status is then 1.
 
     Examples: langcell ontology resolve "NK cells" pDC; langcell ontology resolve --file labels.txt
     """
@@ -58,7 +57,7 @@ def resolve(
 
     wanted = [*(labels or ()), *(_read_labels(file) if file else ())]
     if not wanted:
-        raise typer.BadParameter("give labels, or a file of labels with --file")
+        raise typer.BadParameter("pass labels as arguments, or a file of labels with --file")
     ontology = _read(obo)
     resolutions = LabelResolver(ontology).resolve(wanted)
     table = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
@@ -76,34 +75,34 @@ def resolve(
 @app.command()
 def tree(
     term: _Term,
-    depth: Annotated[int, typer.Option(min=0, help="Levels to show.")] = 2,
+    depth: Annotated[int, typer.Option(min=0, help="Depth to show.")] = 2,
     up: Annotated[bool, typer.Option("--up", help="Show the ancestors instead.")] = False,
     obo: _Obo = None,
 ) -> None:
-    """Print the kinds of a cell type, or with --up what it is a kind of.
+    """Print the descendants of a cell type as a tree, or with --up its ancestors.
 
-    A term that stands at several places is opened at the first one only, and marked "..." after.
+    A term that occurs several times is expanded only the first time and then marked "...".
 
     Examples: langcell ontology tree "T cell" --depth 1; langcell ontology tree CL:0000236 --up
     """
     ontology = _read(obo)
     neighbours = ontology.parents if up else ontology.children
-    opened: set[str] = set()
-    # Depth first by a stack, so the order on screen is that of a book.
+    expanded: set[str] = set()
+    # Depth-first with a stack, so that each term is printed right before its own subtree.
     stack = [(_term_id(ontology, term), 0)]
     while stack:
         term_id, level = stack.pop()
-        below = neighbours(term_id) if level < depth else ()
-        seen = " ..." if below and term_id in opened else ""
+        following = neighbours(term_id) if level < depth else ()
+        seen = " ..." if following and term_id in expanded else ""
         typer.echo(f"{'  ' * level}{_title(ontology, term_id)}{seen}")
-        if not seen and below:
-            opened.add(term_id)
-            by_name = sorted(below, key=lambda i: ontology.terms[i].name.lower(), reverse=True)
+        if not seen and following:
+            expanded.add(term_id)
+            by_name = sorted(following, key=lambda i: ontology.terms[i].name.lower(), reverse=True)
             stack.extend((next_id, level + 1) for next_id in by_name)
 
 
 def _read(obo: Path | None) -> "Ontology":
-    """Read the ontology and say which, on stderr."""
+    """Read the ontology and print its name and release on stderr."""
     from ontology.graph import Ontology
 
     ontology = Ontology.from_obo(obo) if obo else Ontology.bundled()
@@ -113,22 +112,22 @@ def _read(obo: Path | None) -> "Ontology":
 
 def _read_labels(file: Path) -> list[str]:
     if not file.is_file():
-        raise FileNotFoundError(f"no file of labels at {file}")
+        raise FileNotFoundError(f"label file {file} does not exist")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text in UTF-8: one label a line is wanted") from error
+        raise ValueError(f"{file} is not UTF-8 text; expected one label per line") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _term_id(ontology: "Ontology", label: str) -> str:
-    """Resolve one label, or say what comes near."""
+    """Resolve one label; raise with the nearest terms if it does not resolve."""
     from ontology.labels import LabelResolver
 
     found = LabelResolver(ontology).resolve([label])[0]
     if found.term_id is None:
         near = "; ".join(_title(ontology, term_id) for term_id in found.suggestions)
-        hint = f"; near it: {near}" if near else ""
+        hint = f"; did you mean {near}?" if near else ""
         raise ValueError(f"{label!r} is {found.how} in {ontology.title}{hint}")
     return found.term_id
 

@@ -1,4 +1,4 @@
-"""The words that describe a term: the paper's template, several aspects at once, variants."""
+"""Texts that describe a term: the template of the paper, several aspects at once, variants."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -6,8 +6,8 @@ from typing import Protocol
 from ontology.graph import Ontology
 from ontology.term import Term
 
-# The aspects of a cell's identity that CELLxGENE records, in the order in which a text names them,
-# with the ontologies whose ids each may hold.
+# The aspects of a cell that CELLxGENE records, in the order of the text, and the ontologies whose
+# ids each aspect may hold.
 ASPECTS: Mapping[str, tuple[str, ...]] = {
     "cell type": ("CL",),
     "tissue": ("UBERON", "CL"),
@@ -18,7 +18,7 @@ ASPECTS: Mapping[str, tuple[str, ...]] = {
     "organism": ("NCBITaxon",),
     "ethnicity": ("HANCESTRO",),
 }
-# The bundled NCBITaxon has 1.3 million terms and takes a quarter of a minute: not for these.
+# Names of common organisms: the bundled NCBITaxon has 1.3 million terms and takes 15 s to read.
 COMMON_ORGANISMS = {
     "NCBITaxon:9606": "Homo sapiens",
     "NCBITaxon:10090": "Mus musculus",
@@ -27,12 +27,12 @@ COMMON_ORGANISMS = {
     "NCBITaxon:9483": "Callithrix jacchus",
     "NCBITaxon:7955": "Danio rerio",
 }
-# What files write where nothing is known.
+# Values that files use for "unknown".
 _UNKNOWN = frozenset({"", "na", "nan", "none", "unknown"})
 
 
 class UniformGenerator(Protocol):
-    """What dropout needs of a random generator: `numpy.random.Generator` has it."""
+    """A random generator with `random()`, such as `numpy.random.Generator`."""
 
     def random(self) -> float:
         """Return a float drawn uniformly from [0, 1)."""
@@ -52,7 +52,7 @@ def describe(ontology: Ontology, term_id: str) -> str:
     KeyError
         If the id is unknown or obsolete.
     """
-    return _block("cell type", _live_term(ontology, term_id))
+    return _block("cell type", _current_term(ontology, term_id))
 
 
 def describe_aspects(
@@ -62,22 +62,23 @@ def describe_aspects(
     rng: UniformGenerator | None = None,
     ontologies: Mapping[str, Ontology] | None = None,
 ) -> str:
-    """Return one text of several aspects of a cell's identity.
+    """Return one text with several aspects of a cell: its type, tissue, disease and so on.
 
     Parameters
     ----------
     aspects
-        Aspect (a key of `ASPECTS`) -> a term id of its ontology, or free text, taken as it stands.
-        Empty and "unknown" values are left out. "cell type" must be there.
+        Aspect (a key of `ASPECTS`) -> a term id of its ontology, or free text, which is not changed.
+        Empty and "unknown" values are left out. "cell type" is required.
     drop
-        Chance of leaving out an aspect, one for all or one for each. The cell type never is, so
-        that a bare cell type is among the texts, as zero-shot needs.
+        Probability of leaving out an aspect: one for all, or one per aspect. The cell type is never
+        dropped, so that texts with the cell type alone occur, as in zero-shot annotation.
     rng
-        Source of chance; wanted where ``drop`` is not zero.
+        Random generator; required if ``drop`` is not zero.
     ontologies
-        Ontology by prefix ("CL", "UBERON"); the bundled releases stand in for those not given.
+        Ontology by prefix ("CL", "UBERON"); by default the bundled releases.
 
-    An id that is replaced gives the text of its replacement, one that is obsolete its name alone.
+    An id that has a replacement gives the text of the replacement; an obsolete id without one gives
+    its name alone.
 
     >>> describe_aspects({"cell type": "my cell", "tissue": "my organ"})
     'cell type: my cell. tissue: my organ. '
@@ -85,7 +86,8 @@ def describe_aspects(
     Raises
     ------
     ValueError
-        If an aspect is not one of `ASPECTS`, the cell type is missing, or drop comes without rng.
+        If an aspect is not one of `ASPECTS`, the cell type is missing, or `drop` is given without
+        `rng`.
     KeyError
         If an id is unknown to its ontology.
     """
@@ -102,18 +104,18 @@ def describe_aspects(
 
 
 def text_variants(ontology: Ontology, term_id: str) -> tuple[str, ...]:
-    """Return the texts for a cell type, for training on more than one wording.
+    """Return several texts for a cell type, for training on more than one wording.
 
-    In order and without repetition: the template (`describe`), the name alone, the template
-    without a definition, the template with each exact synonym in the place of the name, the
-    definition alone.
+    In this order, without duplicates: the template (`describe`), the name alone, the template
+    without a definition, the template with each exact synonym instead of the name, the definition
+    alone.
 
     Raises
     ------
     KeyError
         If the id is unknown or obsolete.
     """
-    term = _live_term(ontology, term_id)
+    term = _current_term(ontology, term_id)
     texts = [
         _block("cell type", term),
         term.name,
@@ -125,12 +127,12 @@ def text_variants(ontology: Ontology, term_id: str) -> tuple[str, ...]:
 
 
 def _block(aspect: str, term: Term, name: str = "") -> str:
-    """Write one aspect in the template of the paper."""
+    """Format one aspect with the template of the paper."""
     text = f"{aspect}: {name or term.name}. "
     return f"{text}{term.definition}; " if term.definition else text
 
 
-def _live_term(ontology: Ontology, term_id: str) -> Term:
+def _current_term(ontology: Ontology, term_id: str) -> Term:
     return ontology.terms[ontology.check(term_id)]
 
 
@@ -142,21 +144,21 @@ def _check_aspects(
     named = drop.keys() if isinstance(drop, Mapping) else ()
     unknown = [aspect for aspect in (*aspects, *named) if aspect not in ASPECTS]
     if unknown:
-        raise ValueError(f"no aspect {unknown[0]!r}; there are {', '.join(ASPECTS)}")
+        raise ValueError(f"unknown aspect {unknown[0]!r}; must be one of {', '.join(ASPECTS)}")
     if str(aspects.get("cell type", "")).strip().lower() in _UNKNOWN:
-        raise ValueError("a text needs a cell type: aspects has none under 'cell type'")
+        raise ValueError("aspects must have a value for 'cell type'")
     if drop and rng is None:
         raise ValueError(f"drop={drop} needs a random generator: pass rng=")
 
 
 def _is_dropped(aspect: str, drop: float | Mapping[str, float], rng: UniformGenerator) -> bool:
     chance = drop.get(aspect, 0.0) if isinstance(drop, Mapping) else drop
-    # Drawn for each aspect that is there, so that a seed means the same at any rate.
+    # Drawn for every aspect, so that a seed gives the same random numbers at any `drop`.
     return rng.random() < chance
 
 
 def _aspect_term(aspect: str, value: str, ontologies: Mapping[str, Ontology]) -> Term:
-    """Return the term of an id, or free text as a term with a name alone."""
+    """Return the term of an id; free text becomes a term with only a name."""
     prefix = value.split(":")[0]
     if value in COMMON_ORGANISMS and "NCBITaxon" not in ontologies:
         return Term(id=value, name=COMMON_ORGANISMS[value])
@@ -165,6 +167,6 @@ def _aspect_term(aspect: str, value: str, ontologies: Mapping[str, Ontology]) ->
     ontology = ontologies.get(prefix) or Ontology.bundled(prefix)
     current = ontology.current(value)
     if current is None and value in ontology.terms:
-        # Published files outlive terms: "adult stage" is still what the donor was.
+        # Published files keep ids that have become obsolete, such as "adult stage".
         return Term(id=value, name=ontology.terms[value].name.removeprefix("obsolete "))
-    return _live_term(ontology, current or value)
+    return _current_term(ontology, current or value)

@@ -1,4 +1,4 @@
-"""The order of the terms: ancestors, depth, common ancestors and distance."""
+"""The ontology graph: ancestors, descendants, depth, common ancestors and distances."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
@@ -12,24 +12,26 @@ from ontology.term import OntologySource, Term
 
 
 class Ontology:
-    """Terms of one release and the directed acyclic graph of their parents.
+    """The terms of one ontology release and the directed acyclic graph of their parents.
+
+    "Current" terms are those that are not obsolete; only they are in the graph.
 
     Parameters
     ----------
     source
-        What was read. Parents that the source does not describe are left out of the graph.
+        The source as read. Parents without a term of their own are left out of the graph.
 
     Attributes
     ----------
     name, release
-        Which ontology, and the release as a bare date or version ("2026-03-26").
+        Name of the ontology, and its release as a date or version ("2026-03-26").
     relations
-        The relations that the source keeps apart: ("is_a", "part_of", ...) for an OBO file,
-        ("is_a or part_of",) for a bundled one, which merges them.
+        The relations that the source distinguishes: ("is_a", "part_of", ...) for an OBO file,
+        ("is_a or part_of",) for a bundled release, which merges them.
     terms
-        Every term by its id, obsolete ones included.
+        All terms by id, including obsolete ones.
     ids
-        Ids of the live terms, sorted: the order of rows and columns of ``closure``.
+        Ids of the current terms, sorted: the order of rows and columns of ``closure``.
 
     Raises
     ------
@@ -56,7 +58,7 @@ class Ontology:
 
     @classmethod
     def bundled(cls, prefix: str = "CL") -> "Ontology":
-        """Return the release inside the installed cellxgene-ontology-guide; built once.
+        """Return the release in the installed cellxgene-ontology-guide; cached.
 
         >>> Ontology.bundled().terms["CL:0000236"].name
         'B cell'
@@ -65,39 +67,39 @@ class Ontology:
 
     @classmethod
     def from_obo(cls, path: str | Path) -> "Ontology":
-        """Return the ontology in an .obo or .obo.gz file; errors as in `ontology.obo.read_obo`."""
+        """Read an .obo or .obo.gz file; raise as `ontology.obo.read_obo`."""
         from ontology.obo import read_obo
 
         return cls(read_obo(path))
 
     def parents(self, term_id: str) -> tuple[str, ...]:
-        """Return the live parents of a live term, sorted."""
+        """Return the parents of a current term, sorted."""
         return self._parents[self.check(term_id)]
 
     def children(self, term_id: str) -> tuple[str, ...]:
-        """Return the live children of a live term, sorted."""
+        """Return the children of a current term, sorted."""
         return tuple(self._children[self.check(term_id)])
 
     def ancestors(self, term_id: str) -> frozenset[str]:
-        """Return all ancestors of a live term, without the term itself."""
+        """Return all ancestors of a current term, without the term itself."""
         return frozenset(self._ids_of_row(self.closure, term_id)) - {term_id}
 
     def descendants(self, term_id: str) -> frozenset[str]:
-        """Return all descendants of a live term, without the term itself."""
+        """Return all descendants of a current term, without the term itself."""
         return frozenset(self._ids_of_row(self._closure_down, term_id)) - {term_id}
 
     def depth(self, term_id: str) -> int:
-        """Return the number of edges on the longest way up to a root, 0 for a root.
+        """Return the number of edges on the longest path to a root, 0 for a root.
 
-        The longest way, so that an ancestor is always shallower than its descendants.
+        With the longest path, an ancestor is always shallower than its descendants.
         """
         return self._depths[self.check(term_id)]
 
     def lca(self, first: str, second: str) -> str | None:
-        """Return the deepest term that is an ancestor of both or one of the two themselves.
+        """Return the lowest common ancestor: the deepest term that is an ancestor of both, or one of them.
 
-        A graph with several parents a term can have several; of equally deep ones the nearest to
-        both is taken, then the first id. None where the two share no root.
+        If several are equally deep, the nearest to both is taken, then the first by id. Return None
+        if the two share no root.
         """
         up_first, up_second = self.edges_up(first), self.edges_up(second)
         shared = up_first.keys() & up_second.keys()
@@ -106,7 +108,7 @@ class Ontology:
         return min(shared, key=lambda c: (-self._depths[c], up_first[c] + up_second[c], c))
 
     def distance(self, first: str, second: str) -> int:
-        """Return the fewest edges from one term up to a shared ancestor and down to the other.
+        """Return the number of edges on the shortest path between two terms via a shared ancestor.
 
         Raises
         ------
@@ -120,15 +122,15 @@ class Ontology:
         return min(up_first[term_id] + up_second[term_id] for term_id in shared)
 
     def is_comparable(self, first: str, second: str) -> bool:
-        """Say whether the two are the same or one is an ancestor of the other."""
+        """Tell whether two terms are equal or one is an ancestor of the other."""
         i, j = self.index[self.check(first)], self.index[self.check(second)]
         return bool(self.closure[i, j] or self.closure[j, i])
 
     def edges_up(self, term_id: str) -> dict[str, int]:
-        """Return the fewest edges up to each ancestor of a live term, 0 for the term itself."""
+        """Return the shortest distance to each ancestor of a current term, 0 for the term itself."""
         edges = {self.check(term_id): 0}
         queue = [term_id]
-        for child in queue:  # grows while it is read; breadth first, so first seen is shortest
+        for child in queue:  # grows during the loop; breadth-first, so the first path is shortest
             for parent in self._parents[child]:
                 if parent not in edges:
                     edges[parent] = edges[child] + 1
@@ -143,8 +145,9 @@ class Ontology:
         """
         rows: dict[str, np.ndarray] = {}
         for term_id in self._order:
-            above = [rows[parent] for parent in self._parents[term_id]]
-            rows[term_id] = np.unique(np.concatenate([[self.index[term_id]], *above]).astype(int))
+            ancestors = [rows[parent] for parent in self._parents[term_id]]
+            own = [self.index[term_id]]
+            rows[term_id] = np.unique(np.concatenate([own, *ancestors]).astype(int))
         columns = [rows[term_id] for term_id in self.ids]
         pointers = np.concatenate([[0], np.cumsum([len(row) for row in columns])])
         indices = np.concatenate(columns) if columns else np.empty(0, dtype=int)
@@ -152,12 +155,12 @@ class Ontology:
         return sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, pointers), shape)
 
     def closure_of(self, term_ids: Sequence[str]) -> sparse.csr_matrix:
-        """Return the closure among some live terms alone, shape (n, n), in their order."""
+        """Return the closure of some current terms only, shape (n, n), in their order."""
         rows = [self.index[self.check(term_id)] for term_id in term_ids]
         return self.closure[rows][:, rows]
 
     def current(self, term_id: str) -> str | None:
-        """Return the live term that an id stands for: itself, or what replaced it; else None."""
+        """Return the id itself if it is current, else the id that replaces it, else None."""
         seen = set()
         while term_id in self.terms and term_id not in seen:
             seen.add(term_id)
@@ -170,12 +173,12 @@ class Ontology:
         return None
 
     def check(self, term_id: str) -> str:
-        """Return the id of a live term as given.
+        """Return the id of a current term unchanged.
 
         Raises
         ------
         KeyError
-            If it is unknown or obsolete; the line names a replacement where there is one.
+            If the id is unknown or obsolete; the message names a replacement if there is one.
         """
         if term_id in self.index:
             return term_id
@@ -207,25 +210,25 @@ class Ontology:
         return (self.ids[column] for column in columns)
 
     def _sort_roots_first(self) -> list[str]:
-        """Return the live ids so that parents stand before children; refuse a cycle."""
-        waiting = {term_id: len(parents) for term_id, parents in self._parents.items()}
-        order = [term_id for term_id in self.ids if not waiting[term_id]]
-        for term_id in order:  # grows while it is read
+        """Return the current ids in topological order, parents first; raise if there is a cycle."""
+        n_open_parents = {term_id: len(parents) for term_id, parents in self._parents.items()}
+        order = [term_id for term_id in self.ids if not n_open_parents[term_id]]
+        for term_id in order:  # grows during the loop
             for child in self._children[term_id]:
-                waiting[child] -= 1
-                if not waiting[child]:
+                n_open_parents[child] -= 1
+                if not n_open_parents[child]:
                     order.append(child)
         if len(order) < len(self.ids):
             raise ValueError(f"{self.title} has a cycle: {' is_a '.join(self._find_cycle(order))}")
         return order
 
     def _find_cycle(self, sorted_ids: Sequence[str]) -> list[str]:
-        left = set(self.ids) - set(sorted_ids)
-        # Each term left over has a parent left over, so a walk up must come round.
-        walk = [min(left)]
-        while walk[-1] not in walk[:-1]:
-            walk.append(min(left.intersection(self._parents[walk[-1]])))
-        return walk[walk.index(walk[-1]) :]
+        unsorted = set(self.ids) - set(sorted_ids)
+        # Each unsorted term has an unsorted parent, so a path through such parents must repeat.
+        path = [min(unsorted)]
+        while path[-1] not in path[:-1]:
+            path.append(min(unsorted.intersection(self._parents[path[-1]])))
+        return path[path.index(path[-1]) :]
 
 
 @cache

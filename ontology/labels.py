@@ -1,4 +1,4 @@
-"""Free-text labels to term ids, without guessing."""
+"""Resolve free-text labels to term ids by exact matching, without guessing."""
 
 import re
 from collections import defaultdict
@@ -14,7 +14,7 @@ from ontology.suggestions import SuggestionIndex
 from ontology.term import Term
 from ontology.wording import normalise, reorder, without_cell
 
-# An abbreviation stands for its term only with its "cell": "PE" is no "PE cell".
+# Such an abbreviation needs its "cell": the label "PE" does not mean "PE cell".
 _ABBREVIATED_CELL = re.compile(r"\w{1,3}[ -]cell", re.IGNORECASE)
 # "microglial cell (Mmus)", "rod bipolar cell (sensu Mus)": the synonyms are of one species only.
 _SPECIES = re.compile(r"\((?:Mmus|Primate|sensu (?!Vertebrata)[\w ]+)\)|, mouse$")
@@ -23,38 +23,38 @@ _ID = re.compile(r"(?:https?://purl\.obolibrary\.org/obo/)?([a-z]+)[:_](\d+)", r
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """What a label means, or why that is not known."""
+    """Term that a label resolves to, or the reason why it does not resolve."""
 
     label: str
     term_id: str | None
     # id, name, synonym, alias, elliptic ("memory B" for "memory B cell"), reordered ("T cells CD8"),
-    # replaced (an obsolete term with a replacement); ambiguous or unknown where term_id is None
+    # replaced (an obsolete term with a replacement); ambiguous or unknown if term_id is None
     how: str
-    suggestions: tuple[str, ...] = ()  # term ids, best first; empty where resolved
+    suggestions: tuple[str, ...] = ()  # term ids, best first; empty if resolved
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """Wordings of one kind, folded, with the ids of the terms they mean."""
+    """Normalised wordings of one kind, with the ids of the terms that they mean."""
 
     how: str
-    fold: Callable[[str], str]
+    normalise: Callable[[str], str]
     ids: Mapping[str, set[str]]
 
 
 class LabelResolver:
-    """Resolve labels through the ids, names and exact synonyms of one ontology.
+    """Resolve labels to term ids through the ids, names and exact synonyms of one ontology.
 
-    Case, plural, punctuation, Greek letters and the ``+`` and ``-`` of markers are told apart only
-    where that decides between two terms. A wording that means two terms is not resolved.
+    Differences in case, plural, punctuation, Greek letters and the ``+`` and ``-`` of markers are
+    ignored, unless they decide between two terms. A label that matches two terms is not resolved.
 
     Parameters
     ----------
     ontology
-        Of a Cell Ontology release only the cell types are searched, of any other every live term.
+        Ontology to search: the cell types of a Cell Ontology release, all current terms of another.
     aliases
-        More wordings, label -> term id, which count less than the ontology's own. By default those
-        of ``ontology/data/aliases.tsv`` for a Cell Ontology release, none for others.
+        Further wordings, label -> term id, tried after the names and synonyms of the ontology. By
+        default those of ``ontology/data/aliases.tsv`` for the Cell Ontology, none for others.
     """
 
     def __init__(self, ontology: Ontology, aliases: Mapping[str, str] | None = None) -> None:
@@ -63,7 +63,7 @@ class LabelResolver:
         self._ids = {term_id.lower(): term_id for term_id in ontology.terms}
 
     def resolve(self, labels: Iterable[str]) -> list[Resolution]:
-        """Resolve each label: one resolution for each, in order.
+        """Return one resolution per label, in order.
 
         >>> LabelResolver(Ontology.bundled()).resolve(["B-cells"])[0].term_id
         'CL:0000236'
@@ -75,7 +75,7 @@ class LabelResolver:
         if written:
             return self._resolve_id(label, f"{written[1]}:{written[2]}".lower())
         for table in self._tables:
-            found = table.ids.get(table.fold(label), set())
+            found = table.ids.get(table.normalise(label), set())
             if table.how == "elliptic" and normalise(label) in _anatomy():
                 continue  # "Kidney" is a tissue, not the term "kidney cell"
             if len(found) == 1:
@@ -86,7 +86,7 @@ class LabelResolver:
 
     @cached_property
     def _pool(self) -> frozenset[str]:
-        """Terms that a wording may mean."""
+        """Terms that a label may resolve to."""
         if ROOT not in self._ontology.index:
             return frozenset(self._ontology.ids)
         return self._ontology.descendants(ROOT) | {ROOT}
@@ -102,7 +102,7 @@ class LabelResolver:
 
     @cached_property
     def _tables(self) -> tuple[_Table, ...]:
-        """The first table that knows a wording decides; files that give ids need none."""
+        """Tables of wordings; the first that contains a label decides. Not needed for ids."""
         aliases = self._aliases
         if aliases is None:
             aliases = bundled_aliases() if ROOT in self._ontology.index else {}
@@ -143,14 +143,14 @@ class LabelResolver:
                 yield term.name.removeprefix("obsolete "), term.id
 
     def _current(self, wordings: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Bring ids up to this release; drop what it no longer has."""
+        """Replace ids by their current ids in this release; drop those without one."""
         current = ((wording, self._ontology.current(term_id)) for wording, term_id in wordings)
         return [(wording, term_id) for wording, term_id in current if term_id in self._pool]
 
 
 @cache
 def bundled_aliases() -> dict[str, str]:
-    """Return label -> Cell Ontology id, the rows of ``ontology/data/aliases.tsv``."""
+    """Return label -> Cell Ontology id, read from ``ontology/data/aliases.tsv``."""
     table = (files("ontology") / "data" / "aliases.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in table.splitlines()[1:]]
     return {label: term_id for label, term_id, _provenance in rows}
@@ -158,13 +158,13 @@ def bundled_aliases() -> dict[str, str]:
 
 @cache
 def _anatomy() -> frozenset[str]:
-    """Names and synonyms of anatomical structures, normalised."""
+    """Return the normalised names and synonyms of anatomical structures."""
     terms = read_bundled("UBERON").terms.values()
     return frozenset(normalise(text) for term in terms for text in (term.name, *term.synonyms))
 
 
 def _own_synonyms(term: Term) -> tuple[str, ...]:
-    """Exact synonyms, unless they leave out the species that the name of the term states."""
+    """Return the exact synonyms; none if the term's name states a species, as synonyms omit it."""
     return () if _SPECIES.search(term.name) else term.synonyms
 
 
@@ -175,12 +175,14 @@ def _contested(
     return [(wording, term_id) for wording, term_id in aliases if normalise(wording) in taken]
 
 
-def _table(how: str, fold: Callable[[str], str], wordings: Iterable[tuple[str, str]]) -> _Table:
+def _table(
+    how: str, normalise: Callable[[str], str], wordings: Iterable[tuple[str, str]]
+) -> _Table:
     ids: dict[str, set[str]] = defaultdict(set)
     for wording, term_id in wordings:
-        ids[fold(wording)].add(term_id)
+        ids[normalise(wording)].add(term_id)
     ids.pop("", None)
-    return _Table(how=how, fold=fold, ids=dict(ids))
+    return _Table(how=how, normalise=normalise, ids=dict(ids))
 
 
 def _unresolved(label: str, how: str, suggestions: Iterable[str]) -> Resolution:

@@ -1,4 +1,4 @@
-"""Any ontology in OBO format, through obonet."""
+"""Read ontologies in OBO format, with obonet."""
 
 import gzip
 import re
@@ -18,19 +18,19 @@ _ESCAPED = re.compile(r"\\(.)")
 def read_obo(path: str | Path) -> OntologySource:
     """Read an .obo or .obo.gz file.
 
-    Parents are the is_a edges alone; every other relation is kept apart in ``Term.related``, under
-    its readable name (``part_of``, ``develops_from``) where the file defines one.
+    Parents are the is_a edges only. All other relations are stored in ``Term.related``, under
+    their readable name (``part_of``, ``develops_from``) if the file defines one.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is not OBO, names no term, or says one thing twice.
+        If the file is not OBO, has no term, or defines something twice.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no ontology file at {path}")
+        raise FileNotFoundError(f"ontology file {path} does not exist")
     graph = _parse(path)
     relation_names = {
         typedef["id"]: typedef["name"].replace(" ", "_")
@@ -41,12 +41,12 @@ def read_obo(path: str | Path) -> OntologySource:
         terms = {
             str(node): _term(str(node), record, _edges(graph, node, relation_names))
             for node, record in graph.nodes(data=True)
-            if "name" in record  # a bare node is only the target of some relation
+            if "name" in record  # a node without a name is only the target of a relation
         }
     except ValueError as error:
         raise ValueError(f"{path} is not a well-formed OBO file: {error}") from error
     if not terms:
-        raise ValueError(f"{path} holds no [Term] with an id and a name: is it an OBO file?")
+        raise ValueError(f"{path} has no [Term] with an id and a name; is it an OBO file?")
     used = {relation for term in terms.values() for relation, _ in term.related}
     return OntologySource(
         name=str(graph.graph.get("ontology", path.name.split(".")[0])),
@@ -57,17 +57,19 @@ def read_obo(path: str | Path) -> OntologySource:
 
 
 def _parse(path: Path) -> networkx.MultiDiGraph:
-    """Let obonet read the file; turn each way in which a file can be broken into one line."""
+    """Read the file with obonet; turn its errors about broken files into one-line ValueErrors."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as lines:
             graph = obonet.read_obo(lines, ignore_obsolete=False)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8: is it an OBO file?") from error
+        raise ValueError(f"{path} is not UTF-8 text; is it an OBO file?") from error
     except (gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path} is not a whole gzip file ({error}); fetch it again") from error
+        raise ValueError(
+            f"{path} is not a complete gzip file ({error}); download it again"
+        ) from error
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # What obonet lets through from its parser for a malformed line.
+        # Raised by obonet's parser for a malformed line.
         what = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is not a well-formed OBO file: {what}") from error
     return graph
@@ -95,7 +97,7 @@ def _term(term_id: str, record: dict[str, Any], edges: list[tuple[str, str]]) ->
         parents=tuple(sorted(target for relation, target in edges if relation == "is_a")),
         related=tuple(sorted(edge for edge in edges if edge[0] != "is_a")),
         is_obsolete=record.get("is_obsolete") == "true",
-        # Two replacements are a choice, which is the user's.
+        # With two replacements the user has to choose.
         replaced_by=replaced_by[0] if len(replaced_by) == 1 else None,
         consider=tuple(record.get("consider", []))
         + (tuple(replaced_by) if len(replaced_by) > 1 else ()),
@@ -106,7 +108,7 @@ def _synonym(text: str) -> Synonym:
     match = _SYNONYM.match(text)
     if match is None:
         raise ValueError(f"synonym without quotation marks: {text}")
-    # The format's own default where a scope is missing.
+    # The default of the OBO format if the scope is missing.
     return Synonym(text=_unescape(match[1]), scope=match[2] or "RELATED")
 
 

@@ -1,14 +1,14 @@
-"""The terms whose wordings look most like a label that means none of them."""
+"""Suggest the terms most similar to a label that does not resolve."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-# Below this a suggestion shares little more than an ending with the label.
-_LEAST_LIKENESS = 0.3
+# Suggestions with less similarity share little more than an ending with the label.
+_MIN_SIMILARITY = 0.3
 
 
 class SuggestionIndex:
-    """Wordings of terms by their runs of three letters, which forgives spelling and word order.
+    """Trigram index of the wordings of terms, tolerant of spelling errors and word order.
 
     Parameters
     ----------
@@ -24,20 +24,20 @@ class SuggestionIndex:
                 self._postings[trigram].append(i)
 
     def nearest(self, text: str, n: int) -> tuple[str, ...]:
-        """Return up to n term ids, most alike first by Dice's coefficient, then by id."""
+        """Return up to n term ids, the most similar first by Dice coefficient, then by id."""
         trigrams = _trigrams(text)
         shared = Counter(i for trigram in trigrams for i in self._postings.get(trigram, ()))
-        likeness: dict[str, float] = defaultdict(float)
+        similarity: dict[str, float] = defaultdict(float)
         for i, n_shared in shared.items():
             entry, term_id = self._entries[i]
             dice = 2 * n_shared / (len(trigrams) + len(entry))
-            likeness[term_id] = max(likeness[term_id], dice)
-        alike = [term_id for term_id, value in likeness.items() if value >= _LEAST_LIKENESS]
-        return tuple(sorted(alike, key=lambda term_id: (-likeness[term_id], term_id))[:n])
+            similarity[term_id] = max(similarity[term_id], dice)
+        similar = [term_id for term_id, value in similarity.items() if value >= _MIN_SIMILARITY]
+        return tuple(sorted(similar, key=lambda term_id: (-similarity[term_id], term_id))[:n])
 
 
 def _trigrams(text: str) -> frozenset[str]:
-    """Return the runs of three letters within words, whose ends count as blanks."""
+    """Return the letter trigrams of the words, each padded with a space at both ends."""
     return frozenset(
         padded[i : i + 3]
         for word in text.split()

@@ -1,11 +1,11 @@
-"""What an ontology source says: its terms, and which relations it keeps apart."""
+"""Data classes for ontology terms and for an ontology as read from its source."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 # A reference in round or square brackets: "(Rostock et al. 2018, PMID:29229553)", "[GOC:tfm]",
-# "(CL:0008003)". Inside an encoder's 256 tokens they are noise.
+# "(CL:0008003)". They would only use up the text encoder's 256 tokens.
 _REFERENCE = re.compile(
     r"\s*[(\[][^()\[\]]*(?:\b(?:PMID|DOI|doi|ISBN|GOC|CL|UBERON|GO|PR)[:_]|https?://)[^()\[\]]*[)\]]"
 )
@@ -15,7 +15,7 @@ _SPACE_BEFORE_STOP = re.compile(r" (?=[.,;](?:\s|$))")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synonym:
-    """Another wording for a term, with the scope that the source gives it."""
+    """A synonym of a term, with its scope in the source."""
 
     text: str
     scope: str  # EXACT, BROAD, NARROW or RELATED
@@ -27,33 +27,33 @@ class Term:
 
     id: str
     name: str
-    definition: str = ""  # without references; empty where the source gives none
-    synonyms: tuple[str, ...] = ()  # those that mean this very term
-    loose_synonyms: tuple[Synonym, ...] = ()  # broad, narrow and related ones
-    parents: tuple[str, ...] = ()  # is_a; merged with part_of where the source merges them
-    related: tuple[tuple[str, str], ...] = ()  # (relation, term id), where the source gives them
+    definition: str = ""  # without references; empty if the source has none
+    synonyms: tuple[str, ...] = ()  # exact synonyms
+    loose_synonyms: tuple[Synonym, ...] = ()  # broad, narrow and related synonyms
+    parents: tuple[str, ...] = ()  # is_a; merged with part_of if the source merges them
+    related: tuple[tuple[str, str], ...] = ()  # (relation, term id), if the source has them
     is_obsolete: bool = False
     replaced_by: str | None = None
-    consider: tuple[str, ...] = ()  # what an obsolete term's users may look at instead
+    consider: tuple[str, ...] = ()  # suggested alternatives to an obsolete term
 
 
 @dataclass(frozen=True, kw_only=True)
 class OntologySource:
-    """A source as read, before its order is worked out."""
+    """An ontology as read from its source, before the graph is built."""
 
     name: str
-    release: str  # a date or version without decoration: "2024-04-05"
+    release: str  # a plain date or version: "2024-04-05"
     relations: tuple[str, ...]
     terms: Mapping[str, Term]
 
 
 def clean_definition(text: str) -> str:
-    """Return a definition on one line, without references and doubled spaces.
+    """Return a definition on one line, without references and repeated spaces.
 
     >>> clean_definition("A cell  of the gut (Furness 2018, PMID:1234). [GOC:tfm]")
     'A cell of the gut.'
     """
-    # Patterns that start with any space are slow, and most definitions have no bracket.
+    # These patterns are slow, and most definitions have no brackets.
     has_brackets = "(" in text or "[" in text
     if has_brackets:
         text = _REFERENCE.sub("", text)
@@ -64,7 +64,7 @@ def clean_definition(text: str) -> str:
 
 
 def clean_release(text: str) -> str:
-    """Return a release without the decoration of its source.
+    """Return a release as a plain date or version, without a prefix.
 
     >>> clean_release("releases/2024-04-05"), clean_release("v2026-03-26")
     ('2024-04-05', '2026-03-26')

@@ -1,4 +1,4 @@
-"""Which cell types were found in which tissues, and how much more often there than elsewhere."""
+"""Counts of the studies that found a cell type in a tissue, and its enrichment there."""
 
 from collections.abc import Mapping
 from functools import cache, cached_property
@@ -8,21 +8,21 @@ import numpy as np
 
 from ontology.graph import Ontology
 
-_PRIOR = 2.0  # studies that an expectation counts for; chosen on the validation studies
+_PRIOR = 2.0  # pseudocount in studies; chosen on the validation studies
 
 
 class TissueFacts:
-    """Facts of the kind "this study found this cell type in this tissue".
+    """Facts of the form "this study found this cell type in this tissue".
 
-    They are closed over both ontologies: what is found in a part is found in the whole, and a
-    CD4 T cell is a T cell.
+    A fact also holds for the ancestors in both ontologies: a cell type found in a part is found in
+    the whole tissue, and a CD4 T cell counts as a T cell.
 
     Parameters
     ----------
     cell_types
         A Cell Ontology release.
     anatomy
-        UBERON; the bundled release by default, whose descendants hold parts as well as kinds.
+        UBERON; by default the bundled release, whose descendants include parts and subtypes.
     facts
         (tissue id, cell type id) -> studies; by default `bundled_facts`.
     """
@@ -41,7 +41,7 @@ class TissueFacts:
             if current is not None:
                 for study in studies:
                     found.setdefault((tissue, study), set()).add(cell_types.index[current])
-        self._surveys = sorted(found)  # what one study saw of one tissue
+        self._surveys = sorted(found)  # pairs (tissue, study)
         self._seen = np.zeros((len(self._surveys), len(cell_types.ids)), dtype=bool)
         for row, survey in enumerate(self._surveys):
             columns = sorted(found[survey])
@@ -52,8 +52,8 @@ class TissueFacts:
 
         Returns
         -------
-        int, shape (n_terms,), in the order of the ontology's ids; that of the root is the number
-        of studies of the tissues.
+        int, shape (n_terms,), in the order of the ontology's ids; the count of the root is the
+        number of studies of the tissues.
         """
         region = tissues.union(
             *(self._anatomy.descendants(each) for each in tissues if each in self._anatomy.index)
@@ -68,16 +68,17 @@ class TissueFacts:
         return counts
 
     def log_lift(self, tissues: frozenset[str]) -> np.ndarray:
-        """Return how much more often than expected each cell type is found in some tissues.
+        """Return the log enrichment of each cell type in some tissues.
 
-        The ratio of a term is that of its parent times (n + 2) / (e + 2): n studies of the tissue
-        found it, e would if its share among the parent's were that of all tissues. So absence
-        counts where presence was to be expected, once and not again for each subtype, and a term
-        that no study knows has the ratio of its parents (their geometric mean).
+        The ratio of a term is that of its parent times (n + 2) / (e + 2), where n studies of the
+        tissue found the term and e studies are expected to, given the parent's count and the term's
+        share of its parent over all tissues. An expected but absent type is thus counted once, not
+        again for each subtype, and a term without studies has the ratio of its parents (their
+        geometric mean).
 
         Returns
         -------
-        Natural logarithm of the ratio, shape (n_terms,), 0 where nothing is known
+        Natural logarithm of the ratio, shape (n_terms,), 0 if nothing is known
         """
         ontology, found = self._cell_types, self.n_studies(tissues)
         lift = np.zeros(len(ontology.ids))
@@ -94,15 +95,15 @@ class TissueFacts:
 
     @cached_property
     def commonness(self) -> np.ndarray:
-        """Share of all surveys of a tissue by a study that found each type, shape (n_terms,)."""
+        """Share of all (tissue, study) pairs in which each type was found, shape (n_terms,)."""
         return self._seen.mean(axis=0) if len(self._seen) else np.zeros(self._seen.shape[1])
 
 
 @cache
 def bundled_facts() -> dict[tuple[str, str], frozenset[str]]:
-    """Return (UBERON id, CL id) -> studies, the rows of ``ontology/data/tissue_cell_types.tsv``.
+    """Return (UBERON id, CL id) -> studies, read from ``ontology/data/tissue_cell_types.tsv``.
 
-    They come from the training files of the bundled models alone.
+    The table was made from the training files of the bundled models only.
     """
     table = (files("ontology") / "data" / "tissue_cell_types.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in table.splitlines()[1:]]

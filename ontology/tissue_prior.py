@@ -1,4 +1,4 @@
-"""How likely a tissue makes a cell type, before any gene is looked at."""
+"""Log-prior of cell types given the tissue, independent of gene expression."""
 
 from collections.abc import Sequence
 
@@ -8,28 +8,29 @@ from ontology.graph import Ontology
 from ontology.tissue_facts import TissueFacts
 from ontology.tissues import TissueMap
 
-# Bounds of the log-prior: a tissue speaks against a type more firmly than for it, as studies name
-# what they look for. Chosen on the validation studies, as is the strength.
+# Bounds of the log-prior. The lower bound is larger in size, because studies report the types that
+# they look for. Chosen on the validation studies, as is the strength.
 LOWEST, HIGHEST = -2.0, 1.0
 _RULED_OUT = -np.log(2)  # found less than half as often as expected
 
 
 class TissuePrior:
-    """Weighs cell types by what is known of a tissue.
+    """Log-prior of cell types in a tissue.
 
-    Two sources meet. What studies found there (`TissueFacts.log_lift`, of the tissue and of the
-    organs that hold it), cut off at -2 and 1. And the organs that a type's term names or, of an
-    .obo file, is related to (`TissueMap.organs`): one of this tissue's lifts the log-prior to at
-    least 0; others alone set it to -2, unless a study found the type here all the same.
+    It combines two sources. The first is the enrichment found by studies (`TissueFacts.log_lift`)
+    for the tissue and the organs that contain it, clipped to [-2, 1]. The second is the organs of a
+    cell type (`TissueMap.organs`), from its term or the relations of an .obo file: if one of them
+    contains this tissue, the log-prior is at least 0; if all are other organs, it is -2, unless a
+    study found the type in this tissue.
 
     Parameters
     ----------
     cell_types
-        A Cell Ontology release; ids are those of its terms.
+        A Cell Ontology release; term ids are ids of this release.
     places
-        Binds types to organs, maybe from another release; by default of `cell_types` itself.
+        Organs of cell types, possibly from another release; by default from `cell_types`.
     facts
-        What studies found; by default the bundled facts.
+        Facts from studies; by default the bundled facts.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TissuePrior:
         tissue
             An UBERON id.
         term_ids
-            Cell Ontology ids; '' is none, and has a log-prior of 0.
+            Cell Ontology ids; '' has a log-prior of 0.
 
         Returns
         -------
@@ -61,14 +62,14 @@ class TissuePrior:
         region = here | {tissue}
         lift = np.clip(self._facts.log_lift(region), LOWEST, HIGHEST)
         found = self._facts.n_studies(region)
-        binds = bool(here) or self.places.pervades(tissue)  # "mucosa" is in no one organ
+        has_organs = bool(here) or self.places.pervades(tissue)  # "mucosa" is in no single organ
         prior = np.zeros(len(term_ids))
         for place, term_id in enumerate(term_ids):
             if not term_id:
                 continue
             row = self._cell_types.index[term_id]
             prior[place] = lift[row]
-            organs = self._organs_of(term_id) if binds else frozenset()
+            organs = self._organs_of(term_id) if has_organs else frozenset()
             if organs & here:
                 prior[place] = max(lift[row], 0.0)
             elif organs and not found[row]:
@@ -76,18 +77,18 @@ class TissuePrior:
         return prior
 
     def commonness(self, term_ids: Sequence[str]) -> np.ndarray:
-        """Return how common each type is over all tissues, 0 to 1, shape (n_types,)."""
+        """Return the prevalence of each type over all tissues, 0 to 1, shape (n_types,)."""
         rows = [self._cell_types.index[each] if each else -1 for each in term_ids]
         return np.where(np.array(rows) >= 0, self._facts.commonness[rows], 0.0)
 
     def _organs_of(self, term_id: str) -> frozenset[str]:
         known = self.places.cell_types
         if term_id not in self._organs:
-            current = known.current(term_id)  # of another release than the ids are, perhaps
+            current = known.current(term_id)  # the id may be from another release
             self._organs[term_id] = self.places.organs(current) if current else frozenset()
         return self._organs[term_id]
 
 
 def rules_out(log_prior: np.ndarray) -> np.ndarray:
-    """Tell which types a tissue is taken not to hold: those found less than half as often."""
+    """Tell which types are ruled out: those found less than half as often as expected."""
     return log_prior < _RULED_OUT

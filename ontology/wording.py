@@ -1,4 +1,4 @@
-"""Forms of a wording that mean the same, so that labels meet the names of terms."""
+"""Normalise labels and term names, so that different spellings match."""
 
 import re
 import unicodedata
@@ -10,15 +10,15 @@ _GREEK = {
 }
 _MINUS = re.compile(r"(?<=\w)[-\u2212\u2013](?=\s|,|$)")  # "CD8- T cell", but not "B-cell"
 _PLUS = re.compile(r"\+")
-# A slash joins two types ("NK/T") and must not vanish into a type of both.
+# A slash is kept: "NK/T" names two types, not one.
 _NO_WORD = re.compile(r"[^\w/]+|_+")
 _SLASH = re.compile(r"\s*/\s*")
 _JOINED = re.compile(r"\b([bt])(cells?)\b")  # "Bcells"
 
 
-@lru_cache(maxsize=1 << 15)  # other forms begin with this one: a wording comes several times
+@lru_cache(maxsize=1 << 15)  # the other functions call this too, often with the same text
 def normalise(text: str) -> str:
-    """Fold case, plural, punctuation, Greek letters and marker signs.
+    """Normalise case, plural, punctuation, Greek letters and the signs of markers.
 
     >>> normalise("CD4+ αβ T-cells")
     'cd4 positive alpha beta t cell'
@@ -31,7 +31,7 @@ def normalise(text: str) -> str:
 
 
 def without_cell(text: str) -> str:
-    """Return the normalised wording without a last "cell", for labels that leave it out or add it.
+    """Return the normalised text without a final "cell", for labels that omit or add it.
 
     >>> without_cell("NK cells"), without_cell("NK"), without_cell("hepatocyte cell")
     ('nk', 'nk', 'hepatocyte')
@@ -40,20 +40,20 @@ def without_cell(text: str) -> str:
 
 
 def reorder(text: str) -> str:
-    """Return the sorted words of a wording, for labels that put the kind first.
+    """Return the sorted words of a text, for labels with another word order.
 
     >>> reorder("T cells, CD8 memory") == reorder("memory CD8 T cell") == "cd8 cell memory t"
     True
 
-    Empty where there is no order to change, or where a bare number may count clusters ("B cell 1"
-    is no "B-1 cell").
+    Return '' if there is only one word, or if a number may be that of a cluster ("B cell 1" is not
+    "B-1 cell").
     """
     words = sorted(normalise(text).split())
     return "" if len(words) < 2 or any(word.isdigit() for word in words) else " ".join(words)
 
 
 def _singular(word: str) -> str:
-    """Cut the plural of an English noun; "tregs" to "treg", while "virus" and "basis" stay."""
+    """Return the singular of an English noun: "treg" for "tregs"; "virus" and "basis" stay."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies") and len(word) > 4:

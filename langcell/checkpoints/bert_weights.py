@@ -1,4 +1,4 @@
-"""Read BERT weights named as Hugging Face names them into the fused layout of our blocks."""
+"""Convert BERT weights with Hugging Face names to the fused layout of `BertStack`."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 from langcell.checkpoints.tensor_shapes import check_tensors
 from langcell.nn.config import CellEncoderConfig, TextEncoderConfig
 
-# Heads of other tasks and buffers that older files carry.
+# Heads of other tasks, and buffers in older files.
 _IGNORED = ("cls.", "pooler.", "embeddings.position_ids")
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -27,11 +27,11 @@ _SIZES = {
     "layer_norm_eps": "layer_norm_eps",
 }
 _COUNTS = tuple(_SIZES)[:6]
-_LARGEST = 1_000_000  # of any size: a foreign file must not make us allocate without end
+_LARGEST = 1_000_000  # limit of any size, so that an untrusted file cannot exhaust memory
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors or a PyTorch .bin file; a .bin is read without running its pickle.
+    """Read a .safetensors or PyTorch .bin file; the pickle code of a .bin is not run.
 
     Raises
     ------
@@ -50,12 +50,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
-        raise ValueError(f"{path} is not a readable weights file: wanted tensors by name alone")
+        raise ValueError(f"{path} is not a readable weights file: expected a dict of tensors")
     return dict(tensors)
 
 
 def read_sizes(folder: Path) -> dict[str, Any]:
-    """Read a Hugging Face BERT's config.json under the names of our configurations.
+    """Read the config.json of a Hugging Face BERT, with the key names of `StackConfig`.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def read_sizes(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} must describe a BERT with absolute positions, got {kind}")
     missing = sorted(set(_SIZES.values()) - set(values))
     if missing:
-        raise ValueError(f"{path} has no {missing[0]!r}")
+        raise ValueError(f"{path} has no key {missing[0]!r}")
     sizes = {ours: values[theirs] for ours, theirs in _SIZES.items()}
     for name in _COUNTS:
         if not isinstance(sizes[name], int) or not 0 < sizes[name] <= _LARGEST:
@@ -78,7 +78,7 @@ def read_sizes(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; errors name the file."""
+    """Read a JSON object; raise ValueError with the file name if it is not one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -104,19 +104,19 @@ def fuse_bert(
     has_token_types: bool,
     has_cross_attention: bool = False,
 ) -> dict[str, Tensor]:
-    """Map the tensors of a Hugging Face BERT to the names of our encoders.
+    """Map the tensors of a Hugging Face BERT to the names of `CellEncoder` and `TextEncoder`.
 
-    Query, key and value become one matrix; token type 0, which is all that is ever used, is added
-    to the position embeddings.
+    Query, key and value become one matrix. The embedding of token type 0, the only one in use, is
+    added to the position embeddings.
 
     Parameters
     ----------
     tensors
         As read from the file; a prefix `bert.` and the old names gamma and beta are accepted.
     config
-        Sizes to expect.
+        Expected sizes.
     where
-        File to name in errors.
+        File name for errors.
     has_token_types
         Whether the file must hold a token-type table (the text encoder of LangCell has none).
     has_cross_attention
@@ -162,7 +162,7 @@ def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _bert_shapes(
     config: CellEncoderConfig | TextEncoderConfig, n_types: int, has_cross_attention: bool
 ) -> dict[str, tuple[int, ...]]:
-    """List the tensors of a Hugging Face BERT of these sizes."""
+    """Return the names and shapes of the tensors of a Hugging Face BERT of these sizes."""
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab_size, hidden),

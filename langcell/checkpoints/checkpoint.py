@@ -1,4 +1,4 @@
-"""Checkpoints on disk: config.json, model.safetensors, genes.tsv and what may go with them."""
+"""Read and write checkpoints: config.json, model.safetensors, genes.tsv and optional files."""
 
 import json
 import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 _CALIBRATION = "calibration.json"
-_BEST = "best"  # the checkpoint in the folder of a run of langcell pretrain
+_BEST = "best"  # subfolder with the checkpoint in an output folder of langcell pretrain
 _BUNDLED = Path(__file__).parents[1] / "models"
 _REQUIRED = ("config.json", WEIGHTS, "genes.tsv")
 _FILES = (*_REQUIRED, "labels.*", "reference.*", "calibration.*")
@@ -36,18 +36,18 @@ AnyTensor = TypeVar("AnyTensor")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Generic[AnyTensor]):
-    """What a folder holds, before it is a model.
+    """Contents of a checkpoint folder, from which a model is built.
 
     Attributes
     ----------
     tensors
-        Weights by parameter name, of torch or numpy; without those of a frozen text tower.
+        Weights by parameter name, torch or NumPy; without those of a frozen text tower.
     vocabulary
-        Gene table; None for a released checkpoint that is read without one.
+        Gene vocabulary; None for released weights that were read without one.
     calibration
-        Text of calibration.json, which `zeroshot.confidence.calibration` reads; '' without one.
+        Text of calibration.json, read by `zeroshot.confidence.calibration`; '' if there is none.
     sha256
-        Of the weights file.
+        SHA-256 of the weights file.
     """
 
     config: LangCellConfig
@@ -60,7 +60,7 @@ class Checkpoint(Generic[AnyTensor]):
 
 
 def list_bundled_models() -> tuple[str, ...]:
-    """Return the names of the models that come with the package."""
+    """Return the names of the models that are bundled with the package."""
     return tuple(sorted(path.parent.name for path in _BUNDLED.glob("*/config.json")))
 
 
@@ -70,31 +70,33 @@ def resolve_checkpoint(name: str | Path, *, revision: str = "", download: bool =
     Parameters
     ----------
     name
-        Bundled name, folder, or Hugging Face hub id, `owner/name` or `owner/name@revision`; looked
-        for in this order (write `./mini` for a folder that bears a bundled name).
+        Bundled name, folder, or Hugging Face hub id, `owner/name` or `owner/name@revision`; tried
+        in this order (write `./mini` for a folder with the name of a bundled model).
     revision
         Commit, tag or branch of a hub id.
     download
-        Ask the hub for what is not in its local cache.
+        Download files that are not in the local cache of the hub.
 
     Raises
     ------
     OSError
-        If it is not found; one line that lists the bundled models.
+        If the checkpoint is not found; the message lists the bundled models.
     ValueError
-        If a revision is given of what is not on the hub, or two of what is.
+        If a revision is given for a local checkpoint, or two revisions for a hub id.
     """
     folder = Path(name).expanduser()
     if str(name) in list_bundled_models() or folder.is_dir():
         if revision:
-            raise ValueError(f"revision {revision!r} is of a hub id, and {str(name)!r} is here")
+            raise ValueError(
+                f"revision {revision!r} needs a hub id, but {str(name)!r} is a local checkpoint"
+            )
         return _BUNDLED / str(name) if str(name) in list_bundled_models() else folder
     bundled = f"bundled models: {', '.join(list_bundled_models()) or 'none'}"
     repo_id, in_name = hub.split_revision(str(name))
     if isinstance(name, Path) or not hub.is_hub_id(repo_id):
         raise FileNotFoundError(f"no checkpoint folder {str(name)!r}; {bundled}")
     if revision and in_name:
-        raise ValueError(f"{name!r} names a revision already, got {revision!r} too")
+        raise ValueError(f"{name!r} already has a revision, but got revision {revision!r} too")
     try:
         return hub.download(
             repo_id,
@@ -115,18 +117,19 @@ def read_checkpoint(
     Parameters
     ----------
     read
-        Reads the weights: `read_weights` as tensors, `langcell.model.frozen_bag.read_arrays` as arrays.
+        Function that reads the weights: `read_weights` as torch tensors, or
+        `langcell.model.frozen_bag.read_arrays` as NumPy arrays.
 
     Raises
     ------
     FileNotFoundError
         If config.json, the weights or the gene table are missing.
     ValueError
-        If the folder is of another format or a file in it is damaged.
+        If the folder has another format or a file in it is damaged.
     """
     for name in _REQUIRED:
         if not (folder / name).is_file():
-            remedy = "of released LangCell or Geneformer weights langcell convert makes one"
+            remedy = "to convert released LangCell or Geneformer weights, run langcell convert"
             if (folder / _BEST / name).is_file():
                 remedy = f"did you mean {folder / _BEST}?"
             raise FileNotFoundError(
@@ -154,7 +157,7 @@ def read_checkpoint(
 
 
 def read_weights(path: Path) -> "dict[str, Tensor]":
-    """Read all weights as float32 tensors of torch.
+    """Read all weights as float32 torch tensors.
 
     Raises
     ------
@@ -170,13 +173,13 @@ def read_weights(path: Path) -> "dict[str, Tensor]":
 
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
-    """Give a new folder beside `target` that takes its place when the block ends well."""
+    """Yield a new folder next to `target`; it replaces `target` if the block ends without error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     old = new.with_name(new.name + ".old")
     try:
         yield new
-        new.chmod(0o755)  # mkdtemp makes it private, and so does safetensors its files
+        new.chmod(0o755)  # mkdtemp makes the folder private, and safetensors its files
         for file in new.iterdir():
             file.chmod(0o644)
         if target.exists():
@@ -188,33 +191,33 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        if target.exists():  # else the old folder is all that is left
+        if target.exists():  # else the old folder is the only one left
             shutil.rmtree(old, ignore_errors=True)
 
 
 def write_checkpoint(
     folder: Path, checkpoint: "Checkpoint[Tensor]", *, dtype: "torch.dtype"
 ) -> str:
-    """Write a checkpoint folder whole or not at all; return the sha256 of its weights.
+    """Write a checkpoint folder atomically; return the SHA-256 of its weights.
 
     Parameters
     ----------
     folder
-        Replaced if it holds a checkpoint already.
+        Replaced if it already holds a checkpoint.
     dtype
-        Of the stored weights; they are read back as float32.
+        Dtype of the stored weights; they are read back as float32.
 
     Raises
     ------
     ValueError
-        If there is no gene table to write.
+        If there is no gene vocabulary to write.
     FileExistsError
         If the folder holds something other than a checkpoint.
     """
-    from safetensors.torch import save_file  # torch takes seconds to import: only to write
+    from safetensors.torch import save_file  # imported here: torch takes seconds to import
 
     if checkpoint.vocabulary is None:
-        raise ValueError("a checkpoint needs a gene table; load the model with vocabulary=...")
+        raise ValueError("a checkpoint needs a gene vocabulary; load the model with vocabulary=...")
     if folder.exists() and not _may_replace(folder):
         raise FileExistsError(f"{folder} exists and is not a langcell checkpoint; not replaced")
     with replaced_folder(folder) as new:
@@ -235,7 +238,7 @@ def write_checkpoint(
 
 
 def _may_replace(folder: Path) -> bool:
-    """Tell whether `folder` is empty or a checkpoint of ours, so that no other data is lost."""
+    """Tell whether `folder` is empty or a langcell checkpoint, so that no other data is lost."""
     if not folder.is_dir():
         return False
     if not any(folder.iterdir()):

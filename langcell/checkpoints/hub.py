@@ -1,4 +1,4 @@
-"""Folders on the Hugging Face hub, or in its local cache when there is no network."""
+"""Download from and upload to the Hugging Face hub; use its local cache without network."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def is_hub_id(name: str) -> bool:
-    """Tell whether `name` has the form of a hub id, `owner/name` or `name`.
+    """Tell whether `name` looks like a hub id, `owner/name` or `name`.
 
     >>> is_hub_id("microsoft/BiomedNLP"), is_hub_id("./model"), is_hub_id("a/b/c")
     (True, False, False)
@@ -31,7 +31,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def split_revision(name: str) -> tuple[str, str]:
-    """Split `owner/name@revision` into its parts; the revision is '' where none is named.
+    """Split `owner/name@revision` into its parts; the revision is '' if there is none.
 
     >>> split_revision("owner/name@v1.0"), split_revision("owner/name")
     (('owner/name', 'v1.0'), ('owner/name', ''))
@@ -55,23 +55,23 @@ def download(
     repo_id
         `owner/name`.
     patterns
-        Of the files to fetch.
+        Patterns of the files to download.
     revision
-        Commit, tag or branch; the main branch without.
+        Commit, tag or branch; by default the main branch.
     required
-        Files without which the rest is of no use. Weights are fetched after the others are there.
+        Files that must exist. Those other than weights are downloaded first.
     only_cached
-        Fetch nothing, as without network or with HF_HUB_OFFLINE=1.
+        Download nothing, as without network or with HF_HUB_OFFLINE=1.
 
     Raises
     ------
     OSError
-        If the files are neither cached nor reachable; one line.
+        If the files are neither cached nor reachable.
     """
     only_cached = only_cached or not _is_online()
-    described = [name for name in required if Path(name).suffix != _WEIGHTS]
-    if described and not only_cached:
-        _fetch(repo_id, described, revision=revision, required=described)
+    small = [name for name in required if Path(name).suffix != _WEIGHTS]
+    if small and not only_cached:
+        _fetch(repo_id, small, revision=revision, required=small)
     return _fetch(repo_id, patterns, revision=revision, required=required, only_cached=only_cached)
 
 
@@ -85,7 +85,7 @@ def _fetch(
 ) -> Path:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # its retries would print a line each
+    logger.setLevel(logging.ERROR)  # otherwise each retry prints a line
     try:
         folder = huggingface_hub.snapshot_download(
             repo_id,
@@ -96,14 +96,12 @@ def _fetch(
     except (OSError, HFValidationError) as error:
         reason = _reason(error, revision, only_cached)
         raise OSError(
-            f"{repo_id!r} could not be fetched from the Hugging Face hub: {reason}"
+            f"{repo_id!r} could not be downloaded from the Hugging Face hub: {reason}"
         ) from error
     finally:
         logger.setLevel(level)
     if missing := [name for name in required if not (Path(folder) / name).is_file()]:
-        where = (
-            f"the copy in the local cache, and {_absence()}" if only_cached else "the repository"
-        )
+        where = f"the local cache, and {_absence()}" if only_cached else "the repository"
         raise OSError(f"{repo_id!r} has no {missing[0]} in {where}")
     return Path(folder)
 
@@ -111,23 +109,23 @@ def _fetch(
 def upload(
     folder: Path, repo_id: str, *, revision: str = "", private: bool = False, message: str
 ) -> str:
-    """Upload the files of a folder in one commit; return its hash, to pin them by.
+    """Upload the files of a folder in one commit; return the commit hash.
 
     Parameters
     ----------
     repo_id
-        `owner/name`; made if it is not there.
+        `owner/name`; created if it does not exist.
     revision
-        Branch; made if it is not there. The main branch without.
+        Branch, created if it does not exist; by default the main branch.
     private
-        Of a repository that is made.
+        Make a new repository private.
     message
-        Of the commit.
+        Commit message.
 
     Raises
     ------
     OSError
-        If the hub cannot be reached or refuses; one line.
+        If the hub cannot be reached or refuses the upload.
     """
     if not _is_online():
         raise OSError(f"{repo_id!r} cannot be uploaded: {_absence()}")
@@ -148,11 +146,11 @@ def upload(
 
 
 def _reason(error: Exception, revision: str, only_cached: bool) -> str:
-    """Say why the hub did not serve, in words that name what a user can change."""
+    """Return the reason of a hub error in one line, with what the user can do."""
     if isinstance(error, GatedRepoError):
-        return "its owner must grant access first; log in with HF_TOKEN"
+        return "its owner must grant you access first; then log in with HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError):
-        return "there is no such repository, or it is private; log in with HF_TOKEN"
+        return "the repository does not exist or is private; log in with HF_TOKEN"
     if isinstance(error, RevisionNotFoundError):
         return f"it has no revision {revision!r}"
     if only_cached:
@@ -168,7 +166,7 @@ def _absence() -> str:
 
 
 def _is_online() -> bool:
-    """Tell whether the hub can be asked at all; without this its client retries for 20 seconds."""
+    """Tell whether the hub can be reached; without this check its client retries for 20 seconds."""
     if constants.HF_HUB_OFFLINE:
         return False
     if getproxies():

@@ -1,4 +1,4 @@
-"""Pooled text embeddings of ontology terms that travel with a checkpoint."""
+"""Pooled text embeddings of ontology terms, stored in a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,16 @@ from safetensors.numpy import save_file
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelEmbeddings:
-    """Ontology terms, their texts, and what the text tower makes of them before the projection.
+    """Ontology terms, their texts, and the pooled text embeddings before the projection.
 
     Attributes
     ----------
     term_ids, texts
-        One id and one description a label.
+        One id and one description per label.
     pooled
         float16, shape (n_labels, text hidden size).
     release
-        Release of the ontology that the texts come from.
+        Ontology release of the texts.
     """
 
     term_ids: tuple[str, ...]
@@ -30,7 +30,7 @@ class LabelEmbeddings:
     def __post_init__(self) -> None:
         if not len(self.term_ids) == len(self.texts) == len(self.pooled):
             raise ValueError(
-                f"label embeddings need one text and one row a term, got {len(self.term_ids)} "
+                f"label embeddings need one text and one row per term, got {len(self.term_ids)} "
                 f"terms, {len(self.texts)} texts and {len(self.pooled)} rows"
             )
 
@@ -50,12 +50,12 @@ class LabelEmbeddings:
 
     @classmethod
     def read(cls, folder: Path) -> "LabelEmbeddings":
-        """Read what `write` wrote.
+        """Read labels.safetensors and labels.tsv from `folder`.
 
         Raises
         ------
         ValueError
-            If the two files do not belong together or are damaged.
+            If the two files do not fit each other or are damaged.
         """
         path = folder / "labels.safetensors"
         try:

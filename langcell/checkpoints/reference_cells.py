@@ -1,4 +1,4 @@
-"""Training cells that travel with a model: they tell how near a label lies to cells at large."""
+"""Features of training cells stored with a model, to compute an offset for each label."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ FILE = "reference.safetensors"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReferenceCells:
-    """Features of training cells, drawn as evenly over cell types as in training.
+    """Features of training cells, sampled over cell types as in training.
 
     Attributes
     ----------
@@ -23,12 +23,12 @@ class ReferenceCells:
     features: np.ndarray
 
     def label_offsets(self, text_features: np.ndarray, scale: float) -> np.ndarray:
-        """Return how near each label lies to cells at large, in units of cosine similarity.
+        """Return the average similarity of each label to the reference cells.
 
-        That is log mean exp(scale * similarity) / scale over the reference: the normaliser of the
-        text-to-cell direction of the contrastive loss (Radford et al. 2021, CLIP, figure 3).
-        Subtracted from similarities it turns p(label | cell), which favours labels that training
-        saw often, into p(cell | label), in which the labels of a given choice compete evenly.
+        It is log mean exp(scale * similarity) / scale over the reference cells: the normaliser of
+        the text-to-cell direction of the contrastive loss (Radford et al. 2021, CLIP, figure 3).
+        Subtracted from similarities, it turns p(label | cell), which favours labels that were
+        frequent in training, into p(cell | label), which does not.
 
         Parameters
         ----------
@@ -55,7 +55,7 @@ class ReferenceCells:
 
     @classmethod
     def read(cls, folder: Path) -> "ReferenceCells":
-        """Read what `write` wrote.
+        """Read reference.safetensors from `folder`.
 
         Raises
         ------

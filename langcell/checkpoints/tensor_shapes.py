@@ -1,11 +1,11 @@
-"""Weights that do not fit the configuration beside them are refused."""
+"""Check that weights fit the configuration of their checkpoint."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 
 class Shaped(Protocol):
-    """A tensor of torch or an array of numpy."""
+    """A torch tensor or a NumPy array."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -16,12 +16,12 @@ class Shaped(Protocol):
 def check_tensors(
     tensors: Mapping[str, Shaped], shapes: Mapping[str, tuple[int, ...]], where: str
 ) -> None:
-    """Refuse missing, extra and wrongly shaped tensors in one line that names them.
+    """Raise if tensors are missing, unknown or of the wrong shape.
 
     Raises
     ------
     ValueError
-        If `tensors` does not hold exactly the names and shapes of `shapes`.
+        If `tensors` does not have exactly the names and shapes of `shapes`.
     """
     problems = []
     for word, names in (

@@ -1,4 +1,4 @@
-"""Text towers by reference: packaged with a dependency, in a local folder, or on the hub."""
+"""Load text towers by name: from an installed package, a local folder, or the hub."""
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ _FILES = (*_TOKENIZER_FILES, "model.safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class _Packaged:
-    """A tower that comes with an installed Python package."""
+    """A text tower that is contained in a Python package."""
 
     package: str
     subfolder: str
@@ -41,14 +41,14 @@ def find_tower(name: str, revision: str = "") -> Path:
     Parameters
     ----------
     name
-        Packaged name (`all-MiniLM-L6-v2`), folder, or Hugging Face hub id; looked for in this order.
+        Packaged name (`all-MiniLM-L6-v2`), folder, or Hugging Face hub id; tried in this order.
     revision
         Commit or branch of a hub tower.
 
     Raises
     ------
     OSError
-        If it is not found; one line that says where it was looked for.
+        If the tower is not found.
     """
     if name in _PACKAGED:
         packaged = _PACKAGED[name]
@@ -84,18 +84,18 @@ def text_encoder_config(
     max_tokens: int | None = None,
     encoder_width: int = 0,
 ) -> TextEncoderConfig:
-    """Describe a Hugging Face BERT as a text encoder of ours.
+    """Return the configuration of a text encoder with the weights of a Hugging Face BERT.
 
     Parameters
     ----------
     name, revision
         As in `find_tower`.
     frozen
-        Keep its weights as they are and out of the checkpoint.
+        Do not train the weights, and do not store them in the checkpoint.
     pooling, max_tokens
-        The tower's own where it is packaged, else CLS and all of its positions.
+        By default the tower's own if it is packaged, else CLS and all of its positions.
     encoder_width
-        Width of the cell states that cross-attention in every layer reads; 0 adds none.
+        Width of the cell states for cross-attention in every layer; 0: no cross-attention.
 
     Raises
     ------
@@ -126,32 +126,32 @@ def text_encoder_config(
 
 
 def load_tower(config: TextEncoderConfig) -> TextEncoder:
-    """Build a text encoder with the weights that `config.tower` names.
+    """Build a text encoder with the weights of `config.tower`.
 
-    Cross-attention, which a plain BERT has none of, starts random.
+    Cross-attention, which a plain BERT lacks, is initialised randomly.
 
     Raises
     ------
     OSError
         If the tower is not found.
     ValueError
-        If its weights are not those that `config.sha256` pins, or do not fit the configuration.
+        If the weights do not match `config.sha256`, or do not fit the configuration.
     """
     path = find_weights(find_tower(config.tower, config.revision))
     if config.sha256 and sha256_of(path) != config.sha256:
         raise ValueError(
-            f"text tower {config.tower!r}: {path.name} has sha256 {sha256_of(path)}, "
-            f"the model was made with {config.sha256}; install the version it names"
+            f"text tower {config.tower!r}: {path.name} has sha256 {sha256_of(path)}, but "
+            f"the model was trained with {config.sha256}; install that version"
         )
     encoder = TextEncoder(config)
     weights = fuse_bert(read_tensors(path), config, str(path), has_token_types=True)
-    kept = encoder.load_state_dict(weights, strict=False)
-    assert not kept.unexpected_keys, kept.unexpected_keys
+    loaded = encoder.load_state_dict(weights, strict=False)
+    assert not loaded.unexpected_keys, loaded.unexpected_keys
     return encoder
 
 
 def read_tower(config: TextEncoderConfig, weights: Path) -> TextEncoder:
-    """Return the text encoder of a checkpoint for inference: a tuned one is in its weights file.
+    """Return the text encoder of a checkpoint for inference; a fine-tuned one is read from `weights`.
 
     Raises
     ------
@@ -175,14 +175,14 @@ def read_tower(config: TextEncoderConfig, weights: Path) -> TextEncoder:
 
 def load_tokenizer(name_or_folder: str, revision: str = "") -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a text tower."""
-    # Imported here: it costs two seconds, and cells alone need no tokenizer.
+    # Imported here: it takes two seconds, and embedding cells needs no tokenizer.
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(_find_tokenizer(name_or_folder, revision))
 
 
 def _find_tokenizer(name: str, revision: str) -> Path:
-    """Return the folder of a tower, or one with a tokenizer alone: its weights may be elsewhere."""
+    """Return a folder with a tokenizer; it need not have the weights of the tower."""
     folder = Path(name).expanduser()
     if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         return folder
@@ -192,5 +192,6 @@ def _find_tokenizer(name: str, revision: str) -> Path:
         return hub.download(name, _TOKENIZER_FILES, revision=revision)
     except OSError as error:
         raise OSError(
-            f"tokenizer {error}; without network convert with --tokenizer FOLDER"
+            f"tokenizer {error}; without network, convert the weights with a local tokenizer "
+            "(langcell convert --tokenizer FOLDER)"
         ) from error

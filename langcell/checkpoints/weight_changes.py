@@ -1,4 +1,4 @@
-"""What tuning changed in a model's weights: low-rank sums, or whole weights, by name."""
+"""Changes to a model's weights after fine-tuning: low-rank updates, or new weights, by name."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-# An entry bears the name of the weight that it replaces; or that name with `UP` or `DOWN` behind it,
-# for the two matrices whose product is added to it.
+# The key of an entry is the name of the weight that it replaces; or that name plus `UP` or `DOWN`,
+# for the two matrices whose product is added to the weight.
 WeightChanges: TypeAlias = Mapping[str, np.ndarray]
 UP, DOWN = ".up", ".down"
 
@@ -15,19 +15,19 @@ UP, DOWN = ".up", ".down"
 def changed_weights(
     weights: Mapping[str, np.ndarray], changes: WeightChanges
 ) -> dict[str, np.ndarray]:
-    """Return the weights that differ, float32.
+    """Apply changes and return the changed weights only, float32.
 
     Parameters
     ----------
     weights
-        Of the model, by name.
+        Weights of the model, by name.
     changes
-        Of some of them.
+        Changes to some of them.
 
     Raises
     ------
     ValueError
-        If a change is of no weight of the model, or does not fit its shape.
+        If a change has no weight in the model, or does not fit its shape.
 
     Examples
     --------
@@ -41,9 +41,9 @@ def changed_weights(
         weight = name.removesuffix(UP).removesuffix(DOWN)
         if weight not in weights:
             raise ValueError(
-                f"{name} changes no weight of the model: it is of another architecture"
+                f"{name} is not a weight of the model: the change is for another architecture"
             )
-        if name.endswith(DOWN):  # read with the other one
+        if name.endswith(DOWN):  # handled together with `UP`
             continue
         if name.endswith(UP):
             down = changes.get(weight + DOWN, np.empty((0, 0)))
@@ -51,7 +51,7 @@ def changed_weights(
             change = weights[weight] + change @ down if fits else change
         if change.shape != weights[weight].shape:
             raise ValueError(
-                f"{name} makes a weight of shape {change.shape}, and the model's has "
+                f"{name} gives a weight of shape {change.shape}, but the model's weight has shape "
                 f"{weights[weight].shape}"
             )
         found[weight] = change.astype(np.float32)
@@ -59,7 +59,7 @@ def changed_weights(
 
 
 def digest_of(changes: WeightChanges) -> str:
-    """Return the sha256 of changes; '' for none."""
+    """Return the SHA-256 of changes; '' if there are none."""
     if not changes:
         return ""
     digest = hashlib.sha256()
@@ -69,5 +69,5 @@ def digest_of(changes: WeightChanges) -> str:
 
 
 def changed_sha256(sha256: str, changes: WeightChanges) -> str:
-    """Return what a changed model is known by: it is neither the one it was nor on disk."""
+    """Return an identifier of a model with changes, from its SHA-256 and that of the changes."""
     return hashlib.sha256(f"{sha256} {digest_of(changes)}".encode()).hexdigest()

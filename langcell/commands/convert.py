@@ -19,26 +19,26 @@ def convert(
     ] = None,
     gene_medians: Annotated[
         Path | None,
-        typer.Option(help="Ensembl id to median, in the same forms. Default: the one in SOURCE."),
+        typer.Option(help="Ensembl id to median, same formats. Default: the one in SOURCE."),
     ] = None,
     tokenizer: Annotated[
         str,
         typer.Option(
-            help="Of LangCell's texts: a folder, or a hub id with or without @revision. Default: "
-            "the BiomedBERT that LangCell names, fetched when texts are first read."
+            help="Tokenizer of LangCell's text encoder: a folder, or a hub id, optionally with "
+            "@revision. Default: BiomedBERT's, downloaded when texts are first encoded."
         ),
     ] = "",
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn released LangCell or Geneformer weights into a checkpoint: safetensors, TSV and JSON.
+    """Convert released LangCell or Geneformer weights to a checkpoint (safetensors, TSV and JSON).
 
     Example: langcell convert ckpt/ langcell-official --token-dictionary token_dictionary.pkl
     --gene-medians gene_median_dictionary.pkl
 
-    Nothing in the source is run: pickles are read as plain values, weights as tensors. A LangCell
-    then names cells (langcell zeroshot --model DEST; --scoring official for the numbers of the
-    paper). A Geneformer has no text encoder: it embeds cells, and langcell pretrain can start from
-    it.
+    No code in the source is run: pickles are read as plain values, weights as tensors. A converted
+    LangCell annotates cells (langcell zeroshot --model DEST; --scoring official gives the score of
+    the paper). A Geneformer has no text encoder: it embeds cells, and langcell pretrain can start
+    from it.
     """
     from langcell.released.convert import convert as write_converted
 
@@ -54,9 +54,9 @@ def convert(
     cell, text = config.cell, config.text
     texts = f"{text.n_layers} layers of {text.hidden_size}, tokenizer {text.tower}"
     print(f"layout\t{converted.layout}")
-    print(f"genes\t{cell.n_genes:,}; {config.max_genes:,} of a cell are read")
+    print(f"genes\t{cell.n_genes:,}; at most {config.max_genes:,} per cell are read")
     if left_out := converted.without_median:
         print(f"left out\t{len(left_out):,} genes without a median, {left_out[0]} first")
     print(f"cell encoder\t{cell.n_layers} layers of {cell.hidden_size}, pooling {cell.pooling}")
-    print(f"text encoder\t{texts if config.has_texts else 'none: it embeds cells, and names none'}")
+    print(f"text encoder\t{texts if config.has_texts else 'none; the model can only embed cells'}")
     print(f"wrote\t{dest}")

@@ -1,1 +1,1 @@
-"""Raw counts from any source (AnnData, h5ad, zarr, 10x), checked and streamed as CSR row blocks."""
+"""Read raw counts from AnnData, h5ad, zarr or 10x files, check them, and stream CSR row blocks."""

@@ -1,4 +1,4 @@
-"""Counts and names of an AnnData in memory."""
+"""Count matrices and names of an AnnData in memory."""
 
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from langcell.counts.source import GENE_COLUMNS, CountSource, GeneColumns, Matri
 
 
 def open_anndata(adata: AnnData) -> CountSource:
-    """Open an AnnData that is not backed by a file."""
+    """Open an AnnData that is in memory, not backed by a file."""
     matrices: dict[str, Any] = {}
     if adata.raw is not None:
         matrices["raw.X"] = adata.raw.X
@@ -39,7 +39,7 @@ def _genes(var: pd.DataFrame) -> GeneColumns:
 
 
 def text_values(values: Any) -> np.ndarray:
-    """Return any kind of column as an object array of str, '' where a value is missing."""
+    """Convert a column of any dtype to an object array of str, '' where a value is missing."""
     values = np.asarray(values, dtype=object)
     return np.array(
         [

@@ -1,39 +1,39 @@
-"""One compiled pass over the rows of counts: what is wrong with them, and the total of each cell."""
+"""Compiled check of count rows: find invalid entries and sum each cell in one pass."""
 
 import numpy as np
 
 from langcell.runtime.compiled import compiled
 
-# What may be wrong: a place outside the matrix; columns that do not ascend, as where one is there
-# twice; a value that is negative, infinite or missing or, if asked, between integers.
-OUTSIDE, UNSORTED, WRONG = 1, 2, 4
+# Fault flags: an index outside the matrix; column indices not strictly ascending (unsorted or
+# duplicated); a value that is negative, infinite, missing or, if integers are required, fractional.
+OUTSIDE, UNSORTED, INVALID = 1, 2, 4
 
 
 @compiled
 def _column_faults(columns: np.ndarray, n_columns: int) -> int:
     lowest, highest, is_unsorted = columns.dtype.type(0), columns.dtype.type(0), False
-    for place in range(len(columns)):  # no way out: the compiler takes many at once
-        lowest, highest = min(lowest, columns[place]), max(highest, columns[place])
+    for i in range(len(columns)):  # no early exit, so that the compiler can vectorise the loop
+        lowest, highest = min(lowest, columns[i]), max(highest, columns[i])
     after = columns[1:]
-    for place in range(len(after)):
-        is_unsorted |= after[place] <= columns[place]
+    for i in range(len(after)):
+        is_unsorted |= after[i] <= columns[i]
     is_outside = lowest < 0 or highest >= n_columns
     return OUTSIDE * is_outside + UNSORTED * is_unsorted
 
 
 @compiled
 def _value_faults(values: np.ndarray, integers: bool) -> int:
-    n_wrong = np.int64(0)  # of a truth value the compiler would take one at a time
-    for place in range(len(values)):
-        value = values[place]
-        is_right = (value >= 0) & (value < np.inf) & ((value == np.floor(value)) | (not integers))
-        n_wrong |= not is_right
-    return WRONG * int(n_wrong)
+    has_invalid = np.int64(0)  # an integer: with a bool the compiler does not vectorise the loop
+    for i in range(len(values)):
+        value = values[i]
+        is_valid = (value >= 0) & (value < np.inf) & ((value == np.floor(value)) | (not integers))
+        has_invalid |= not is_valid
+    return INVALID * int(has_invalid)
 
 
 @compiled
 def _total(values: np.ndarray, integers: bool) -> float:
-    """Sum values from left to right; whole numbers four at once: below 2^53 any order gives the same."""
+    """Sum values from left to right; integers in four sums, exact in any order below 2^53."""
     n_fours = len(values) // 4 if integers else 0
     first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
     for four in range(n_fours):
@@ -56,23 +56,23 @@ def check_rows(
     integers: bool,
     totals: np.ndarray,
 ) -> int:
-    """Sum each row of a CSR matrix from left to right in float64, and tell what is wrong with any.
+    """Sum each row of a CSR matrix from left to right in float64, and check all its entries.
 
     Parameters
     ----------
     indptr, columns, values
-        The matrix; `indptr` may not go beyond the values, which is all that is taken for granted.
+        The CSR arrays. Only one thing is assumed: `indptr` does not go beyond `values`.
     n_columns
-        How many there are.
+        Number of columns of the matrix.
     integers
-        Whether all values must be.
+        Whether all values must be integers.
     totals
-        Where the sums go, float64, shape (n_rows,); not filled where `indptr` is at fault.
+        Output for the row sums, float64, shape (n_rows,); incomplete if `indptr` is invalid.
 
     Returns
     -------
     int
-        The sum of what is wrong, 0 if nothing is.
+        The fault flags of all rows combined, 0 if there is no fault.
     """
     faults = 0
     for row in range(len(totals)):

@@ -1,7 +1,7 @@
-"""Slices of chunked HDF5 arrays, their chunks read to where they belong and unpacked by threads.
+"""Read slices of chunked HDF5 arrays, decompressing the chunks in parallel threads.
 
-HDF5 unpacks one chunk after the other and keeps all other threads from it meanwhile; most of the time
-that it takes to read a compressed h5ad goes there. Chunks that are not packed it copies twice.
+HDF5 itself decompresses one chunk at a time under a global lock, which takes most of the time of
+reading a compressed h5ad, and copies uncompressed chunks twice.
 """
 
 from typing import Any, cast
@@ -13,32 +13,32 @@ from isal import isal_zlib
 from langcell.counts.lzf_kernel import unpack_lzf
 from langcell.runtime.threads import over_slices
 
-_DEFLATE, _SHUFFLE, _LZF = 1, 2, 32000  # HDF5's numbers of filters; gzip is deflate
+_DEFLATE, _SHUFFLE, _LZF = 1, 2, 32000  # HDF5 filter ids; gzip is deflate
 _TASK_BYTES = 1 << 19
-_InflateError = cast("type[Exception]", isal_zlib.error)  # which its types call an instance
+_InflateError = cast("type[Exception]", isal_zlib.error)  # its stubs declare it as an instance
 
 
 class ChunkReader:
-    """A one-dimensional HDF5 dataset of numbers in chunks, packed in a way that is known here.
+    """A one-dimensional chunked HDF5 dataset of numbers with supported compression filters.
 
     Parameters
     ----------
     dataset
-        What to read; see `open_array`.
+        The dataset to read; see `open_array`.
     filters
-        Numbers of the filters that packed it, in their order; none if it is not packed.
+        HDF5 filter ids in the order in which they were applied; empty if it is not compressed.
 
     Attributes
     ----------
-    shape : that of the dataset, (n_values,).
-    dtype : of its values.
+    shape : shape of the dataset, (n_values,).
+    dtype : dtype of the values.
     """
 
     def __init__(self, dataset: h5py.Dataset, filters: tuple[int, ...]) -> None:
         self.shape, self.dtype = dataset.shape, dataset.dtype
         self._dataset, self._filters = dataset, filters
         self._length = int(dataset.chunks[0])
-        # The chunk that a slice ends in is most often the one that the next begins in.
+        # Cached: the next slice usually begins in the chunk in which the last one ended.
         self._last = (-1, np.empty(0, self.dtype))
 
     def __getitem__(self, piece: slice) -> np.ndarray:
@@ -54,36 +54,36 @@ class ChunkReader:
         if not len(values):
             return values
         first, last = start // self._length, (stop - 1) // self._length
-        known = self._last
+        cached = self._last
 
         def fill(begin: int, end: int) -> None:
             for number in range(first + begin, first + end):
-                at = number * self._length
-                low, high = max(start, at), min(stop, at + self._length)
+                chunk_start = number * self._length
+                low, high = max(start, chunk_start), min(stop, chunk_start + self._length)
                 target = values[low - start : high - start]
-                if len(target) == self._length and number != known[0]:
+                if len(target) == self._length and number != cached[0]:
                     self._unpack(number, target)
                     continue
-                chunk = known[1]
-                if number != known[0]:
+                chunk = cached[1]
+                if number != cached[0]:
                     chunk = np.empty(self._length, self.dtype)
                     self._unpack(number, chunk)
-                target[:] = chunk[low - at : high - at]
+                target[:] = chunk[low - chunk_start : high - chunk_start]
                 if number == last:
                     self._last = (number, chunk)
 
-        a_task = max(1, _TASK_BYTES // (self._length * self.dtype.itemsize))
-        over_slices(fill, last + 1 - first, size=a_task)
+        chunks_per_task = max(1, _TASK_BYTES // (self._length * self.dtype.itemsize))
+        over_slices(fill, last + 1 - first, size=chunks_per_task)
         return values
 
     def _unpack(self, number: int, values: np.ndarray) -> None:
-        """Fill `values` with all values of a chunk."""
-        place, target = (number * self._length,), values.view(np.uint8)
+        """Read one chunk and decompress it into `values`."""
+        offset, target = (number * self._length,), values.view(np.uint8)
         if not self._filters:
-            self._dataset.id.read_direct_chunk(place, out=target)
+            self._dataset.id.read_direct_chunk(offset, out=target)
             return
-        # Bit i of the mask says that filter i was left out, as where it would have gained nothing.
-        mask, stored = self._dataset.id.read_direct_chunk(place)
+        # Bit i of the mask says that filter i was skipped, for example if it saved no bytes.
+        mask, stored = self._dataset.id.read_direct_chunk(offset)
         packed = np.frombuffer(stored, np.uint8)
         used = [each for bit, each in enumerate(self._filters) if not mask >> bit & 1]
         try:
@@ -95,14 +95,14 @@ class ChunkReader:
             if packed is not target:
                 _fill(target, packed)
         except (ValueError, _InflateError) as error:
-            raise OSError(f"chunk {number} cannot be unpacked: {error}") from error
+            raise OSError(f"chunk {number} cannot be decompressed: {error}") from error
 
 
 def open_array(array: Any) -> Any:
-    """Return what reads slices of an array fast: a `ChunkReader`, or the array itself.
+    """Return a `ChunkReader` for an array that it supports, otherwise the array itself.
 
-    Arrays of zarr, those without chunks or packed in another way, those of odd numbers and those with
-    chunks that were never written are read as they are.
+    Not supported are zarr arrays, arrays without chunks, other compression filters, unusual number
+    types, and arrays with chunks that were never written.
 
     Raises
     ------
@@ -114,9 +114,9 @@ def open_array(array: Any) -> Any:
     if array.dtype.kind not in "iuf" or not array.id.get_type().equal(
         h5py.h5t.py_create(array.dtype)
     ):
-        return array  # bytes that are not those of the values in memory
+        return array  # stored bytes differ from the bytes in memory
     settings = array.id.get_create_plist()
-    filters = tuple(settings.get_filter(place)[0] for place in range(settings.get_nfilters()))
+    filters = tuple(settings.get_filter(i)[0] for i in range(settings.get_nfilters()))
     n_chunks = -(-array.shape[0] // array.chunks[0])
     if not set(filters) <= _UNPACK.keys() or array.id.get_num_chunks() != n_chunks:
         return array
@@ -126,25 +126,25 @@ def open_array(array: Any) -> Any:
 
 
 def _check_sizes(dataset: h5py.Dataset) -> None:
-    """Raise unless each chunk has the bytes of its values.
+    """Raise unless each chunk has the right number of bytes.
 
-    HDF5 copies as many as the file says that there are, whatever the room.
+    HDF5 copies as many bytes as the file states, even beyond the end of the buffer.
     """
     n_bytes = dataset.chunks[0] * dataset.dtype.itemsize
     wrong = dataset.id.chunk_iter(lambda chunk: chunk if chunk.size != n_bytes else None)
     if wrong is not None:
         number = wrong.chunk_offset[0] // dataset.chunks[0]
-        raise OSError(f"chunk {number} has {wrong.size} bytes, wanted {n_bytes}")
+        raise OSError(f"chunk {number} has {wrong.size} bytes, expected {n_bytes}")
 
 
 def _fill(target: np.ndarray, values: np.ndarray) -> None:
     if len(values) != len(target):
-        raise ValueError(f"it has {len(values)} bytes, wanted {len(target)}")
+        raise ValueError(f"it has {len(values)} bytes, expected {len(target)}")
     target[:] = values
 
 
 def _inflate(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None:
-    # Twice as fast as zlib.
+    # isal is twice as fast as zlib.
     unpacked = isal_zlib.decompress(packed.data, bufsize=len(values))
     _fill(values, np.frombuffer(unpacked, np.uint8))
 
@@ -154,9 +154,9 @@ def _decode_lzf(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None
 
 
 def _unshuffle(packed: np.ndarray, values: np.ndarray, item_bytes: int) -> None:
-    """Put the bytes of each value side by side again: the first of all come first, and so on."""
+    """Undo HDF5's shuffle filter, which stores the first bytes of all values, then the second."""
     if len(packed) != len(values):
-        raise ValueError(f"it has {len(packed)} bytes, wanted {len(values)}")
+        raise ValueError(f"it has {len(packed)} bytes, expected {len(values)}")
     values.reshape(-1, item_bytes)[:] = packed.reshape(item_bytes, -1).T
 
 

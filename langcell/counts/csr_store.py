@@ -1,4 +1,4 @@
-"""A temporary CSR matrix on disk, made from (row, column, value) triples in any order."""
+"""Temporary CSR matrix on disk, built from (row, column, value) triples in any order."""
 
 import errno
 import shutil
@@ -27,22 +27,22 @@ class Triples:
 
 
 class CsrStore:
-    """Files that hold a matrix by row; deleted on leaving the context.
+    """Temporary files with a CSR matrix; a context manager that deletes them at the end.
 
-    Entries are first dealt out to bands of rows, one file each, then every band is sorted on its
-    own, so that memory does not grow with the matrix. Plain files, not a memory map: mapped pages
-    count as the process's memory.
+    Entries are first written to one file per band of rows, then each band is sorted on its own, so
+    that memory does not grow with the matrix. The files are not memory-mapped, because mapped
+    pages count as memory of the process.
 
     Parameters
     ----------
     shape : (n_rows, n_columns).
-    n_values : number of entries to come.
-    why : first half of the sentence that tells the user of the copy.
+    n_values : number of entries that will be added.
+    why : first half of the warning about the copy.
 
     Raises
     ------
     OSError
-        If the disk that holds temporary files is too small.
+        If the disk of the temporary folder is too small.
     """
 
     def __init__(self, shape: tuple[int, int], n_values: int, why: str) -> None:
@@ -53,11 +53,11 @@ class CsrStore:
         if size > free:
             raise OSError(
                 errno.ENOSPC,
-                f"{why}; a copy by cell needs {size / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are"
-                " free: set TMPDIR to a larger disk, or save the file as CSR",
+                f"{why}; a temporary copy as CSR needs {size / 1e9:.1f} GB in {folder}, but only"
+                f" {free / 1e9:.1f} GB are free: set TMPDIR to a larger disk, or save the file as CSR",
             )
         warnings.warn(
-            f"{why}; making a temporary copy by cell ({size / 1e9:.2f} GB in {folder})",
+            f"{why}; making a temporary copy as CSR ({size / 1e9:.2f} GB in {folder})",
             UserWarning,
             stacklevel=2,
         )
@@ -84,9 +84,9 @@ class CsrStore:
         return Path(self._folder.name) / f"band-{number}"
 
     def fill(self, parts: Iterable[Triples]) -> int:
-        """Write all entries and return how many there were."""
+        """Write all entries and return their number."""
         for part in parts:
-            self._deal_out(part)
+            self._add_to_bands(part)
         with self._matrix.open("wb") as matrix:
             for number in range(-(-self.shape[0] // self._rows_per_band)):
                 band = self._band(number)
@@ -100,7 +100,7 @@ class CsrStore:
                 entries[["column", "value"]].astype(_PAIR).tofile(matrix)
         return int(self._indptr[-1])
 
-    def _deal_out(self, part: Triples) -> None:
+    def _add_to_bands(self, part: Triples) -> None:
         for name, values, size in (("row", part.rows, 0), ("column", part.columns, 1)):
             if len(values) and not 0 <= values.min() <= values.max() < self.shape[size]:
                 raise ValueError(f"a {name} index lies outside the matrix of shape {self.shape}")
@@ -115,7 +115,7 @@ class CsrStore:
                 entries[piece].tofile(band)
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
-        """Return rows start to stop, float64."""
+        """Return rows start to stop as CSR, float64."""
         indptr = self._indptr[start : stop + 1]
         pairs = np.fromfile(
             self._matrix,

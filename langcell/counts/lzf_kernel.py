@@ -1,4 +1,4 @@
-"""Unpacks LZF (M. Lehmann, LibLZF), the fast compression of h5py."""
+"""Decompress LZF (M. Lehmann, LibLZF), the fast compression of h5py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from langcell.runtime.compiled import compiled
 
 _ONE, _TWO, _THREE, _EIGHT = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(8)
-_SHORT = np.uint64(7)  # the length that says that the next byte belongs to it
+_EXTENDED = np.uint64(7)  # this length means that the next byte is added to it
 
 
 def _eight_bytes(
@@ -20,7 +20,7 @@ def _eight_bytes(
 ) -> tuple[Any, Callable[..., Any]]:
 
     if not target.layout == source.layout == "C":
-        raise TypingError("bytes must lie side by side")
+        raise TypingError("arrays must be C-contiguous")
 
     def generate(target_context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def pointer(number: int) -> Any:
@@ -35,19 +35,19 @@ def _eight_bytes(
     return types.void(target, place, source, at), generate
 
 
-# Copies eight bytes in one step, wherever they lie. Most copies are of fewer, and what is written
-# too much is written over by the next.
+# Copies eight bytes in one unaligned load and store. Most copies are shorter; the next copy
+# overwrites the surplus bytes.
 _copy_eight: Any = intrinsic(_eight_bytes)
 
 
 @compiled
 def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
-    """Fill `values` from `packed`, both bytes; tell whether that came out even.
+    """Decompress `packed` into `values`, both uint8; return False if the data is damaged.
 
-    A control byte below 32 is followed by so many bytes and one that stand for themselves. Else its
-    upper three bits are a length less 2, its lower five and the next byte how far back the same
-    bytes are, less 1. All numbers are unsigned: with signed ones each step asks which end they
-    count from, at half the speed.
+    A control byte c < 32 precedes c + 1 literal bytes. Otherwise it is a back-reference: its upper
+    three bits are the length - 2, its lower five bits and the next byte the distance - 1. All
+    integers are unsigned, because numba checks signed indices for being negative, which halves
+    the speed.
     """
     n_packed, n_values = np.uint64(len(packed)), np.uint64(len(values))
     at, done = np.uint64(0), np.uint64(0)
@@ -67,7 +67,7 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
             done += length
             continue
         length = control >> np.uint64(5)
-        if length == _SHORT and at < n_packed:
+        if length == _EXTENDED and at < n_packed:
             length += np.uint64(packed[at])
             at += _ONE
         if at >= n_packed:
@@ -79,7 +79,9 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
         if back > done or stop > n_values:
             return False
         source = done - back
-        if length == _THREE:  # upper bytes of an index: eight would wait for what was just written
+        if (
+            length == _THREE
+        ):  # upper bytes of an index: an 8-byte load would stall on the last store
             values[done] = values[source]
             values[done + _ONE] = values[source + _ONE]
             values[done + _TWO] = values[source + _TWO]
@@ -91,7 +93,7 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
                 done += _EIGHT
                 source += _EIGHT
             done = stop
-        while done < stop:  # what is copied lies there to be copied with the rest, twice as much
+        while done < stop:  # overlapping copy: the bytes available to copy double at each step
             step = min(stop - done, done - source)
             for place in range(step):
                 values[done + place] = values[source + place]
@@ -100,19 +102,19 @@ def _unpack(packed: np.ndarray, values: np.ndarray) -> bool:
 
 
 def unpack_lzf(packed: np.ndarray, values: np.ndarray) -> None:
-    """Fill `values` with the bytes that were packed.
+    """Decompress `packed` into `values`.
 
     Parameters
     ----------
     packed
         uint8, without a header, as h5py stores a chunk.
     values
-        uint8, as many as there were bytes.
+        uint8 output of the decompressed size.
 
     Raises
     ------
     ValueError
-        If what is packed is damaged.
+        If the data is damaged.
     """
     if not _unpack(packed, values):
         raise ValueError("LZF data is damaged")

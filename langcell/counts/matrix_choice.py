@@ -1,4 +1,4 @@
-"""Which matrix of a source holds the counts."""
+"""Choose the matrix of a source that holds the counts."""
 
 from dataclasses import dataclass
 
@@ -15,16 +15,17 @@ from langcell.counts.scale import (
     summarise_values,
 )
 from langcell.counts.source import CountSource
+from langcell.runtime.parameter_names import option
 
 _SEARCHED = ("raw.X", "X", "layers/counts")
-# Values that were corrected, not normalised, stand where counts are meant to stand.
+# layers/counts first: non-integer values there are corrected counts, not normalised ones.
 _SEARCHED_NORMALIZED = ("layers/counts", "raw.X", "X")
 _SAMPLE_ROWS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A matrix and how its values are to be read."""
+    """The chosen matrix and how to read its values."""
 
     name: str
     rows: RowReader
@@ -41,7 +42,7 @@ def choose_matrix(
     Raises
     ------
     ValueError
-        If there is no such layer, no cell, or no matrix of the kind wanted.
+        If the layer does not exist, there are no cells, or no matrix holds suitable values.
     """
     searched = _searched(source, layer)
     if scale is not None:
@@ -70,11 +71,13 @@ def choose_matrix(
 
 
 def _searched(source: CountSource, layer: str | None) -> list[str]:
-    """Name the matrices to look at, in order."""
+    """Return the names of the matrices to look at, in order."""
     if layer is None:
         searched = [name for name in _SEARCHED if name in source.slots]
         if not searched:
-            raise ValueError(f"{source.label}: no X, raw.X or layers['counts']; name a --layer")
+            raise ValueError(
+                f"{source.label}: no X, raw.X or layers['counts']; pass {option('layer', 'NAME')}"
+            )
         return searched
     name = layer if layer in source.slots else f"layers/{layer}"
     if name not in source.slots:
@@ -87,8 +90,8 @@ def _open(source: CountSource, name: str) -> RowReader:
     rows = source.slots[name].open_rows()
     if 0 in rows.shape:
         raise ValueError(
-            f"{source.label}: {name} has {rows.shape[0]} cells and {rows.shape[1]} genes; wanted at"
-            " least one of each"
+            f"{source.label}: {name} has {rows.shape[0]} cells and {rows.shape[1]} genes; expected"
+            " at least one of each"
         )
     return rows
 
@@ -105,9 +108,9 @@ def _sample_rows(rows: RowReader) -> sparse.csr_matrix:
 
 def _no_counts(source: CountSource, summaries: dict[str, ValueSummary], is_usable: bool) -> str:
     found = ", ".join(f"{name} {what}" for name, what in summaries.items())
-    remedy = "name the layer that holds them with --layer"
+    remedy = f"name the layer that holds them with {option('layer', 'NAME')}"
     if is_usable:
-        remedy += ", or pass --allow-normalized to rank normalised values"
+        remedy += f", or pass {option('allow_normalized', True)} to rank normalised values"
     else:
-        remedy += ", or give the file as it was before scaling"
+        remedy += ", or use the file from before scaling"
     return f"{source.label}: no raw counts: {found}; {remedy}"

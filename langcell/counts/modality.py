@@ -1,33 +1,34 @@
-"""The part of a MuData that a function works on."""
+"""Select a modality of a MuData."""
 
 from typing import Any
 
 
 def modality_of(source: Any, modality: str | None) -> Any:
-    """Return the AnnData of a modality of a MuData; any other source as it is.
+    """Return the AnnData of one modality of a MuData; return any other source unchanged.
 
-    A MuData is known by its modalities, so that mudata need not be installed. What is written into
-    the AnnData is in the MuData, as `mdata["rna"].obs`; `mdata.pull_obs()` copies it up.
+    A MuData is recognised by its attribute `mod`, so that mudata need not be installed. Results
+    written to the AnnData appear in `mdata["rna"].obs`; `mdata.pull_obs()` copies them to `mdata.obs`.
 
     Parameters
     ----------
     source: MuData, AnnData or path
-    modality: name of the modality with counts of RNA, None for other sources
+    modality: name of the modality with RNA counts, None for other sources
 
     Raises
     ------
     ValueError
-        If a MuData has no such modality or none is named, or a modality of anything else is.
+        If a MuData has no such modality, if `modality` is missing for a MuData, or if it is given
+        for another source.
     """
     if not hasattr(source, "mod"):
         if modality is not None:
             raise ValueError(
-                f"modality={modality!r} is for a MuData, got {type(source).__name__}; leave it away"
+                f"modality={modality!r} is for a MuData, got {type(source).__name__}; leave it out"
             )
         return source
     names = ", ".join(map(str, source.mod))
     if modality is None:
-        raise ValueError(f"a MuData needs modality=, the one with counts of RNA; it has {names}")
+        raise ValueError(f"a MuData needs modality=, the one with RNA counts; it has {names}")
     if modality not in source.mod:
         raise ValueError(f"the MuData has no modality {modality!r}; it has {names}")
     return source.mod[modality]

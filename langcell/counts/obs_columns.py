@@ -1,4 +1,4 @@
-"""Columns of obs, of an AnnData in memory or a file, without reading the rest of it."""
+"""Read obs columns of an AnnData or a file, without the rest of the file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 
 def obs_columns(source: "AnnData | str | Path") -> list[str]:
-    """Return the names of the columns of obs of an AnnData or h5ad file.
+    """Return the names of the obs columns of an AnnData or h5ad file.
 
     Raises
     ------
     ValueError
-        If the file is no h5ad.
+        If the file is not an h5ad.
     """
     if not isinstance(source, str | Path):
         return [str(name) for name in source.obs.columns]
     if not Path(source).is_file() or not h5py.is_hdf5(source):
-        raise ValueError(f"{source} is no h5ad file")
+        raise ValueError(f"{source} is not an h5ad file")
     with h5py.File(source, "r") as file:
         refuse_mudata(file, str(source))
         if "obs" not in file or not hasattr(file["obs"], "keys"):
-            raise ValueError(f"{source} has no table of cells, obs")
+            raise ValueError(f"{source} has no obs table")
         return [str(name) for name in file["obs"].attrs["column-order"]]
 
 
 def read_obs_column(source: "AnnData | str | Path", key: str) -> np.ndarray:
-    """Return a column of obs as text, '' where it is empty, without reading the rest of the file.
+    """Return an obs column as strings, '' where a value is missing.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If the source has no obs (10x files) or no such column.
     """
@@ -57,13 +57,13 @@ def read_obs_column(source: "AnnData | str | Path", key: str) -> np.ndarray:
             return _stored_column(file, key, path)
     if any((path / name).exists() for name in (".zgroup", "zarr.json")):
         return _stored_column(zarr.open_group(path, mode="r"), key, path)
-    raise ValueError(f"{path} has no table of cells to take {key!r} from")
+    raise ValueError(f"{path} has no obs table, so no column {key!r} in obs")
 
 
 def _stored_column(group: Any, key: str, path: Path) -> np.ndarray:
     refuse_mudata(group, str(path))
     if "obs" not in group or not hasattr(group["obs"], "keys"):
-        raise ValueError(f"{path} has no table of cells to take {key!r} from")
+        raise ValueError(f"{path} has no obs table, so no column {key!r} in obs")
     obs = group["obs"]
     columns = [str(name) for name in obs.attrs["column-order"]]
     if key not in columns:
@@ -81,7 +81,7 @@ def _column(table: Any, columns: Sequence[str], key: str, where: str) -> Any:
 
 def _as_text(values: Any) -> np.ndarray:
     series = pd.Series(values)
-    # A gap makes floats of whole numbers: cluster 1 is not to be called 1.0 for it.
+    # Missing values turn an integer column into floats: keep cluster 1 as "1", not "1.0".
     if pd.api.types.is_float_dtype(series.dtype) and (series.dropna() % 1 == 0).all():
         series = series.astype("Int64")
     series = series.astype(object)

@@ -1,4 +1,4 @@
-"""Raw counts of any source, found, checked and streamed as blocks of CSR rows."""
+"""Find the raw counts of any source, check them, and stream them as blocks of CSR rows."""
 
 import os
 from collections.abc import Iterator
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from langcell.counts.check_kernel import OUTSIDE, UNSORTED, WRONG, check_rows
+from langcell.counts.check_kernel import INVALID, OUTSIDE, UNSORTED, check_rows
 from langcell.counts.file_formats import open_source
 from langcell.counts.matrix_choice import Choice, choose_matrix
 from langcell.counts.row_readers import CompressedColumns
 from langcell.counts.scale import Scale, Transform, make_linear
 from langcell.counts.source import CountSource, GeneColumns
 from langcell.genes.vocabulary import GeneResolution, GeneTable
+from langcell.runtime.parameter_names import option
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CountBlock:
-    """Consecutive cells.
+    """Counts of consecutive cells.
 
     Attributes
     ----------
-    start : number of the first cell in the source.
+    start : row of the first cell in the source.
     counts : linear values, float32 or float64, shape (n_rows, n_genes).
-    totals : float64, shape (n_rows,); sum over all columns of the source matrix, also over those
+    totals : float64, shape (n_rows,); sum over all columns of the source matrix, including those
         that are not genes.
     """
 
@@ -40,20 +41,20 @@ class CountBlock:
 
 
 class CountMatrix:
-    """The counts of a source; cells are read on demand, see `open_counts`.
+    """The counts of a source, read on demand; open it with `open_counts`.
 
     Attributes
     ----------
-    label : what to call the source in a message.
+    label : name of the source in messages.
     n_cells, n_genes : shape of the matrix.
-    gene_names : names as published; object array, shape (n_genes,).
-    gene_names_key : where in var they stand: 'index' or a column.
-    resolution : what the names stand for; columns that are not genes (antibodies) have no id.
-        Columns of one gene stay apart here: the tokenizer sums them.
+    gene_names : names as in the source; object array, shape (n_genes,).
+    gene_names_key : their place in var: 'index' or a column.
+    resolution : Ensembl ids of the names; columns that are not genes (antibodies) have no id.
+        Several columns of one gene are kept separate here; the tokenizer sums them.
     source : 'raw.X', 'X' or 'layers/<name>'.
-    transform : what is done to make the values linear: 'none', 'expm1' or 'exp2m1'.
-    is_normalized : True where the values are not raw counts.
-    is_by_gene : True where the matrix is stored by gene: the first read makes a copy by cell.
+    transform : transform that makes the values linear: 'none', 'expm1' or 'exp2m1'.
+    is_normalized : True if the values are not raw counts.
+    is_by_gene : True if the matrix is stored as CSC; the first read then makes a CSR copy.
     """
 
     def __init__(self, source: CountSource, choice: Choice, genes: GeneColumns) -> None:
@@ -70,8 +71,8 @@ class CountMatrix:
         self.gene_names = genes.names[self.gene_names_key]
         if len(self.gene_names) != self.n_genes:
             raise ValueError(
-                f"{self.label}: {self.source} has {self.n_genes} columns, but var names"
-                f" {len(self.gene_names)} genes"
+                f"{self.label}: {self.source} has {self.n_genes} columns, but var has"
+                f" {len(self.gene_names)} rows"
             )
 
     @property
@@ -82,7 +83,7 @@ class CountMatrix:
     def blocks(
         self, rows: int = 1024, *, start: int = 0, stop: int | None = None
     ) -> Iterator[CountBlock]:
-        """Yield the cells from start to stop in order, all of them by default, `rows` at a time.
+        """Yield blocks of `rows` cells from start to stop in order; by default of all cells.
 
         Raises
         ------
@@ -94,26 +95,26 @@ class CountMatrix:
             yield self.read(first, min(first + rows, stop))
 
     def read(self, start: int, stop: int) -> CountBlock:
-        """Read cells start to stop; raises as `blocks` does."""
+        """Read cells start to stop; raise as `blocks`."""
         what = f"{self.label} ({self.source}, cells {start} to {stop - 1})"
-        with _damage_named(what, ValueError):
+        with _damage_reported(what, ValueError):
             counts = self._rows.read(start, stop)
-            totals, faults = self._look_over(counts)
+            totals, faults = self._check_rows(counts)
             if faults & OUTSIDE:
-                counts.check_format(full_check=True)  # which says what is, most often
+                counts.check_format(full_check=True)  # raises with the reason in most cases
                 raise ValueError("indptr must be a non-decreasing sequence")
         if faults & UNSORTED:
             counts.sum_duplicates()
-            totals, faults = self._look_over(counts)
-        if faults & WRONG:
+            totals, faults = self._check_rows(counts)
+        if faults & INVALID:
             self._refuse_values(counts, start)
         if self.transform != "none":
             counts.data = make_linear(counts.data, self.transform)
-            totals, _ = self._look_over(counts)
+            totals, _ = self._check_rows(counts)
         return CountBlock(start=start, counts=counts, totals=totals)
 
-    def _look_over(self, counts: sparse.csr_matrix) -> tuple[np.ndarray, int]:
-        """Return the total of each cell, and what is wrong with any (`check_rows`)."""
+    def _check_rows(self, counts: sparse.csr_matrix) -> tuple[np.ndarray, int]:
+        """Return the total of each cell and the fault flags of `check_rows`."""
         totals = np.empty(counts.shape[0], dtype=np.float64)
         arrays = (counts.indptr, counts.indices, counts.data)
         return totals, check_rows(*arrays, counts.shape[1], self._must_be_integer, totals)
@@ -127,15 +128,16 @@ class CountMatrix:
             what = "a non-integer value"
         position = int(np.argmax(wrong))
         cell = start + int(np.searchsorted(counts.indptr, position, side="right")) - 1
+        remedy = f"; pass {option('allow_normalized', True)} to rank normalised values"
         raise ValueError(
             f"{self.label}: {self.source} holds {what} ({values[position]:g}) in cell {cell}"
-            f" ({self.obs_names[cell]!r}); wanted raw counts"
-            + (", or --allow-normalized for normalised values" if "non-integer" in what else "")
+            f" ({self.obs_names[cell]!r}); expected raw counts"
+            + (remedy if "non-integer" in what else "")
         )
 
 
 def _best_names(label: str, genes: GeneColumns) -> tuple[str, GeneResolution]:
-    """Choose the column of var whose names lead to the most protein-coding genes."""
+    """Choose the var column whose names resolve to the most protein-coding genes."""
     best: tuple[int, str, GeneResolution] | None = None
     refusal: ValueError | None = None
     for key, names in genes.names.items():
@@ -159,12 +161,12 @@ def _refuse_other_species(source: CountSource) -> None:
 
 @lru_cache(maxsize=8)
 def _resolve(names: tuple[str, ...]) -> GeneResolution:
-    """Resolve names once where a file is opened again, or the next one has the same."""
+    """Resolve names; cached for a file that is opened again and for files with the same genes."""
     return GeneTable.bundled().resolve(names)
 
 
 def _of_all_columns(resolution: GeneResolution, is_gene: np.ndarray) -> GeneResolution:
-    """Give columns that are not genes no id."""
+    """Extend a resolution to all columns; those that are not genes get no id."""
     ensembl_ids = np.full(len(is_gene), "", dtype=object)
     ensembl_ids[is_gene] = resolution.ensembl_ids
     coding = np.zeros(len(is_gene), dtype=bool)
@@ -173,13 +175,13 @@ def _of_all_columns(resolution: GeneResolution, is_gene: np.ndarray) -> GeneReso
 
 
 @contextmanager
-def _damage_named(what: str, *also: type[Exception]) -> Iterator[None]:
-    """Turn what HDF5, zarr and `also` raise for a broken file into one line that names it."""
+def _damage_reported(what: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn errors of HDF5, zarr and `also` about a broken file into a ValueError that names it."""
     kinds: tuple[type[Exception], ...] = (OSError, KeyError, RuntimeError, *also)
     try:
         yield
     except kinds as error:
-        # Errors of the operating system have a number (no space, no permission); HDF5's have none.
+        # OS errors (no space, no permission) have an errno, HDF5's have none.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(f"{what}: damaged or cut short ({error})") from error
@@ -197,28 +199,28 @@ def open_counts(
 
     Parameters
     ----------
-    source : AnnData in memory, or the path of an h5ad, an AnnData zarr, a 10x h5 or a folder with a
-        10x matrix.mtx.
-    layer : read this layer ('X' and 'raw.X' may be named too). Without it, the first of raw.X, X
+    source : AnnData, or the path of an h5ad, an AnnData zarr, a 10x h5 or a folder with a 10x
+        matrix.mtx.
+    layer : read this layer ('X' and 'raw.X' are accepted too). By default the first of raw.X, X
         and layers["counts"] that holds integers is read.
-    allow_normalized : accept normalised values; what looks like log1p is made linear.
-    scale : what the values are, where that is known; nothing is guessed then, and X is read.
+    allow_normalized : accept normalised values; values that look like log1p are made linear.
+    scale : scale of the values, if known; X is then read and nothing is guessed.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such source, it is damaged, it has no cells, its genes are those of another
-        species, or no matrix holds what is wanted. Each message names the remedy.
+        If the source does not exist, is damaged, has no cells, has genes of another species, or has
+        no matrix with suitable values. Each message names a remedy.
     """
     with ExitStack() as stack:
         opened = open_source(source, stack)
-        with _damage_named(opened.label):
+        with _damage_reported(opened.label):
             try:
                 choice = choose_matrix(
                     opened, layer=layer, allow_normalized=allow_normalized, scale=scale
                 )
             except ValueError:
-                _refuse_other_species(opened)  # whose counts would be of no use either
+                _refuse_other_species(opened)  # the more useful message of the two
                 raise
             genes = opened.slots[choice.name].read_genes()
         yield CountMatrix(opened, choice, genes)

@@ -1,4 +1,4 @@
-"""Readers of cells x genes matrices: whatever the layout, a range of rows comes back as CSR."""
+"""Readers of cells x genes matrices in any layout; each returns ranges of rows as CSR."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,9 +11,9 @@ from langcell.counts.chunk_reader import open_array
 from langcell.counts.csr_store import CsrStore, Triples
 
 _SAMPLE_PIECES = 4
-_SAMPLE_VALUES = 50_000  # a piece
-_DENSE_BYTES = 1 << 24  # of a dense matrix held at once
-_COLUMN_VALUES = 1 << 21  # of a matrix kept by gene, read at once
+_SAMPLE_VALUES = 50_000  # per piece
+_DENSE_BYTES = 1 << 24  # bytes of a dense matrix in memory at once
+_COLUMN_VALUES = 1 << 21  # values of a CSC matrix read at once
 
 
 class RowReader(Protocol):
@@ -25,17 +25,17 @@ class RowReader(Protocol):
         """Return rows start to stop; values float32 or float64."""
 
     def sample_values(self) -> np.ndarray:
-        """Return some of the stored values, from all over the matrix."""
+        """Return a sample of the stored values, from all over the matrix."""
 
 
 def float_values(values: np.ndarray) -> np.ndarray:
-    """Return the values as float32 where that holds them exactly, else as float64."""
+    """Return the values as float32 if it holds them exactly, else as float64."""
     small = values.dtype.itemsize <= 2 or values.dtype == np.float32
     return values.astype(np.float32 if small else np.float64, copy=False)
 
 
 def spread(total: int, length: int) -> Iterator[slice]:
-    """Yield a few slices of a length, evenly spread over the total."""
+    """Yield a few slices of `length`, evenly spread over `total`."""
     for number in range(_SAMPLE_PIECES):
         start = max(0, (total - length) * number // (_SAMPLE_PIECES - 1))
         yield slice(start, start + length)
@@ -64,7 +64,7 @@ class MemoryRows:
 
 
 class DenseRows:
-    """A dense array in memory, HDF5 or zarr; only a few rows of it are held dense at a time."""
+    """A dense array in memory, HDF5 or zarr; only a few rows are in memory as dense at a time."""
 
     def __init__(self, array: Any) -> None:
         self.shape = (int(array.shape[0]), int(array.shape[1]))
@@ -94,7 +94,7 @@ class CompressedRows:
     def __init__(self, group: Any, shape: tuple[int, int]) -> None:
         self.shape = shape
         self._data, self._indices = open_array(group["data"]), open_array(group["indices"])
-        # Eight bytes a cell: the one part of the matrix that is held whole.
+        # The only array that is read whole: eight bytes per cell.
         self._indptr = np.asarray(group["indptr"][:], dtype=np.int64)
         if len(self._indptr) != shape[0] + 1:
             raise RuntimeError(f"indptr must have length {shape[0] + 1}, got {len(self._indptr)}")

@@ -1,4 +1,4 @@
-"""What the numbers of a matrix are: counts, scaled, logarithms; and how to make them linear."""
+"""Scale of matrix values (counts, linear, log1p, log2, ranks), and how to make them linear."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,27 +19,27 @@ TRANSFORMS: dict[str, Transform] = {
 
 
 def checked_scale(name: str) -> Scale:
-    """Return the scale of that name.
+    """Return the scale with this name.
 
     Raises
     ------
     ValueError
-        If there is none.
+        If there is no such scale.
     """
     if name not in TRANSFORMS:
-        raise ValueError(f"no scale {name!r}; values are {', '.join(TRANSFORMS)}")
+        raise ValueError(f"unknown scale {name!r}; must be one of {', '.join(TRANSFORMS)}")
     return cast(Scale, name)
 
 
-# log2 of a million is 19.9: no logarithm of counts, CPM or TPM goes beyond, linear values do.
+# log2 of a million is 19.9: no logarithm of counts, CPM or TPM exceeds it; linear values do.
 _LARGEST_LOGARITHM = 20.0
-# Beyond this many units, single precision no longer tells a multiple from a non-multiple.
+# Above this multiple, single precision cannot tell a multiple from a non-multiple.
 _LARGEST_MULTIPLE = 40.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueSummary:
-    """What a sample of a matrix's values looks like."""
+    """Properties of a sample of matrix values."""
 
     is_integer: bool
     is_negative: bool
@@ -59,7 +59,7 @@ class ValueSummary:
 
 
 def summarise_values(values: np.ndarray) -> ValueSummary:
-    """Look at a sample of values, shape (n_values,)."""
+    """Summarise a sample of values, shape (n_values,)."""
     values = np.asarray(values, dtype=np.float64)
     finite = bool(np.isfinite(values).all())
     return ValueSummary(
@@ -70,11 +70,11 @@ def summarise_values(values: np.ndarray) -> ValueSummary:
 
 
 def guess_transform(rows: sparse.csr_matrix) -> Transform:
-    """Guess from some cells what makes the values linear.
+    """Guess from some cells the transform that makes the values linear.
 
-    Normalised counts of one cell are multiples of one unit (the value of a single count), once they
-    are linear again. The sum of a row says nothing, since a file may hold a subset of the genes.
-    Where the multiples are not visible (bulk-like data, rounded values), size decides.
+    On the linear scale, the normalised counts of a cell are multiples of the value of one count.
+    Row sums are no help, since a file may hold a subset of the genes. If no transform gives
+    multiples (bulk-like data, rounded values), the largest value decides.
     """
     inverse: dict[Transform, Callable[[np.ndarray], np.ndarray]] = {
         "expm1": np.expm1,
@@ -93,7 +93,7 @@ def guess_transform(rows: sparse.csr_matrix) -> Transform:
 def _share_of_multiples(
     rows: sparse.csr_matrix, make_linear: Callable[[np.ndarray], np.ndarray]
 ) -> float:
-    """Share of values that are whole multiples of their cell's smallest one."""
+    """Return the share of values that are integer multiples of the smallest value of their cell."""
     n_multiples = n_values = 0
     for number in range(rows.shape[0]):
         values = rows.data[rows.indptr[number] : rows.indptr[number + 1]]
@@ -108,7 +108,7 @@ def _share_of_multiples(
 
 
 def make_linear(values: np.ndarray, transform: Transform) -> np.ndarray:
-    """Undo a logarithm; float64 out, since single precision ends at 16 million."""
+    """Undo a logarithm; return float64, since float32 is exact only up to 16 million."""
     if transform == "expm1":
         return np.expm1(values.astype(np.float64))
     if transform == "exp2m1":

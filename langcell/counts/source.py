@@ -1,4 +1,4 @@
-"""What a source of counts offers before any matrix is read."""
+"""A source of counts: its matrices and names, before any matrix is read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from langcell.counts.row_readers import RowReader
 
 KINDS = "h5ad, zarr, 10x h5 and folders with a 10x matrix.mtx"
-# Columns of var that may hold better names than its index does.
+# var columns that may hold better gene names than the index.
 GENE_COLUMNS = (
     "ensembl_id",
     "gene_ids",
@@ -24,12 +24,12 @@ GENE_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class GeneColumns:
-    """The columns of a matrix.
+    """Names and types of the columns of a matrix.
 
     Attributes
     ----------
-    names : names by where they stand in var, 'index' first; object arrays, shape (n_columns,).
-    is_gene : False for what is measured beside genes (antibodies, guides); shape (n_columns,).
+    names : names by var column, 'index' first; object arrays, shape (n_columns,).
+    is_gene : False for other features (antibodies, guides); shape (n_columns,).
     """
 
     names: dict[str, np.ndarray]
@@ -38,7 +38,7 @@ class GeneColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixSlot:
-    """One matrix of a source, not read yet."""
+    """One matrix of a source, read on demand."""
 
     open_rows: Callable[[], RowReader]
     read_genes: Callable[[], GeneColumns]
@@ -54,7 +54,7 @@ class CountSource:
 
 
 def gene_columns(names: dict[str, np.ndarray], feature_types: np.ndarray | None) -> GeneColumns:
-    """Put names together with the feature types that 10x writes, if there are any."""
+    """Combine column names with 10x feature types, if there are any."""
     n_columns = len(next(iter(names.values())))
     is_gene = np.ones(n_columns, dtype=bool)
     if feature_types is not None and (feature_types == "Gene Expression").any():

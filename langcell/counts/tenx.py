@@ -1,4 +1,4 @@
-"""The two forms in which 10x Genomics software writes counts: an HDF5 file, a folder of texts."""
+"""Open 10x Genomics output: an HDF5 file, or a folder with matrix.mtx."""
 
 import gzip
 import zlib
@@ -17,12 +17,12 @@ from langcell.counts.csr_store import CsrStore, Triples
 from langcell.counts.row_readers import CompressedRows
 from langcell.counts.source import KINDS, CountSource, GeneColumns, MatrixSlot, gene_columns
 
-_LINES = 1 << 20  # of matrix.mtx parsed at once
+_LINES = 1 << 20  # lines of matrix.mtx parsed at once
 _SAMPLE_ROWS = 100
 
 
 def open_tenx_h5(file: h5py.File, path: Path) -> CountSource:
-    """Open what Cell Ranger 2 (a group a genome) or later (`matrix/features`) wrote."""
+    """Open an h5 file of Cell Ranger 2 (one group per genome) or later (`matrix/features`)."""
     groups = [
         member
         for member in file.values()
@@ -30,8 +30,8 @@ def open_tenx_h5(file: h5py.File, path: Path) -> CountSource:
     ]
     if len(groups) != 1:
         raise ValueError(
-            f"{path}: HDF5, but neither AnnData (no 'var') nor one 10x matrix; counts are read from"
-            f" {KINDS}"
+            f"{path}: an HDF5 file, but neither AnnData (no 'var') nor a single 10x matrix; counts"
+            f" are read from {KINDS}"
         )
     group = groups[0]
     n_genes, n_cells = (int(size) for size in group["shape"][:])
@@ -57,12 +57,12 @@ def _tenx_genes(group: h5py.Group) -> GeneColumns:
 
 
 class MtxRows:
-    """A matrix.mtx, copied by cell to a temporary file when it is opened.
+    """A matrix.mtx, copied to a temporary CSR matrix when it is opened.
 
     Raises
     ------
     ValueError
-        If the file is not a whole Matrix Market coordinate file of n_genes x n_cells.
+        If the file is not a complete Matrix Market coordinate file of n_genes x n_cells.
     """
 
     def __init__(self, path: Path, n_cells: int, n_genes: int, stack: ExitStack) -> None:
@@ -72,18 +72,18 @@ class MtxRows:
                 size = _read_header(text, path)
                 if size[:2] != (n_genes, n_cells):
                     raise ValueError(
-                        f"{path}: {size[0]} x {size[1]}, but the folder names {n_genes} genes and"
+                        f"{path}: {size[0]} x {size[1]}, but the folder lists {n_genes} genes and"
                         f" {n_cells} cells"
                     )
                 self._store = stack.enter_context(CsrStore(self.shape, size[2], f"{path} is text"))
                 n_read = self._store.fill(_triples(text))
         except (EOFError, OSError, zlib.error, pd.errors.ParserError) as error:
-            # Errors of the operating system have a number (no space); those of gzip have none.
+            # OS errors (no space) have an errno, those of gzip have none.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ValueError(f"{path}: damaged or cut short ({error})") from error
         if n_read != size[2]:
-            raise ValueError(f"{path}: cut short; {size[2]:,} entries announced, {n_read:,} found")
+            raise ValueError(f"{path}: cut short; expected {size[2]:,} entries, found {n_read:,}")
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Return rows start to stop."""
@@ -98,7 +98,7 @@ def _triples(text: TextIO) -> Iterator[Triples]:
     columns = {0: np.int32, 1: np.int32, 2: np.float64}
     chunks = pd.read_csv(text, sep=r"\s+", header=None, dtype=columns, chunksize=_LINES)
     for chunk in chunks:
-        # Matrix Market counts from one, and 10x writes genes as rows.
+        # Matrix Market indices start at one, and 10x writes genes as rows.
         yield Triples(
             rows=chunk[1].to_numpy() - 1,
             columns=chunk[0].to_numpy() - 1,
@@ -112,7 +112,7 @@ def _read_header(text: TextIO, path: Path) -> tuple[int, int, int]:
         ["integer", "general"],
         ["real", "general"],
     ):
-        raise ValueError(f"{path}: not a Matrix Market file of integers or reals in coordinates")
+        raise ValueError(f"{path}: not a Matrix Market coordinate file of integers or reals")
     line = text.readline()
     while line.startswith("%"):
         line = text.readline()
@@ -132,11 +132,11 @@ def _read_table(matrix: Path, stems: tuple[str, ...]) -> pd.DataFrame:
     for path in candidates:
         if path.exists():
             return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
-    raise FileNotFoundError(f"{candidates[0]}[.gz]: no such file beside {matrix.name}")
+    raise FileNotFoundError(f"{candidates[0]}[.gz]: no such file next to {matrix.name}")
 
 
 def open_mtx(matrix: Path, stack: ExitStack) -> CountSource:
-    """Open matrix.mtx[.gz] with the features (or genes) and barcodes beside it."""
+    """Open matrix.mtx[.gz] with the features (or genes) and barcodes files next to it."""
     features = _read_table(matrix, ("features", "genes"))
     barcodes = _read_table(matrix, ("barcodes",))[0].to_numpy(dtype=object)
     names = {"gene_ids": features[0].to_numpy(dtype=object)}

@@ -1,1 +1,1 @@
-"""Human genes: the table of names, the resolution of published names, and model vocabularies."""
+"""Human genes: the gene table, the resolution of gene names, and model vocabularies."""

@@ -1,4 +1,4 @@
-"""Dictionaries of genes as LangCell and Geneformer ship them: a number for each Ensembl id."""
+"""Read the gene dictionaries of LangCell and Geneformer: a number for each Ensembl id."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,15 @@ from langcell.genes.safe_pickle import read_plain_pickle
 def read_dictionary(path: Path) -> dict[str, float]:
     """Read a number for each name from a JSON object, a two-column TSV or a pickled dict.
 
-    Names are Ensembl ids and special tokens, as they stand. A pickle is read without running it.
+    Names are Ensembl ids and special tokens, unchanged. A pickle is read without running its code.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or it holds something else; the message names it.
+        If the file does not exist or holds something else.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no dictionary of genes {path}")
+        raise FileNotFoundError(f"gene dictionary {path} does not exist")
     try:
         values = _parse(path.read_bytes(), path.suffix)
         if not isinstance(values, dict):
@@ -26,7 +26,7 @@ def read_dictionary(path: Path) -> dict[str, float]:
         return {str(key): float(value) for key, value in values.items()}
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(
-            f"{path}: wanted a dictionary of Ensembl id to number, as JSON, a TSV of two columns or"
+            f"{path}: expected a dictionary from Ensembl id to number, as JSON, a two-column TSV or"
             f" a pickle of plain values; {error}"
         ) from error
 

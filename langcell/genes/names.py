@@ -1,4 +1,4 @@
-"""How genes are written in published files: Ensembl ids, other species, spellings, non-coding names."""
+"""Parse gene names of published files: Ensembl ids, other species, spellings, non-coding names."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ _NON_CODING = re.compile(
 
 
 def human_ensembl_id(name: str) -> str:
-    """Return the unversioned human Ensembl gene id that a name is, or ''.
+    """Return a name as a human Ensembl gene id without version, or '' if it is not one.
 
-    Pseudo-autosomal copies on Y (`ENSGR...`, `..._PAR_Y`) are given the id of the copy on X.
+    Pseudo-autosomal copies on Y (`ENSGR...`, `..._PAR_Y`) get the id of the copy on X.
 
     >>> human_ensembl_id("ENSG00000002586.20_PAR_Y")
     'ENSG00000002586'
@@ -32,7 +32,7 @@ def human_ensembl_id(name: str) -> str:
 
 
 def other_species(names: Sequence[str]) -> str | None:
-    """Name the species whose Ensembl ids most of the names are, if it is not human."""
+    """Return the non-human species if most names are Ensembl ids of one, else None."""
     matches = [match for name in names if (match := _OTHER_ID.fullmatch(name))]
     if 2 * len(matches) <= len(names):
         return None
@@ -40,9 +40,9 @@ def other_species(names: Sequence[str]) -> str | None:
 
 
 def spellings(name: str) -> Iterator[str]:
-    """Yield other ways the same human gene is written, the surest first.
+    """Yield other spellings of the same human gene, the most reliable first.
 
-    Covered are a genome prefix (`GRCh38_TP53`), a symbol joined to its id (`U6_ENSG00000278757`),
+    Handles a genome prefix (`GRCh38_TP53`), a symbol joined to its id (`U6_ENSG00000278757`),
     R's dots for hyphens (`HLA.A`) and upper-cased open reading frames (`C1ORF112`).
     """
     if match := _ID_AT_END.search(name):
@@ -57,11 +57,11 @@ def spellings(name: str) -> Iterator[str]:
 
 
 def without_unique_suffix(name: str) -> str:
-    """Drop what anndata (`-1`) or R (`.1`) append to make a repeated name unique, else ''."""
+    """Drop the suffix that anndata (`-1`) or R (`.1`) adds to a repeated name; '' without one."""
     match = _UNIQUE_SUFFIX.fullmatch(name, max(name.rfind("-"), name.rfind(".")))
     return name[: match.start()] if match else ""
 
 
 def looks_coding(name: str) -> bool:
-    """Tell whether an unresolved symbol may be a protein-coding gene's."""
+    """Tell whether an unresolved symbol may belong to a protein-coding gene."""
     return not _NON_CODING.fullmatch(name)

@@ -1,7 +1,7 @@
-"""Pickles of plain values, read without running what a pickle may ask for.
+"""Read pickles of plain values without running their code.
 
-A pickle can call any function when it is read. Here it can make dicts, lists, strings and numbers,
-those of numpy included, and nothing else: no name that it gives is ever imported.
+A pickle can call any function when it is loaded. This reader only builds dicts, lists, strings and
+numbers (NumPy's included) and imports nothing that the pickle names.
 """
 
 import io
@@ -15,11 +15,11 @@ _NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
 
 
 class _NumberType:
-    """Stands for the dtype of one number."""
+    """Stand-in for the dtype of one number."""
 
     def __init__(self, name: str, *_: Any) -> None:
         if not isinstance(name, str) or not _NUMBER.fullmatch(name):
-            raise pickle.UnpicklingError(f"it holds a numpy type {name!r}, which is no number")
+            raise pickle.UnpicklingError(f"it holds a NumPy type {name!r} that is not a number")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -32,7 +32,7 @@ def _number(kind: _NumberType, content: bytes) -> int | float:
 
 
 def _encoded(text: str, encoding: str) -> bytes:
-    # How old protocols write bytes.
+    # Old pickle protocols write bytes in this way.
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it holds bytes as {encoding!r}")
     return text.encode(encoding)
@@ -47,7 +47,7 @@ _ALLOWED = {
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Makes plain values, and refuses whatever else a pickle asks for."""
+    """Build plain values and refuse everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -61,7 +61,7 @@ def read_plain_pickle(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is damaged or asks for anything else; the message says for what.
+        If it is damaged or asks for any other type or function; the message names it.
 
     Examples
     --------
@@ -80,4 +80,4 @@ def read_plain_pickle(content: bytes) -> Any:
         MemoryError,
     ) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"no pickle of plain values: {reason}") from error
+        raise ValueError(f"not a pickle of plain values: {reason}") from error

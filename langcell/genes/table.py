@@ -1,4 +1,4 @@
-"""The bundled table of human genes, and the resolution of published gene names against it."""
+"""The bundled table of human genes, and the resolution of gene names to its Ensembl ids."""
 
 import gzip
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True, kw_only=True)
 class GeneResolution:
-    """What the names of a file stand for.
+    """Ensembl ids of the gene names of a file.
 
     Attributes
     ----------
     ensembl_ids : object array, shape (n_names,); '' where a name is unresolved or ambiguous.
-    kind : 'ensembl' or 'symbol', whichever most names are.
+    kind : 'ensembl' or 'symbol', the kind of most names.
     is_protein_coding : bool array, shape (n_names,).
-    ambiguous : names that stand for several genes; dropped.
-    unresolved : names that stand for no gene of the table.
-    retired : Ensembl ids the table's release no longer has; kept as they are, since the
-        vocabulary of an older model may hold them.
-    duplicates : names whose gene an earlier name already stands for; their counts are summed.
-    share_coding_resolved : share of the file's protein-coding genes that resolve, 0 to 1.
+    ambiguous : names that match several genes; dropped.
+    unresolved : names that match no gene of the table.
+    retired : Ensembl ids that the table's release no longer has; kept, since the vocabulary of an
+        older model may contain them.
+    duplicates : names of a gene that an earlier name already matches; their counts are summed.
+    share_coding_resolved : share of the file's protein-coding genes that are resolved, 0 to 1.
     """
 
     ensembl_ids: np.ndarray
@@ -48,7 +48,7 @@ class GeneResolution:
 
     @property
     def n_resolved(self) -> int:
-        """Count the names that stand for a gene of the table."""
+        """Count the names that match a gene of the table."""
         return int(np.count_nonzero(self.ensembl_ids != "")) - len(self.retired)
 
 
@@ -57,14 +57,14 @@ class GeneTable:
 
     Parameters
     ----------
-    text : a line `# <version>`, a header, then one tab-separated gene a line: ensembl_id, symbol,
-        biotype, is_linked (HGNC gives this id for this symbol), previous symbols and aliases,
-        the last two separated by `|`.
+    text : a line `# <version>`, a header line, then one tab-separated line per gene: ensembl_id,
+        symbol, biotype, is_linked (HGNC gives this id for this symbol), previous symbols and
+        aliases; the last two are lists separated by `|`.
     """
 
     def __init__(self, text: str) -> None:
         version, _header, rows = text.rstrip("\n").split("\n", 2)
-        # One list of all fields: a list for each of 80,000 rows costs most of the time.
+        # One flat list of all fields: 80,000 lists, one per row, are much slower.
         fields = rows.replace("\n", "\t").split("\t")
         ids, symbols, biotypes, linked, previous, aliases = (fields[i::6] for i in range(6))
         self.version = version.removeprefix("# ")
@@ -79,7 +79,7 @@ class GeneTable:
     @staticmethod
     @cache
     def bundled() -> "GeneTable":
-        """Read the table inside the package (once)."""
+        """Return the table that is bundled with the package; read once."""
         packed = files("langcell").joinpath("data/genes_homo_sapiens.tsv.gz").read_bytes()
         return GeneTable(gzip.decompress(packed).decode())
 
@@ -90,15 +90,16 @@ class GeneTable:
         return ensembl_id in self._rows_by_id
 
     def symbol(self, ensembl_id: str) -> str:
-        """Return the current symbol of a gene, or its id where it has none."""
+        """Return the current symbol of a gene, or its id if it has none."""
         row = self._rows_by_id.get(ensembl_id, _UNKNOWN)
         return (self.symbols[row] if row >= 0 else "") or ensembl_id
 
     def resolve(self, names: Sequence[str] | np.ndarray) -> GeneResolution:
-        """Find the Ensembl id of each name: id (any version), symbol, previous symbol, alias.
+        """Find the Ensembl id of each name: an id (any version), symbol, previous symbol or alias.
 
-        A symbol of several genes means the one that is protein coding, and of several such the
-        one that HGNC links to it; else it is ambiguous. Case matters: a file of another species is refused, not half matched.
+        If several genes share a symbol, the protein-coding one is taken; among several of those,
+        the one that HGNC links to the symbol. Otherwise the name is ambiguous. Matching is
+        case-sensitive, so that a file of another species is refused and not partly matched.
 
         Raises
         ------
@@ -137,7 +138,7 @@ class GeneTable:
             if ensembl_id and ensembl_id in seen:
                 duplicates.append(name)
             seen.add(ensembl_id)
-        # A retired id may or may not have been coding: it counts as the file's other genes do.
+        # It is unknown whether a retired id was coding: use the coding share of the other genes.
         n_missed = sum(map(looks_coding, unresolved)) + sum(map(looks_coding, ambiguous))
         missed = n_missed + retired.sum() * coding.sum() / max(1, (rows >= 0).sum())
         return GeneResolution(
@@ -152,24 +153,24 @@ class GeneTable:
         )
 
     def current_id(self, ensembl_id: str) -> str:
-        """Return the id that replaced this one in the table's release, or the id itself."""
+        """Return the id that replaces this one in the table's release, or the id itself."""
         row = self._row_of_id(ensembl_id)
         return str(self.ensembl_ids[row]) if row >= 0 else ensembl_id
 
     @cached_property
     def _tiers(self) -> tuple[dict[str, tuple[int, ...]], ...]:
-        """Rows by symbol, previous symbol and alias; a file of current Ensembl ids needs none."""
+        """Rows by symbol, previous symbol and alias; not needed for current Ensembl ids."""
         return (_index(self.symbols.tolist()), _index(self._previous), _index(self._aliases))
 
     def _row_of_id(self, ensembl_id: str) -> int:
-        """Return the row of an id, or of the one id that replaced it."""
+        """Return the row of an id, or of the single id that replaced it."""
         if ensembl_id in self._rows_by_id:
             return self._rows_by_id[ensembl_id]
         replaced = self._tiers[1].get(ensembl_id, ())
         return replaced[0] if len(replaced) == 1 else _UNKNOWN
 
     def _find_all(self, names: list[str], ids: list[str]) -> list[tuple[int, int]]:
-        """Return row and tier of each name, given the Ensembl id that it is, or ''."""
+        """Return row and tier of each name; `ids` holds its Ensembl id if it is one, else ''."""
         present = set(names)
         found = []
         for name, ensembl_id in zip(names, ids, strict=True):
@@ -181,7 +182,7 @@ class GeneTable:
         return found
 
     def _find(self, candidates: Sequence[str]) -> tuple[int, int]:
-        """Return row and tier (symbol, previous, alias) of the first spelling that is known."""
+        """Return row and tier (symbol, previous, alias) of the first known spelling."""
         for spelling in candidates:
             ensembl_id = human_ensembl_id(spelling)
             row, tier = self._find_one(spelling, ensembl_id)
@@ -190,7 +191,7 @@ class GeneTable:
         return _UNKNOWN, 0
 
     def _find_one(self, name: str, ensembl_id: str) -> tuple[int, int]:
-        """Return row and tier of a name as it stands."""
+        """Return row and tier of a name exactly as written."""
         if ensembl_id:
             return self._row_of_id(ensembl_id), 0
         for tier, index in enumerate(self._tiers):
@@ -219,13 +220,13 @@ class GeneTable:
         if species is not None:
             example = upper_only[0] if upper_only else names[0]
             raise ValueError(
-                f"the genes are those of {species} ({example!r}, ...), and the model knows human genes:"
-                " give human data, or map the genes to their human one-to-one orthologs first"
+                f"the genes are those of {species} ({example!r}, ...), but the model knows human genes"
+                " only: use human data, or map the genes to human one-to-one orthologs first"
             )
 
 
 def _index(column: list[str]) -> dict[str, tuple[int, ...]]:
-    """Map each of the names in a column, which `|` separates, to the rows that bear it."""
+    """Map each name in a column (names separated by `|`) to the rows that contain it."""
     index: dict[str, tuple[int, ...]] = {}
     for row, names in enumerate(column):
         if names:
@@ -236,8 +237,8 @@ def _index(column: list[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _settle(found: list[tuple[int, int]]) -> np.ndarray:
-    """Decide what depends on the other names of the file; return rows, shape (n_names,)."""
-    named_surely = {row for row, tier in found if tier < 2}
-    # Where the gene is there under its own name, an alias of it meant something else.
-    rows = [_AMBIGUOUS if tier == 2 and row in named_surely else row for row, tier in found]
+    """Drop aliases of genes that the file also names directly; return rows, shape (n_names,)."""
+    named_directly = {row for row, tier in found if tier < 2}
+    # If the file has the gene under its own name, the alias means something else.
+    rows = [_AMBIGUOUS if tier == 2 and row in named_directly else row for row, tier in found]
     return np.array(rows, dtype=np.int64)

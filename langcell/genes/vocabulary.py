@@ -1,4 +1,4 @@
-"""The genes a model knows: token ids and corpus medians, read from and written to genes.tsv."""
+"""Gene vocabulary of a model: token ids and corpus medians, stored in genes.tsv."""
 
 import gzip
 import os
@@ -17,14 +17,14 @@ _COLUMNS = ("ensembl_id", "symbol", "median", "token_id")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneVocabulary:
-    """The genes of a model, numbered as LangCell and Geneformer number them.
+    """The genes of a model with their token ids, numbered as in LangCell and Geneformer.
 
-    Token 0 pads, token 1 masks, gene i is token i + 2 and the class token comes last.
+    Token 0 is padding, token 1 is the mask, gene i is token i + 2 and the class token is the last.
 
     Attributes
     ----------
-    ensembl_ids : unique ids, no version.
-    symbols : one a gene, '' where it has none.
+    ensembl_ids : unique ids without version.
+    symbols : one per gene, '' if it has none.
     medians : float64, shape (n_genes,); median over the corpus of the gene's nonzero counts
         per 10,000.
     gene_tokens : int64, shape (n_genes,); a permutation of 2 .. n_genes + 1.
@@ -48,7 +48,7 @@ class GeneVocabulary:
                 f"symbols, medians and tokens must have length {self.n_genes}, got {lengths}"
             )
         if len(set(self.ensembl_ids)) != self.n_genes:
-            raise ValueError("a vocabulary must name each Ensembl id once")
+            raise ValueError("a vocabulary must hold each Ensembl id only once")
         if not (np.isfinite(self.medians).all() and (np.asarray(self.medians) > 0).all()):
             raise ValueError("the medians of a vocabulary must be positive and finite")
         if not np.array_equal(np.sort(self.gene_tokens), expected):
@@ -61,12 +61,12 @@ class GeneVocabulary:
 
     @property
     def cls_id(self) -> int:
-        """Return the token that stands before the genes of a cell."""
+        """Return the class token, which precedes the genes of a cell."""
         return self.n_genes + 2
 
     @property
     def eos_id(self) -> int:
-        """Return the token after the genes of a cell, which few models read; not in `size`."""
+        """Return the end token, which follows the genes in some models; not counted in `size`."""
         return self.n_genes + 3
 
     @property
@@ -86,13 +86,13 @@ class GeneVocabulary:
         tokens = dict(zip(self.ensembl_ids, self.gene_tokens.tolist(), strict=True))
         table = GeneTable.bundled()
         for ensembl_id in self.ensembl_ids:
-            # A vocabulary made long ago may hold ids that have been replaced since.
+            # An old vocabulary may hold ids that have been replaced since.
             if ensembl_id not in table:
                 tokens.setdefault(table.current_id(ensembl_id), tokens[ensembl_id])
         return tokens
 
     def token_ids(self, ensembl_ids: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Return the token of each Ensembl id, -1 where unknown; int64, shape (n_ids,)."""
+        """Return the token of each Ensembl id, -1 if unknown; int64, shape (n_ids,)."""
         token_of_id = self._token_of_id
         return np.array([token_of_id.get(name, -1) for name in ensembl_ids], dtype=np.int64)
 
@@ -103,7 +103,7 @@ class GeneVocabulary:
         Raises
         ------
         ValueError
-            If a column is missing or a value is not what its column says.
+            If a column is missing or a value is invalid.
         """
         content = Path(path).read_bytes()
         text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
@@ -112,7 +112,7 @@ class GeneVocabulary:
         missing = [name for name in _COLUMNS[:3] if name not in columns]
         if missing:
             raise ValueError(
-                f"{path}: no column {missing[0]!r}; a gene vocabulary has {_COLUMNS[:3]}"
+                f"{path}: column {missing[0]!r} is missing; a gene vocabulary has {_COLUMNS[:3]}"
             )
         rows = [line.split("\t") for line in lines]
         if any(len(row) != len(columns) for row in rows):
@@ -128,7 +128,7 @@ class GeneVocabulary:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the table; medians keep every digit, and token ids are left out if in order."""
+        """Write the table with medians at full precision; token ids only if not in order."""
         in_order = np.array_equal(self.gene_tokens, np.arange(2, self.n_genes + 2))
         lines = ["\t".join(_COLUMNS[:3] if in_order else _COLUMNS)]
         for number, ensembl_id in enumerate(self.ensembl_ids):

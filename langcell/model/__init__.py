@@ -1,1 +1,1 @@
-"""The model that users hold, and the embedding of cells and texts with it."""
+"""The `LangCell` model, and functions that embed cells and texts with it."""

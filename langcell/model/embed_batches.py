@@ -1,4 +1,4 @@
-"""Tokenised cells through a model of torch, in padded batches."""
+"""Embed tokenised cells with a torch model, in padded batches."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from langcell.tokens.tokenizer import TokenBlock, collate_tokens
 if TYPE_CHECKING:
     from langcell.model.protocol import CellModel
 
-_WIDTH_STEP = 64  # cells are padded to a multiple of it
+_WIDTH_STEP = 64  # cells are padded to a multiple of this length
 
 
 def embed_rows(
@@ -20,24 +20,24 @@ def embed_rows(
 ) -> tuple[np.ndarray, CellFeatures | None]:
     """Embed the given rows of a token block.
 
-    Every batch has `batch_size` rows, filled up with empty cells at the end, and a width that is a
-    function of a cell's own length.
+    Every batch has `batch_size` rows, with empty cells at the end if needed. Cells are batched by
+    padded length, which depends only on the cell's own length.
 
     Returns
     -------
     tuple
-        Features, float32, shape (n_rows, embedding_dim); and the same with last states and mask
-        where they are wanted.
+        Features, float32, shape (n_rows, embedding_dim); and the `CellFeatures` with the last states
+        and mask, or None without `with_states`.
     """
     config, device, genes = model.config, model.device, model.genes
     special = config.cell.special_tokens
     cls_id = None if special == "none" else genes.cls_id
     eos_id = genes.eos_id if special == "cls_eos" else None
-    # Tokens of each cell; one without any is a padding token.
+    # Number of tokens of each cell; a cell without tokens has one padding token.
     lengths = np.maximum(np.diff(block.offsets)[rows] + config.cell.n_special, 1)
     features = torch.empty(len(rows), config.embedding_dim, device=device)
     pooled = torch.empty(len(rows), config.cell.pooled_size, device=device)
-    # As wide as the longest of these cells needs, so that matching reads little padding.
+    # The width of the longest of these cells, so that matching reads little padding.
     positions = config.cell.max_positions
     width = min(int(lengths.max(initial=1)), positions) if with_states else 0
     states = torch.zeros(len(rows), width, config.cell.hidden_size, device=device)
@@ -48,7 +48,7 @@ def embed_rows(
         ids, mask = collate_tokens(
             lists, cls_id=cls_id, eos_id=eos_id, pad_id=genes.pad_id, width=batch_width
         )
-        # Without a mask attention takes a faster path; the rows that fill up are dropped anyway.
+        # Attention is faster without a mask; the empty cells at the end are dropped anyway.
         real = None if is_full else torch.from_numpy(mask).to(device)
         batch = model.encode_cell(torch.from_numpy(ids).to(device), real, cls_only=not with_states)
         where = torch.from_numpy(places).to(device)
@@ -69,7 +69,7 @@ def embed_rows(
 def _batches(
     lengths: np.ndarray, longest: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
-    """Yield places, width and whether every cell fills it, one batch at a time."""
+    """Yield the row indices of each batch, its width, and whether every cell has that length."""
     widths = np.minimum(-(-lengths // _WIDTH_STEP) * _WIDTH_STEP, longest)
     is_full = lengths == longest
     for width, full in sorted(set(zip(widths.tolist(), is_full.tolist(), strict=True))):

@@ -1,4 +1,4 @@
-"""Cells of a file to features, a stream of blocks in flat memory."""
+"""Embed the cells of a file block by block, in constant memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from langcell.model.protocol import CellModel
     from langcell.nn.features import CellFeatures
 
-# Cells that are tokenised together. Batches are cut within such a block, so that what is computed
-# with what depends on a cell's place in the file alone; a resumed run starts at a multiple of it.
-# Blocks four times as large leave the allocator with 50 MB more of fragments over 100,000 cells.
+# Cells tokenised together. Batches never cross such a block, so that the batch of a cell depends only
+# on its row in the file; a resumed run starts at a multiple of this number. With blocks four times
+# as large, memory fragmentation grows by 50 MB over 100,000 cells.
 BLOCK_CELLS = 1024
-_STATE_FLOATS = 2**26  # 256 MiB of states in memory at most
+_STATE_FLOATS = 2**26  # limit of states in memory, 256 MiB
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,9 +33,9 @@ class CellEmbeddings:
     features
         float32, unit norm, shape (n_cells, embedding_dim).
     cells
-        The same with last states and mask, as matching reads them; None unless asked for.
+        The same with the last states and mask, for matching; None unless requested.
     tokens
-        Ranked genes of the same cells; None for features that are not read from a file.
+        Ranked genes of the same cells; None for features that do not come from a file.
     """
 
     start: int
@@ -45,7 +45,7 @@ class CellEmbeddings:
 
 
 def default_batch_size(model: "CellModel") -> int:
-    """Return how many cells to compute at once; a CPU attends the fastest in small batches."""
+    """Return the default batch size; attention on a CPU is fastest with small batches."""
     if model.config.cell.kind == "bag":
         return 256
     return 8 if model.device.type == "cpu" else 64
@@ -62,28 +62,28 @@ def embed_cells(
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[CellEmbeddings]:
-    """Embed the cells of a count matrix, block by block in their order.
+    """Embed the cells of a count matrix block by block, in order.
 
-    Neither the other cells of the file nor the block size change what a cell gets: not at all with
-    a bag of genes on a CPU (`FrozenBag`), else not beyond rounding.
+    The embedding of a cell does not depend on the other cells or on the block size: exactly so with
+    a bag of genes on a CPU (`FrozenBag`), otherwise up to rounding.
 
     Parameters
     ----------
     model
-        A `LangCell` is put into evaluation mode while a block is computed.
+        A `LangCell` is in evaluation mode while a block is computed.
     matrix
         Raw counts.
     batch_size
-        Cells computed at once; None chooses for the device. A `FrozenBag` has its own.
+        Cells per batch; None chooses by device. A `FrozenBag` ignores it.
     states
-        Keep the last states too, for matching; blocks are smaller then.
+        Also return the last states, for matching; blocks are then smaller.
     check_coverage
-        Judge first how much of the file is known; see `RankTokenizer.coverage`.
+        First check the gene coverage of the file; see `RankTokenizer.coverage`.
     progress
-        Called with the number of cells of each block once it is done.
+        Called after each block with its number of cells.
     start, stop
-        Cells to embed, all by default; start is a multiple of `BLOCK_CELLS`, so that batches are
-        those of a run over all cells.
+        Cells to embed, by default all; `start` must be a multiple of `BLOCK_CELLS`, so that the
+        batches are the same as in a run over all cells.
     """
     embed_block = _block_embedder(model, batch_size, states)
     tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes)
@@ -103,14 +103,14 @@ def embed_tokens(
     batch_size: int | None = None,
     states: bool = False,
 ) -> Iterator[CellEmbeddings]:
-    """Embed tokenised cells, as `embed_cells` does those of a file; with states part by part."""
+    """Embed tokenised cells, as `embed_cells` does for a file; yields several parts with `states`."""
     return _block_embedder(model, batch_size, states)(block)
 
 
 def _block_embedder(
     model: "CellModel | FrozenBag", batch_size: int | None, states: bool
 ) -> Callable[[TokenBlock], Iterator[CellEmbeddings]]:
-    """Choose how the cells of a block are embedded."""
+    """Return the function that embeds a block of cells with this model."""
     if isinstance(model, FrozenBag):
         if states:
             raise ValueError("a FrozenBag has no token states; load the model as a LangCell")
@@ -128,8 +128,8 @@ def _embed_bags(bag: FrozenBag, block: TokenBlock) -> Iterator[CellEmbeddings]:
 def _embed_groups(
     model: "CellModel", batch_size: int, states: bool, block: TokenBlock
 ) -> Iterator[CellEmbeddings]:
-    """Embed a block with torch, in groups whose states fit into memory where they are kept."""
-    # Torch takes seconds to import, and a bag needs none of it.
+    """Embed a block with torch; with `states`, in groups whose states fit into memory."""
+    # Imported here: torch takes seconds to import, and a bag of genes does not need it.
     from langcell.model.embed_batches import embed_rows
     from langcell.nn.bert import inference
 
@@ -143,6 +143,6 @@ def _embed_groups(
 
 
 def _group_cells(model: "CellModel") -> int:
-    """Return how many cells' states fit the memory set aside: a power of two, divides a block."""
+    """Return the number of cells whose states fit `_STATE_FLOATS`, as a power of two."""
     floats = (model.config.max_genes + 1) * model.config.cell.hidden_size
     return min(BLOCK_CELLS, 2 ** max(0, (_STATE_FLOATS // floats).bit_length() - 1))

@@ -1,4 +1,4 @@
-"""The model that fits a use: the bag of genes without torch where that is enough."""
+"""Load a model to embed cells, without torch if possible."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -10,7 +10,7 @@ from langcell.nn.config import LangCellConfig
 if TYPE_CHECKING:
     from langcell.model.langcell import LangCell
 
-Embedder: TypeAlias = "LangCell | FrozenBag"  # what embeds cells and projects texts
+Embedder: TypeAlias = "LangCell | FrozenBag"  # embeds cells and projects texts
 
 
 def load_embedder(name: str | Path, *, device: str = "auto", states: bool = False) -> Embedder:
@@ -23,7 +23,7 @@ def load_embedder(name: str | Path, *, device: str = "auto", states: bool = Fals
     device
         Where the weights go; a bag of genes stays on the CPU with "auto".
     states
-        Token states are wanted too, for matching.
+        Token states are needed too, for matching.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def load_embedder(name: str | Path, *, device: str = "auto", states: bool = Fals
     folder = resolve_checkpoint(name)
     if device in ("auto", "cpu") and not states and _holds_bag(folder):
         return FrozenBag.read(folder)
-    # Torch takes seconds to import, and only here is it needed.
+    # Imported here: torch takes seconds to import.
     from langcell.model.langcell import LangCell
 
     return LangCell.from_pretrained(folder, device=device)

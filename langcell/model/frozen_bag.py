@@ -1,4 +1,4 @@
-"""A bag of genes that infers without torch, which takes longer to import than a small file."""
+"""Inference with a bag of genes in NumPy: importing torch takes longer than a small file."""
 
 import copy
 from collections.abc import Sequence
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from langcell.model.protocol import CellModel
 
 _TEXTS_PER_TASK = 256
-_LEAST_NORM = 1e-12  # as torch normalises
+_MIN_NORM = 1e-12  # as in torch.nn.functional.normalize
 _CELLS_PER_TASK = 64
-# Weights that inference reads; those of a matching head or a tuned text tower are left out.
+# Weights that inference reads; not those of a matching head or a fine-tuned text tower.
 _PARTS = ("logit_scale", "cell_encoder.", "cell_projection.", "text_projection.")
 
 
 class FrozenBag:
-    """Inference of a `LangCell` whose cell encoder is a bag of genes, on a CPU, in numpy.
+    """Inference on a CPU, in NumPy, for a `LangCell` whose cell encoder is a bag of genes.
 
-    This is the one way in which bags are inferred on a CPU; `langcell.nn.gene_bag.GeneBag` trains
-    them, and infers elsewhere.
+    All inference with a bag on a CPU runs here; `langcell.nn.gene_bag.GeneBag` is for training and
+    for other devices.
 
     Parameters
     ----------
     checkpoint
-        Of a bag; the weights as from `read_arrays`.
+        Checkpoint of a bag, with weights from `read_arrays`.
     folder
-        Where the checkpoint stands, for texts that it holds no embedding of.
+        Folder of the checkpoint, to embed texts that are not in its label embeddings.
 
     Examples
     --------
@@ -59,12 +59,12 @@ class FrozenBag:
 
     @classmethod
     def read(cls, folder: Path) -> "FrozenBag":
-        """Read a checkpoint folder; errors as in `langcell.checkpoints.checkpoint.read_checkpoint`."""
+        """Read a checkpoint folder; raise as `langcell.checkpoints.checkpoint.read_checkpoint`."""
         return cls(read_checkpoint(folder, read_arrays), folder)
 
     @classmethod
     def of(cls, model: "CellModel") -> "FrozenBag":
-        """Freeze a model on a CPU; weights that are float32 already are shared, not copied."""
+        """Make a `FrozenBag` of a model on a CPU; float32 weights are shared, not copied."""
         weights = model.state_dict()
         names = [name for name in weights if name.startswith(_PARTS)]
         checkpoint = Checkpoint(
@@ -85,15 +85,15 @@ class FrozenBag:
 
     @property
     def genes(self) -> "GeneVocabulary":
-        """Genes behind the tokens.
+        """Gene vocabulary of the tokens.
 
         Raises
         ------
         ValueError
-            If the model was made without.
+            If the model has no vocabulary.
         """
         if self.vocabulary is None:
-            raise ValueError("the model has no gene table; load it with vocabulary=...")
+            raise ValueError("the model has no gene vocabulary; load it with vocabulary=...")
         return self.vocabulary
 
     @property
@@ -103,12 +103,12 @@ class FrozenBag:
         return np.float32(min(scale, self.config.logit_scale_max))
 
     def changed(self, changes: WeightChanges) -> "FrozenBag":
-        """Return the model with some weights changed; all else is shared.
+        """Return a copy of the model with some weights changed; the rest is shared.
 
         Raises
         ------
         ValueError
-            If the changes do not fit.
+            If the changes do not fit the model.
         """
         other = copy.copy(self)
         other._weights = self._weights | changed_weights(self._weights, changes)
@@ -121,10 +121,10 @@ class FrozenBag:
         Parameters
         ----------
         tokens
-            Gene tokens of all cells end to end, each cell's highest rank first, int, shape
-            (n_tokens,); neither CLS nor padding.
+            Gene tokens of all cells, concatenated, highest rank of each cell first, int, shape
+            (n_tokens,); without CLS and padding.
         offsets
-            Where each cell begins, int64, shape (n_cells + 1,).
+            Start of each cell in `tokens`, int64, shape (n_cells + 1,).
 
         Returns
         -------
@@ -150,7 +150,7 @@ class FrozenBag:
         return features
 
     def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
-        """Map pooled texts (n, text hidden) to unit features (n, embedding_dim), both float32."""
+        """Map pooled texts (n, text hidden) to unit-norm features (n, embedding_dim), both float32."""
         self.config.check_has_texts()
         weight, bias = self._layer("text_projection")
         features = np.empty((len(pooled), self.config.embedding_dim), dtype=np.float32)
@@ -158,10 +158,10 @@ class FrozenBag:
         def project_some(start: int, stop: int) -> None:
             some = pooled[start:stop] @ weight + bias
             norms = np.sqrt((some.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
-            features[start:stop] = some / np.maximum(norms, _LEAST_NORM)
+            features[start:stop] = some / np.maximum(norms, _MIN_NORM)
 
-        # Thousands of texts at every start: a BLAS is twenty times faster than the kernel that
-        # keeps the bits of a cell, and for the same labels it gives the same bits.
+        # Thousands of texts are projected at each start. BLAS is twenty times faster than the kernel
+        # for cells; its bits may depend on the batch, but the batch of labels is always the same.
         over_slices(project_some, len(features), size=_TEXTS_PER_TASK)
         return features
 
@@ -172,11 +172,13 @@ class FrozenBag:
         ]
 
     def pool_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return texts before the projection, as `LangCell.pool_texts`; this needs torch."""
+        """Return pooled texts before the projection, as `LangCell.pool_texts`; this needs torch."""
         self.config.check_has_texts()
         if self._folder is None:
-            raise ValueError("the texts of a bag without a folder are read by its LangCell")
-        # Torch takes seconds to import, and cells need none of it.
+            raise ValueError(
+                "a FrozenBag made from a LangCell embeds no texts; call pool_texts of the LangCell"
+            )
+        # Imported here: torch takes seconds to import, and cells do not need it.
         from langcell.checkpoints.text_towers import load_tokenizer, read_tower
         from langcell.model.text_pooling import TEXT_BATCH, pool_texts
 
@@ -187,7 +189,7 @@ class FrozenBag:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the weights that inference needs as float32.
+    """Read the weights for inference as float32 arrays.
 
     Raises
     ------
@@ -200,13 +202,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: file.get_tensor(name).astype(np.float32) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    except TypeError:  # bfloat16, which numpy does not know
+    except TypeError:  # bfloat16, which NumPy lacks
         tensors = read_weights(path)
         return {name: tensors[name].numpy() for name in tensors if name.startswith(_PARTS)}
 
 
 def _shapes(config: LangCellConfig) -> dict[str, tuple[int, ...]]:
-    """List the weights that inference reads."""
+    """Return the names and shapes of the weights for inference."""
     cell, width = config.cell, config.embedding_dim
     shapes: dict[str, tuple[int, ...]] = {
         "logit_scale": (),

@@ -1,4 +1,4 @@
-"""The model that puts cells and texts in one space."""
+"""The `LangCell` model, which embeds cells and texts in one space."""
 
 import tempfile
 from collections.abc import Sequence
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 
 class LangCell(TwoTower):
-    """Two-tower model with its genes and label embeddings: embeds cells and texts, loads and saves.
+    """Two-tower model that embeds cells and texts in one space.
 
-    Without a text tower (`text.tower` is '') it is a cell encoder and its projection alone: it embeds
-    cells, and refuses what asks for a text.
+    Without a text tower (`text.tower` is '') it has only a cell encoder and its projection: it embeds
+    cells, and raises ValueError for texts.
 
     Parameters
     ----------
     config
-        Sizes and choices.
+        Model configuration.
     vocabulary
-        Genes behind the tokens; None leaves `encode_cells` and `save_pretrained` without.
+        Gene vocabulary; `encode_cells` and `save_pretrained` need it.
     text_encoder
-        Weights for a tuned text tower to start from (see `langcell.checkpoints.text_towers.load_tower`); random
-        without. A frozen tower is loaded when it is first needed and is never part of the
-        module's parameters.
+        Initial text encoder if the text tower is trained (see
+        `langcell.checkpoints.text_towers.load_tower`); by default random. A frozen tower is loaded
+        when it is first needed and is never part of the module's parameters.
 
     Examples
     --------
@@ -73,12 +73,14 @@ class LangCell(TwoTower):
     ) -> None:
         if vocabulary is not None and vocabulary.n_genes != config.cell.n_genes:
             raise ValueError(
-                f"cell.vocab_size must fit the vocabulary's {vocabulary.n_genes} genes, got "
-                f"{config.cell.vocab_size}, which are {config.cell.n_genes}"
+                f"cell.vocab_size={config.cell.vocab_size} is for {config.cell.n_genes} genes, but "
+                f"the vocabulary has {vocabulary.n_genes}"
             )
         super().__init__(config, text_encoder=text_encoder)
         self.vocabulary = vocabulary
-        self.sha256 = ""  # of the weights file that the model was read from or written to
+        self.sha256 = (
+            ""  # of the weights file from which the model was read or to which it was saved
+        )
         self.label_embeddings: LabelEmbeddings | None = None
         self.reference: ReferenceCells | None = None
         self.calibration = ""  # text of calibration.json, see zeroshot.confidence.calibration
@@ -86,17 +88,17 @@ class LangCell(TwoTower):
 
     @property
     def genes(self) -> "GeneVocabulary":
-        """Genes behind the tokens.
+        """Gene vocabulary of the tokens.
 
         Raises
         ------
         ValueError
-            If the model was made without.
+            If the model has no vocabulary.
         """
         if self.vocabulary is None:
             raise ValueError(
-                "the model has no gene table; make a checkpoint of its folder with langcell "
-                "convert, or load it with vocabulary=..."
+                "the model has no gene vocabulary; load it with vocabulary=..., or convert its "
+                "folder with langcell convert"
             )
         return self.vocabulary
 
@@ -118,7 +120,7 @@ class LangCell(TwoTower):
         )
 
     def pool_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-        """Return texts before the projection: float32, shape (n_texts, text hidden size)."""
+        """Return pooled texts before the projection: float32, shape (n_texts, text hidden size)."""
         return pool_texts(self.text_tower(), self.tokenizer, texts, batch_size=batch_size)
 
     def encode_cells(
@@ -129,16 +131,16 @@ class LangCell(TwoTower):
         layer: str | None = None,
         allow_normalized: bool = False,
     ) -> np.ndarray:
-        """Embed the cells of an AnnData or a file in the common space.
+        """Embed the cells of an AnnData or a file.
 
         Parameters
         ----------
         source
             AnnData, or path to .h5ad, .zarr, 10x .h5 or a 10x mtx folder.
         batch_size
-            Cells computed at once; see `langcell.model.embed_cells.embed_cells`.
+            Cells per batch; see `langcell.model.embed_cells.embed_cells`.
         layer, allow_normalized
-            Where the counts are, and whether they may be normalised; see
+            Layer of the raw counts, and whether normalised values are accepted; see
             `langcell.counts.reader.open_counts`.
 
         Returns
@@ -149,7 +151,7 @@ class LangCell(TwoTower):
         Raises
         ------
         ValueError
-            If there are no usable counts, or too few of the genes are known.
+            If there are no raw counts, or too few genes are known.
         """
         with open_counts(source, layer=layer, allow_normalized=allow_normalized) as matrix:
             blocks = [block.features for block in embed_cells(self, matrix, batch_size=batch_size)]
@@ -160,24 +162,24 @@ class LangCell(TwoTower):
         return self.project_pooled(self.pool_texts(texts, batch_size=batch_size))
 
     def project_pooled(self, pooled: np.ndarray) -> np.ndarray:
-        """Map pooled texts, float32, to features as `encode_texts` returns them."""
+        """Project pooled texts, float32, to features as returned by `encode_texts`."""
         with inference(self):
             return self.project_text(torch.from_numpy(pooled).to(self.device)).cpu().numpy()
 
     def changed(self, changes: WeightChanges) -> "LangCell":
-        """Return the model with some weights changed; all else is shared.
+        """Return a copy of the model with some weights changed; the rest is shared.
 
-        Where the text encoder changes, stored label embeddings and reference cells stay behind: they
-        are of the space that was.
+        If the text encoder changes, the stored label embeddings and reference cells are dropped,
+        since they no longer fit.
 
         Raises
         ------
         ValueError
-            If the changes do not fit.
+            If the changes do not fit the model.
         """
         tensors = self.state_dict()
         new = changed_weights({name: each.cpu().numpy() for name, each in tensors.items()}, changes)
-        reads_anew = any(name.startswith("text_encoder.") for name in new)
+        text_changed = any(name.startswith("text_encoder.") for name in new)
         other = LangCell.from_checkpoint(
             Checkpoint(
                 config=self.config,
@@ -186,8 +188,8 @@ class LangCell(TwoTower):
                     for name, tensor in tensors.items()
                 },
                 vocabulary=self.vocabulary,
-                labels=None if reads_anew else self.label_embeddings,
-                reference=None if reads_anew else self.reference,
+                labels=None if text_changed else self.label_embeddings,
+                reference=None if text_changed else self.reference,
                 calibration=self.calibration,
                 sha256=changed_sha256(self.sha256, changes),
             ),
@@ -222,7 +224,7 @@ class LangCell(TwoTower):
         Returns
         -------
         str
-            Hash of the commit: `from_pretrained(repo_id, revision=...)` loads this and no other.
+            Commit hash; `from_pretrained(repo_id, revision=...)` loads exactly this version.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, dtype=dtype)
@@ -244,22 +246,22 @@ class LangCell(TwoTower):
         Parameters
         ----------
         name
-            See `langcell.checkpoints.checkpoint.resolve_checkpoint`. A folder in the layout of the released
-            LangCell is read too.
+            See `langcell.checkpoints.checkpoint.resolve_checkpoint`. A folder in the layout of the
+            released LangCell is also accepted.
         revision
-            Commit, tag or branch of a hub id; `owner/name@revision` names it too.
+            Commit, tag or branch of a hub id; can also be given as `owner/name@revision`.
         device
-            Where the weights go.
+            Device of the weights.
         vocabulary
-            Gene table for a released LangCell folder, which brings none.
+            Gene vocabulary for a released LangCell folder, which has none.
 
         Raises
         ------
         OSError
-            If it is not found.
+            If the model is not found.
         ValueError
-            If it is not a checkpoint of this format, or tensors are missing, unknown or misshapen;
-            or there is no such device.
+            If it is not a checkpoint of this format, if tensors are missing, unknown or of the wrong
+            shape, or if the device does not exist.
         """
         place = find_device(device)
         folder = resolve_checkpoint(name, revision=revision)
@@ -271,7 +273,7 @@ class LangCell(TwoTower):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint[Tensor], where: str) -> "LangCell":
-        """Build the model that a checkpoint describes; `where` names it in errors."""
+        """Build a model from a checkpoint; `where` names the checkpoint in errors."""
         with skip_init():
             model = cls(checkpoint.config, checkpoint.vocabulary)
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What embedding needs of a model."""
+"""Protocol of a model that can embed cells."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CellModel(Protocol):
-    """A model of torch that encodes tokenised cells, as `LangCell` does."""
+    """A torch model that encodes tokenised cells, such as `LangCell`."""
 
     config: "LangCellConfig"
     vocabulary: "GeneVocabulary | None"
@@ -29,7 +29,7 @@ class CellModel(Protocol):
 
     @property
     def genes(self) -> "GeneVocabulary":
-        """Genes behind the tokens."""
+        """Gene vocabulary of the tokens."""
 
     def encode_cell(
         self,
@@ -44,7 +44,7 @@ class CellModel(Protocol):
         """Return the weights by name."""
 
     def eval(self) -> Any:
-        """Switch to evaluation."""
+        """Switch to evaluation mode."""
 
     def train(self, mode: bool = True) -> Any:
-        """Switch to training, or back."""
+        """Switch to training mode, or back."""

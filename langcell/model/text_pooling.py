@@ -1,4 +1,4 @@
-"""Texts to token ids and to pooled vectors."""
+"""Tokenise texts and compute their pooled embeddings."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-TEXT_BATCH = 64  # texts that are encoded at once
+TEXT_BATCH = 64  # texts per batch
 
 
 def tokenize_texts(
@@ -24,7 +24,7 @@ def tokenize_texts(
     max_tokens: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Return token ids and mask of texts, both (n_texts, t), on a device."""
+    """Return token ids and attention mask of texts, both (n_texts, t), on `device`."""
     encoded = tokenizer(
         list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
     )
@@ -38,9 +38,9 @@ def pool_texts(
     *,
     batch_size: int,
 ) -> np.ndarray:
-    """Encode texts with a text tower and pool them, before the projection to the common space.
+    """Encode texts with a text tower and pool them, without the projection.
 
-    Equal texts are encoded once.
+    Each distinct text is encoded once.
 
     Returns
     -------

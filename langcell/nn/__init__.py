@@ -1,1 +1,1 @@
-"""PyTorch modules, losses and metrics: arrays and tensors in and out, no files."""
+"""PyTorch modules, losses and metrics on tensors and arrays; no file access."""

@@ -1,4 +1,4 @@
-"""The compiled core of a bag of genes, from ranked tokens to features."""
+"""Compiled kernel of a bag of genes: from ranked tokens to features."""
 
 import math
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from langcell.runtime.compiled import compiled
 
-_ROWS_TOGETHER = 16  # rows that read a few rows of a weight before the next are fetched
-_LEAST_NORM = 1e-12  # as torch normalises
+_BLOCK_ROWS = 16  # rows multiplied by a few rows of a weight while these are in the cache
+_MIN_NORM = 1e-12  # as in torch.nn.functional.normalize
 
 
 @compiled
 def _average(
     tokens: np.ndarray, embeddings: np.ndarray, discounts: np.ndarray, mean: np.ndarray
 ) -> None:
-    """Add up the embeddings of one cell's genes, each by the discount of its rank, to a mean."""
+    """Compute the mean embedding of a cell's genes, weighted by the discounts of their ranks."""
     n_genes, width = len(tokens), len(mean)
     mean[:] = np.float32(0)
     total = 0.0
-    # Four genes at once, so that the sums are read and written a quarter as often.
+    # Four genes at a time, so that the sums are read and written a quarter as often.
     for rank in range(0, n_genes - n_genes % 4, 4):
         a, b, c, d = discounts[rank : rank + 4]
         first, second = embeddings[tokens[rank]], embeddings[tokens[rank + 1]]
@@ -54,10 +54,10 @@ def _normalise(values: np.ndarray, scale: np.ndarray, shift: np.ndarray, eps: fl
 
 @compiled
 def _add_products(rows: np.ndarray, weight: np.ndarray, sums: np.ndarray) -> None:
-    """Add rows @ weight to `sums`, each sum in the order of the inputs, whatever the other rows."""
+    """Add rows @ weight to `sums`, always in the order of the inputs."""
     n_inputs, width = weight.shape
-    for first_row in range(0, len(rows), _ROWS_TOGETHER):
-        last_row = min(len(rows), first_row + _ROWS_TOGETHER)
+    for first_row in range(0, len(rows), _BLOCK_ROWS):
+        last_row = min(len(rows), first_row + _BLOCK_ROWS)
         for k in range(0, n_inputs - n_inputs % 4, 4):
             first, second, third, fourth = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
             for row in range(first_row, last_row):
@@ -76,7 +76,7 @@ def _add_products(rows: np.ndarray, weight: np.ndarray, sums: np.ndarray) -> Non
 
 @compiled
 def _gelu(values: np.ndarray) -> None:
-    """Apply GELU, exact (Hendrycks and Gimpel 2016), to rows in place."""
+    """Apply exact GELU (Hendrycks and Gimpel 2016) to rows in place."""
     half, root = np.float32(0.5), np.float32(math.sqrt(0.5))
     for row in range(len(values)):
         for i in range(values.shape[1]):
@@ -90,7 +90,7 @@ def _to_unit_norm(rows: np.ndarray) -> None:
         squares = 0.0
         for i in range(rows.shape[1]):
             squares += rows[row, i] ** 2
-        factor = np.float32(1 / max(math.sqrt(squares), _LEAST_NORM))
+        factor = np.float32(1 / max(math.sqrt(squares), _MIN_NORM))
         for i in range(rows.shape[1]):
             rows[row, i] *= factor
 
@@ -110,30 +110,30 @@ def encode(
     bias: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Embed cells: average, LayerNorm, hidden layer with GELU beside it, projection, unit norm.
+    """Embed cells: weighted mean, LayerNorm, GELU layer concatenated, projection, unit norm.
 
-    Every sum has an order of its own, so that a cell has the same bits whichever cells stand beside
-    it; a BLAS gives it others in another row.
+    The order of summation is fixed, so that the bits of a cell do not depend on the other cells;
+    with BLAS they depend on the row of the cell.
 
     Parameters
     ----------
     tokens
-        Genes of all cells end to end, each cell's highest rank first, int, shape (n_tokens,).
+        Genes of all cells, concatenated, highest rank of each cell first, int, shape (n_tokens,).
     offsets
-        Where each cell begins, int64, shape (n_cells + 1,).
+        Start of each cell in `tokens`, int64, shape (n_cells + 1,).
     embeddings
         float32, shape (vocab_size, hidden_size).
     discounts
-        What the gene of each rank weighs, float32, as many as the longest cell has genes. The
-        average of a cell without genes is zero.
+        Weight of each rank, float32, at least as many as the longest cell has genes. The mean of a
+        cell without genes is zero.
     scale, shift, eps
-        Of the LayerNorm, float32, shape (hidden_size,).
+        Parameters of the LayerNorm, float32, shape (hidden_size,).
     hidden_weight, hidden_bias
-        float32, shapes (hidden_size, bag_size) and (bag_size,).
+        Parameters of the GELU layer, float32, shapes (hidden_size, bag_size) and (bag_size,).
     weight, bias
-        Of the projection, float32, shapes (hidden_size + bag_size, width) and (width,).
+        Parameters of the projection, float32, shapes (hidden_size + bag_size, width) and (width,).
     out
-        float32, shape (n_cells, width).
+        Output features, float32, shape (n_cells, width).
     """
     n_cells, hidden_size = len(offsets) - 1, embeddings.shape[1]
     means = np.empty((n_cells, hidden_size), np.float32)

@@ -22,21 +22,21 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Attended:
-    """States of another encoder that cross-attention reads.
+    """States of another encoder (the sources) for cross-attention.
 
     Attributes
     ----------
     states
         Shape (n_sources, t, width).
     attention_mask
-        Shape (n_sources, t), nonzero where a token is real; None where all are.
+        Shape (n_sources, t), nonzero for real tokens; None if there is no padding.
     rows
-        Shape (n,), the source that each of the n rows reads; None where equally many rows follow
-        each other for each source, one at least.
-        Keys and values are projected once a source, however many rows read it.
+        Shape (n,), the source of each of the n rows; None if the rows are grouped by source, with
+        the same number of rows (at least one) per source. Keys and values are projected only once
+        per source.
     keys_values
-        By the cross-attention that reads them, each (n_sources, t, h), where they have been
-        projected ahead (`BertStack.project`).
+        Precomputed keys and values (`BertStack.project`) by cross-attention module, each
+        (n_sources, t, h).
     """
 
     states: Tensor
@@ -46,12 +46,12 @@ class Attended:
 
 
 def key_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """Shape a (n, t) mask as scaled dot-product attention reads it: bool, (n, 1, 1, t)."""
+    """Convert a (n, t) mask to the form for scaled dot-product attention: bool, (n, 1, 1, t)."""
     return None if attention_mask is None else attention_mask.bool()[:, None, None, :]
 
 
 def masked_mean(states: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Average states (n, t, h) over the real tokens of each row, to (n, h)."""
+    """Average states (n, t, h) over the real tokens of each row; return (n, h)."""
     if attention_mask is None:
         return states.mean(1)
     weights = attention_mask.to(states.dtype)[:, :, None]
@@ -59,7 +59,7 @@ def masked_mean(states: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise as BERT does: normal(0, 0.02), biases zero."""
+    """Initialise weights as in BERT: normal(0, 0.02), biases zero."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -67,24 +67,24 @@ def init_weights(module: nn.Module) -> None:
 
 
 class HasModes(Protocol):
-    """A module that can be put into training and evaluation mode, as `torch.nn.Module`."""
+    """A module with training and evaluation mode, such as `torch.nn.Module`."""
 
     training: bool
 
     def eval(self) -> Any:
-        """Switch to evaluation."""
+        """Switch to evaluation mode."""
 
     def train(self, mode: bool = True) -> Any:
-        """Switch to training, or back."""
+        """Switch to training mode, or back."""
 
 
 @contextmanager
 def inference(module: HasModes) -> Iterator[None]:
-    """Switch dropout and gradients off within a block, and back to what they were after."""
+    """Disable dropout and gradients inside the `with` block, and restore the mode afterwards."""
     was_training = module.training
     module.eval()
     try:
-        # Not inference_mode: what comes out may enter a few-shot head that does learn.
+        # Not inference_mode: the outputs may be inputs of a few-shot head in training.
         with torch.no_grad():
             yield
     finally:
@@ -92,10 +92,10 @@ def inference(module: HasModes) -> Iterator[None]:
 
 
 class Norm(nn.LayerNorm):
-    """LayerNorm that gives half-precision states back in half precision.
+    """LayerNorm that returns half-precision states in half precision.
 
-    Autocast would give float32, which doubles the bytes that every layer reads and writes; mean and
-    variance are of float32 in any case.
+    Autocast would return float32, which doubles the memory traffic of every layer; mean and
+    variance are computed in float32 in both cases.
     """
 
     def forward(self, states: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Norm(nn.LayerNorm):
 
 
 def autocast_states(states: Tensor) -> Tensor:
-    """Return states in the precision that matrix products around them compute in."""
+    """Cast states to the autocast dtype, if autocast is enabled."""
     device = states.device.type
     return (
         states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
@@ -114,7 +114,7 @@ def autocast_states(states: Tensor) -> Tensor:
 
 
 class _Attention(nn.Module):
-    """What self- and cross-attention share: heads, output projection, residual, LayerNorm."""
+    """Base of self- and cross-attention: heads, output projection, residual, LayerNorm."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -151,9 +151,9 @@ class SelfAttention(_Attention):
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
 
     def forward(self, states: Tensor, mask: Tensor | Packing | None, first_only: bool) -> Tensor:
-        """Attend within `states` (n, t, h), or (n_tokens, h) where the mask is a packing.
+        """Attend within `states` (n, t, h), or (n_tokens, h) if the mask is a `Packing`.
 
-        With `first_only` return position 0 alone.
+        With `first_only` return only position 0.
         """
         if isinstance(mask, Packing):
             heads = self.query_key_value(states).unflatten(-1, (3, self.n_heads, -1))
@@ -183,7 +183,7 @@ class CrossAttention(_Attention):
         if attended.rows is not None:
             key, value = key[attended.rows], value[attended.rows]
             mask = None if mask is None else mask[attended.rows]
-        # Rows of one source ask side by side, so that nothing is copied for each of them.
+        # The queries of one source form one sequence, so that keys and values are not copied per row.
         queries = states.reshape(len(key), -1, states.shape[-1])  # (n_sources, n_rows * t, h)
         return self._finish(queries, self.query(queries), key, value, mask).view_as(states)
 
@@ -194,7 +194,7 @@ class CrossAttention(_Attention):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between, residual and LayerNorm after."""
+    """Two linear layers with an activation in between, then residual and LayerNorm."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -205,13 +205,13 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, states: Tensor) -> Tensor:
-        """Transform each position of `states` (n, t, h) by itself."""
+        """Transform each position of `states` (n, t, h) independently."""
         inner = self.activation(self.intermediate(states))
         return self.norm(states + self.dropout(self.output(inner)))
 
 
 class BertBlock(nn.Module):
-    """Self-attention, cross-attention where the block has it and is given states, feed-forward."""
+    """Self-attention, optional cross-attention, and feed-forward."""
 
     def __init__(self, config: StackConfig, encoder_width: int = 0) -> None:
         super().__init__()
@@ -226,11 +226,11 @@ class BertBlock(nn.Module):
         attended: Attended | None,
         first_only: bool,
     ) -> Tensor:
-        """Return the next layer's states; `mask` is (n, 1, 1, t) bool, or a packing."""
+        """Return the states after this block; `mask` is bool, (n, 1, 1, t), or a `Packing`."""
         return self.after_attention(self.attention(states, mask, first_only), attended)
 
     def after_attention(self, states: Tensor, attended: Attended | None) -> Tensor:
-        """Return the next layer's states from those that self-attention has left."""
+        """Run the rest of the block on the output of its self-attention."""
         if attended is not None:
             assert self.cross_attention is not None, "block was built without cross-attention"
             states = self.cross_attention(states, attended)
@@ -243,17 +243,17 @@ class BertStack(nn.Module):
     Parameters
     ----------
     config
-        Sizes.
+        Sizes of the blocks.
     encoder_width
-        Width of the states that cross-attention reads; 0 builds no cross-attention.
+        Width of the states for cross-attention; 0: no cross-attention.
 
     Attributes
     ----------
     pack
-        Let `packing` leave out padding, whose states then come out as zeros.
+        Let `packing` remove padding; the states of padding are then zeros.
     recompute
-        In training, keep the states between blocks alone and compute the rest of each block again
-        for the gradient (Chen et al. 2016, arXiv 1604.06174).
+        Activation checkpointing in training: keep only the states between blocks, and recompute
+        each block for the gradient (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(self, config: StackConfig, *, encoder_width: int = 0) -> None:
@@ -280,19 +280,19 @@ class BertStack(nn.Module):
         states
             Shape (n, t, h), or (n_tokens, h) of a packed batch.
         attention_mask
-            Shape (n, t), nonzero where a token is real; None where all are (the fast path); or the
-            packing of the states, which does not go with `attended` and `first_only`.
+            Shape (n, t), nonzero for real tokens; None if there is no padding (faster); or the
+            packing of the states, which cannot be combined with `attended` and `first_only`.
         attended
-            Given, every block also attends to these states.
+            States for cross-attention in every block.
         first_only
-            Compute only position 0 in the last block, exact and cheaper.
+            Compute only position 0 in the last block: the same result, but cheaper.
         begun
-            The states are from `begin`.
+            The states come from `begin`.
 
         Returns
         -------
         Tensor
-            Shape (n, t, h), or (n, 1, h) with `first_only`, or (n_tokens, h) where packed.
+            Shape (n, t, h), or (n, 1, h) with `first_only`, or (n_tokens, h) if packed.
         """
         states = autocast_states(states)
         mask = attention_mask if isinstance(attention_mask, Packing) else key_mask(attention_mask)
@@ -307,7 +307,7 @@ class BertStack(nn.Module):
         return states
 
     def begin(self, states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Run what no attended state changes, the first self-attention; to go on with `begun`."""
+        """Run the first self-attention, which needs no attended states; continue with `begun`."""
         block = self.blocks[0]
         assert isinstance(block, BertBlock)
         return block.attention(states, key_mask(attention_mask), False)
@@ -321,8 +321,8 @@ class BertStack(nn.Module):
         return found
 
     def packing(self, attention_mask: Tensor | None) -> Packing | None:
-        """Return how a batch (n, t) is to be packed; None where it is to stay padded."""
-        # Packed rows have no dropout of attention.
+        """Return the packing of a batch (n, t), or None if it must stay padded."""
+        # Packed attention has no dropout.
         drops = self.training and self._drops_attention
         if not self.pack or attention_mask is None or drops:
             return None
@@ -336,14 +336,14 @@ class BertStack(nn.Module):
         return made
 
     def compile_blocks(self) -> None:
-        """Compile the blocks as training runs them; the first step takes a quarter of a minute."""
+        """Compile the blocks for training with torch.compile; the first step then takes 15 seconds."""
         for block in self.blocks:
-            # Dropout as eager kernels draw it: compiled ones are slower at that.
+            # Random numbers of dropout from eager kernels, which are faster than compiled ones.
             block.compile(dynamic=True, options={"fallback_random": True})
 
 
 class BertEmbeddings(nn.Module):
-    """Token plus learned position embeddings, LayerNorm, dropout; token type 0 is folded in."""
+    """Token plus learned position embeddings (including token type 0), LayerNorm, dropout."""
 
     def __init__(self, config: StackConfig, *, vocab_size: int, max_positions: int) -> None:
         super().__init__()

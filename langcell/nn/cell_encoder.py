@@ -1,4 +1,4 @@
-"""Cell encoder: a BERT over the genes of a cell in rank order, CLS at position 0."""
+"""Cell encoder: a BERT over the genes of a cell in rank order, with CLS at position 0."""
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class MaskedGeneHead(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, states: Tensor, gene_embeddings: Tensor) -> Tensor:
-        """Score every gene, (..., h) and (vocab, h) to (..., vocab)."""
+        """Return logits over the vocabulary, from (..., h) and (vocab, h) to (..., vocab)."""
         states = self.norm(self.activation(self.transform(states)))
         return functional.linear(states, gene_embeddings, self.bias)
 
@@ -52,7 +52,7 @@ class CellEncoder(nn.Module):
         input_ids
             Gene tokens, shape (n_cells, t).
         attention_mask
-            Shape (n_cells, t), nonzero where a token is real; None where all are.
+            Shape (n_cells, t), nonzero for real tokens; None if there is no padding.
         cls_only
             Compute only position 0 of the last layer.
 
@@ -74,9 +74,9 @@ class CellEncoder(nn.Module):
     def encode(
         self, input_ids: Tensor, attention_mask: Tensor | None, *, cls_only: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return states, as `forward` does, and one vector a cell, (n_cells, pooled_size).
+        """Return the states, as `forward`, and pooled cells, (n_cells, pooled_size).
 
-        Only the bag reads tokens beyond the positions; they have no states.
+        Tokens beyond `max_positions` have no states; only the bag reads them.
         """
         ids, mask = input_ids, attention_mask
         if self.mix is not None:
@@ -90,13 +90,13 @@ class CellEncoder(nn.Module):
         return states, pooled
 
     def pool(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Reduce states (n_cells, t, h) to one vector a cell, (n_cells, h)."""
+        """Pool states (n_cells, t, h) to (n_cells, h)."""
         if self.config.pooling == "cls":
             return states[:, 0]
         return masked_mean(states, attention_mask)
 
     def masked_gene_logits(self, states: Tensor) -> Tensor:
-        """Score every token of the vocabulary at each state, (..., h) to (..., vocab_size)."""
+        """Return logits over the vocabulary for each state, (..., h) to (..., vocab_size)."""
         if self.masked_gene_head is None:
             raise ValueError("this model has no masked-gene head (cell.masked_gene_head is false)")
         return self.masked_gene_head(states, self.gene_embeddings)

@@ -1,4 +1,4 @@
-"""One cell against many texts, with nothing of either computed twice."""
+"""Score one cell against many texts with the matching head, without repeated computation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from langcell.nn.features import CellFeatures, TextFeatures
 from langcell.nn.matching_heads import FusionMatching
 from langcell.nn.two_tower import TwoTower
 
-# Texts go through the blocks together when their lengths lie in the same step, so many at most.
+# Texts are batched by length, rounded up to this step, with at most so many in a batch.
 _WIDTH_STEP = 8
 _TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedText:
-    """A text as far as the first block of the matching head reads it without a cell.
+    """A text after the first self-attention of the matching head, which needs no cell.
 
     Attributes
     ----------
     states
-        After the first self-attention, shape (t, h).
+        States after the first self-attention, shape (t, h).
     features
-        Unit vector of the text, shape (embedding_dim,).
+        Embedding of the text, unit norm, shape (embedding_dim,).
     """
 
     states: Tensor
@@ -35,14 +35,14 @@ class PreparedText:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedCell:
-    """A cell as the matching head reads it.
+    """A cell prepared for the matching head.
 
     Attributes
     ----------
     attended
-        Its states without padding, and their keys and values for every block.
+        States without padding, and their keys and values for every block.
     features
-        Unit vector of the cell, shape (embedding_dim,).
+        Embedding of the cell, unit norm, shape (embedding_dim,).
     """
 
     attended: Attended
@@ -50,17 +50,17 @@ class PreparedCell:
 
 
 class CellMatcher:
-    """Scores a cell against many texts as `LangCell.match` does pair by pair, with less work.
+    """Score a cell against many texts; the result equals `LangCell.match` on pairs, but is faster.
 
-    Exact: keys and values of a cell are projected once for each block, whichever texts ask; the
-    first self-attention of a text, which no cell changes, comes from `begin`; texts of about the
-    same length are queries to the cell side by side; where the head reads position 0 alone, the
-    last block computes no other; and padding of the cell is left out.
+    The keys and values of a cell are projected once per block and shared by all texts. The first
+    self-attention of a text does not depend on the cell and is computed once, by `begin`. Texts of
+    similar length are batched. If the head reads only position 0, the last block computes only
+    that. Padding of the cell is removed.
 
     Parameters
     ----------
     model
-        With a matching head; to be used within `langcell.nn.bert.inference`.
+        A model with a matching head; use it inside `langcell.nn.bert.inference`.
     """
 
     def __init__(self, model: TwoTower) -> None:
@@ -69,7 +69,7 @@ class CellMatcher:
         self._stack = (self._fusion or model.text_tower()).stack
 
     def begin(self, text: TextFeatures) -> PreparedText:
-        """Read one text, from `LangCell.encode_text`, as far as it needs no cell."""
+        """Prepare one text, from `LangCell.encode_text`; this does not depend on a cell."""
         if self._fusion is not None:
             states = self._fusion.enter(text.states)
         else:
@@ -78,7 +78,7 @@ class CellMatcher:
         return PreparedText(states=begun[0], features=text.features[0])
 
     def read(self, cells: CellFeatures, row: int) -> PreparedCell:
-        """Read one cell of a batch, from `LangCell.encode_cell` with all states."""
+        """Prepare one cell of a batch, from `LangCell.encode_cell` with all states."""
         states = cells.states[row]
         if cells.attention_mask is not None:
             states = states[: int(cells.attention_mask[row].sum())]
@@ -87,10 +87,10 @@ class CellMatcher:
         return PreparedCell(attended=attended, features=cells.features[row])
 
     def match(self, cell: PreparedCell, texts: Sequence[PreparedText]) -> Tensor:
-        """Return logits of every text with the cell, (n_texts, 2); index 1 is 'match'."""
+        """Return the logits of every text with the cell, (n_texts, 2); index 1 is 'match'."""
         logits = torch.empty(len(texts), 2, device=self.model.device)
-        for places in _groups([len(text.states) for text in texts]):
-            logits[places] = self._match_group(cell, [texts[place] for place in places])
+        for rows in _groups([len(text.states) for text in texts]):
+            logits[rows] = self._match_group(cell, [texts[row] for row in rows])
         return logits
 
     def _match_group(self, cell: PreparedCell, texts: Sequence[PreparedText]) -> Tensor:
@@ -111,14 +111,14 @@ class CellMatcher:
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield places of texts of about the same length.
+    """Yield the indices of texts of similar length.
 
     >>> list(_groups([9, 20, 10, 16]))
     [[0, 2, 3], [1]]
     """
     by_width: dict[int, list[int]] = {}
-    for place, length in enumerate(lengths):
-        by_width.setdefault(-(-length // _WIDTH_STEP), []).append(place)
-    for _, places in sorted(by_width.items()):
-        for start in range(0, len(places), _TEXTS_AT_ONCE):
-            yield places[start : start + _TEXTS_AT_ONCE]
+    for row, length in enumerate(lengths):
+        by_width.setdefault(-(-length // _WIDTH_STEP), []).append(row)
+    for _, rows in sorted(by_width.items()):
+        for start in range(0, len(rows), _TEXTS_AT_ONCE):
+            yield rows[start : start + _TEXTS_AT_ONCE]

@@ -1,4 +1,4 @@
-"""Sizes and choices that make a model, as they stand in a checkpoint's config.json."""
+"""Model configuration, as stored in the config.json of a checkpoint."""
 
 import json
 import math
@@ -41,22 +41,22 @@ class StackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CellEncoderConfig(StackConfig):
-    """Cell encoder over gene tokens in rank order.
+    """Configuration of the cell encoder, which reads gene tokens in rank order.
 
-    A `transformer` is a BERT; a `bag` averages gene embeddings by rank and passes them through one
-    hidden layer of `bag_size`. A transformer with a `bag_size` has such a bag beside it, which
-    reads the genes beyond the transformer's positions too.
+    A `transformer` is a BERT. A `bag` averages gene embeddings, weighted by rank, followed by one
+    hidden layer of `bag_size`. A transformer with a `bag_size` has an additional bag, which also
+    reads the genes beyond the transformer's positions.
     """
 
     kind: CellEncoderKind = "transformer"
-    vocab_size: int  # genes + pad, mask and CLS, and EOS where it is read
-    max_positions: int = 513  # genes and the special tokens around them
-    special_tokens: SpecialTokens = "cls"  # Geneformer V1 reads genes alone, V2 an EOS too
+    vocab_size: int  # genes + pad, mask and CLS, and EOS if used
+    max_positions: int = 513  # genes and special tokens
+    special_tokens: SpecialTokens = "cls"  # none in Geneformer V1, CLS and EOS in V2
     dropout: float = 0.02
     attention_dropout: float = 0.02
     pooling: Pooling = "cls"
-    masked_gene_head: bool = True  # False where a checkpoint brings none; a bag has none
-    bag_size: int = 0  # 0: no bag beside the transformer
+    masked_gene_head: bool = True  # False for a checkpoint without one; a bag has none
+    bag_size: int = 0  # 0: no bag in addition to the transformer
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,30 +69,30 @@ class CellEncoderConfig(StackConfig):
 
     @property
     def n_special(self) -> int:
-        """Count the special tokens that are read with the genes of a cell."""
+        """Number of special tokens added to the genes of a cell."""
         return {"none": 0, "cls": 1, "cls_eos": 2}[self.special_tokens]
 
     @property
     def n_genes(self) -> int:
-        """Count the genes of the vocabulary: all tokens but pad, mask, CLS and EOS."""
+        """Number of genes in the vocabulary: all tokens except pad, mask, CLS and EOS."""
         return self.vocab_size - 3 - (self.special_tokens == "cls_eos")
 
     @property
     def pooled_size(self) -> int:
-        """Width of what the projection reads: of the bag, of the transformer, or of both."""
+        """Input width of the projection: of the bag, of the transformer, or of both."""
         bag = self.hidden_size + self.bag_size if self.bag_size else 0
         return bag + (self.hidden_size if self.kind == "transformer" else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig(StackConfig):
-    """Text encoder: a BERT named by reference. The defaults are those of all-MiniLM-L6-v2."""
+    """Configuration of the text encoder, a BERT. The defaults are those of all-MiniLM-L6-v2."""
 
-    # Packaged name, folder or hub id, of tokenizer and weights; '': there is no text tower.
+    # Packaged name, folder or hub id of tokenizer and weights; '': no text tower.
     tower: str = "all-MiniLM-L6-v2"
     revision: str = ""  # commit of a hub tower
     sha256: str = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    frozen: bool = True  # kept out of the checkpoint, loaded from `tower`
+    frozen: bool = True  # not trained and not in the checkpoint; loaded from `tower`
     pooling: Pooling = "mean"
     max_tokens: int = 256
     vocab_size: int = 30522
@@ -110,7 +110,7 @@ NO_TEXTS = TextEncoderConfig(tower="", sha256="")
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingConfig(StackConfig):
-    """Matching head. The sizes are those of the fusion stack; cross-attention has none of its own."""
+    """Configuration of the matching head. The sizes apply only to the kind 'fusion'."""
 
     kind: MatchingKind = "fusion"
     n_layers: int = 2
@@ -121,7 +121,7 @@ class MatchingConfig(StackConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LangCellConfig:
-    """Everything that `LangCell` is built from.
+    """Configuration of a `LangCell`.
 
     Raises
     ------
@@ -133,10 +133,10 @@ class LangCellConfig:
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     embedding_dim: int = 256
-    max_genes: int = 512  # genes of a cell that are read; special tokens are not counted
-    project_cells: bool = True  # False: features are pooled cells, as of a Geneformer
+    max_genes: int = 512  # maximum number of genes per cell, without special tokens
+    project_cells: bool = True  # False: features are the pooled cells, as in Geneformer
     logit_scale_init: float = math.log(1 / 0.05)  # log of the inverse temperature
-    logit_scale_max: float = 100.0  # the scale itself, after exp
+    logit_scale_max: float = 100.0  # limit of the scale after exp
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -164,26 +164,26 @@ class LangCellConfig:
                 f"text.max_positions={self.text.max_positions}"
             )
         if not self.has_texts and not self.text.frozen:
-            raise ValueError("text.frozen=false trains a text tower, and text.tower '' is none")
+            raise ValueError("text.frozen=false needs a text tower, but text.tower is ''")
         self._check_cross_attention()
 
     @property
     def has_texts(self) -> bool:
-        """Tell whether the model has a text tower, and with it a projection and a matching head."""
+        """Whether the model has a text tower, a text projection and a matching head."""
         return bool(self.text.tower)
 
     def check_has_texts(self) -> None:
-        """Refuse to read texts with a model that has no text tower.
+        """Raise if the model has no text tower.
 
         Raises
         ------
         ValueError
-            If it has none.
+            If the model has no text tower.
         """
         if not self.has_texts:
             raise ValueError(
-                "the model has no text tower: it embeds cells and names none; train the second stage "
-                "from it (langcell pretrain --config paper-stage2 model.start_from=FOLDER), or name "
+                "the model has no text tower: it can only embed cells; train the second stage "
+                "from it (langcell pretrain --config paper-stage2 model.start_from=FOLDER), or use "
                 "another model"
             )
 
@@ -194,7 +194,7 @@ class LangCellConfig:
                 "matching.kind 'fusion' works without"
             )
         if self.text.cross_attention and self.text.frozen:
-            raise ValueError("text.cross_attention has weights to learn; set text.frozen=false")
+            raise ValueError("text.cross_attention has weights to train; set text.frozen=false")
         if self.text.cross_attention and self.text.encoder_width != self.cell.hidden_size:
             raise ValueError(
                 f"text.encoder_width must equal cell.hidden_size={self.cell.hidden_size}, "
@@ -202,7 +202,7 @@ class LangCellConfig:
             )
 
     def to_json(self) -> str:
-        """Return the configuration as the text of a config.json."""
+        """Return the configuration as JSON text."""
         values = asdict(self)
         if not self.has_texts:
             del values["matching"]
@@ -211,17 +211,17 @@ class LangCellConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LangCellConfig":
-        """Build a configuration from what `to_json` wrote.
+        """Build a configuration from the parsed JSON of `to_json`.
 
         Raises
         ------
         ValueError
-            If a key is unknown or missing, a value has the wrong type, or the format version is
-            another one.
+            If a key is unknown or missing, a value has the wrong type, or the format version
+            differs.
         """
         version = values.get("format_version")
         if version != FORMAT_VERSION:
-            hint = "; langcell convert reads released weights" if version is None else ""
+            hint = "; for released weights, use langcell convert" if version is None else ""
             raise ValueError(
                 f"not a langcell checkpoint of format {FORMAT_VERSION}: "
                 f"format_version is {version!r}{hint}"
@@ -230,7 +230,7 @@ class LangCellConfig:
 
     @classmethod
     def read(cls, path: Path) -> "LangCellConfig":
-        """Read a config.json; errors name the file."""
+        """Read a config.json; raise ValueError with the file name if it is invalid."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -247,7 +247,7 @@ Config = TypeVar("Config")
 
 
 def _without_cells_only(values: dict[str, Any]) -> dict[str, Any]:
-    """Say by `text.tower` and `project_cells` what older checkpoints say by `cells_only`."""
+    """Replace the key `cells_only` of older checkpoints by `text.tower` and `project_cells`."""
     kept = {key: value for key, value in values.items() if key != "cells_only"}
     if values.get("cells_only"):
         kept |= {"text": {"tower": "", "sha256": ""}, "project_cells": False}
@@ -255,7 +255,7 @@ def _without_cells_only(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(cls: type[Config], values: dict[str, Any], where: str) -> Config:
-    """Make a (nested) configuration from JSON values; `where` is the dotted path so far."""
+    """Build a (nested) configuration from JSON values; `where` is the dotted path of its parent."""
     hints = get_type_hints(cls)
     known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):

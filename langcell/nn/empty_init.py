@@ -1,4 +1,4 @@
-"""Modules built without weights, for those that are read from a checkpoint right after."""
+"""Build modules without initialising weights that a checkpoint replaces right after."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Leaves out every function of torch.nn.init."""
+    """Skip every function of torch.nn.init."""
 
     def __torch_function__(
         self,
@@ -26,10 +26,10 @@ class _NoInitialisation(TorchFunctionMode):
 
 @contextmanager
 def skip_init() -> Iterator[None]:
-    """Build modules without weights, for those that are read right after.
+    """Build modules on the meta device, without initialisation, inside the `with` block.
 
-    The meta device alone is not enough: drawing random numbers there imports torch's compiler,
-    which takes as long as torch itself.
+    The meta device alone is not enough: random initialisation there imports torch's compiler, which
+    takes as long as importing torch itself.
     """
     with torch.device("meta"), _NoInitialisation():
         yield

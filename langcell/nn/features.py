@@ -1,4 +1,4 @@
-"""What the model makes of a batch of cells and of a batch of texts."""
+"""Outputs of the model for a batch of cells and a batch of texts."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class CellFeatures:
-    """What the model makes of a batch of cells.
+    """Outputs for a batch of cells.
 
     Attributes
     ----------
     states
-        Last states, shape (n_cells, t, hidden); (n_cells, 1, hidden) after `cls_only`.
+        Last hidden states, shape (n_cells, t, hidden); (n_cells, 1, hidden) with `cls_only`.
     attention_mask
-        Shape (n_cells, t), nonzero where a token is real; None where all are.
+        Shape (n_cells, t), nonzero for real tokens; None if there is no padding.
     pooled
-        One vector a cell before the projection, shape (n_cells, hidden).
+        Pooled states before the projection, shape (n_cells, hidden).
     features
-        Unit norm, shape (n_cells, embedding_dim).
+        Embeddings, unit norm, shape (n_cells, embedding_dim).
     """
 
     states: Tensor
@@ -29,12 +29,12 @@ class CellFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class TextFeatures:
-    """What the model makes of a batch of texts; fields as in `CellFeatures`.
+    """Outputs for a batch of texts; other fields as in `CellFeatures`.
 
     Attributes
     ----------
     input_ids
-        Token ids, shape (n_texts, t): matching by cross-attention reads the text again.
+        Token ids, shape (n_texts, t); matching by cross-attention encodes the text again.
     """
 
     input_ids: Tensor
@@ -46,7 +46,7 @@ class TextFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class LangCellOutput:
-    """Cells and texts of one step, and the scale of their similarity."""
+    """Outputs for cells and texts of one batch, and the scale of their similarity."""
 
     cells: CellFeatures
     texts: TextFeatures

@@ -1,4 +1,4 @@
-"""FlashAttention over rows that stand end to end, by the fastest kernels that are installed."""
+"""Variable-length FlashAttention over packed rows, with the fastest installed kernels."""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,21 +6,21 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# Queries, keys and values (n_tokens, n_heads, head size), where each row begins among the tokens
-# (n_rows + 1,), and the longest row; returns what the queries read, shaped as they are.
+# Arguments: queries, keys and values (n_tokens, n_heads, head size), the start of each row among the
+# tokens (n_rows + 1,), and the length of the longest row. Returns the output in the query's shape.
 RowAttention = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
-# Compute capabilities from which the second and the fourth version have kernels.
+# Minimum compute capability of FlashAttention 2 and 4.
 _AMPERE, _HOPPER = 8, 9
-_HEAD_SIZES = (64, 96, 128)  # of the fourth version
+_HEAD_SIZES = (64, 96, 128)  # head sizes of FlashAttention 4
 
 
 @cache
 def find_row_attention(device: torch.device) -> RowAttention | None:
-    """Return variable-length attention in half precision; None where there is none for the device.
+    """Return variable-length attention in half precision; None if the device has none.
 
-    The second version (Dao 2023, arXiv 2307.08691) comes with torch. The fourth, where `langcell[flash]`
-    is installed, is faster on Hopper GPUs.
+    FlashAttention 2 (Dao 2023, arXiv 2307.08691) comes with torch. FlashAttention 4, installed with
+    `langcell[flash]`, is faster on Hopper GPUs.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < _AMPERE:
         return None
@@ -67,5 +67,5 @@ def _fourth_version(device: torch.device) -> RowAttention | None:
         assert isinstance(attended, Tensor)
         return attended
 
-    # It compiles its kernels itself; torch.compile must not look into it.
+    # It compiles its own kernels; torch.compile must not trace it.
     return torch.compiler.disable(attend)

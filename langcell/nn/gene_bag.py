@@ -1,4 +1,4 @@
-"""Bag of genes: a cell as the mean of its gene embeddings, weighted by rank."""
+"""Bag of genes: a cell encoder that averages gene embeddings, weighted by rank."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,13 @@ from langcell.nn.config import CellEncoderConfig
 
 
 class GeneBag(nn.Module):
-    """Encode cells without attention: about 1 MFLOP a cell where a transformer needs 1,000.
+    """Encode cells without attention, at about 1 MFLOP per cell; a transformer needs 1,000.
 
-    Training goes through here, and so does inference on an accelerator; on a CPU bags are inferred
-    by `langcell.model.frozen_bag.FrozenBag`.
+    Used for training and for inference on a GPU. For inference on a CPU see
+    `langcell.model.frozen_bag.FrozenBag`.
 
-    The gene of rank r weighs 1 / log2(r + 2), the discount of ranked retrieval (Jarvelin and
-    Kekalainen 2002, discounted cumulative gain). CLS and padding weigh nothing.
+    The gene of rank r has weight 1 / log2(r + 2), the discount of ranked retrieval (Jarvelin and
+    Kekalainen 2002, discounted cumulative gain). CLS and padding have weight 0.
     """
 
     def __init__(self, config: CellEncoderConfig) -> None:
@@ -33,20 +33,20 @@ class GeneBag(nn.Module):
     def encode(
         self, input_ids: Tensor, attention_mask: Tensor | None, *, cls_only: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return states and one vector a cell; arguments as in `CellEncoder.forward`.
+        """Return states and pooled cells; arguments as in `CellEncoder.forward`.
 
         Returns
         -------
         tuple of Tensor
-            The gene embeddings, which matching reads as states, (n_cells, t, hidden_size), or
-            (n_cells, 0, hidden_size) with `cls_only`; and the bag, (n_cells, pooled_size).
+            The gene embeddings, used as states by matching, (n_cells, t, hidden_size), or
+            (n_cells, 0, hidden_size) with `cls_only`; and the pooled cells, (n_cells, pooled_size).
         """
         states = self.token(input_ids[:, :0] if cls_only else input_ids)
         return states, self.mix(input_ids, attention_mask, self.token.weight)
 
 
 class BagMix(nn.Module):
-    """What turns gene embeddings into one vector a cell."""
+    """Weighted mean of gene embeddings, concatenated with one hidden layer on it."""
 
     def __init__(self, config: CellEncoderConfig) -> None:
         super().__init__()
@@ -57,14 +57,14 @@ class BagMix(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None, gene_embeddings: Tensor
     ) -> Tensor:
-        """Return mean embedding and hidden layer side by side.
+        """Return the mean embedding concatenated with the hidden layer.
 
         Parameters
         ----------
         input_ids
             CLS and gene tokens, shape (n_cells, t).
         attention_mask
-            Shape (n_cells, t), nonzero where a token is real; None where all are.
+            Shape (n_cells, t), nonzero for real tokens; None if there is no padding.
         gene_embeddings
             Shape (vocab_size, hidden_size).
 
@@ -79,13 +79,13 @@ class BagMix(nn.Module):
         if attention_mask is not None:
             weights = weights * attention_mask[:, 1:]
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
-        # embedding_bag never builds the (n_cells, t, hidden) tensor.
+        # embedding_bag avoids the (n_cells, t, hidden) tensor.
         mean = functional.embedding_bag(
             genes, gene_embeddings, per_sample_weights=weights, mode="sum"
         )
         return self.beside_hidden(mean)
 
     def beside_hidden(self, mean: Tensor) -> Tensor:
-        """Put the hidden layer beside the mean embedding (n_cells, hidden_size)."""
+        """Normalise the mean embedding (n_cells, hidden_size) and append the hidden layer."""
         mean = self.norm(mean)
         return torch.cat([mean, self.dropout(functional.gelu(self.hidden(mean)))], dim=1)

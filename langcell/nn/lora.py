@@ -1,7 +1,7 @@
-"""Low-rank adapters: trained weights of which a small part is learnt (LoRA, Hu et al. 2022).
+"""Low-rank adapters for fine-tuning (LoRA, Hu et al. 2022).
 
-They are parametrisations of torch: whatever reads a weight, a slice of it too, reads the adapted
-one, and what is written holds the sums, so that inference knows nothing of them.
+They are torch parametrisations: every access to a weight, also to a slice of it, gives the adapted
+weight. Saved weights have the adapters merged in, so inference needs no adapter code.
 """
 
 import copy
@@ -15,23 +15,23 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class LoRALinear(nn.Module):
-    """Adds `scale` times the product of two small matrices to a weight (arXiv 2106.09685, eq. 3).
+    """Add `scale` times the product of two small matrices to a weight (arXiv 2106.09685, eq. 3).
 
     Parameters
     ----------
     weight
-        Shape (n_outputs, n_inputs); the sum is the weight itself at first.
+        Shape (n_outputs, n_inputs). At initialisation the adapted weight equals it.
     rank
-        Rows of the one matrix and columns of the other.
+        Inner dimension of the product.
     scale
-        What the paper calls alpha / r.
+        alpha / r of the paper.
     """
 
     def __init__(self, weight: Tensor, *, rank: int, scale: float) -> None:
         super().__init__()
         n_outputs, n_inputs = weight.shape
         self.scale = scale
-        # Drawn by the processor, the same for every device.
+        # Drawn on the CPU, so that the values are the same for every device.
         down = torch.randn(rank, n_inputs) / n_inputs**0.5
         self.down = nn.Parameter(down.to(weight.device))
         self.up = nn.Parameter(torch.zeros(n_outputs, rank, device=weight.device))
@@ -42,7 +42,7 @@ class LoRALinear(nn.Module):
 
 
 def adapt_linears(module: nn.Module, *, rank: int, scale: float) -> dict[str, LoRALinear]:
-    """Give every linear layer of a module an adapter; return each by the name of its weight."""
+    """Add an adapter to every linear layer of a module; return the adapters by weight name."""
     adapters = {}
     for name, each in list(module.named_modules()):
         if isinstance(each, nn.Linear):
@@ -53,15 +53,15 @@ def adapt_linears(module: nn.Module, *, rank: int, scale: float) -> dict[str, Lo
 
 
 def merged(module: Module) -> Module:
-    """Return a module whose adapters are in its weights: itself if it has none, else a copy."""
+    """Return a copy of a module with its adapters merged; the module itself if it has none."""
     if not any(parametrize.is_parametrized(each) for each in module.modules()):
         return module
     copied = copy.deepcopy(module)
     for name, each in list(copied.named_modules()):
         if parametrize.is_parametrized(each, "weight"):
-            # Taking the adapter out of a copy would take it out of the class, which is shared.
-            place, _, attribute = name.rpartition(".")
-            setattr(copied.get_submodule(place), attribute, _plain(each))
+            # Removing the parametrisation would change the class, which the copy shares.
+            parent, _, attribute = name.rpartition(".")
+            setattr(copied.get_submodule(parent), attribute, _plain(each))
     return copied
 
 

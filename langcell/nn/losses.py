@@ -1,9 +1,9 @@
-"""The losses of language-cell pretraining, as functions on features.
+"""Losses of language-cell pretraining, as functions of features.
 
-No function here knows a model or an ontology: which pairs are positive, and which are
-comparable in the ontology and therefore no evidence either way, arrives as boolean matrices.
-The first four are those of LangCell (Zhao et al. 2024, arXiv 2405.06708); the treatment of equal
-and comparable types, and the contrast with a whole ontology, are this project's.
+The functions do not depend on a model or an ontology. Boolean matrices state which pairs are
+positive, and which are to be ignored because their types are comparable in the ontology. Masked-gene,
+cell-cell, contrastive and matching loss are those of LangCell (Zhao et al. 2024, arXiv 2405.06708);
+the treatment of equal and comparable types, and the losses over a whole ontology, are of this project.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ def masked_gene_loss(logits: Tensor, labels: Tensor, measured: Tensor | None = N
     labels
         True token at masked positions, `IGNORED` (-100) elsewhere, shape (...).
     measured
-        True where the source of the cell measured the gene; broadcasts against `logits`. A gene
-        that was not measured is unknown, so it takes no part in the softmax. None: all genes.
+        True if the gene was measured in the source of the cell; broadcasts against `logits`. Genes
+        that were not measured are left out of the softmax. None: all genes.
 
     Returns
     -------
     Tensor
-        Mean over masked positions; 0 with zero gradients when nothing is masked.
+        Mean over masked positions; 0 with zero gradients if nothing is masked.
     """
     masked = labels != IGNORED
     if not bool(masked.any()):
@@ -45,24 +45,24 @@ def masked_gene_loss(logits: Tensor, labels: Tensor, measured: Tensor | None = N
 def cell_cell_loss(
     view_a: Tensor, view_b: Tensor, comparable: Tensor, logit_scale: Tensor | float
 ) -> Tensor:
-    """Return the contrast between two views of each cell, other cells being negatives.
+    """Return the contrastive loss between two views of each cell, with other cells as negatives.
 
     SimCSE (Gao et al. 2021, equation 1), averaged over both directions. Cells of the same type or
-    of comparable types (one an ancestor of the other) are no negatives of each other.
+    of comparable types (one an ancestor of the other) are not negatives of each other.
 
     Parameters
     ----------
     view_a, view_b
         Unit-norm features of the same cells, shape (n_cells, d).
     comparable
-        True where the types of two cells are equal or comparable, shape (n_cells, n_cells).
+        True if the types of two cells are equal or comparable, shape (n_cells, n_cells).
     logit_scale
         Inverse temperature.
 
     Returns
     -------
     Tensor
-        Scalar; 0 with zero gradients when no cell has a negative.
+        Scalar; 0 with zero gradients if no cell has a negative.
     """
     logits = logit_scale * view_a @ view_b.T  # (n_cells, n_cells)
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -83,11 +83,11 @@ def multi_positive_contrastive_loss(
     *,
     tile: int = 0,
 ) -> Tensor:
-    """Return the symmetric contrast between cells and the unique texts of a batch.
+    """Return the symmetric contrastive loss between cells and the unique texts of a batch.
 
-    Each positive pair competes with the negatives of its row alone; the positives of a row are
-    averaged. So two cells of one type never push each other away, and a batch of one type has
-    loss 0, which a softmax over all columns with a soft target would not give.
+    Each positive pair is contrasted only with the negatives of its row, and averaged over the
+    positives of the row. Two cells of one type thus never repel each other, and a batch with one
+    type has loss 0, unlike with a softmax over all columns and soft targets.
 
     Parameters
     ----------
@@ -96,14 +96,15 @@ def multi_positive_contrastive_loss(
     text_features
         Unit-norm features of the distinct texts, shape (n_texts, d).
     positives
-        True where the text describes the cell, shape (n_cells, n_texts).
+        True if the text describes the cell, shape (n_cells, n_texts).
     ignore
-        True where the pair is neither positive nor negative, for example a text of an ancestor or
-        a descendant of the type, shape (n_cells, n_texts). Positives win over it.
+        True if the pair is neither positive nor negative, for example a text of an ancestor or a
+        descendant of the type, shape (n_cells, n_texts). `positives` takes precedence.
     logit_scale
         Inverse temperature.
     tile
-        Rows whose logits are in memory at once, computed again for the gradient; 0: all.
+        Number of rows whose logits are in memory at once; they are recomputed for the gradient.
+        0: all rows.
 
     Returns
     -------
@@ -128,23 +129,24 @@ def contrast_rows(
     *,
     tile: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return one direction of `multi_positive_contrastive_loss`: its sum over rows, and their number.
+    """Return one direction of `multi_positive_contrastive_loss`: sum over rows, number of rows.
 
-    Processes that hold some of the rows each add up what they get.
+    Only rows with a positive are counted. In distributed training the results of all processes are
+    added up.
 
     Parameters
     ----------
     rows, columns
         Unit-norm features, shapes (n_rows, d) and (n_columns, d).
     positives, ignore
-        As there, shape (n_rows, n_columns).
+        As in `multi_positive_contrastive_loss`, shape (n_rows, n_columns).
     """
 
     def some(which: slice) -> Tensor:
         logits = (logit_scale * rows[which] @ columns.T).float()
         positive = positives[which]
         allowed = ~(positive | ignore[which])
-        # The lowest finite number stands for minus infinity: logsumexp of nothing has no gradient.
+        # A low finite number instead of -inf, for which logsumexp has no gradient.
         hardest = logits.masked_fill(~allowed, float(_lowest(logits))).logsumexp(1, keepdim=True)
         # Mean over the positives of softplus(lse(negatives) - positive).
         pairs = functional.softplus(hardest - logits) * positive
@@ -163,21 +165,21 @@ def sigmoid_contrastive_loss(
     *,
     tile: int = 0,
 ) -> Tensor:
-    """Return the contrast of each pair by itself, as SigLIP (Zhai et al. 2023, equation 3).
+    """Return the sigmoid loss over independent pairs, as in SigLIP (Zhai et al. 2023, equation 3).
 
-    Any number of texts may be positive for a cell. Cells of different processes need not meet.
+    Any number of texts may be positive for a cell. Processes need not exchange cells.
 
     Parameters
     ----------
     cell_features, text_features, positives, ignore, logit_scale, tile
         As in `multi_positive_contrastive_loss`.
     bias
-        Added to every logit; below 0 at first, as most pairs are negative.
+        Added to every logit; initially negative, since most pairs are negative.
 
     Returns
     -------
     Tensor
-        Sum over pairs that are not ignored, by the number of cells.
+        Sum over pairs that are not ignored, divided by the number of cells.
     """
 
     def some(which: slice) -> Tensor:
@@ -190,7 +192,7 @@ def sigmoid_contrastive_loss(
 
 
 def _over_tiles(some: Callable[[slice], Tensor], n_rows: int, tile: int) -> Tensor:
-    """Add up what `some` makes of the rows, `tile` at a time, keeping no logits for the gradient."""
+    """Sum `some` over slices of `tile` rows, with activation checkpointing for each slice."""
     if not tile or n_rows <= tile:
         return some(slice(0, n_rows))
     parts = [
@@ -209,10 +211,10 @@ def partial_positive_loss(
     *,
     tile: int = 0,
 ) -> Tensor:
-    """Return the contrast of each cell with every label of an ontology, ancestors part positive.
+    """Return the cross-entropy of each cell over all labels of an ontology, with soft targets.
 
-    Cross-entropy of the softmax over labels with a soft target: the cell's own label and, with
-    less weight, its ancestors, which are true of the cell too but say less.
+    The targets are the cell's own label and, with less weight, its ancestors, which are also true of
+    the cell but less specific.
 
     Parameters
     ----------
@@ -223,8 +225,8 @@ def partial_positive_loss(
     targets
         Weight of each label for each cell, rows sum to 1, shape (n_cells, n_labels).
     ignore
-        True where a label is no evidence either way (a descendant: the cell may be one), same
-        shape. Where a target has weight it is False.
+        True for labels left out of the softmax (descendants: the cell may be of such a type), same
+        shape. Must be False where the target is not 0.
     logit_scale
         Inverse temperature.
     tile
@@ -248,19 +250,18 @@ def subtree_loss(
     below: Tensor,
     logit_scale: Tensor | float,
 ) -> Tensor:
-    """Return the hierarchical contrast: the mass at or below a label and each of its ancestors.
+    """Return the hierarchical cross-entropy over an ontology.
 
-    The probability of a label is the sum over itself and all its descendants of the softmax over
-    labels, as in hierarchical cross-entropy on a directed acyclic graph (Deng et al. 2014, HEX
-    graphs, without exclusion edges); the loss is the weighted mean of minus its logarithm.
+    The probability of a label is the softmax over labels, summed over the label and its descendants,
+    as in hierarchical cross-entropy on a directed acyclic graph (Deng et al. 2014, HEX graphs,
+    without exclusion edges). The loss is the weighted mean of its negative logarithm.
 
     Parameters
     ----------
     cell_features, label_features, targets, logit_scale
         As in `partial_positive_loss`.
     below
-        1 where the row's label is the column's or one of its descendants, shape
-        (n_labels, n_labels).
+        1 if the row's label is the column's label or a descendant of it, shape (n_labels, n_labels).
     """
     logits = (logit_scale * cell_features @ label_features.T).float()
     mass = logits.softmax(dim=1) @ below  # (n_cells, n_labels)
@@ -273,16 +274,16 @@ def distillation_loss(
     teacher_probabilities: Tensor,
     logit_scale: Tensor | float,
 ) -> Tensor:
-    """Return the cross-entropy of a teacher's probabilities of all labels and the student's.
+    """Return the cross-entropy between the teacher's and the student's label probabilities.
 
-    Hinton et al. 2015 (arXiv 1503.02531), equation 2, both at their own temperature.
+    Hinton et al. 2015 (arXiv 1503.02531), equation 2, each at its own temperature.
 
     Parameters
     ----------
     cell_features, label_features, logit_scale
-        Of the student, as in `partial_positive_loss`.
+        Features and scale of the student, as in `partial_positive_loss`.
     teacher_probabilities
-        Rows sum to 1, shape (n_cells, n_labels).
+        Probabilities of the teacher, rows sum to 1, shape (n_cells, n_labels).
     """
     logits = (logit_scale * cell_features @ label_features.T).float()
     return -(teacher_probabilities * logits.log_softmax(dim=1)).sum(dim=1).mean()
@@ -294,9 +295,9 @@ def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Parameters
     ----------
     logits
-        Scores of the matching head, shape (n_pairs, 2).
+        Logits of the matching head, shape (n_pairs, 2).
     labels
-        1 where text and cell belong together, else 0, shape (n_pairs,).
+        1 if the text describes the cell, else 0, shape (n_pairs,).
     """
     if len(labels) == 0:
         return logits.sum() * 0.0
@@ -306,23 +307,23 @@ def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def sample_hard_negatives(
     similarity: Tensor, allowed: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Draw one negative per row, the likelier the more similar it looks.
+    """Sample one hard negative per row, with probability by the softmax of similarity.
 
-    As in BLIP (Li et al. 2022, section 3.2): by the softmax of the similarity, over allowed pairs.
+    As in BLIP (Li et al. 2022, section 3.2), over the allowed pairs.
 
     Parameters
     ----------
     similarity
         Scaled similarity, shape (n_rows, n_columns).
     allowed
-        True where the column is a true negative of the row, same shape.
+        True if the column is a true negative of the row, same shape.
     generator
         Random state.
 
     Returns
     -------
     Tensor
-        Column index per row, -1 where the row has no allowed column, shape (n_rows,), int64.
+        Column index per row, -1 if the row has no allowed column, shape (n_rows,), int64.
 
     Examples
     --------
@@ -333,7 +334,7 @@ def sample_hard_negatives(
     chosen = torch.full((len(similarity),), -1, dtype=torch.int64, device=similarity.device)
     rows = allowed.any(dim=1)
     if bool(rows.any()):
-        # What is not a number is for the loss to say; a GPU would end the process here.
+        # NaN would abort the process on a GPU here; the loss reports it instead.
         known = similarity.detach().float().nan_to_num()
         scores = known.masked_fill(~allowed, -torch.inf)[rows]
         chosen[rows] = torch.multinomial(scores.softmax(dim=1), 1, generator=generator)[:, 0]
@@ -341,5 +342,5 @@ def sample_hard_negatives(
 
 
 def _lowest(logits: Tensor) -> Tensor:
-    # Half of the lowest, so that a difference of two logits stays finite.
+    # Half of the lowest number, so that the difference of two logits is finite.
     return torch.tensor(torch.finfo(logits.dtype).min / 2, dtype=logits.dtype, device=logits.device)

@@ -1,4 +1,4 @@
-"""Matching heads: does this text describe this cell? Index 1 of the logits is 'match'."""
+"""Matching heads: classify whether a text describes a cell. Index 1 of the logits is 'match'."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from langcell.nn.config import MatchingConfig, TextEncoderConfig
 
 
 class CrossAttentionMatching(nn.Linear):
-    """Head of the paper: a linear layer on CLS of a text encoder that attends to the cell."""
+    """Head of the paper: a linear layer on CLS of a text encoder with cross-attention to the cell."""
 
     def __init__(self, text: TextEncoderConfig) -> None:
         super().__init__(text.hidden_size, 2)
@@ -15,21 +15,21 @@ class CrossAttentionMatching(nn.Linear):
 
 
 class FusionMatching(nn.Module):
-    """Light head over the states of a frozen text encoder.
+    """Small head on the states of a frozen text encoder.
 
     Text states are projected, then a few blocks attend within the text and to the cell. With
-    `interaction` a linear layer on the product of the two features is added: what the contrastive
-    loss has learned is there from the start, and the blocks learn the rest. Without it the head
-    needs far more pairs than a run of a few CPU hours sees.
+    `interaction`, the logits of a linear layer on the product of the two features are added. The
+    head then starts from what the contrastive loss has learned; without it, training needs far more
+    pairs than a run of a few CPU hours has.
 
     Parameters
     ----------
     config
-        Sizes of the blocks, and how the last states are pooled.
+        Sizes of the blocks, and pooling of the last states.
     text_width, cell_width
-        Widths of the states that come in.
+        Widths of the text and cell states.
     feature_width
-        Width of the common space; read with `interaction` alone.
+        Width of the features; only used with `interaction`.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class FusionMatching(nn.Module):
         cells: Attended,
         product: Tensor | None = None,
     ) -> Tensor:
-        """Score text i against the cell that row i of `cells` names.
+        """Score text i against the cell of row i in `cells`.
 
         Parameters
         ----------
         text_states
             Last states of the text encoder, shape (n, t, text_width).
         text_mask
-            Shape (n, t), nonzero where a token is real; None where all are.
+            Shape (n, t), nonzero for real tokens; None if there is no padding.
         cells
             Cell states.
         product
-            Product of the unit features of text and cell, shape (n, feature_width); needed with
-            `interaction`.
+            Product of the unit-norm features of text and cell, shape (n, feature_width); required
+            with `interaction`.
 
         Returns
         -------
@@ -76,11 +76,11 @@ class FusionMatching(nn.Module):
 
     @property
     def first_only(self) -> bool:
-        """Tell whether only position 0 of the last states is read."""
+        """Whether only position 0 of the last states is used."""
         return self.config.pooling == "cls"
 
     def enter(self, text_states: Tensor) -> Tensor:
-        """Bring text states (n, t, text_width) to the width of the blocks, (n, t, hidden)."""
+        """Project text states (n, t, text_width) to the width of the blocks, (n, t, hidden)."""
         entered: Tensor = self.norm(self.text_in(text_states))
         return entered
 
@@ -92,7 +92,7 @@ class FusionMatching(nn.Module):
         logits: Tensor = self.head(pooled)
         if self.interaction is not None:
             if product is None:
-                raise ValueError("this head reads the product of the features: give product")
-            # The entries of a product of unit vectors shrink with their number.
+                raise ValueError("a matching head with `interaction` needs the argument `product`")
+            # Scaled, since the entries of a product of unit vectors shrink with the dimension.
             logits = logits + self.interaction(product * product.shape[-1])
         return logits

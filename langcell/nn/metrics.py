@@ -1,7 +1,7 @@
-"""How well calls agree with the truth, flat and along an ontology: arrays in, numbers out.
+"""Metrics of calls against true labels, flat and along an ontology.
 
 Classes are integers (rows of a closure matrix, or any numbering shared by both arrays); -1 is
-"no call" and is never right.
+"no call" and is never correct.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,11 @@ def _paired(truth: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarr
     truth, called = np.asarray(truth), np.asarray(called)
     if truth.shape != called.shape or truth.ndim != 1:
         raise ValueError(
-            f"truth and called must be one class per cell each. Got {truth.shape} and {called.shape}."
+            "truth and called must both have shape (n_cells,), got "
+            f"{truth.shape} and {called.shape}"
         )
     if not truth.size:
-        raise ValueError("no cells to score: truth is empty.")
+        raise ValueError("truth is empty: there are no cells to score")
     return truth, called
 
 
@@ -59,7 +60,7 @@ def accuracy(truth: np.ndarray, called: np.ndarray) -> float:
 
 
 def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
-    """Mean over true classes of the share of their cells that are called right."""
+    """Mean over true classes of the share of their cells that are called correctly (mean recall)."""
     truth, called = _paired(truth, called)
     return float(np.mean([np.mean(called[truth == each] == each) for each in np.unique(truth)]))
 
@@ -67,9 +68,8 @@ def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
 def macro_f1(truth: np.ndarray, called: np.ndarray, *, min_cells: int = 10) -> float:
     """Mean F1 over the true classes that have at least `min_cells` cells.
 
-    Every cell still counts: a call of a class that is too small, or not in the truth at all, is a
-    miss for its own class. `min_cells=1` gives the figure over all classes. NaN when no class is
-    large enough.
+    All cells count: a call of a class that is too small or not in the truth is still an error for
+    the true class. `min_cells=1` averages over all classes. NaN if no class is large enough.
     """
     truth, called = _paired(truth, called)
     classes, sizes = np.unique(truth, return_counts=True)
@@ -91,19 +91,19 @@ def top_k_accuracy(truth: np.ndarray, ranked: np.ndarray, *, k: int = 5) -> floa
     truth, ranked = np.asarray(truth), np.asarray(ranked)
     if ranked.ndim != 2 or len(ranked) != len(truth):
         raise ValueError(
-            f"ranked must have shape ({len(truth)}, n_ranked), a row per cell. Got {ranked.shape}."
+            f"ranked must have shape ({len(truth)}, n_ranked), one row per cell, got {ranked.shape}"
         )
     return float(np.mean(np.any(ranked[:, :k] == truth[:, None], axis=1)))
 
 
 def majority_accuracy(truth: np.ndarray) -> float:
-    """Accuracy of calling every cell the most frequent true class."""
+    """Accuracy of calling every cell by the most frequent true class."""
     truth, _ = _paired(truth, truth)
     return float(np.unique(truth, return_counts=True)[1].max() / len(truth))
 
 
 def h_score(seen: float, unseen: float) -> float:
-    """Harmonic mean of the accuracies on seen and unseen types: high only when both are.
+    """Harmonic mean of the accuracies on seen and unseen types; high only if both are high.
 
     Xian et al. 2019, IEEE TPAMI 41:2251 (generalised zero-shot learning).
 
@@ -117,7 +117,7 @@ def h_score(seen: float, unseen: float) -> float:
 
 def _at(matrix: sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     if not len(rows):
-        return np.zeros(0, dtype=bool)  # scipy takes no empty list of places
+        return np.zeros(0, dtype=bool)  # scipy does not accept empty index arrays
     return np.asarray(matrix[rows, columns]).ravel().astype(bool)
 
 
@@ -127,20 +127,20 @@ def is_descendant(truth: np.ndarray, called: np.ndarray, closure: sparse.csr_mat
     Parameters
     ----------
     truth, called: rows of the closure, int, shape (n_cells,)
-    closure: bool, shape (n_classes, n_classes); [i, j] is True when j is i or an ancestor of i
+    closure: bool, shape (n_classes, n_classes); [i, j] is True if j is i or an ancestor of i
     """
     truth, called = _paired(truth, called)
     known = (truth >= 0) & (called >= 0)
-    right = np.zeros(len(truth), dtype=bool)
-    right[known] = _at(closure, called[known], truth[known])
-    return right
+    correct = np.zeros(len(truth), dtype=bool)
+    correct[known] = _at(closure, called[known], truth[known])
+    return correct
 
 
 def descendant_accuracy(truth: np.ndarray, called: np.ndarray, closure: sparse.csr_matrix) -> float:
-    """Share of cells called their true class or a subtype of it (the rule of scTab).
+    """Share of cells called by their true class or a subtype of it (the rule of scTab).
 
-    Fischer et al. 2024, Nature Communications 15:6611: authors label coarsely, so a call that is
-    finer than the truth is right and one that is coarser is wrong.
+    Fischer et al. 2024, Nature Communications 15:6611: published labels are often coarse, so a call
+    that is more specific than the truth is correct, and one that is less specific is wrong.
     """
     return float(np.mean(is_descendant(truth, called, closure)))
 
@@ -148,16 +148,16 @@ def descendant_accuracy(truth: np.ndarray, called: np.ndarray, closure: sparse.c
 def hierarchical_f1(
     truth: np.ndarray, called: np.ndarray, closure: sparse.csr_matrix, *, root: int | None = None
 ) -> HierarchicalScore:
-    """Compare the ancestor sets of truth and call, summed over cells.
+    """Compute precision, recall and F1 of the ancestor sets of calls, micro-averaged over cells.
 
-    Kiritchenko et al. 2005: each class stands for the set of its ancestors, itself included and the
-    root left out; precision and recall are those of the sets (micro-averaged).
+    Kiritchenko et al. 2005: each class is represented by the set of its ancestors and itself,
+    without the root.
 
     Parameters
     ----------
-    truth, called: rows of the closure, int, shape (n_cells,); -1 calls the empty set
-    closure: bool, shape (n_classes, n_classes); [i, j] is True when j is i or an ancestor of i
-    root: the class every class descends from
+    truth, called: rows of the closure, int, shape (n_cells,); a call of -1 is the empty set
+    closure: bool, shape (n_classes, n_classes); [i, j] is True if j is i or an ancestor of i
+    root: the root class, an ancestor of all others
     """
     truth, called = _paired(truth, called)
     pairs, cells = np.unique(np.stack([truth, called]), axis=1, return_counts=True)
@@ -182,12 +182,12 @@ def _ancestor_set(closure: sparse.csr_matrix, which: int, root: int | None) -> s
 
 
 def ontology_distance(truth: np.ndarray, called: np.ndarray, distance: Distance) -> float:
-    """Mean distance along the ontology from truth to call; cells without a call are left out.
+    """Mean distance in the ontology from truth to call; cells without a call are left out.
 
     Parameters
     ----------
     truth, called: classes, int, shape (n_cells,)
-    distance: matrix of shape (n_classes, n_classes), or a function of two classes; edges
+    distance: number of edges, as a matrix (n_classes, n_classes) or a function of two classes
     """
     truth, called = _paired(truth, called)
     known = (truth >= 0) & (called >= 0)
@@ -212,9 +212,9 @@ def confusion_table(truth: np.ndarray, called: np.ndarray) -> ConfusionTable:
 
 
 def _by_size(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct classes, most cells first, and the place of each cell among them."""
+    """Return the distinct classes, most cells first, and the index of each cell's class in them."""
     distinct, inverse, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     order = np.argsort(-sizes, kind="stable")
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return distinct[order], place[inverse]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return distinct[order], rank[inverse]

@@ -1,4 +1,4 @@
-"""Sequences of several lengths end to end, so that no arithmetic is spent on padding."""
+"""Pack sequences of different lengths without padding, to save computation."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,23 @@ from torch.nn import functional
 
 from langcell.nn.flash_attention import RowAttention, find_row_attention
 
-_HALF = (torch.float16, torch.bfloat16)  # what variable-length attention computes in
+_HALF = (torch.float16, torch.bfloat16)  # dtypes of variable-length attention
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Packing:
-    """Where the tokens of a padded batch stand when they stand end to end.
+    """Positions of the real tokens of a padded batch, for packing them without padding.
 
     Attributes
     ----------
     rows, columns
-        Of each real token in the padded batch, shape (n_tokens,), row after row.
+        Row and column of each real token in the padded batch, shape (n_tokens,), row by row.
     starts
-        Where each row begins among the tokens, and their number, int32, shape (n_rows + 1,).
+        Start of each row among the tokens, then n_tokens, int32, shape (n_rows + 1,).
     mask
-        True where the padded batch has a token, shape (n_rows, width).
+        True for real tokens of the padded batch, shape (n_rows, width).
     flash
-        Attention in half precision; None where the device has none.
+        Variable-length attention in half precision; None if the device has none.
     """
 
     rows: Tensor
@@ -35,7 +35,7 @@ class Packing:
 
     @classmethod
     def of(cls, attention_mask: Tensor) -> "Packing":
-        """Return the packing of a mask (n_rows, width), nonzero where a token is real.
+        """Return the packing for a mask (n_rows, width), nonzero for real tokens.
 
         Examples
         --------
@@ -59,15 +59,15 @@ class Packing:
         return padded[self.rows, self.columns]
 
     def pad(self, packed: Tensor) -> Tensor:
-        """Return tokens (n_tokens, ...) as a padded batch (n_rows, width, ...), zero elsewhere."""
+        """Return tokens (n_tokens, ...) as a padded batch (n_rows, width, ...), padded with zeros."""
         padded = packed.new_zeros((*self.mask.shape, *packed.shape[1:]))
         return padded.index_put((self.rows, self.columns), packed)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend within each row; all (n_tokens, n_heads, head size).
+        """Attend within each row; query, key and value are (n_tokens, n_heads, head size).
 
-        In half precision on CUDA by variable-length FlashAttention, elsewhere with padding, for the
-        attention alone: the numbers are the same.
+        Uses variable-length FlashAttention in half precision on CUDA, otherwise padded attention,
+        with the same result.
         """
         if self.flash is not None and query.dtype in _HALF:
             return self.flash(query, key, value, self.starts, self.mask.shape[1])

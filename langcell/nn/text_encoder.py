@@ -1,4 +1,4 @@
-"""Text encoder: a BERT that reads text alone or together with the states of cells."""
+"""Text encoder: a BERT that encodes text, optionally with cross-attention to cell states."""
 
 from torch import Tensor, nn
 
@@ -7,10 +7,10 @@ from langcell.nn.config import TextEncoderConfig
 
 
 class TextEncoder(nn.Module):
-    """Encode token ids of descriptions.
+    """Encode tokenised texts.
 
-    One set of weights serves two modes: text alone, and text that attends to cell states in every
-    layer (the matching mode of LangCell, after BLIP, arXiv 2201.12086).
+    The same weights are used in two modes: text alone, and text with cross-attention to cell states
+    in every layer (the matching mode of LangCell, as in BLIP, arXiv 2201.12086).
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
@@ -38,9 +38,9 @@ class TextEncoder(nn.Module):
         input_ids
             Token ids, shape (n_texts, t).
         attention_mask
-            Shape (n_texts, t), nonzero where a token is real; None where all are.
+            Shape (n_texts, t), nonzero for real tokens; None if there is no padding.
         cells
-            Cell states to attend to; None for text alone.
+            Cell states for cross-attention; None for text alone.
         first_only
             Compute only position 0 of the last layer.
 
@@ -50,7 +50,7 @@ class TextEncoder(nn.Module):
             Shape (n_texts, t, hidden_size), or (n_texts, 1, hidden_size) with `first_only`.
         """
         if cells is not None and not self.config.cross_attention:
-            raise ValueError("this text encoder has no cross-attention to read cells with")
+            raise ValueError("this text encoder has no cross-attention: leave out `cells`")
         packing = None if cells or first_only else self.stack.packing(attention_mask)
         if packing is not None:
             return packing.pad(self.stack(self.embeddings(input_ids, packing), packing))
@@ -58,7 +58,7 @@ class TextEncoder(nn.Module):
         return self.stack(states, attention_mask, attended=cells, first_only=first_only)
 
     def pool(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Reduce states (n_texts, t, h) to one vector a text, (n_texts, h)."""
+        """Pool states (n_texts, t, h) to (n_texts, h)."""
         if self.config.pooling == "cls":
             return states[:, 0]
         return masked_mean(states, attention_mask)

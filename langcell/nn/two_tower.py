@@ -1,4 +1,4 @@
-"""Two encoders, projections to one space, and a matching head: tensors in and out, no files."""
+"""Two-tower network: cell and text encoder, projections to one space, and a matching head."""
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,17 @@ from langcell.nn.text_encoder import TextEncoder
 class TwoTower(nn.Module):
     """Cell encoder, text encoder, projections to one space, and a matching head.
 
-    Without a text tower (`text.tower` is '') it is a cell encoder and its projection alone: it embeds
-    cells, and refuses what asks for a text.
+    Without a text tower (`text.tower` is '') it has only a cell encoder and its projection: it embeds
+    cells, and raises ValueError for texts.
 
     Parameters
     ----------
     config
-        Sizes and choices.
+        Model configuration.
     text_encoder
-        Weights for a tuned text tower to start from (see `langcell.checkpoints.text_towers.load_tower`);
-        random without. A frozen tower is never part of the module's parameters.
+        Initial text encoder if the text tower is trained (see
+        `langcell.checkpoints.text_towers.load_tower`); by default random. A frozen tower is never
+        part of the module's parameters.
     """
 
     def __init__(self, config: LangCellConfig, *, text_encoder: TextEncoder | None = None) -> None:
@@ -39,18 +40,18 @@ class TwoTower(nn.Module):
             self.cell_projection = nn.Linear(config.cell.pooled_size, config.embedding_dim)
         self.text_encoder: TextEncoder | None = None
         if config.has_texts:
-            self._join_texts(text_encoder)
+            self._add_text_modules(text_encoder)
         else:
             init_weights(self.cell_projection)
-        # In a list, so that the module neither saves, trains nor counts a frozen tower.
+        # In a list, so that a frozen tower is not registered as a submodule.
         self._frozen_tower: list[TextEncoder] = []
 
-    def _join_texts(self, text_encoder: TextEncoder | None) -> None:
-        """Build what puts texts beside cells."""
+    def _add_text_modules(self, text_encoder: TextEncoder | None) -> None:
+        """Build the text projection, the matching head and, unless frozen, the text encoder."""
         config = self.config
         self.text_projection = nn.Linear(config.text.hidden_size, config.embedding_dim)
         self.matching = _matching_head(config)
-        # Before the tower, so that a seed gives the weights that it always gave.
+        # Initialised before the tower, so that a seed keeps giving the same weights.
         for projection in (self.cell_projection, self.text_projection):
             init_weights(projection)
         if not config.text.frozen:
@@ -63,7 +64,7 @@ class TwoTower(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """Factor on cosine similarities (inverse temperature), clipped from above."""
+        """Factor on cosine similarities (inverse temperature), clipped to `logit_scale_max`."""
         return self.logit_scale.exp().clamp(max=self.config.logit_scale_max)
 
     def text_tower(self) -> TextEncoder:
@@ -72,7 +73,7 @@ class TwoTower(nn.Module):
         Raises
         ------
         ValueError
-            If the model has none.
+            If the model has no text encoder.
         """
         self.config.check_has_texts()
         if self.text_encoder is not None:
@@ -94,14 +95,14 @@ class TwoTower(nn.Module):
         input_ids
             CLS and gene tokens in rank order, shape (n_cells, t).
         attention_mask
-            Shape (n_cells, t), nonzero where a token is real; None where all are.
+            Shape (n_cells, t), nonzero for real tokens; None if there is no padding.
         cls_only
-            Leave out the last states that matching would need; faster, same features.
+            Do not compute the states needed for matching; faster, with the same features.
         """
         states, pooled = self.cell_encoder.encode(input_ids, attention_mask, cls_only=cls_only)
         features = functional.normalize(self.cell_projection(pooled), dim=-1)
         if attention_mask is not None and not cls_only:
-            attention_mask = attention_mask[:, : states.shape[1]]  # that of the states
+            attention_mask = attention_mask[:, : states.shape[1]]  # the mask of the states
         return CellFeatures(
             states=states, attention_mask=attention_mask, pooled=pooled, features=features
         )
@@ -120,7 +121,7 @@ class TwoTower(nn.Module):
         )
 
     def project_text(self, pooled: Tensor) -> Tensor:
-        """Map pooled texts (n, text hidden) to unit features (n, embedding_dim)."""
+        """Project pooled texts (n, text hidden) to unit-norm features (n, embedding_dim)."""
         self.config.check_has_texts()
         return functional.normalize(self.text_projection(pooled), dim=-1)
 
@@ -139,7 +140,7 @@ class TwoTower(nn.Module):
         text, cell
             From `encode_text` and `encode_cell` (with all states).
         text_rows, cell_rows
-            Shape (n,): pair i is text `text_rows[i]` with cell `cell_rows[i]`. None takes row i.
+            Shape (n,): pair i is text `text_rows[i]` with cell `cell_rows[i]`. None means row i.
 
         Returns
         -------
@@ -147,7 +148,7 @@ class TwoTower(nn.Module):
             Logits, shape (n, 2); index 1 is 'match'.
         """
         self.config.check_has_texts()
-        # A cell's keys and values are made once, and only for cells that stand in a pair.
+        # Keys and values are projected once per cell, and only for cells that occur in a pair.
         used, rows = (None, None) if cell_rows is None else cell_rows.unique(return_inverse=True)
         cells = Attended(
             states=cell.states if used is None else cell.states[used],
@@ -165,7 +166,7 @@ class TwoTower(nn.Module):
         return self.matching(states[:, 0])
 
     def masked_gene_logits(self, states: Tensor) -> Tensor:
-        """Score every gene token at each state, (..., hidden) to (..., vocab_size)."""
+        """Return logits over the vocabulary for each state, (..., hidden) to (..., vocab_size)."""
         if isinstance(self.cell_encoder, GeneBag):
             raise ValueError("a bag of genes has no masked-gene head (cell.kind is 'bag')")
         return self.cell_encoder.masked_gene_logits(states)

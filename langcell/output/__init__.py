@@ -1,1 +1,1 @@
-"""Embeddings written to h5ad, NumPy and parquet files."""
+"""Write embeddings and results to h5ad, NumPy and parquet files."""

@@ -1,4 +1,4 @@
-"""Cell features to a file: a copy of the h5ad, a NumPy array or a parquet table."""
+"""Write cell embeddings to a copy of the h5ad, a NumPy array or a parquet table."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def embed_file(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Embed the cells of a file in flat memory.
+    """Embed the cells of a file in constant memory and write the embeddings to a file.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def embed_file(
         .h5ad, .zarr, 10x .h5 or 10x folder.
     target
         .h5ad gets obsm["X_<key_added>"], float32, shape (n_cells, embedding_dim), in a copy of the
-        input; .npy the array alone; .parquet a row a cell with its name.
+        input; .npy only the array; .parquet one row per cell with its name.
     model
-        Name, folder or hub id; fetched when input and output were found good.
+        Bundled name, folder or hub id; loaded after input and output have been checked.
     device
-        That embeds.
+        Device of the model.
     progress
-        Called after each block with the number of cells done so far and of all cells.
+        Called after each block with the number of cells done so far and the total number.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def embed_file(
     Raises
     ------
     ValueError, OSError
-        With one line that says what is wrong; then no output is left behind.
+        If the input or output is unusable; no output file is left.
     """
     slots = [f"obsm/X_{key_added}", f"uns/{key_added}"]
     with open_counts(source, layer=layer, allow_normalized=allow_normalized) as matrix:

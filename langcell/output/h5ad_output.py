@@ -1,4 +1,4 @@
-"""An h5ad output for every kind of input: what the input holds, ready to be added to."""
+"""Open an h5ad output that starts as a copy of the input, for every kind of input."""
 
 import os
 import secrets
@@ -17,6 +17,7 @@ import zarr
 
 from langcell.output.h5ad_writer import H5adWriter, check_slots, extended_copy
 from langcell.runtime.output_file import check_output, replaced_file
+from langcell.runtime.parameter_names import option
 
 if TYPE_CHECKING:
     from langcell.counts.reader import CountMatrix
@@ -26,35 +27,37 @@ _COPY_BYTES = 1 << 24
 
 
 def check_in_place(source: Path, slots: list[str], *, overwrite: bool) -> None:
-    """Refuse, before any work, an input that cannot be added to; errors as in `check_slots`."""
+    """Raise, before any work, if results cannot be added to an input; raise as `check_slots`."""
     if not _is_h5ad(source):
-        raise ValueError(f"cannot add to {source}: it is no h5ad file; write a new one with --out")
+        raise ValueError(
+            f"cannot add to {source}: it is not an h5ad file; write a new file with {option('out')}"
+        )
     if not os.access(source, os.W_OK):
         raise PermissionError(f"cannot add to {source}: no permission to write it")
     check_slots(source, slots, overwrite=overwrite)
 
 
 def check_h5ad_output(source: Path, target: Path, slots: list[str], *, overwrite: bool) -> None:
-    """Refuse, before any work, an h5ad output that cannot be made.
+    """Raise, before any work, if an h5ad output cannot be written.
 
     Parameters
     ----------
-    source: the input, which has been opened already
-    target: the file to be written
-    slots: places to be added, such as "obs/langcell_margin"
-    overwrite: replace the target and what stands at the slots
+    source: the input, already opened
+    target: the file to write
+    slots: elements to add, such as "obs/langcell_margin"
+    overwrite: replace the target and existing elements
 
     Raises
     ------
     ValueError, OSError
-        As `langcell.runtime.output_file.check_output` and `langcell.output.h5ad_writer.check_slots`, and if the
-        target is the source.
+        As `langcell.runtime.output_file.check_output` and `langcell.output.h5ad_writer.check_slots`,
+        and if the target is the source.
     """
     check_output(target, suffixes=(".h5ad",), overwrite=True)
     if target.exists() and target.samefile(source):
         raise ValueError(
-            f"{target} is the input itself; choose another name for the output, or add to the input "
-            "with --inplace"
+            f"{target} is the input itself; choose another name for the output, or pass "
+            f"{option('inplace', True)} to add to the input"
         )
     check_output(target, suffixes=(".h5ad",), overwrite=overwrite)
     if _is_h5ad(source):
@@ -63,24 +66,24 @@ def check_h5ad_output(source: Path, target: Path, slots: list[str], *, overwrite
         taken = [slot for slot in slots if (source / slot).exists()]
         if taken and not overwrite:
             raise ValueError(
-                f"{source} already has {', '.join(taken)}; replace them with --overwrite or "
-                "choose other names with --key-added"
+                f"{source} already has {', '.join(taken)}; pass {option('overwrite', True)} to "
+                f"replace them, or choose other names with {option('key_added')}"
             )
 
 
 def open_h5ad_output(
     source: Path, matrix: "CountMatrix", target: Path
 ) -> AbstractContextManager[H5adWriter]:
-    """Hand out a writer on an h5ad file with all that the input holds.
+    """Return a context manager with a writer on an h5ad copy of the input.
 
-    An h5ad is copied byte by byte and a zarr store element by element; of 10x files the counts,
-    cell names and gene names are written. The target appears when the block ends without an error.
+    An h5ad is copied byte by byte, a zarr store element by element; for 10x files the counts, cell
+    names and gene names are written. The target is created if the block ends without an error.
 
     Parameters
     ----------
     source: the input
-    matrix: its counts, opened
-    target: the h5ad file to be written
+    matrix: its opened counts
+    target: the h5ad file to write
     """
     if _is_h5ad(source):
         return extended_copy(source, target)
@@ -89,15 +92,15 @@ def open_h5ad_output(
 
 @contextmanager
 def in_place(source: Path, slots: list[str]) -> Iterator[H5adWriter]:
-    """Hand out a writer on a file beside an h5ad; what it holds is moved over at the end.
+    """Yield a writer on a temporary file next to an h5ad, and copy its contents over at the end.
 
-    Until then the h5ad is not opened for writing. Moving takes a moment, in which Ctrl-C and
-    SIGTERM wait; if the machine stops in that moment the h5ad can be damaged, as HDF5 has no journal.
+    The h5ad is opened for writing only then, for a moment in which Ctrl-C and SIGTERM are delayed.
+    If the machine crashes in that moment, the h5ad can be damaged, as HDF5 has no journal.
 
     Parameters
     ----------
-    source: the h5ad to be added to
-    slots: all places that may be written; what stands there is replaced
+    source: the h5ad to add to
+    slots: all elements that may be written; existing ones are replaced
     """
     sidecar = source.with_name(f".{source.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -108,16 +111,16 @@ def in_place(source: Path, slots: list[str]) -> Iterator[H5adWriter]:
         with _interrupts_held():
             with h5py.File(sidecar, "r") as made, h5py.File(source, "r+") as file:
                 H5adWriter(file).take(made, slots)
-            sidecar.unlink()  # here, as SIGTERM may end the process when the block ends
+            sidecar.unlink()  # inside the block: a delayed SIGTERM may end the process after it
     finally:
         sidecar.unlink(missing_ok=True)
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the block ends."""
+    """Delay Ctrl-C and SIGTERM until the block ends."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread alone
+        yield  # Python handles signals only in the main thread
         return
     waiting: list[int] = []
     before = {
@@ -164,7 +167,7 @@ def _new_h5ad(matrix: "CountMatrix", target: Path) -> Iterator[H5adWriter]:
 
 @contextmanager
 def _converted_zarr(source: Path, target: Path) -> Iterator[H5adWriter]:
-    """Write what a zarr store holds as a new h5ad file: both keep AnnData in the same tree."""
+    """Copy a zarr store to a new h5ad file; both formats store AnnData in the same tree."""
     with replaced_file(target) as temporary, h5py.File(temporary, "w") as file:
         store = zarr.open_group(source, mode="r")
         _copy_attributes(store, file)

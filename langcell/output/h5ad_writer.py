@@ -1,4 +1,4 @@
-"""Adding to an h5ad file row block by row block, without reading what it holds."""
+"""Add results to an h5ad file in blocks of rows, without reading the rest of the file."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,13 @@ from anndata.io import write_elem
 from scipy import sparse
 
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 
 _CHUNK_BYTES = 1 << 20
 
 
 class H5adWriter:
-    """Appends arrays, columns and notes to an open h5ad file.
+    """Append arrays, obs columns and uns entries to an open h5ad file.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class H5adWriter:
 
         Parameters
         ----------
-        key: place of the array in the file
+        key: path of the array in the file
         rows: shape (n_rows, width)
         """
         if key not in self.file:
@@ -63,26 +64,26 @@ class H5adWriter:
         group.attrs["shape"] = np.array([n_rows, rows.shape[1]], dtype=np.int64)
 
     def set_obs(self, name: str, values: Any) -> None:
-        """Write a column of obs: an array or pandas Categorical, one value a cell."""
+        """Write an obs column: an array or pandas Categorical with one value per cell."""
         obs = self.file["obs"]
         write_elem(obs, name, values)
         self._set_columns([*(column for column in self._columns() if column != name), name])
 
     def set_uns(self, key: str, value: Mapping[str, Any] | str) -> None:
-        """Write a (nested) dictionary, or a text, under uns; `key` may be a path below it."""
+        """Write a (nested) dictionary or a string to uns; `key` may be a path in it."""
         self._parent(f"uns/{key}")
         parent, _, name = f"uns/{key}".rpartition("/")
         write_elem(self.file[parent], name, value if isinstance(value, str) else dict(value))
 
     def remove(self, slots: list[str]) -> None:
-        """Drop what an earlier run left at `slots`."""
+        """Delete the elements at `slots` from an earlier run."""
         for slot in slots:
             if slot in self.file:
                 del self.file[slot]
         self._set_columns([name for name in self._columns() if name in self.file["obs"]])
 
     def take(self, other: h5py.File, slots: list[str]) -> None:
-        """Copy what another file has at the slots, and drop what stands here at all of them."""
+        """Delete the elements at `slots`, and copy those of another file."""
         self.remove(slots)
         made = H5adWriter(other)
         for slot in slots:
@@ -99,7 +100,7 @@ class H5adWriter:
         self.file["obs"].attrs["column-order"] = np.array(names, dtype=h5py.string_dtype())
 
     def _parent(self, key: str) -> None:
-        """Make the group that holds `key`, which files need not have."""
+        """Create the parent group of `key` if the file lacks it."""
         name = key.rpartition("/")[0]
         if name and name not in self.file:
             group = self.file.create_group(name)
@@ -107,18 +108,18 @@ class H5adWriter:
 
 
 def check_slots(path: Path, slots: list[str], *, overwrite: bool) -> None:
-    """Refuse to annotate an h5ad file that cannot take the slots.
+    """Raise if results cannot be added to an h5ad file.
 
     Parameters
     ----------
     path: the h5ad file that will be copied
-    slots: places to be written, such as "obs/langcell_margin"
-    overwrite: replace what stands there
+    slots: elements to write, such as "obs/langcell_margin"
+    overwrite: replace existing elements
 
     Raises
     ------
     ValueError
-        If one is taken and `overwrite` is False, or the file is older than anndata 0.7.
+        If an element exists and `overwrite` is False, or the file is older than anndata 0.7.
     """
     with h5py.File(path, "r") as file:
         if not isinstance(file["obs"], h5py.Group):
@@ -129,16 +130,16 @@ def check_slots(path: Path, slots: list[str], *, overwrite: bool) -> None:
         taken = [slot for slot in slots if slot in file]
     if taken and not overwrite:
         raise ValueError(
-            f"{path} already has {', '.join(taken)}; replace them with --overwrite or choose "
-            "other names with --key-added"
+            f"{path} already has {', '.join(taken)}; pass {option('overwrite', True)} to replace "
+            f"them, or choose other names with {option('key_added')}"
         )
 
 
 @contextmanager
 def extended_copy(source: Path, target: Path) -> Iterator[H5adWriter]:
-    """Copy an h5ad file and hand out a writer; the target appears when all is written.
+    """Yield a writer on a byte-by-byte copy of an h5ad file.
 
-    What is already in the file is copied byte by byte.
+    The target is created if the block ends without an error.
     """
     with replaced_file(target) as temporary:
         shutil.copyfile(source, temporary)

@@ -1,1 +1,1 @@
-"""Weights that others have released: LangCell (Zhao et al. 2024) and Geneformer."""
+"""Read and convert the released weights of LangCell (Zhao et al. 2024) and Geneformer."""

@@ -1,4 +1,4 @@
-"""Turn released LangCell and Geneformer weights into a checkpoint of ours."""
+"""Convert released LangCell and Geneformer weights to a langcell checkpoint."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,20 +13,21 @@ from langcell.genes.vocabulary import GeneVocabulary
 from langcell.released.geneformer import is_geneformer, read_geneformer
 from langcell.released.official import is_official, read_official, with_tokens
 from langcell.released.token_ids import ReleasedTokens, find_dictionaries, read_released_tokens
+from langcell.runtime.parameter_names import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionResult:
-    """What a conversion wrote.
+    """Result of a conversion.
 
     Attributes
     ----------
     checkpoint
-        As written.
+        The written checkpoint.
     layout
-        What the source was recognised as.
+        Detected kind of the source, such as "LangCell".
     without_median
-        Genes that have a token but no median, and were left out: no cell is ever read with them.
+        Genes with a token but no median. They are left out, since they cannot be ranked.
     """
 
     checkpoint: Checkpoint[Tensor]
@@ -43,7 +44,7 @@ def convert(
     tokenizer: str = "",
     overwrite: bool = False,
 ) -> ConversionResult:
-    """Write the weights of a released folder as a checkpoint: safetensors, TSV and JSON.
+    """Convert a folder of released weights to a checkpoint: safetensors, TSV and JSON.
 
     Parameters
     ----------
@@ -51,34 +52,37 @@ def convert(
         Released LangCell (cell_bert/, text_bert/ and three .bin files) or a Geneformer model
         (config.json and weights).
     target
-        Folder to write, whole or not at all.
+        Folder to write, atomically.
     token_dictionary, gene_medians
-        .pkl, .json or .tsv of the same release; looked for in the source without. A LangCell folder
+        .pkl, .json or .tsv of the same release; by default searched in the source. A LangCell folder
         may have a genes.tsv instead.
     tokenizer
-        Folder or hub id (`owner/name@revision`) of the text encoder's tokenizer, in place of the one
-        that LangCell names.
+        Folder or hub id (`owner/name@revision`) of the tokenizer of the text encoder; by default the
+        one that LangCell uses.
     overwrite
-        Replace a checkpoint at the target.
+        Replace an existing checkpoint at the target.
 
     Raises
     ------
     OSError
-        If a file is missing, or the target is there already.
+        If a file is missing, or the target exists.
     ValueError
-        If the source is of another kind, or its parts do not belong together.
+        If the source is of another kind, or its parts do not fit each other.
     """
     if not source.is_dir():
-        raise FileNotFoundError(f"no folder {source}; convert reads a folder of released weights")
+        raise FileNotFoundError(f"{source} is not a folder; pass a folder of released weights")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists already; replace it with --overwrite")
+        raise FileExistsError(
+            f"{target} exists already; pass {option('overwrite', True)} to replace it"
+        )
     named = token_dictionary, gene_medians
     if is_official(source):
         converted = _convert_langcell(source, named, tokenizer)
     elif is_geneformer(source):
         if tokenizer:
             raise ValueError(
-                f"{source} is a Geneformer, which reads no texts: leave out --tokenizer"
+                f"{source} is a Geneformer, which has no text encoder: leave out "
+                f"{option('tokenizer')}"
             )
         converted = _convert_geneformer(source, named)
     else:
@@ -120,7 +124,7 @@ def _convert_geneformer(source: Path, named: tuple[Path | None, Path | None]) ->
 
 
 def _with_tokenizer(checkpoint: Checkpoint[Tensor], tokenizer: str) -> Checkpoint[Tensor]:
-    """Name another tokenizer, after a look at whether the text encoder knows its words."""
+    """Set another tokenizer, after checking that its vocabulary fits the text encoder."""
     folder = Path(tokenizer).expanduser()
     is_here = folder.is_dir()
     name, revision = (str(folder.resolve()), "") if is_here else split_revision(tokenizer)
@@ -128,7 +132,7 @@ def _with_tokenizer(checkpoint: Checkpoint[Tensor], tokenizer: str) -> Checkpoin
     n_words = len(load_tokenizer(name, revision))
     if n_words > text.vocab_size:
         raise ValueError(
-            f"tokenizer {name} has {n_words} words, the text encoder {text.vocab_size}: give the "
-            "tokenizer that its weights were trained with"
+            f"tokenizer {name} has {n_words} tokens, but the text encoder has {text.vocab_size}: "
+            "pass the tokenizer with which its weights were trained"
         )
     return replace(checkpoint, config=replace(checkpoint.config, text=text))

@@ -1,4 +1,4 @@
-"""Read a Geneformer (Theodoris et al. 2023) as the Hugging Face hub has it: cells, and no texts."""
+"""Read a Geneformer (Theodoris et al. 2023) in its Hugging Face format; it has no text encoder."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _RENAMED = {
 
 
 def is_geneformer(folder: Path) -> bool:
-    """Tell whether `folder` has the layout of a Hugging Face BERT, as Geneformer's models have."""
+    """Tell whether `folder` has the layout of a Hugging Face BERT, as Geneformer models do."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -36,15 +36,15 @@ def is_geneformer(folder: Path) -> bool:
 
 
 def read_geneformer(folder: Path, tokens: ReleasedTokens) -> Checkpoint[Tensor]:
-    """Read config.json and the weights beside it, numbered by our tokens.
+    """Read config.json and the weights, with embeddings reordered to langcell token ids.
 
-    A model without CLS (V1) averages the genes of a cell, as its authors do; one with CLS (V2) is
-    read there. The features are those vectors at unit norm.
+    A model without CLS (V1) is pooled by the mean over genes, as by its authors; a model with CLS
+    (V2) is pooled at CLS. The features are the pooled states at unit norm.
 
     Parameters
     ----------
     folder
-        With model.safetensors or pytorch_model.bin, which is read without running its pickle.
+        Has model.safetensors or pytorch_model.bin; the pickle code of the latter is not run.
     tokens
         From the dictionaries of the same release.
 
@@ -53,15 +53,15 @@ def read_geneformer(folder: Path, tokens: ReleasedTokens) -> Checkpoint[Tensor]:
     FileNotFoundError
         If the weights are missing.
     ValueError
-        If tensors are missing, unknown or wrongly shaped; one line that names them.
+        If tensors are missing, unknown or of the wrong shape; the message names them.
     """
     path = find_weights(folder)
     tensors = read_tensors(path)
     released = CellEncoderConfig(**read_sizes(folder))
     if released.vocab_size != tokens.n_rows:
         raise ValueError(
-            f"{folder / 'config.json'} says {released.vocab_size} tokens, the token dictionary has "
-            f"{tokens.n_rows}: they do not belong together"
+            f"{folder / 'config.json'} has {released.vocab_size} tokens, but the token dictionary "
+            f"has {tokens.n_rows}: pass the dictionary of the same release"
         )
     encoder = fuse_bert(tensors, released, str(path), has_token_types=True)
     encoder["embeddings.token.weight"] = tokens.take(encoder["embeddings.token.weight"])
@@ -92,7 +92,7 @@ def read_geneformer(folder: Path, tokens: ReleasedTokens) -> Checkpoint[Tensor]:
 def _masked_gene_head(
     tensors: Mapping[str, Tensor], config: CellEncoderConfig, where: str
 ) -> dict[str, Tensor]:
-    """Return the head that predicts masked genes under our names; {} where there is none."""
+    """Return the masked-gene head with langcell parameter names; {} if there is none."""
     given = {
         name.removeprefix(_HEAD): tensor
         for name, tensor in tensors.items()
@@ -102,11 +102,11 @@ def _masked_gene_head(
         return {}
     decoder, decoder_bias = given.pop("decoder.weight", None), given.pop("decoder.bias", None)
     if decoder_bias is not None:
-        given.setdefault("bias", decoder_bias)  # one tensor under two names
+        given.setdefault("bias", decoder_bias)  # the same tensor under two names
     genes = next(each for name, each in tensors.items() if name.endswith("word_embeddings.weight"))
     if decoder is not None and not torch.equal(decoder, genes):
         raise ValueError(
-            f"{where}: {_HEAD}decoder.weight must be the word embeddings, to which our head is tied"
+            f"{where}: {_HEAD}decoder.weight must equal the word embeddings, to which the head is tied"
         )
     hidden = config.hidden_size
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_RENAMED, (hidden,))

@@ -1,4 +1,4 @@
-"""Read a checkpoint in the layout of the released LangCell (PharMolix/LangCell, MIT)."""
+"""Read the released LangCell weights in their original layout (PharMolix/LangCell, MIT)."""
 
 import hashlib
 from dataclasses import replace
@@ -21,7 +21,7 @@ from langcell.nn.config import CellEncoderConfig, LangCellConfig, MatchingConfig
 from langcell.released.token_ids import ReleasedTokens
 from langcell.runtime.digest import sha256_of
 
-# The release names its tokenizer and no text weights: those are in text_bert/.
+# Tokenizer of the release; the weights of the text encoder are in text_bert/.
 _TOKENIZER = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext"
 _HEADS = {
     "cell_proj": "cell_projection",
@@ -38,21 +38,21 @@ def is_official(folder: Path) -> bool:
 def read_official(folder: Path, *, vocabulary: GeneVocabulary | None = None) -> Checkpoint[Tensor]:
     """Read cell_bert/, text_bert/, cell_proj, text_proj and ctm_head.
 
-    The release has no masked-gene head and no learned temperature: it divides by 0.05.
+    The release has no masked-gene head, and its temperature is 0.05, not learned.
 
     Parameters
     ----------
     folder
-        Each part is a .bin (read without running its pickle) or a .safetensors file.
+        Each part is a .safetensors file or a .bin, whose pickle code is not run.
     vocabulary
-        Genes behind the tokens; taken from genes.tsv in the folder if None and there is one.
+        Gene vocabulary; by default read from genes.tsv in the folder, if there is one.
 
     Raises
     ------
     FileNotFoundError
         If a part is missing.
     ValueError
-        If tensors are missing, unknown or wrongly shaped; one line that names them.
+        If tensors are missing, unknown or of the wrong shape; the message names them.
     """
     if vocabulary is None and (folder / "genes.tsv").is_file():
         vocabulary = GeneVocabulary.read(folder / "genes.tsv")
@@ -71,22 +71,22 @@ def read_official(folder: Path, *, vocabulary: GeneVocabulary | None = None) -> 
 
 
 def with_tokens(release: Checkpoint[Tensor], tokens: ReleasedTokens) -> Checkpoint[Tensor]:
-    """Return a release that was read without its genes with them, numbered by our tokens.
+    """Add the gene vocabulary to released weights and reorder them to langcell token ids.
 
     Raises
     ------
     ValueError
-        If the dictionary is of other weights.
+        If the token dictionary does not fit the weights.
     """
     cell, name = release.config.cell, "cell_encoder.embeddings.token.weight"
     if cell.vocab_size != tokens.n_rows:
         raise ValueError(
-            f"cell_bert has {cell.vocab_size} tokens, the token dictionary and CLS make "
-            f"{tokens.n_rows}: they do not belong together"
+            f"cell_bert has {cell.vocab_size} tokens, but the token dictionary and CLS have "
+            f"{tokens.n_rows}: pass the dictionary of the same release"
         )
     if tokens.special_tokens != "cls":
         raise ValueError(
-            "LangCell reads <cls> and no <eos>: the token dictionary is another model's"
+            "LangCell reads <cls> and no <eos>: the token dictionary is from another model"
         )
     return replace(
         release,
@@ -152,7 +152,7 @@ def _read_head(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def _sha256(folder: Path) -> str:
-    """Hash the hashes of the five weight files, which stand for one checkpoint."""
+    """Return one SHA-256 for the five weight files: the hash of their hashes."""
     paths = [find_weights(folder / part) for part in ("cell_bert", "text_bert")]
     paths += [_head_path(folder, name) for name in _HEADS]
     return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Tokens as a released model numbers them, and ours for the same genes."""
+"""Map the token ids of a released model to langcell token ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from langcell.genes.dictionary import read_dictionary
 from langcell.genes.table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.nn.config import SpecialTokens
+from langcell.runtime.parameter_names import option
 
 _SPECIAL = ("<pad>", "<mask>", "<cls>", "<eos>")
 _NAMES = {"token_dictionary": "token_dictionary*", "gene_medians": "gene_median_dictionary*"}
@@ -19,21 +20,21 @@ _NAMES = {"token_dictionary": "token_dictionary*", "gene_medians": "gene_median_
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReleasedTokens:
-    """How the tokens of a released model become ours.
+    """Mapping from langcell token ids to rows of a released embedding table.
 
     Attributes
     ----------
     vocabulary
         Genes with a token and a median, in the order of their tokens.
     special_tokens
-        What is read around the genes of a cell.
+        Special tokens added to the genes of a cell.
     rows
-        Row of the released embedding table for each token of ours, -1 for a CLS that it lacks;
-        int64, shape (n_tokens,).
+        Row of the released embedding table for each langcell token, -1 for CLS if the release has
+        none; int64, shape (n_tokens,).
     n_rows
-        Rows that the released table must have.
+        Number of rows that the released table must have.
     without_median
-        Genes that have a token but can never be read.
+        Genes with a token but no median, which cannot be ranked.
     """
 
     vocabulary: GeneVocabulary
@@ -43,7 +44,7 @@ class ReleasedTokens:
     without_median: tuple[str, ...]
 
     def take(self, table: Tensor) -> Tensor:
-        """Return a table with a row for each token of ours; a new CLS begins as the mean gene."""
+        """Return the table with one row per langcell token; a new CLS is the mean over genes."""
         taken = table[torch.from_numpy(self.rows.clip(min=0))]
         cls_id = self.vocabulary.cls_id
         if self.rows[cls_id] < 0:
@@ -54,28 +55,23 @@ class ReleasedTokens:
 def find_dictionaries(
     folder: Path, token_dictionary: Path | None = None, gene_medians: Path | None = None
 ) -> tuple[Path, Path]:
-    """Return the two dictionaries that are named, or that stand in a folder.
+    """Return the paths of the two dictionaries, as given or as found in `folder`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If one is neither named nor there, or there are several.
+        If a dictionary is not given, and the folder has none or several.
     """
     named = {"token_dictionary": token_dictionary, "gene_medians": gene_medians}
     found = []
     for kind, path in named.items():
-        there = [path] if path else sorted(folder.glob(_NAMES[kind]))
-        option = f"--{kind.replace('_', '-')}"
-        if not there:
-            raise FileNotFoundError(
-                f"{folder} has no {_NAMES[kind]}: say with {option} where the release has it"
-            )
-        if len(there) > 1:
-            names = ", ".join(each.name for each in there)
-            raise ValueError(
-                f"{folder} has {names}: say with {option} which belongs to the weights"
-            )
-        found.append(there[0])
+        matches = [path] if path else sorted(folder.glob(_NAMES[kind]))
+        if not matches:
+            raise FileNotFoundError(f"{folder} has no {_NAMES[kind]}: pass {option(kind)}")
+        if len(matches) > 1:
+            names = ", ".join(each.name for each in matches)
+            raise ValueError(f"{folder} has {names}: choose one with {option(kind)}")
+        found.append(matches[0])
     return found[0], found[1]
 
 
@@ -89,8 +85,8 @@ def read_released_tokens(
     token_dictionary, gene_medians
         See `langcell.genes.dictionary.read_dictionary`.
     cls_is_last
-        The weights have a CLS after all tokens of the dictionary, as LangCell appends one to that
-        of Geneformer.
+        The weights have a CLS after all tokens of the dictionary, as in LangCell, which appends one
+        to the tokens of Geneformer.
 
     Raises
     ------
@@ -113,8 +109,8 @@ def read_released_tokens(
     genes = [name for name in coded if medians.get(name, 0) > 0]
     if not genes:
         raise ValueError(
-            f"no gene of {token_dictionary} has a median in {gene_medians}: they do not belong "
-            "together"
+            f"no gene of {token_dictionary} has a median in {gene_medians}: pass two files of the "
+            "same release"
         )
     table = GeneTable.bundled()
     vocabulary = GeneVocabulary(
@@ -136,7 +132,7 @@ def read_released_tokens(
 
 
 def _special_tokens(special: Mapping[str, int], where: Path) -> SpecialTokens:
-    """Tell which special tokens stand around a cell, and refuse a dictionary of another kind."""
+    """Return which special tokens are added to a cell; raise if the dictionary is unsupported."""
     if lacking := [name for name in _SPECIAL[:2] if name not in special]:
         raise ValueError(f"{where} has no token {lacking[0]}")
     if unknown := sorted(set(special) - set(_SPECIAL)):

@@ -1,1 +1,1 @@
-"""How a command runs: threads, devices, processes, progress, files written whole, shared options."""
+"""Threads, devices, processes, progress bars, atomic file writes and options that commands share."""

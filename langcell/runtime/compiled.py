@@ -1,4 +1,4 @@
-"""Settings with which numba compiles our kernels."""
+"""Numba settings of the compiled kernels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ import numba
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile with a cache on disk where numba finds a place to write, else without.
+    """Compile with numba, cached on disk where a cache folder is writable.
 
-    Divisions are those of the processor: to ask each divisor whether it is zero costs as much.
+    Division by zero is not checked, as in NumPy: the check takes as long as the division.
     """
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)

@@ -1,4 +1,4 @@
-"""Silence for what Lightning says about choices that were made on purpose."""
+"""Silence Lightning messages about settings that are chosen on purpose."""
 
 import logging
 import warnings
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_lightning(*expected: str) -> Iterator[None]:
-    """Silence device banners, tips and warnings within a block.
+    """Silence Lightning's device banners, tips and warnings inside the `with` block.
 
     Parameters
     ----------
     expected
-        Regular expressions of further warnings that say nothing new.
+        Regular expressions of further warnings to ignore.
     """
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # Batches are made in the process that reads them.
+        # Batches are built in the main process on purpose.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # Inside Lightning itself, against the torch of constraints.txt.
+        # Raised inside Lightning with the torch version of constraints.txt.
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*is deprecated.*")
         for message in expected:
             warnings.filterwarnings("ignore", message)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes: a file is written completely or not at all."""
 
 import os
 import secrets
@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from langcell.runtime.parameter_names import option
+
 
 def check_output(target: Path, *, suffixes: tuple[str, ...], overwrite: bool) -> None:
-    """Refuse an output that cannot be written, before any work is done for it.
+    """Raise if an output file cannot be written; call it before any work is done.
 
     Raises
     ------
     ValueError
         If the name does not end in one of `suffixes`.
     FileExistsError
-        If it is there already and `overwrite` is False.
+        If the file exists and `overwrite` is False.
     OSError
-        If its folder does not exist or cannot be written to.
+        If its folder does not exist or is not writable.
     """
     if target.suffix not in suffixes:
         raise ValueError(f"cannot write {target}: its name must end in {' or '.join(suffixes)}")
@@ -27,7 +29,7 @@ def check_output(target: Path, *, suffixes: tuple[str, ...], overwrite: bool) ->
         raise IsADirectoryError(f"cannot write {target}: it is a folder")
     if target.exists() and not overwrite:
         raise FileExistsError(
-            f"{target} exists already; choose another name or replace it with --overwrite"
+            f"{target} exists already; choose another name or pass {option('overwrite', True)}"
         )
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"cannot write {target}: no permission to write in {target.parent}")
@@ -35,10 +37,10 @@ def check_output(target: Path, *, suffixes: tuple[str, ...], overwrite: bool) ->
 
 @contextmanager
 def replaced_file(target: Path) -> Iterator[Path]:
-    """Hand out a temporary name beside `target`; it takes the target's place at the end.
+    """Yield a temporary path next to `target`; rename it to `target` at the end of the block.
 
-    Whatever stops the block, Ctrl-C included, removes the temporary file and leaves an older target
-    as it was.
+    If the block raises (Ctrl-C included), the temporary file is deleted and an existing target is
+    left unchanged.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:

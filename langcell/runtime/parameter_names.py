@@ -1,4 +1,4 @@
-"""How messages spell parameters: as flags on the command line, as keywords in Python."""
+"""Spell parameters in messages: as flags on the command line, as keywords in Python."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ _on_command_line: list[bool] = [False]
 
 
 def spell_as_flags() -> None:
-    """Spell parameters as flags in all messages of this process: it is a command."""
+    """Spell parameters as command-line flags in all messages of this process."""
     _on_command_line[0] = True
 
 
 def option(name: str, value: Any = None, *, flag: str | None = None) -> str:
-    """Return a parameter as whoever reads a message can type it.
+    """Return a parameter in the form that the reader of a message can type.
 
     Parameters
     ----------
     name
         Keyword of the Python function.
     value
-        Value to show with it; True is a flag alone, None shows the name alone.
+        Value to show. True shows the flag alone on the command line, None the name alone.
     flag
-        Flag of the command line where it is not the name with dashes, such as "--genes".
+        Command-line flag, where it is not the name with dashes, such as "--genes".
 
     Examples
     --------

@@ -1,21 +1,21 @@
-"""Which of the processes that work together this one is."""
+"""Rank of this process in a distributed run."""
 
 import os
 import sys
 
-# As torchrun, Lightning's own launcher and SLURM name the number of a process, in this order.
+# Rank variables of torchrun, Lightning's own launcher and SLURM, in this order.
 _VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 def process_number() -> int:
-    """Return the rank of this process among those that were started together; 0 for one alone."""
-    distributed = sys.modules.get("torch.distributed")  # who has not imported it has no group
+    """Return the rank of this process; 0 if it runs alone."""
+    distributed = sys.modules.get("torch.distributed")  # no process group without this import
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
-    found = (os.environ[name] for name in _VARIABLES if name in os.environ)
-    return int(next(found, "0"))
+    ranks = (os.environ[name] for name in _VARIABLES if name in os.environ)
+    return int(next(ranks, "0"))
 
 
 def is_first_process() -> bool:
-    """Tell whether this process writes the outputs."""
+    """Tell whether this process has rank 0, the one that writes the outputs."""
     return process_number() == 0

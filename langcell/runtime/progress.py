@@ -1,4 +1,4 @@
-"""How far a long run over cells is, on stderr."""
+"""Progress of a run over cells, shown on stderr."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class _RateColumn(ProgressColumn):
-    """Cells a second."""
+    """Column with the rate in cells per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f} cells/s" if task.speed else "")
@@ -30,18 +30,18 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def cell_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress over cells with rate and time left.
+    """Show progress over cells with rate and remaining time.
 
-    On a terminal a bar that goes away when done; otherwise a plain line every ten seconds.
+    On a terminal this is a bar that disappears at the end, otherwise a line every ten seconds.
 
     Parameters
     ----------
-    doing: one word for what is done to the cells, such as "annotating"
+    doing: one word for the action, such as "annotating"
 
     Yields
     ------
-    A function to call with the number of cells done so far and the number of all cells. Fewer done
-    than before begin another pass over cells, whose rate is its own.
+    A function to call with the number of cells done so far and the total number of cells. A smaller
+    number than before starts a new pass, with its own rate.
     """
     if not sys.stderr.isatty():
         yield _plain_lines(doing)
@@ -65,19 +65,19 @@ def cell_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _plain_lines(doing: str) -> Callable[[int, int], None]:
-    begun: tuple[float, int] | None = None  # when, and what an interrupted run had done
+    start: tuple[float, int] | None = None  # time, and cells that a resumed run had done before
     shown, before = 0.0, 0
 
     def show(done: int, n_cells: int) -> None:
-        nonlocal begun, shown, before
+        nonlocal start, shown, before
         now = time.monotonic()
-        if begun is None or done < before:
-            begun, shown = (now, done), now
+        if start is None or done < before:
+            start, shown = (now, done), now
         before = done
-        if now - shown < _SECONDS_BETWEEN_LINES or done == begun[1]:
+        if now - shown < _SECONDS_BETWEEN_LINES or done == start[1]:
             return
         shown = now
-        rate = (done - begun[1]) / (now - begun[0])
+        rate = (done - start[1]) / (now - start[0])
         left = timedelta(seconds=round((n_cells - done) / rate))
         print(
             f"{doing}: {done:,} of {n_cells:,} cells, {rate:,.0f} cells/s, {left} left",

@@ -1,4 +1,4 @@
-"""The one place that says how many threads run, for every library that has a pool of its own."""
+"""Set the number of CPU threads of every library that has its own thread pool."""
 
 import os
 import sys
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import threadpoolctl
 
+from langcell.runtime.parameter_names import option
+
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _chosen: int | None = None
 
 
 def available_threads() -> int:
-    """Count the cores this process may use: its affinity and, in a container, its share."""
+    """Count the CPU cores that this process may use, by its affinity and its cgroup quota."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no affinity call
@@ -29,14 +31,14 @@ def available_threads() -> int:
 
 
 def thread_count() -> int:
-    """Return the number last given to `set_threads`, else the cores available."""
+    """Return the number last passed to `set_threads`, or the number of available cores."""
     return _chosen if _chosen is not None else available_threads()
 
 
 def let_waiting_threads_sleep() -> None:
-    """Tell OpenMP, before a library loads it, that threads sleep while they wait for each other.
+    """Let idle OpenMP threads sleep instead of spin; call it before a library loads OpenMP.
 
-    They spin otherwise, which made runs 20 times slower on a machine busy with other work.
+    Spinning threads made runs 20 times slower on a machine that was busy with other work.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -44,16 +46,16 @@ def let_waiting_threads_sleep() -> None:
 def set_threads(n_threads: int | None = None) -> int:
     """Give torch, faiss, numba, BLAS and OpenMP the same number of threads.
 
-    Libraries that are loaded are set now; those that are not read the environment when they load,
-    so that nothing is imported for the sake of this call.
+    Loaded libraries are set now. The others read environment variables when they load, so this
+    call imports nothing.
 
     Parameters
     ----------
-    n_threads : at least 1; None for the cores available.
+    n_threads : at least 1; None for the number of available cores.
 
     Returns
     -------
-    int : the number set.
+    int : the number that was set.
 
     Raises
     ------
@@ -62,11 +64,12 @@ def set_threads(n_threads: int | None = None) -> int:
     """
     global _chosen
     if n_threads is not None and n_threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {n_threads}")
+        name = option("n_threads", flag="--threads")
+        raise ValueError(f"{name} must be at least 1, got {n_threads}")
     _chosen = n_threads
     count = thread_count()
     for variable in _VARIABLES:
-        # numba reads its variable again at every use, and refuses a change once it is loaded.
+        # numba reads its variable at every use and raises if it changes after import.
         if not (variable.startswith("NUMBA") and "numba" in sys.modules):
             os.environ[variable] = str(count)
     if "numba" in sys.modules:
@@ -81,25 +84,25 @@ def set_threads(n_threads: int | None = None) -> int:
 
 
 def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> None:
-    """Let plain threads, as many as `thread_count` says, do `work(start, stop)` for all rows.
+    """Call `work(start, stop)` on slices of all rows, in `thread_count` Python threads.
 
-    For compiled code and products of matrices, which hold no lock of the interpreter. Numba's own
-    pool may not be entered from two threads at once, or after a fork; BLAS gets one thread for each
-    of ours, as its own wait for each other in busy loops.
+    Use it for compiled code and matrix products, which release the GIL. Numba's own thread pool is
+    not used: it must not be entered from two threads at once, or after a fork. BLAS runs with one
+    thread in each of these threads, because its own threads wait for each other in busy loops.
 
     Parameters
     ----------
-    work : what is done to the rows from start to stop; the results may not depend on the slices.
-    n_rows : how many there are.
-    size : rows a slice.
+    work : function of (start, stop); the results must not depend on how rows are sliced.
+    n_rows : number of rows.
+    size : rows per slice.
     """
     starts = range(0, n_rows, size)
-    if _chosen == 1:  # BLAS has one thread already
+    if _chosen == 1:  # BLAS already has one thread
         for start in starts:
             work(start, min(n_rows, start + size))
         return
     with _pools().limit(limits=1, user_api="blas"):
-        if len(starts) == 1 or thread_count() == 1:  # threads have memory of their own, new to each
+        if len(starts) == 1 or thread_count() == 1:  # a new thread has to allocate its memory anew
             for start in starts:
                 work(start, min(n_rows, start + size))
             return
@@ -110,11 +113,11 @@ def over_slices(work: Callable[[int, int], None], n_rows: int, *, size: int) -> 
 
 
 def one_blas_thread() -> AbstractContextManager[object]:
-    """Let BLAS work alone for a while: many small products are slower shared, and differ in bits."""
+    """Limit BLAS to one thread: many small products run faster, and the bits do not vary."""
     return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
 
 @cache
 def _pools() -> threadpoolctl.ThreadpoolController:
-    """Find the libraries that have pools; looking for them takes longer than a small product."""
+    """Find the libraries with thread pools, once: the search is slower than a small product."""
     return threadpoolctl.ThreadpoolController()

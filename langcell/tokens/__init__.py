@@ -1,1 +1,1 @@
-"""Cells as rank-value token sequences, and pre-tokenised corpora on disk."""
+"""Tokenise cells as rank-value sequences, and read and write pre-tokenised corpora."""

@@ -1,4 +1,4 @@
-"""The compiled core of the tokenizer: rank the genes of each cell, in parallel over cells."""
+"""Compiled kernel of the tokenizer: rank the genes of each cell, in parallel over cells."""
 
 from functools import partial
 
@@ -7,11 +7,11 @@ import numpy as np
 from langcell.runtime.compiled import compiled
 from langcell.runtime.threads import over_slices
 
-# Bits of positive floats order as the floats do. A code begins with how far the bits of a value lie
-# below those of the highest: 6 bits for 64 octaves and 14 for steps within one. Codes are sorted by
-# these, 10 bits at a time; values that share them are compared whole, so that the number of bits
-# changes the speed and never the order. A code goes on with the gene's place in its cell and its
-# token.
+# The bit patterns of positive floats sort like the floats. The upper 20 bits of a code are the
+# distance between the bits of a value and those of the highest value: 6 bits for 64 octaves and 14
+# for steps within an octave. Codes are radix-sorted by these, 10 bits at a time. Values with the
+# same 20 bits are then compared exactly, so that the number of bits affects speed but not order.
+# The rest of a code is the gene's position in its cell and its token.
 _DIGIT_BITS = 10
 _DIGITS = 1 << _DIGIT_BITS
 _LAST_DIGIT = np.uint64(_DIGITS - 1)
@@ -20,7 +20,7 @@ _FARTHEST, _LEFT_OUT = (1 << 58) - 1, 58 - 2 * _DIGIT_BITS
 _TOKEN_BITS = np.uint64(22)
 _TOKEN, _PLACE = np.uint64((1 << 22) - 1), np.uint64((1 << 22) - 1)
 _ONE = np.uint64(1)
-# Beyond this many genes with one code, insertion costs more than a heap.
+# For more genes with equal codes than this, heap sort is faster than insertion sort.
 _LARGEST_INSERTION = 48
 _CELLS_PER_TASK = 256
 
@@ -59,7 +59,7 @@ def _sift_down(keys: np.ndarray, tokens: np.ndarray, root: int, size: int) -> No
 
 @compiled
 def _sort_by_heap(keys: np.ndarray, tokens: np.ndarray, size: int) -> None:
-    """Sort in n log n whatever the keys; the root of the heap is what comes last."""
+    """Sort in O(n log n) for any keys; the root of the heap is the last element in order."""
     for root in range(size // 2 - 1, -1, -1):
         _sift_down(keys, tokens, root, size)
     for last in range(size - 1, 0, -1):
@@ -81,25 +81,25 @@ def _read_codes(
     lower: np.ndarray,
     upper: np.ndarray,
 ) -> np.uint64:
-    """Fill in the keys of one cell, the codes of its known genes and how many have each digit.
+    """Fill in the keys of one cell, the codes of its known genes and the counts of their digits.
 
-    Returns how many genes are known.
+    Return the number of known genes.
     """
     n_columns, n_genes = np.uint64(len(columns)), np.uint64(0)
-    # Loops by themselves, so that the processor does four numbers at once where it can.
+    # Separate loops, which the compiler can vectorise.
     for place in range(n_columns):
         keys[place] = column_medians[np.uint32(columns[place])]
     for place in range(n_columns):
-        # Left to right, as the reference does: another order rounds differently.
+        # Evaluated left to right, as in the reference: another order rounds differently.
         keys[place] = np.float64(counts[place]) / total * 1e4 / keys[place]
     bits = keys.view(np.int64)
     for place in range(n_columns):
         steps = min(max(highest - bits[place], 0), _FARTHEST) >> _LEFT_OUT
         codes[place] = (np.uint64(steps) << _LOWER) | (place << _TOKEN_BITS)
     for place in range(n_columns):
-        token = column_tokens[np.uint32(columns[place])]  # unsigned: none counts from the end
+        token = column_tokens[np.uint32(columns[place])]  # unsigned: no check for negative indices
         codes[n_genes] = codes[place] | (np.uint64(token) & _TOKEN)
-        # 0 or 1 and no branch; where it is 0 the next gene takes the place.
+        # Adds 0 or 1 without a branch; after a 0 the next gene overwrites this code.
         n_genes += np.uint64((token >= 0) & (counts[place] != 0))
     for gene in range(n_genes):
         lower[(codes[gene] >> _LOWER) & _LAST_DIGIT] += np.uint32(1)
@@ -111,7 +111,7 @@ def _read_codes(
 def _order(
     codes: np.ndarray, n_genes: np.uint64, shift: np.uint64, sizes: np.ndarray, ordered: np.ndarray
 ) -> None:
-    """Order codes by one digit, those that share it as they stand; `sizes` is zero afterwards."""
+    """Sort codes by one digit, stably (one radix pass); `sizes` is zero afterwards."""
     start = np.uint32(0)
     for digit in range(_DIGITS):
         size = sizes[digit]
@@ -134,11 +134,11 @@ def _write_tokens(
     same_tokens: np.ndarray,
     ranked: np.ndarray,
 ) -> None:
-    """Write the first tokens, as many as `ranked` takes, of codes that are in order."""
+    """Write the tokens of sorted codes to `ranked`, as many as it holds."""
     n_wanted, n_same = np.uint64(len(ranked)), np.uint64(0)
     for gene in range(n_wanted):
         ranked[gene] = codes[gene] & _TOKEN
-    # Genes whose steps are those of the gene before; no branch, as which ones cannot be foreseen.
+    # Find genes with the same 20 bits as the gene before; branch-free, as branches would mispredict.
     for gene in range(_ONE, n_genes):
         same[n_same] = gene
         n_same += np.uint64(codes[gene] >> _LOWER == codes[gene - _ONE] >> _LOWER)
@@ -178,10 +178,10 @@ def _rank_some(
     first_cell: int,
     last_cell: int,
 ) -> None:
-    """Write the tokens of some cells to `ranked`, one cell after the other from that of the first.
+    """Write the tokens of some cells to `ranked`, concatenated from the place of the first cell.
 
-    `places` is where each cell would begin if all its genes were known; how many tokens it has goes
-    to `lengths`.
+    `places` are the starts of the cells if all their genes were known. The numbers of tokens are
+    written to `lengths`.
     """
     longest = np.max(indptr[first_cell + 1 : last_cell + 1] - indptr[first_cell:last_cell])
     keys, same_keys = np.empty(longest, np.float64), np.empty(longest, np.float64)
@@ -225,38 +225,41 @@ def rank_cells(
     """Rank the genes of each cell by count / total x 10,000 / median, highest first.
 
     Rank-value encoding of Geneformer (Theodoris et al. 2023, Methods) in float64, evaluated left to
-    right; equal values are ordered by token id, so the order does not depend on the columns'.
+    right. Equal values are ordered by token id, so the result does not depend on the column order.
 
-    Plain threads do the work (`langcell.runtime.threads.over_slices`).
+    Runs in Python threads (`langcell.runtime.threads.over_slices`).
 
     Parameters
     ----------
     indptr, columns, counts
-        The cells as the arrays of a CSR matrix; counts are not negative.
+        The arrays of a CSR matrix of cells; counts must not be negative.
     totals
         Total count of each cell, float64, shape (n_cells,).
     column_tokens
-        Token of each column, -1 where the gene is unknown, int64, shape (n_columns,).
+        Token of each column, -1 if the gene is unknown, int64, shape (n_columns,).
     column_medians
         Corpus median of each column's gene, float64, shape (n_columns,).
     max_genes
-        Keep at most so many genes of a cell.
+        Maximum number of genes per cell.
     dtype
-        Integer type of the tokens.
+        Integer dtype of the tokens.
 
     Returns
     -------
     tuple of numpy.ndarray
-        Tokens of all cells end to end, shape (n_tokens,), and where each cell begins, int64,
+        Tokens of all cells, concatenated, shape (n_tokens,), and the start of each cell, int64,
         shape (n_cells + 1,).
 
     Raises
     ------
     ValueError
-        If columns or tokens are too many for the codes, beyond four millions.
+        If there are more than four million columns or tokens, which the codes cannot hold.
     """
     if max(len(column_tokens), column_tokens.max(initial=0)) > _TOKEN:
-        raise ValueError(f"{len(column_tokens):,} columns, or as many tokens, cannot be ranked")
+        raise ValueError(
+            f"columns and tokens must number at most {int(_TOKEN):,}, got {len(column_tokens):,}"
+            f" columns and tokens up to {column_tokens.max(initial=0):,}"
+        )
     n_cells = len(totals)
     places, offsets = np.zeros(n_cells + 1, np.int64), np.zeros(n_cells + 1, np.int64)
     np.cumsum(np.minimum(np.diff(indptr), max_genes), out=places[1:])
@@ -277,7 +280,7 @@ def rank_cells(
     )
     over_slices(rank_some, n_cells, size=_CELLS_PER_TASK)
     np.cumsum(offsets, out=offsets)
-    for first in range(0, n_cells, _CELLS_PER_TASK):  # close the gaps between slices
+    for first in range(0, n_cells, _CELLS_PER_TASK):  # remove the gaps between slices
         last = min(n_cells, first + _CELLS_PER_TASK)
         if places[first] != offsets[first]:
             tokens = ranked[places[first] :][: offsets[last] - offsets[first]]
@@ -286,7 +289,7 @@ def rank_cells(
 
 
 def _highest_key(column_tokens: np.ndarray, column_medians: np.ndarray) -> int:
-    """Return the bits of a value that keys hardly exceed; those that do are compared whole."""
+    """Return the bits of a value that few keys exceed; those that do are compared exactly."""
     medians = column_medians[column_tokens >= 0]
     highest = np.array([1e4 / medians.min() if len(medians) else 1.0])
     return int(highest.view(np.int64)[0])

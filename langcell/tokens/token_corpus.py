@@ -1,4 +1,4 @@
-"""A pre-tokenised corpus on disk: shards of packed tokens, the genes behind them, a manifest."""
+"""A pre-tokenised corpus on disk: shards of packed tokens, gene vocabulary and manifest."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _TO_SPACES = str.maketrans("\t\r\n", "   ")
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusFile:
-    """What the manifest knows of a file: its size in bytes and its sha256."""
+    """Manifest entry of a file: its size in bytes and its SHA-256."""
 
     n_bytes: int
     sha256: str
@@ -34,7 +34,7 @@ class CorpusFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSize:
-    """A shard and how much it holds."""
+    """Manifest entry of a shard: its numbers of cells and tokens."""
 
     name: str
     n_cells: int
@@ -43,17 +43,17 @@ class ShardSize:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a corpus is made of. It is written last: where it stands, the corpus is whole.
+    """Contents of a corpus. It is written last, so a corpus with a manifest is complete.
 
     Attributes
     ----------
-    max_genes : genes kept of a cell at most.
-    seed : of the order of the cells.
-    shards : in order; cells are numbered through them.
-    files : every file but the manifest, by name.
-    categories : values behind the codes of a column: term, study, donor, tissue, assay, file.
-    pairs : how many cells there are of each (term, study), as (term, study, n_cells).
-    built : how it was built, for a reader; nothing depends on it.
+    max_genes : maximum number of genes per cell.
+    seed : seed of the order of the cells.
+    shards : shards in order; cells are numbered through all shards.
+    files : all files except the manifest, by name.
+    categories : values of the codes of each column: term, study, donor, tissue, assay, file.
+    pairs : number of cells of each (term, study), as (term, study, n_cells).
+    built : how it was built, for information only.
     """
 
     max_genes: int
@@ -75,7 +75,7 @@ class Manifest:
         return sum(shard.n_tokens for shard in self.shards)
 
     def write(self, folder: Path) -> None:
-        """Write manifest.json, or leave an older one as it was."""
+        """Write manifest.json atomically."""
         values = {
             "format": FORMAT,
             "version": VERSION,
@@ -99,12 +99,12 @@ class Manifest:
         Raises
         ------
         FileNotFoundError, ValueError
-            If the folder holds no whole corpus, or one of another version.
+            If the folder has no complete corpus, or one of another version.
         """
         path = folder / MANIFEST
         if not path.is_file():
             raise FileNotFoundError(
-                f"{folder} holds no whole corpus: there is no {MANIFEST}; build it with"
+                f"{folder} has no complete corpus: there is no {MANIFEST}; build it with"
                 " langcell corpus build"
             )
         try:
@@ -121,14 +121,14 @@ class Manifest:
                 built=values["built"],
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no manifest of version {VERSION}: {error}") from error
+            raise ValueError(f"{path} is not a manifest of version {VERSION}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A distinct combination of what is known of cells, and the text that says it.
+    """A distinct combination of cell type, tissue, disease and stage, and its text.
 
-    The aspects are ids or words as the files gave them, '' where unknown.
+    The aspects are ids or free text as in the source files, '' if unknown.
     """
 
     term_id: str
@@ -139,19 +139,19 @@ class Description:
 
 
 class TokenCorpus:
-    """A corpus of shards; cells are numbered through all shards in their order.
+    """A pre-tokenised corpus; cells are numbered through all shards in order.
 
     Parameters
     ----------
     folder
-        What `langcell corpus build` wrote.
+        Output folder of `langcell corpus build`.
     verify
-        Read every file once and compare its sha256; otherwise sizes alone are compared.
+        Read every file once and compare its SHA-256; otherwise compare only the sizes.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If it is no whole corpus, or files are missing, cut short or corrupt; they are named.
+        If the corpus is incomplete, or files are missing, cut short or corrupt; they are named.
     """
 
     def __init__(self, folder: Path, *, verify: bool = True) -> None:
@@ -165,32 +165,32 @@ class TokenCorpus:
         self._shards: dict[int, PackedCells] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process that takes this over maps the shards itself: maps would travel as copies.
+        # A worker process maps the shards itself; pickled maps would be copies of the data.
         return {**self.__dict__, "_shards": {}}
 
     def __len__(self) -> int:
         return self.manifest.n_cells
 
     def shard(self, number: int) -> PackedCells:
-        """Map a shard into memory, once."""
+        """Memory-map a shard; cached."""
         if number not in self._shards:
             self._shards[number] = open_shard(self.folder / self.manifest.shards[number].name)
         return self._shards[number]
 
     @cached_property
     def vocabulary(self) -> GeneVocabulary:
-        """The genes behind the tokens, with the medians that ranked them."""
+        """The genes of the tokens, with the medians used for ranking."""
         return GeneVocabulary.read(self.folder / GENES)
 
     @cached_property
     def measured(self) -> np.ndarray:
-        """Genes that each file measured, bool, shape (n_files, n_genes), in order of tokens."""
+        """Genes measured in each file, bool, shape (n_files, n_genes), in token order."""
         packed = map_tensors(self.folder / MEASURED)["measured"]
         return np.unpackbits(packed, axis=1, count=self.vocabulary.n_genes).astype(bool)
 
     @cached_property
     def descriptions(self) -> tuple[Description, ...]:
-        """The texts of the cells; a shard's column `text` holds rows of this."""
+        """The texts of the cells; the column `text` of a shard holds indices into them."""
         lines = (self.folder / DESCRIPTIONS).read_text(encoding="utf-8").split("\n")[1:-1]
         return tuple(
             Description(**dict(zip(DESCRIPTION_COLUMNS, line.split("\t"), strict=True)))
@@ -202,7 +202,7 @@ def write_descriptions(path: Path, descriptions: tuple[Description, ...]) -> Non
     """Write the table of texts."""
     lines = ["\t".join(DESCRIPTION_COLUMNS)]
     for each in descriptions:
-        # No tab or line end of an author's label may break the table.
+        # Replace tabs and line breaks in labels, which would break the table.
         values = [getattr(each, name).translate(_TO_SPACES) for name in DESCRIPTION_COLUMNS]
         lines.append("\t".join(values))
     with replaced_file(path) as part:
@@ -210,12 +210,12 @@ def write_descriptions(path: Path, descriptions: tuple[Description, ...]) -> Non
 
 
 def file_entry(path: Path) -> CorpusFile:
-    """Return what the manifest is to know of a file."""
+    """Return the manifest entry of a file."""
     return CorpusFile(n_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def find_damage(folder: Path, manifest: Manifest, *, verify: bool = True) -> list[str]:
-    """Return a line for each file that is not what the manifest says; empty if all is well."""
+    """Return one line per file that does not match the manifest; empty if all files match."""
 
     def look(name: str) -> str:
         path, wanted = folder / name, manifest.files[name]
@@ -224,10 +224,10 @@ def find_damage(folder: Path, manifest: Manifest, *, verify: bool = True) -> lis
         n_bytes = path.stat().st_size
         if n_bytes != wanted.n_bytes:
             cut = "cut short" if n_bytes < wanted.n_bytes else "too long"
-            return f"{path} has {n_bytes:,} bytes, wanted {wanted.n_bytes:,}: it is {cut}"
+            return f"{path} has {n_bytes:,} bytes, expected {wanted.n_bytes:,}: it is {cut}"
         if verify and sha256_of(path) != wanted.sha256:
-            return f"{path} is corrupt: its sha256 is not that of the manifest"
+            return f"{path} is corrupt: its sha256 differs from the manifest"
         return ""
 
-    with ThreadPoolExecutor(thread_count()) as threads:  # hashing holds no lock
+    with ThreadPoolExecutor(thread_count()) as threads:  # hashing releases the GIL
         return [damage for damage in threads.map(look, sorted(manifest.files)) if damage]

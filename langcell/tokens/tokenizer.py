@@ -1,4 +1,4 @@
-"""Cells as rank-value sequences: genes ordered by count / total x 10,000 / corpus median."""
+"""Tokenise cells as rank-value sequences: genes by count / total x 10,000 / corpus median."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from langcell.tokens.rank_kernel import rank_cells
 if TYPE_CHECKING:
     from langcell.counts.reader import CountMatrix
 
-# Decision floors: below the first a file is refused, below the second the user is warned.
+# Coverage thresholds: below the first a file is refused, below the second there is a warning.
 SHARE_FLOOR, SHARE_WARNING = 0.30, 0.50
 GENES_FLOOR, GENES_WARNING = 20, 200
-_SAMPLE_CELLS = 1000  # a file of more is judged by pieces
+_SAMPLE_CELLS = 1000  # the coverage of larger files is measured on pieces
 _PIECE_CELLS = 250
 
 
@@ -30,9 +30,9 @@ class TokenBlock:
     Attributes
     ----------
     start : row of the first cell in its source.
-    tokens : token ids of all cells end to end, shape (n_tokens,); uint16, or int32 where the
-        vocabulary needs it.
-    offsets : where each cell begins, int64, shape (n_cells + 1,).
+    tokens : token ids of all cells, concatenated, shape (n_tokens,); uint16, or int32 for a large
+        vocabulary.
+    offsets : start of each cell in `tokens`, int64, shape (n_cells + 1,).
     """
 
     start: int
@@ -41,7 +41,7 @@ class TokenBlock:
 
     @classmethod
     def of(cls, cells: Sequence[np.ndarray]) -> "TokenBlock":
-        """Return cells that are given one by one as a block, which starts at row 0."""
+        """Make a block that starts at row 0 from a list of cells."""
         offsets = np.append(0, np.cumsum([len(cell) for cell in cells]))
         return cls(start=0, tokens=np.concatenate(cells), offsets=offsets)
 
@@ -55,7 +55,7 @@ class TokenBlock:
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
     def part(self, first: int, stop: int) -> "TokenBlock":
-        """Return consecutive cells of the block, from row `first` of it up to `stop`."""
+        """Return the cells of the block from row `first` to `stop`."""
         offsets = self.offsets[first : stop + 1]
         return TokenBlock(
             start=self.start + first,
@@ -66,15 +66,14 @@ class TokenBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How much of a file the vocabulary can read.
+    """Overlap between the genes of a file and the vocabulary.
 
     Attributes
     ----------
-    share_coding_resolved : share of the file's protein-coding genes that resolve, 0 to 1.
-    n_genes : genes (columns) of the file.
-    n_known_genes : genes of the vocabulary that the file has; columns of one gene count once.
-    median_known_genes : known genes that a cell expresses, median over cells from all over the
-        file.
+    share_coding_resolved : share of the file's protein-coding genes that are resolved, 0 to 1.
+    n_genes : number of genes (columns) of the file.
+    n_known_genes : number of vocabulary genes in the file; several columns of a gene count once.
+    median_known_genes : number of known genes expressed in a cell, median over sampled cells.
     """
 
     share_coding_resolved: float
@@ -85,14 +84,14 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ColumnGenes:
-    """What the columns of a matrix are to a vocabulary.
+    """Tokens and medians of the columns of a matrix.
 
     Attributes
     ----------
-    tokens : token of each column, -1 where unknown, int64, shape (n_columns,).
-    medians : corpus median of each column's gene, NaN where unknown, shape (n_columns,).
-    first_columns : for each column the first one of the same gene, shape (n_columns,); None
-        where no gene has two columns.
+    tokens : token of each column, -1 if unknown, int64, shape (n_columns,).
+    medians : corpus median of each column's gene, NaN if unknown, shape (n_columns,).
+    first_columns : for each column the first column of the same gene, shape (n_columns,); None if
+        no gene has two columns.
     """
 
     tokens: np.ndarray
@@ -108,7 +107,7 @@ class RankTokenizer:
     vocabulary
         Known genes and their corpus medians.
     max_genes
-        Keep at most so many genes of a cell.
+        Maximum number of genes per cell.
 
     Examples
     --------
@@ -132,7 +131,7 @@ class RankTokenizer:
         self.dtype = np.uint16 if vocabulary.size <= np.iinfo(np.uint16).max else np.int32
 
     def column_genes(self, resolution: GeneResolution) -> ColumnGenes:
-        """Look the genes of a file's columns up in the vocabulary."""
+        """Look up the genes of a file's columns in the vocabulary."""
         tokens = self.vocabulary.token_ids(resolution.ensembl_ids)
         medians = self.vocabulary.token_medians[tokens]
         _, first, inverse = np.unique(tokens, return_index=True, return_inverse=True)
@@ -151,15 +150,15 @@ class RankTokenizer:
         start: int = 0,
         stop: int | None = None,
     ) -> Iterator[TokenBlock]:
-        """Tokenise the cells of a matrix from start to stop, after checking its coverage.
+        """Tokenise the cells of a matrix from start to stop, in blocks of `rows` cells.
 
-        Blocks have `rows` cells. Empty cells give empty sequences and one warning. A caller that
-        has called `coverage` already leaves the check out.
+        Cells without known genes give empty sequences and one warning. Pass `check_coverage=False`
+        if `coverage` has been called before.
 
         Raises
         ------
         ValueError
-            If too little of the file is known; see `coverage`.
+            If too few genes of the file are known; see `coverage`.
         """
         if check_coverage:
             self.coverage(matrix)
@@ -167,8 +166,8 @@ class RankTokenizer:
         if genes.first_columns is not None:
             names = matrix.resolution.duplicates
             warnings.warn(
-                f"{len(names)} columns name a gene that another column names too and are summed "
-                f"with it: {_some(names)}",
+                f"{len(names)} columns have the same gene as another column and are summed with it: "
+                f"{_some(names)}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -197,12 +196,12 @@ class RankTokenizer:
         Parameters
         ----------
         counts
-            Linear, not negative, shape (n_cells, n_columns).
+            Linear values, not negative, shape (n_cells, n_columns).
         genes
-            What the columns are.
+            Tokens and medians of the columns.
         totals
             Total count of each cell over all columns of its source, float64, shape (n_cells,);
-            None takes the row sums.
+            by default the row sums.
         start
             Row of the first cell in its source.
         """
@@ -223,13 +222,13 @@ class RankTokenizer:
         return TokenBlock(start=start, tokens=tokens, offsets=offsets)
 
     def coverage(self, matrix: "CountMatrix") -> Coverage:
-        """Measure how much of a file is known, on cells from all over it.
+        """Measure the gene coverage of a file, on cells sampled from all over it.
 
         Raises
         ------
         ValueError
-            If under 30 % of the file's protein-coding genes resolve, or its cells express fewer
-            than 20 known genes (median). Under 50 % and 200 there is a warning.
+            If less than 30 % of the file's protein-coding genes are resolved, or its cells express
+            fewer than 20 known genes (median). Below 50 % or 200 genes there is a warning.
         """
         genes = self.column_genes(matrix.resolution)
         n_cells = matrix.n_cells
@@ -248,14 +247,14 @@ class RankTokenizer:
 
 
 def merge_columns(counts: sparse.csr_matrix, genes: ColumnGenes) -> sparse.csr_matrix:
-    """Return counts in which the columns of one gene are summed into the first of them.
+    """Sum all columns of a gene into its first column.
 
     Parameters
     ----------
     counts
         Shape (n_cells, n_columns).
     genes
-        What the columns are.
+        Tokens and medians of the columns.
     """
     if genes.first_columns is None:
         return counts
@@ -275,7 +274,7 @@ def collate_tokens(
     pad_id: int,
     width: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put CLS before each cell's tokens, EOS after them, and pad to one width.
+    """Add CLS before and EOS after each cell's tokens, and pad all cells to one width.
 
     Parameters
     ----------
@@ -284,7 +283,8 @@ def collate_tokens(
     cls_id, eos_id, pad_id
         Special tokens; None leaves CLS or EOS out.
     width
-        Length with CLS and EOS; longer cells lose their lowest ranks. None takes the longest cell's.
+        Length including CLS and EOS; longer cells are cut at the end. None is the length of the
+        longest cell.
 
     Returns
     -------
@@ -311,12 +311,12 @@ def collate_tokens(
         if eos_id is not None:
             input_ids[row, stop] = eos_id
         attention_mask[row, : stop + n_after] = True
-    attention_mask[:, 0] = True  # a cell without a token is its padding, for attention to be finite
+    attention_mask[:, 0] = True  # a cell without tokens attends to padding, so attention is finite
     return input_ids, attention_mask
 
 
 def _count_known(counts: sparse.csr_matrix, genes: ColumnGenes) -> np.ndarray:
-    """Count the known genes that each cell expresses, shape (n_cells,)."""
+    """Count the known genes expressed in each cell, shape (n_cells,)."""
     merged = merge_columns(counts, genes)
     is_known = (genes.tokens[merged.indices] >= 0) & (merged.data != 0)
     return np.diff(np.append(0, np.cumsum(is_known))[merged.indptr])
@@ -327,23 +327,23 @@ def _judge(coverage: Coverage, resolution: GeneResolution) -> None:
     unknown = f"unresolved, for example: {_some(resolution.unresolved)}"
     if coverage.n_known_genes == 0:
         raise ValueError(
-            f"none of the {coverage.n_genes} gene names is known; wanted human Ensembl ids "
-            f"(ENSG...) or gene symbols as var index or column; {unknown}"
+            f"none of the {coverage.n_genes} gene names is known; expected human Ensembl ids "
+            f"(ENSG...) or gene symbols in the var index or a var column; {unknown}"
         )
     if share < SHARE_FLOOR:
         raise ValueError(
-            f"gene coverage: {share:.0%} of the protein-coding genes resolve, wanted at least "
-            f"{SHARE_FLOOR:.0%}; give human Ensembl ids or current gene symbols; {unknown}"
+            f"gene coverage: {share:.0%} of the protein-coding genes are resolved, expected at "
+            f"least {SHARE_FLOOR:.0%}; use human Ensembl ids or current gene symbols; {unknown}"
         )
     if n_genes < GENES_FLOOR:
         raise ValueError(
-            f"gene coverage: the median cell expresses {n_genes:.0f} known genes, wanted at least "
-            f"{GENES_FLOOR}; give the whole count matrix, not a few marker genes"
+            f"gene coverage: the median cell expresses {n_genes:.0f} known genes, expected at least "
+            f"{GENES_FLOOR}; use the full count matrix, not a few marker genes"
         )
     if share < SHARE_WARNING or n_genes < GENES_WARNING:
         warnings.warn(
-            f"low gene coverage: {share:.0%} of the protein-coding genes resolve and the median "
-            f"cell expresses {n_genes:.0f} known genes; calls may be poor",
+            f"low gene coverage: {share:.0%} of the protein-coding genes are resolved and the median "
+            f"cell expresses {n_genes:.0f} known genes; calls may be inaccurate",
             UserWarning,
             stacklevel=4,
         )

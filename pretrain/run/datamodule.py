@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from langcell.runtime.device import moved
+from langcell.runtime.device import to_device
 from pretrain.cells.step_cells import CellSource
 from pretrain.parallel.gather import World
 from pretrain.steps.collator import Collator, StepBatch
@@ -75,8 +75,8 @@ class PretrainData(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int
     ) -> StepBatch:
-        """Move a batch to a device; Lightning cannot rebuild a frozen dataclass."""
-        return moved(batch, device)
+        """Move a batch; Lightning itself cannot rebuild a frozen dataclass."""
+        return to_device(batch, device)
 
     def _first_step(self) -> int:
         return self.trainer.global_step if self.trainer else 0

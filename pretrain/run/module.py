@@ -12,7 +12,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 
 from langcell.model.langcell import LangCell
-from langcell.runtime.device import moved
+from langcell.runtime.device import to_device
 from pretrain.parallel.gather import World
 from pretrain.parallel.sharding import (
     average_gradients,
@@ -82,9 +82,9 @@ class PretrainModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Move texts and teachers to the device of the model."""
-        self.texts = moved(self.texts, self.device)
+        self.texts = to_device(self.texts, self.device)
         if teachers := self._teachers[0]:
-            self._teachers = [moved(teachers, self.device)]
+            self._teachers = [to_device(teachers, self.device)]
 
     @contextmanager
     def best_model(self) -> Iterator[LangCell]:

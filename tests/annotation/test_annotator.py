@@ -169,7 +169,7 @@ def test_results_go_into_an_anndata_in_memory(make_cells, model, h5ad, tmp_path)
 def test_results_that_are_there_are_not_replaced_unasked(h5ad, model, tmp_path):
     named = tmp_path / "named.h5ad"
     annotate(h5ad, model=model, out=named)
-    with pytest.raises(FileExistsError, match="replace it with --overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         annotate(h5ad, model=model, out=named)
     with pytest.raises(ValueError, match="already has obs/langcell_label"):
         annotate(named, model=model, out=tmp_path / "again.h5ad")

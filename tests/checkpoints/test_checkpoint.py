@@ -230,7 +230,7 @@ def test_the_old_folder_stays_where_nothing_takes_its_place(saved, tmp_path, mon
 
 def test_model_without_genes_is_not_saved(model, tmp_path):
     model.vocabulary = None
-    with pytest.raises(ValueError, match="needs a gene table"):
+    with pytest.raises(ValueError, match="needs a gene vocabulary"):
         model.save_pretrained(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

@@ -42,9 +42,9 @@ def test_a_revision_is_pinned_in_the_name_or_beside_it(cache):
     assert resolve_checkpoint("someone/model@v1") == snapshots / COMMITS["v1"]
     assert resolve_checkpoint("someone/model", revision="v1") == snapshots / COMMITS["v1"]
     assert resolve_checkpoint(f"someone/model@{COMMITS['v1']}") == snapshots / COMMITS["v1"]
-    with pytest.raises(ValueError, match="names a revision already, got 'main' too"):
+    with pytest.raises(ValueError, match="already has a revision, but got revision 'main' too"):
         resolve_checkpoint("someone/model@v1", revision="main")
-    with pytest.raises(ValueError, match="revision 'v1' is of a hub id, and 'mini' is here"):
+    with pytest.raises(ValueError, match="revision 'v1' needs a hub id, but 'mini' is a local"):
         LangCell.from_pretrained("mini", revision="v1")
 
 
@@ -65,7 +65,7 @@ def test_without_network_the_line_says_what_is_missing(cache, name, said):
 
 def test_a_cached_copy_without_its_weights_is_named(cache):
     (cache / "snapshots" / COMMITS["main"] / "model.safetensors").unlink()
-    said = r"has no model\.safetensors in the copy in the local cache, and there is no network"
+    said = r"has no model\.safetensors in the local cache, and there is no network"
     with pytest.raises(OSError, match=said):
         LangCell.from_pretrained("someone/model")
 
@@ -90,7 +90,7 @@ def test_offline_mode_is_respected(cache, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (answered(RepositoryNotFoundError), "no such repository, or it is private; log in"),
+        (answered(RepositoryNotFoundError), "repository does not exist or is private; log in"),
         (answered(RevisionNotFoundError), "it has no revision 'v9'"),
         (ConnectionError("cut off\nand more"), "hub: cut off;"),
     ],

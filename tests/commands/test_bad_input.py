@@ -116,7 +116,7 @@ def test_not_an_h5ad(refused, tmp_path):
 def test_hdf5_of_another_kind(refused, tmp_path):
     with h5py.File(tmp_path / "cells.h5ad", "w") as file:
         file["weights"] = np.ones(3)
-    assert "HDF5, but neither AnnData (no 'var') nor one 10x matrix" in refused(
+    assert "an HDF5 file, but neither AnnData (no 'var') nor a single 10x matrix" in refused(
         "--h5ad", tmp_path / "cells.h5ad"
     )
 
@@ -131,7 +131,7 @@ def test_truncated_h5ad(refused, cells, written, share):
 
 def test_no_gene_ids_that_match(refused, cells, written):
     cells.var_names = [f"feature_{i}" for i in range(cells.n_vars)]
-    assert "none of the 400 gene names is known; wanted human Ensembl ids" in refused(
+    assert "none of the 400 gene names is known; expected human Ensembl ids" in refused(
         "--h5ad", written(cells)
     )
 
@@ -179,7 +179,7 @@ def test_normalised_values_need_a_word(refused, run, cells, written):
 
 
 def test_zero_cells(refused, cells, written):
-    assert "X has 0 cells and 400 genes; wanted at least one of each" in refused(
+    assert "X has 0 cells and 400 genes; expected at least one of each" in refused(
         "--h5ad", written(cells[:0].copy())
     )
 
@@ -261,7 +261,7 @@ def test_an_output_folder_without_permission(refused, cells, written, tmp_path):
 @pytest.mark.parametrize("device", ["cuda:77", "banana"])
 def test_a_device_that_is_not_there(refused, cells, written, device):
     line = refused("--h5ad", written(cells), "--device", device)
-    assert f"no device {device!r} on this machine; there is cpu" in line
+    assert f"no device {device!r} on this machine; available: cpu" in line
 
 
 def test_truth_that_is_not_there(refused, cells, written):
@@ -350,7 +350,7 @@ def test_a_file_of_several_modalities(refused, tmp_path):
         file.create_group("var")
     for words in ((), ("--truth", "cell_type"), ("--cluster-key", "leiden")):
         line = refused("--h5ad", tmp_path / "cells.h5mu", *words)
-        assert "cells.h5mu is a MuData file, with modalities prot, rna; write one as h5ad" in line
+        assert "cells.h5mu is a MuData file with modalities prot, rna; write one as h5ad" in line
         assert "mod='rna').write_h5ad('rna.h5ad')" in line
     line = refused("--h5ad", tmp_path / "cells.h5mu", "--out", "x.html", command="report")
     assert "is a MuData file" in line

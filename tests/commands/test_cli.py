@@ -211,9 +211,9 @@ def test_a_converted_geneformer_embeds_cells_and_names_none(work, coding_genes):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "layout\tGeneformer (V2: <cls> and <eos>)",
-        "genes\t400; 62 of a cell are read",
+        "genes\t400; at most 62 per cell are read",
         "cell encoder\t2 layers of 16, pooling cls",
-        "text encoder\tnone: it embeds cells, and names none",
+        "text encoder\tnone; the model can only embed cells",
         "wrote\tours",
     ]
     done = _langcell("embed", "--h5ad", "cells.h5ad", "--out", "g.npy", "--model", "ours", cwd=work)
@@ -221,7 +221,7 @@ def test_a_converted_geneformer_embeds_cells_and_names_none(work, coding_genes):
     assert np.load(work / "g.npy").shape == (45, 16)
     done = _langcell("zeroshot", "--h5ad", "cells.h5ad", "--model", "ours", cwd=work)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "the model has no text tower: it embeds cells and names none" in done.stderr
+    assert "the model has no text tower: it can only embed cells" in done.stderr
 
 
 @pytest.mark.parametrize("becomes", [None, ValueError, RuntimeError])

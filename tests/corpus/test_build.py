@@ -158,7 +158,7 @@ def test_a_stopped_build_goes_on_and_ends_with_the_same_bytes(
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt, match="run the same command again to resume"):
         build_corpus(folder, files, OPTIONS)
-    with pytest.raises(FileNotFoundError, match="holds no whole corpus"):
+    with pytest.raises(FileNotFoundError, match="has no complete corpus"):
         TokenCorpus(folder)
     build_corpus(folder, files, OPTIONS)
     assert opened == ["a", "b", "b"]  # what was finished is not read again
@@ -510,7 +510,7 @@ def test_files_that_are_no_corpus_are_left_alone(files: list[str], tmp_path: Pat
         with pytest.raises(FileExistsError, match="is not empty and holds no corpus"):
             build_corpus(folder, files, OPTIONS, overwrite=overwrite)
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"manifest\.json is no manifest"):
+    with pytest.raises(ValueError, match=r"manifest\.json is not a manifest"):
         build_corpus(folder, files, OPTIONS, overwrite=True)
     assert (folder / "genes.tsv").read_text() == "mine"
 

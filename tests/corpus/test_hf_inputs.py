@@ -200,7 +200,7 @@ class _Evil:
 def test_a_pickle_cannot_run_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "tokens.pkl"
     path.write_bytes(pickle.dumps({"ENSG00000000003": _Evil()}))
-    with pytest.raises(ValueError, match=r"tokens\.pkl: wanted a dictionary.*builtins\.print"):
+    with pytest.raises(ValueError, match=r"tokens\.pkl: expected a dictionary.*builtins\.print"):
         read_gene_numbers(path)
     assert capsys.readouterr().out == ""
 
@@ -215,7 +215,7 @@ def test_dictionaries_are_read_in_every_form(tmp_path: Path) -> None:
         found = read_gene_numbers(tmp_path / name)
         assert found == {"ENSG00000000003": 4.0, "ENSG00000000005": 5.0}
     (tmp_path / "b.json").write_text("[1, 2]")
-    with pytest.raises(ValueError, match=r"b\.json: wanted a dictionary.*it holds a list"):
+    with pytest.raises(ValueError, match=r"b\.json: expected a dictionary.*it holds a list"):
         read_gene_numbers(tmp_path / "b.json")
     (tmp_path / "c.tsv").write_text("a\tb\tc\n")
     with pytest.raises(ValueError, match="does not have two columns"):

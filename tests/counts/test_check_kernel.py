@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from scipy import sparse
 
-from langcell.counts.check_kernel import OUTSIDE, UNSORTED, WRONG, check_rows
+from langcell.counts.check_kernel import INVALID, OUTSIDE, UNSORTED, check_rows
 from langcell.tokens.packed_cells import PackedCells
 from pretrain.corpus.value_histogram import N_BINS, ValueHistogram
 
@@ -28,8 +28,8 @@ def test_what_values_may_be(
     for place in (0, 57, 99):
         counts = sparse.csr_matrix(np.arange(1, 101, dtype=dtype).reshape(10, 10))
         counts.data[place] = odd
-        assert looked_over(counts, integers=False)[1] == (0 if is_linear else WRONG)
-        assert looked_over(counts, integers=True)[1] == (0 if is_count else WRONG)
+        assert looked_over(counts, integers=False)[1] == (0 if is_linear else INVALID)
+        assert looked_over(counts, integers=True)[1] == (0 if is_count else INVALID)
     assert looked_over(sparse.csr_matrix((3, 10), dtype=dtype), integers=True)[1] == 0
 
 

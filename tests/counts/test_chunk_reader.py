@@ -119,7 +119,7 @@ def test_a_chunk_of_another_size_than_it_must_have_is_named(tmp_path: Path, stor
     assert content.count(key) == 1
     path.write_bytes(content.replace(key, struct.pack("<I", stored) + key[4:]))
     with h5py.File(path) as file:
-        with pytest.raises(OSError, match=f"chunk 3 has {stored} bytes, wanted 2000"):
+        with pytest.raises(OSError, match=f"chunk 3 has {stored} bytes, expected 2000"):
             open_array(file["x"])
 
 

@@ -274,7 +274,7 @@ def test_logarithms_need_permission_and_are_made_linear(
     adata: ad.AnnData, counts: np.ndarray
 ) -> None:
     adata.X = sparse.csr_matrix(normalised(counts))
-    with pytest.raises(ValueError, match="X holds non-integer values.*--allow-normalized"):
+    with pytest.raises(ValueError, match="X holds non-integer values.*allow_normalized=True"):
         chosen(adata)
     assert chosen(adata, allow_normalized=True) == ("X", "expm1", True)
     linear = read(adata, allow_normalized=True)
@@ -351,7 +351,7 @@ def test_the_guess_falls_back_on_size_where_no_unit_shows() -> None:
         (-1.0, r"a negative or missing value \(-1\) in cell 52 \('cell-52'\)"),
         (np.nan, r"a negative or missing value \(nan\) in cell 52"),
         (np.inf, r"a negative or missing value \(inf\) in cell 52"),
-        (1.5, r"a non-integer value \(1.5\) in cell 52 .*--allow-normalized"),
+        (1.5, r"a non-integer value \(1.5\) in cell 52 .*allow_normalized=True"),
     ],
 )
 @pytest.mark.parametrize("save", [as_memory, as_h5ad])
@@ -474,12 +474,12 @@ def wild_index(folder: Path, adata: ad.AnnData) -> Path:
         (missing, FileNotFoundError, "no such file or folder"),
         (text, ValueError, "not an HDF5 file; counts are read from h5ad, zarr"),
         (cut_short, ValueError, "damaged or cut short"),
-        (other_hdf5, ValueError, "neither AnnData .no 'var'. nor one 10x matrix"),
-        (empty_folder, ValueError, "a folder with 0 matrix.mtx, and not an AnnData zarr"),
-        (no_cells, ValueError, "X has 0 cells and 40 genes; wanted at least one of each"),
-        (no_matrix, ValueError, "no X, raw.X or layers.'counts'.; name a --layer"),
+        (other_hdf5, ValueError, "neither AnnData .no 'var'. nor a single 10x matrix"),
+        (empty_folder, ValueError, "a folder with 0 matrix.mtx that is not an AnnData zarr"),
+        (no_cells, ValueError, "X has 0 cells and 40 genes; expected at least one of each"),
+        (no_matrix, ValueError, "no X, raw.X or layers.'counts'.; pass layer='NAME'"),
         (mouse, ValueError, "those of mouse or rat"),
-        (fewer_names, ValueError, "X has 40 columns, but var names 39 genes"),
+        (fewer_names, ValueError, "X has 40 columns, but var has 39 rows"),
         (short_indptr, ValueError, "damaged or cut short .indptr must have length 71, got 70"),
         (zarr_without_chunks, ValueError, "damaged or cut short"),
         (wild_index, ValueError, "damaged"),

@@ -437,9 +437,9 @@ def test_the_input_is_never_the_output(called, tmp_path):
     with pytest.raises(ValueError, match="is the input itself"):
         write_export(called, called, format="cellxgene", options=ExportOptions(overwrite=True))
     (tmp_path / "there.h5ad").touch()
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         write_export(called, tmp_path / "there.h5ad", format="cellxgene")
-    with pytest.raises(ValueError, match="is no h5ad file"):
+    with pytest.raises(ValueError, match="is not an h5ad file"):
         (tmp_path / "text.h5ad").write_text("no")
         write_export(tmp_path / "text.h5ad", tmp_path / "x.h5ad", format="cellxgene")
 

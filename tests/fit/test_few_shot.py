@@ -82,7 +82,7 @@ def make_shots(labels, *, n_labels=3, seed=0, groups=None) -> LabelledCells:
 def test_a_model_without_texts_is_refused_before_cells_are_read(model, labelled, monkeypatch):
     monkeypatch.setattr(LangCellConfig, "has_texts", False)
     monkeypatch.setattr(few_shot, "read_cells", None)
-    with pytest.raises(ValueError, match="has no text tower: it embeds cells and names none"):
+    with pytest.raises(ValueError, match="has no text tower: it can only embed cells"):
         fit_few_shot(labelled, "mine", model=model)
 
 

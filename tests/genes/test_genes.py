@@ -92,7 +92,7 @@ def test_ids_that_were_retired_stay_for_older_vocabularies(table: GeneTable) -> 
     ],
 )  # fmt: skip
 def test_other_species_are_refused_with_the_reason(names: list[str], species: str) -> None:
-    with pytest.raises(ValueError, match=f"those of {species} .*human genes: give human data"):
+    with pytest.raises(ValueError, match=f"those of {species} .*human genes only: use human data"):
         GeneTable.bundled().resolve(names)
 
 
@@ -176,7 +176,7 @@ def test_the_released_vocabulary_is_readable(shared: Path) -> None:
     [
         ({"medians": np.array([1.0, 0.0, 1.0])}, "positive and finite"),
         ({"medians": np.array([1.0])}, "must have length 3"),
-        ({"ensembl_ids": ("a", "a", "b")}, "each Ensembl id once"),
+        ({"ensembl_ids": ("a", "a", "b")}, "each Ensembl id only once"),
         ({"gene_tokens": np.array([2, 2, 3])}, "2 to 4, each once"),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_broken_vocabulary_is_refused(change: dict[str, object], message: str)
 
 def test_a_table_without_medians_is_not_a_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "genes.tsv").write_text("ensembl_id\tsymbol\nENSG1\tA\n")
-    with pytest.raises(ValueError, match="no column 'median'"):
+    with pytest.raises(ValueError, match="column 'median' is missing"):
         GeneVocabulary.read(tmp_path / "genes.tsv")
 
 

@@ -60,8 +60,8 @@ def hostile(path: Path) -> dict[str, bytes]:
         "numpy.dtype.type": b"\x80\x04\x8c\x05numpy\x8c\x0adtype.type\x93.",
         "builtins.set": b"cbuiltins\nset\n(tR.",
         "persistent": b"Pid\n.",
-        "a numpy type 'O8'": pickle.dumps(np.dtype("O")),
-        "a numpy type 'U1'": b"cnumpy\ndtype\n(S'U1'\nI0\nI1\ntR.",
+        "a NumPy type 'O8'": pickle.dumps(np.dtype("O")),
+        "a NumPy type 'U1'": b"cnumpy\ndtype\n(S'U1'\nI0\nI1\ntR.",
         "bytes as 'rot13'": b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",
     }
 
@@ -71,7 +71,9 @@ def test_what_a_pickle_asks_for_is_named_and_never_run(tmp_path):
     for asked, content in hostile(mark).items():
         path = tmp_path / "token_dictionary.pkl"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"token_dictionary\.pkl: wanted a dictionary") as said:
+        with pytest.raises(
+            ValueError, match=r"token_dictionary\.pkl: expected a dictionary"
+        ) as said:
             read_dictionary(path)
         assert asked in str(said.value), str(said.value)
         assert "\n" not in str(said.value)
@@ -96,7 +98,7 @@ def test_what_a_pickle_asks_for_is_named_and_never_run(tmp_path):
 def test_damaged_pickles_are_one_line(tmp_path, content):
     path = tmp_path / "a.pkl"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.pkl: wanted a dictionary") as said:
+    with pytest.raises(ValueError, match=r"a\.pkl: expected a dictionary") as said:
         read_dictionary(path)
     assert "\n" not in str(said.value)
 
@@ -110,7 +112,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path, values):
         ("a.json", json.dumps(values).encode()),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="wanted a dictionary of Ensembl id to number"):
+        with pytest.raises(ValueError, match="expected a dictionary from Ensembl id to number"):
             read_dictionary(tmp_path / name)
 
 
@@ -131,7 +133,7 @@ def test_weights_that_are_no_tensors_by_name_are_refused(tmp_path):
     path = tmp_path / "cell_proj.bin"
     for content in ([torch.zeros(1)], {"weight": 3}, {1: torch.zeros(1)}, torch.zeros(2)):
         torch.save(content, path)
-        with pytest.raises(ValueError, match="wanted tensors by name alone"):
+        with pytest.raises(ValueError, match="expected a dict of tensors"):
             read_tensors(path)
     for content in (b"", b"\xff" * 64, b'\x08\0\0\0\0\0\0\0{"a": 1}'):
         (tmp_path / "model.safetensors").write_bytes(content)

@@ -43,7 +43,7 @@ def test_a_head_is_loaded_by_its_name(head, cache):
     assert load_head("someone/head@v1").identifier == here
     assert load_head(head).identifier == here
     (cache / "calibration.json").unlink()
-    with pytest.raises(OSError, match=r"has no calibration\.json in the copy in the local cache"):
+    with pytest.raises(OSError, match=r"has no calibration\.json in the local cache"):
         load_head("someone/head@v1")
 
 

@@ -132,5 +132,5 @@ def test_a_column_is_read_from_every_source(tmp_path):
             ValueError, match="no column 'nope' in obs; it has label, number, gap, share"
         ):
             read_obs_column(source, "nope")
-    with pytest.raises(ValueError, match="has no table of cells"):
+    with pytest.raises(ValueError, match="has no obs table"):
         read_obs_column(tmp_path, "label")

@@ -147,8 +147,11 @@ def test_what_is_listed_first_is_what_one_would_miss_most(ontology):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"tissue": "bloood"}, r"tissue 'bloood' is unknown in UBERON .*near it: blood \(UBERON"),
-        ({"tissue": "UBERON:9999999"}, "give an UBERON name or id"),
+        (
+            {"tissue": "bloood"},
+            r"tissue 'bloood' is unknown in UBERON .*did you mean blood \(UBERON",
+        ),
+        ({"tissue": "UBERON:9999999"}, "pass an UBERON name or id"),
         ({"tissue": "auto"}, "no column 'tissue_ontology_term_id' in obs; it has cell_type"),
     ],
 )

@@ -212,7 +212,7 @@ def test_a_model_in_training_stays_so_and_is_embedded_without_dropout(
 
 def test_model_without_genes_says_so(model, counts, vocabulary):
     bare = LangCell(model.config)
-    with pytest.raises(ValueError, match="has no gene table"):
+    with pytest.raises(ValueError, match="has no gene vocabulary"):
         embed_all(bare, counts, vocabulary)
 
 

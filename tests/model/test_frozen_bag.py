@@ -170,7 +170,7 @@ def test_texts_that_a_folder_does_not_hold_are_read_by_its_tower(tiny_bag, tiny_
     bag, model = load_embedder(str(tiny_bag)), LangCell.from_pretrained(str(tiny_bag))
     texts = ["cell type: one. ", "cell type: two. "]
     assert (bag.pool_texts(texts) == model.pool_texts(texts)).all()
-    with pytest.raises(ValueError, match="are read by its LangCell"):
+    with pytest.raises(ValueError, match="call pool_texts of the LangCell"):
         FrozenBag.of(model).pool_texts(texts)
 
 

@@ -156,7 +156,7 @@ def test_vocabulary_must_fit():
     class Vocabulary:
         n_genes = 18
 
-    with pytest.raises(ValueError, match="18 genes, got 20"):
+    with pytest.raises(ValueError, match="is for 17 genes, but the vocabulary has 18"):
         LangCell(small_config(), Vocabulary())
 
 

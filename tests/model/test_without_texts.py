@@ -17,7 +17,7 @@ from langcell.model.langcell import LangCell
 from langcell.nn.config import NO_TEXTS, LangCellConfig
 from tests.support.command_line import run_langcell
 
-REFUSED = "the model has no text tower: it embeds cells and names none; train the second stage"
+REFUSED = "the model has no text tower: it can only embed cells; train the second stage"
 # What a model of the first stage is, what a converted Geneformer is, and a bag of genes.
 PROJECTED, POOLED, BAG = "projected", "pooled", "bag"
 KINDS = (PROJECTED, POOLED, BAG)

@@ -33,7 +33,7 @@ def test_a_model_without_texts_says_so_by_its_tower_alone():
     values = json.loads(given.to_json())
     assert values["text"] == {"tower": "", "sha256": ""} and "matching" not in values
     assert LangCellConfig.from_dict(values) == given
-    with pytest.raises(ValueError, match="has no text tower: it embeds cells and names none; "):
+    with pytest.raises(ValueError, match="has no text tower: it can only embed cells; "):
         given.check_has_texts()
 
 
@@ -75,7 +75,7 @@ def test_missing_key_is_named():
 
 
 def test_parts_that_need_each_other_are_asked_for():
-    with pytest.raises(ValueError, match="frozen=false trains a text tower, and .* '' is none"):
+    with pytest.raises(ValueError, match="frozen=false needs a text tower, but .* is ''"):
         config(text=replace(NO_TEXTS, frozen=False))
     bag = CellEncoderConfig(vocab_size=100, kind="bag", bag_size=32)
     with pytest.raises(ValueError, match="a bag of genes needs project_cells=true"):

@@ -143,9 +143,9 @@ def test_h_score_is_the_harmonic_mean():
 
 
 def test_unequal_lengths_and_no_cells_are_refused():
-    with pytest.raises(ValueError, match="one class per cell"):
+    with pytest.raises(ValueError, match="must both have shape"):
         metrics.accuracy(np.array([1, 2]), np.array([1]))
-    with pytest.raises(ValueError, match="no cells to score"):
+    with pytest.raises(ValueError, match="there are no cells to score"):
         metrics.accuracy(np.array([]), np.array([]))
 
 

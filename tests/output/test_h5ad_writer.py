@@ -122,9 +122,7 @@ def test_a_stopped_run_leaves_an_older_output(tmp_path):
 
 def test_taken_slots_are_refused_and_replaced_on_demand(h5ad, tmp_path):
     slots = ["obs/cell_type", "obsm/X_new"]
-    with pytest.raises(
-        ValueError, match="already has obs/cell_type; replace them with --overwrite"
-    ):
+    with pytest.raises(ValueError, match="already has obs/cell_type; pass overwrite=True"):
         check_slots(h5ad, slots, overwrite=False)
     check_slots(h5ad, slots, overwrite=True)
     check_slots(h5ad, ["obsm/X_new"], overwrite=False)
@@ -146,7 +144,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         check(tmp_path / "nowhere" / "out.csv")
     (tmp_path / "out.csv").touch()
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         check(tmp_path / "out.csv")
     check(tmp_path / "out.csv", overwrite=True)
     (tmp_path / "folder.csv").mkdir()

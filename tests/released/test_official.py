@@ -267,11 +267,11 @@ def test_a_release_is_read_without_its_genes(golden, inputs, cells, texts, model
     assert torch.equal(again.features, cells.features)
     rows = pairs(5, 3)
     assert torch.equal(release.match(texts, cells, **rows), model.match(texts, cells, **rows))
-    with pytest.raises(ValueError, match="has no gene table"):
+    with pytest.raises(ValueError, match="has no gene vocabulary"):
         _ = release.genes
     with_genes = LangCell.from_pretrained(golden / "mini_ckpt", vocabulary=model.vocabulary)
     assert with_genes.genes.cls_id == model.genes.cls_id == 59
-    with pytest.raises(ValueError, match="must fit the vocabulary's 57 genes, got 59"):
+    with pytest.raises(ValueError, match="is for .* genes, but the vocabulary has 57"):
         LangCell(replace(model.config, cell=replace(model.config.cell, vocab_size=59)), model.genes)
 
 
@@ -295,7 +295,7 @@ def test_dictionaries_beside_the_weights_are_found(copied, tmp_path, model):
 
 def test_dictionaries_of_another_release_are_refused(copied, tmp_path):
     for genes, special, said in (
-        (56, V1, "cell_bert has 60 tokens, the token dictionary and CLS make 59"),
+        (56, V1, "cell_bert has 60 tokens, but the token dictionary and CLS have 59"),
         (56, V2, "LangCell reads <cls> and no <eos>"),
     ):
         write_dictionaries(copied, [f"ENSG{number:011d}" for number in range(genes)], special)
@@ -315,5 +315,5 @@ def test_the_tokenizer_of_the_texts_can_be_named(copied, tmp_path, model):
     ids, _ = ours.tokenize_texts(["cell type: B cell."])
     assert ids.tolist() == [[2, 5, 6, 7, 8, 5, 9, 3]]
     (tmp_path / "words" / "vocab.txt").write_text("\n".join([*words, *map(str, range(61))]))
-    with pytest.raises(ValueError, match="has 71 words, the text encoder 70"):
+    with pytest.raises(ValueError, match="has 71 tokens, but the text encoder has 70"):
         convert(copied, tmp_path / "other", tokenizer=str(tmp_path / "words"))

@@ -286,7 +286,7 @@ def test_what_cannot_be_reported_is_one_line(make_cells, make_annotated, tmp_pat
     with pytest.raises(ValueError, match="must end in .html"):
         write_report(make_annotated(), tmp_path / "x.pdf")
     (tmp_path / "x.html").write_text("mine")
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         write_report(make_annotated(), tmp_path / "x.html")
     with pytest.raises(ValueError, match="no column 'nope' in obs to group cells by"):
         _page(make_annotated(), tmp_path, cluster_key="nope")

@@ -447,7 +447,7 @@ def test_a_dry_run_looks_at_shards(recipe: Path, shards: TokenCorpus) -> None:
             ],
             "fsdp needs the same number of micro-batches .* set optimisation.part: 0",
         ),
-        (["shards.folder=/nowhere"], "/nowhere holds no whole corpus"),
+        (["shards.folder=/nowhere"], "/nowhere has no complete corpus"),
         (["model.max_genes=256"], "model.max_genes is 256, but .* keeps 128 genes"),
         (["shards.fold=x"], "did you mean 'folder'"),
     ],

@@ -160,7 +160,7 @@ def test_a_run_without_texts_needs_no_tower_and_says_what_it_cannot_measure(
     model = LangCell.from_pretrained(best)
     cells = model.encode_cells(shards / "held_out.h5ad")
     np.testing.assert_allclose(np.linalg.norm(cells, axis=1), 1, rtol=1e-5)
-    with pytest.raises(ValueError, match="has no text tower: it embeds cells and names none"):
+    with pytest.raises(ValueError, match="has no text tower: it can only embed cells"):
         model.encode_texts(["cell type: B cell. "])
     # The second stage goes on from it and says what it took.
     again = read_recipe(recipe, [f"model.start_from={best}", f"output={tmp_path / 'second'}"])

@@ -108,7 +108,7 @@ def test_unknown_and_obsolete_ids_are_named_with_a_replacement(cl: Ontology) -> 
 
 
 def test_no_ontology_of_that_prefix() -> None:
-    with pytest.raises(ValueError, match="no bundled ontology 'XY'; there are .*CL"):
+    with pytest.raises(ValueError, match="no bundled ontology 'XY'; available: .*CL"):
         Ontology.bundled("XY")
 
 

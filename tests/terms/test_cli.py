@@ -27,7 +27,7 @@ def test_describe_of_an_unknown_label_names_what_comes_near() -> None:
     result = run(app, ["describe", "lefft cell", "--obo", TINY])
     assert isinstance(result.exception, ValueError)
     assert str(result.exception) == (
-        "'lefft cell' is unknown in tiny 2020-02-29; near it: CL:0000001 left cell"
+        "'lefft cell' is unknown in tiny 2020-02-29; did you mean CL:0000001 left cell?"
     )
 
 
@@ -58,7 +58,7 @@ def test_resolve_wants_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "line"), [(None, "no file of labels"), (b"\xff\xfe\x00", "not text in UTF-8")]
+    ("content", "line"), [(None, "label file"), (b"\xff\xfe\x00", "not UTF-8 text")]
 )
 def test_resolve_names_a_bad_file(tmp_path: Path, content: bytes | None, line: str) -> None:
     labels = tmp_path / "labels.txt"

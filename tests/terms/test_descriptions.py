@@ -120,9 +120,9 @@ def test_dropout_has_its_rate_and_its_seed() -> None:
 @pytest.mark.parametrize(
     ("aspects", "drop", "line"),
     [
-        ({"cell type": "B cell", "mood": "calm"}, 0.0, "no aspect 'mood'"),
-        ({"tissue": "blood"}, 0.0, "needs a cell type"),
-        ({"cell type": "unknown"}, 0.0, "needs a cell type"),
+        ({"cell type": "B cell", "mood": "calm"}, 0.0, "unknown aspect 'mood'"),
+        ({"tissue": "blood"}, 0.0, "must have a value for 'cell type'"),
+        ({"cell type": "unknown"}, 0.0, "must have a value for 'cell type'"),
         ({"cell type": "B cell"}, 0.5, "needs a random generator"),
     ],
 )

@@ -60,7 +60,7 @@ def test_gzip_reads_the_same(tmp_path: Path) -> None:
     [
         (b"", "is it an OBO file"),
         (b"cell_type,count\nB cell,3\n", "not a well-formed OBO file"),
-        (b"\xff\xfe\x00binary", "not text in UTF-8"),
+        (b"\xff\xfe\x00binary", "not UTF-8 text"),
         (b"format-version: 1.4\n\n[Term]\nname: no id\n", "not a well-formed OBO file"),
         (
             b"format-version: 1.4\n\n[Term]\nid: X:1\nname: x\nsynonym: unquoted EXACT []\n",
@@ -83,12 +83,12 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes, line: str) ->
 def test_a_cut_gzip_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "cut.obo.gz"
     path.write_bytes(gzip.compress(TINY.read_bytes())[:-20])
-    with pytest.raises(ValueError, match="not a whole gzip file"):
+    with pytest.raises(ValueError, match="not a complete gzip file"):
         read_obo(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no ontology file at .*none\.obo"):
+    with pytest.raises(FileNotFoundError, match=r"ontology file .*none\.obo does not exist"):
         read_obo(tmp_path / "none.obo")
 
 

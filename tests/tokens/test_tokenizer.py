@@ -169,7 +169,7 @@ def test_columns_of_one_gene_are_summed_with_a_warning(coding_names, coding_voca
     counts = random_counts(5, 400)
     split = sparse.hstack([counts * 0.5, counts[:, :10] * 0.5, counts[:, 10:] * 0.5]).tocsr()
     tokenizer = RankTokenizer(coding_vocabulary, max_genes=300)
-    with pytest.warns(UserWarning, match="400 columns name a gene that another column names"):
+    with pytest.warns(UserWarning, match="400 columns have the same gene as another column"):
         (block,) = tokenizer.tokenize(FakeMatrix(split, coding_names * 2))
     (expected,) = tokenizer.tokenize(FakeMatrix(counts, coding_names))
     assert as_lists(block) == as_lists(expected)
@@ -192,7 +192,9 @@ def test_no_known_gene_is_refused(coding_vocabulary):
 
 def test_low_share_of_resolved_genes_is_refused(coding_names, coding_vocabulary):
     names = coding_names[:100] + [f"ABC{number}X" for number in range(300)]
-    with pytest.raises(ValueError, match="25% of the protein-coding genes resolve.*at least 30%"):
+    with pytest.raises(
+        ValueError, match="25% of the protein-coding genes are resolved.*at least 30%"
+    ):
         RankTokenizer(coding_vocabulary, max_genes=9).coverage(
             FakeMatrix(random_counts(5, 400), names)
         )
@@ -200,7 +202,7 @@ def test_low_share_of_resolved_genes_is_refused(coding_names, coding_vocabulary)
 
 def test_few_expressed_genes_are_refused(coding_names, coding_vocabulary):
     matrix = FakeMatrix(random_counts(5, 10), coding_names[:10])
-    with pytest.raises(ValueError, match="expresses .* known genes, wanted at least 20"):
+    with pytest.raises(ValueError, match="expresses .* known genes, expected at least 20"):
         RankTokenizer(coding_vocabulary, max_genes=9).coverage(matrix)
 
 
