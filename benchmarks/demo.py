@@ -78,7 +78,7 @@ def main() -> None:
     source, named = write_input(folder), folder / "pbmc68k_reduced.langcell.h5ad"
     own = folder / "own_labels.txt"
     own.write_text("".join(f"{term_id}\n" for term_id in PUBLISHED.values()), encoding="utf-8")
-    shared = ["zeroshot", "--h5ad", str(source), "--model", options.model, "--allow-normalized"]
+    shared = ["annotate", str(source), "--model", options.model, "--allow-normalized"]
     shared += ["--truth", TRUTH, "--overwrite"]
 
     print("1. Every cell type of the Cell Ontology is a candidate")
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def scores(printed: str) -> dict[str, float]:
-    """Parse the scores that `langcell zeroshot --truth` printed."""
+    """Parse the scores that `langcell annotate --truth` printed."""
     pairs = [line.split("\t") for line in printed.splitlines() if line.count("\t") == 1]
     return {name: float(value) for name, value in pairs if value.replace(".", "").isdigit()}
 
