@@ -96,7 +96,7 @@ def test_a_calibration_travels_with_its_model(tiny_model, tmp_path):
     assert LangCell.from_pretrained(tmp_path / "copy").calibration == model.calibration
 
 
-@pytest.mark.filterwarnings("ignore:.*say little of the next study")
+@pytest.mark.filterwarnings("ignore:.*are too few to calibrate for other studies")
 def test_the_command_learns_what_the_function_does(make_cells, tiny_model, tmp_path):
     adata = make_cells(60)
     adata.obs["study"] = ["one", "two"] * 30
@@ -144,7 +144,7 @@ def test_figures_of_calls_by_hand():
 
 def test_few_cells_are_said_to_be_few(make_cells, tiny_model, tmp_path):
     make_cells(60).write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.warns(UserWarning, match="60 labelled cells of 1 studies say little"):
+    with pytest.warns(UserWarning, match="60 labelled cells of 1 studies are too few"):
         calibrate([tmp_path / "cells.h5ad"], truth="cell_type", model=str(tiny_model))
 
 

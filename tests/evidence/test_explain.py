@@ -131,7 +131,7 @@ def test_a_label_for_each_target(adata, model):
 
 
 def test_words_that_name_no_type_are_read_as_free_text_with_a_warning(adata, model):
-    with pytest.warns(UserWarning, match="'T cel' names no one Cell Ontology term and is read as"):
+    with pytest.warns(UserWarning, match="'T cel' does not match exactly one Cell Ontology term"):
         table = explain(adata, cells=[adata.obs_names[0]], label="T cel", model=model)
     assert set(table["label"]) == {"T cel"}
     explain(adata, cells=[adata.obs_names[0]], label="text: T cel", model=model)
@@ -159,8 +159,8 @@ def test_cells_of_a_cluster_are_spread_over_the_file():
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
-        ({}, "names of cells, or a column of clusters"),
-        ({"cells": ["cell3"], "cluster_key": "cell_type"}, "names of cells, or a column"),
+        ({}, "either cells .* or cluster_key .*, got neither"),
+        ({"cells": ["cell3"], "cluster_key": "cell_type"}, "either cells .*, got both"),
         ({"cells": ["cell99"]}, "no cell has the name 'cell99'; names are unique, such as cell0"),
         ({"cluster_key": "leiden"}, "no column 'leiden' in obs; it has cell_type"),
         ({"cells": ["cell3"], "label": "CL:9999999"}, "CL:9999999"),

@@ -159,10 +159,10 @@ def test_calls_after_back_off_come_first_and_authors_types_are_kept(called, tmp_
     values = adata.obs["cell_type_ontology_term_id"].tolist()
     assert values == [MONOCYTE] * 20 + ["unknown"] * 20
     assert adata.obs["cell_type"].tolist() == ["mono"] * 40
-    assert any(line.startswith("cell_type\tCELLxGENE adds it itself") for line in lines)
+    assert any(line.startswith("cell_type\tCELLxGENE adds this column itself") for line in lines)
     with pytest.raises(ValueError, match=r"already has obs\['cell_type_ontology_term_id'\]"):
         write_export(out, tmp_path / "again.h5ad", format="cellxgene")
-    with pytest.raises(ValueError, match="--names needs --write-cell-type"):
+    with pytest.raises(ValueError, match="names needs write_cell_type=True"):
         write_export(
             called, tmp_path / "x.h5ad", format="cellxgene", options=ExportOptions(names=True)
         )
@@ -226,7 +226,7 @@ def test_cap_columns(called, ontology, tmp_path):
     notes = adata.uns["cellannotation_metadata"]["zero_shot"]
     assert notes["annotation_method"] == "algorithmic" and "langcell" in notes["algorithm_name"]
     assert adata.uns["author_name"] == "Ada Byron" and adata.uns["title"] == "Cells of nobody"
-    with pytest.raises(ValueError, match="another name with --labelset"):
+    with pytest.raises(ValueError, match="pass another labelset"):
         write_export(tmp_path / "cap.h5ad", tmp_path / "b.h5ad", format="cap", options=options)
 
 
@@ -416,14 +416,14 @@ def test_an_id_of_an_older_release_is_brought_up_to_date(called, ontology):
 @pytest.mark.parametrize(
     ("form", "out", "options", "line"),
     [
-        ("loom", "a.h5ad", {}, "--format must be cellxgene, cap, cas, got 'loom'"),
+        ("loom", "a.h5ad", {}, "format must be one of cellxgene, cap, cas, got 'loom'"),
         ("cas", "a.h5ad", {"author": "A B"}, "must end in .json"),
         ("cap", "a.json", {"author": "A B"}, "must end in .h5ad"),
-        ("cas", "a.json", {}, "requires the author's name; give it with --author"),
+        ("cas", "a.json", {}, "requires the author's name, got none; pass author"),
         ("cas", "a.json", {"author": "A B", "title": "x" * 201}, "1 to 200 characters, got 201"),
         ("cap", "a.h5ad", {"author": "A B", "calls": "mine"}, "no column 'mine_label'"),
-        ("cellxgene", "a.h5ad", {"evidence": True}, "--evidence is for cap and cas"),
-        ("cap", "a.h5ad", {"author": "A B", "head": object()}, "give --evidence with it"),
+        ("cellxgene", "a.h5ad", {"evidence": True}, "evidence works with cap and cas only"),
+        ("cap", "a.h5ad", {"author": "A B", "head": object()}, "pass evidence=True too"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(called, tmp_path, form, out, options, line):

@@ -103,7 +103,7 @@ def test_a_recipe_runs_on_converted_weights(kind, labelled, released, tmp_path, 
     adata = labelled[:, GENES].copy()
     options = FewShotOptions(kind=kind, shots=4, seed=2024)
     fitted = fit_few_shot(adata, "mine", model=released, options=options)
-    assert "12 cells in turns" in fitted.held_out
+    assert "12 cells, cross-validated" in fitted.held_out
     again = fit_few_shot(adata, "mine", model=released, options=options)
     assert again.head.identifier == fitted.head.identifier
     changed = {name.partition(".")[0] for name in fitted.head.changes}

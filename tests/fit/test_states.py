@@ -63,7 +63,7 @@ def test_a_state_is_learnt_from_cells_alone(ill, model):
     assert fitted.head.keys == ("text: control", "text: treated")
     assert fitted.head.target == "state" and fitted.head.text_weight == 0
     assert fitted.accuracy > 0.9 and fitted.majority_accuracy == 0.5
-    assert fitted.held_out == "120 cells in turns (values of donor held out)"
+    assert fitted.held_out == "120 cells, cross-validated by donor"
     assert np.isnan(fitted.zero_shot_accuracy) and fitted.as_text == ()
     options = AnnotateOptions(head=fitted.head, key_added="langcell_state")
     found = annotate(ill, model=model, options=options)
@@ -80,7 +80,7 @@ def test_a_state_never_has_the_calibration_of_cell_types(ill, model, monkeypatch
     fitted = fit_few_shot(treated(ill), "condition", model=model, options=options)
     assert not fitted.is_calibrated and fitted.head.calibration == UNCALIBRATED
     (line,) = [line for line in head_lines(fitted) if line.startswith("confidence")]
-    assert line.startswith("confidence\tnot calibrated: probabilities of the head as they are;")
+    assert line.startswith("confidence\tnot calibrated: probabilities of the head;")
     options = AnnotateOptions(head=fitted.head, key_added="langcell_state")
     found = annotate(ill, model=model, options=options)
     assert found.calls.leaf_confidence.min() >= 0.5 - 1e-6  # of two labels
@@ -94,8 +94,8 @@ def test_a_head_no_better_than_the_largest_label_says_so(ill, model):
     assert fitted.accuracy <= fitted.majority_accuracy
     (line,) = [line for line in head_lines(fitted) if line.startswith("warning")]
     assert line == (
-        "warning\tthe head is no better than what needs none: accuracy "
-        f"{fitted.accuracy:.4f}, and {fitted.majority_accuracy:.4f} by always the largest label"
+        "warning\tthe head is no better than a baseline: accuracy "
+        f"{fitted.accuracy:.4f}, against {fitted.majority_accuracy:.4f} by the majority label"
     )
     fitted = fit_few_shot(treated(ill), "condition", model=model, options=options)
     assert not any(line.startswith("warning") for line in head_lines(fitted))
@@ -110,20 +110,17 @@ def test_words_of_states_are_no_cell_types(ill, model):
 @pytest.mark.parametrize(
     ("group_key", "message"),
     [
-        (None, r"same in all cells of each of 6 donors \(obs\['donor'\]\), and no --group-key"),
-        (
-            "well",
-            r"obs\['well'\], which divides donors, would put cells of one donor on both sides",
-        ),
+        (None, r"in all cells of each of 6 donors \(obs\['donor'\]\); without group_key cells of"),
+        ("well", "with group_key='well', which splits donors, cells of one donor would be both"),
     ],
 )
 def test_a_label_of_donors_is_not_judged_by_cells(ill, model, group_key, message):
     options = FewShotOptions(target="state", group_key=group_key)
-    with pytest.raises(ValueError, match=f"{message}.*: give --group-key donor"):
+    with pytest.raises(ValueError, match=f"{message}.*: pass group_key='donor'"):
         fit_few_shot(ill, "disease", model=model, options=options)
     renamed = ill.copy()
     renamed.obs = renamed.obs.rename(columns={"donor": "Patient"})
-    with pytest.raises(ValueError, match="give --group-key Patient"):
+    with pytest.raises(ValueError, match="pass group_key='Patient'"):
         fit_few_shot(renamed, "disease", model=model, options=options)
 
 
@@ -131,7 +128,7 @@ def test_a_label_of_donors_is_not_judged_by_cells(ill, model, group_key, message
 def test_one_donor_a_label_tells_nothing(ill, model, target):
     two = ill[ill.obs["donor"].isin(["d0", "d1"])].copy()
     options = FewShotOptions(target=target, group_key="donor")
-    with pytest.raises(ValueError, match=r"are of one donor \(obs\['donor'\] is 'd1'\), so that"):
+    with pytest.raises(ValueError, match=r"are of one donor \(obs\['donor'\] is 'd1'\), so the"):
         fit_few_shot(two, "disease", model=model, options=options)
 
 
@@ -142,7 +139,7 @@ def test_a_name_for_every_cell_is_no_donor(ill, model):
     fitted = fit_few_shot(ill, "disease", model=model, options=options)
     assert (
         fitted.held_out
-        == "120 cells in turns (cells held out; those of one donor may stand on both sides)"
+        == "120 cells, cross-validated by cell; folds may split the cells of a donor"
     )
 
 
@@ -224,7 +221,7 @@ def test_donors_are_called(ill, model, tmp_path):
     ill.obs.loc[ill.obs["donor"] == "d0", "disease"] = ""
     options = FewShotOptions(target="donor", group_key="donor")
     fitted = fit_few_shot(ill, "disease", model=model, options=options)
-    assert fitted.held_out == "5 donors in turns" and fitted.accuracy == 1
+    assert fitted.held_out == "5 donors, cross-validated" and fitted.accuracy == 1
     assert fitted.majority_accuracy == 0.6 and fitted.n_without == 20
     assert fitted.head.n_shots.tolist() == [3, 2]
     write_head(fitted.head, tmp_path / "head", card="")
@@ -249,16 +246,20 @@ def test_types_of_a_donor_count_the_same(ill, model):
     by_type = log_odds.groupby([ill.obs["donor"].to_numpy(), ill.obs["kind"].to_numpy()]).mean()
     wanted = np.exp(log_softmax(by_type.groupby(level=0).mean().to_numpy()))
     assert found[["B cell", "normal"]].to_numpy() == pytest.approx(wanted, abs=1e-6)
-    with pytest.raises(ValueError, match="name them, --type-key"):
+    with pytest.raises(ValueError, match="pass the obs column of cell types as type_key"):
         call_donors(ill, head, "donor", model=model)
 
 
 @pytest.mark.parametrize(
     ("key", "options", "message"),
     [
-        ("disease", {}, "a donor's label needs a column of two donors or more: give --group-key"),
-        ("condition", {"group_key": "donor"}, r"differ in obs\['condition'\]: that is a state of"),
-        ("disease", {"group_key": "donor", "kind": "prototype"}, "donors are told apart by a lin"),
+        ("disease", {}, "need an obs column with two donors or more: pass group_key"),
+        ("condition", {"group_key": "donor"}, r"differ in obs\['condition'\]: it is a state of"),
+        (
+            "disease",
+            {"group_key": "donor", "kind": "prototype"},
+            "linear head, got kind='prototype",
+        ),
         ("disease", {"group_key": "donor", "type_key": "kind"}, "no column 'kind' in obs"),
     ],
 )
@@ -270,11 +271,11 @@ def test_donors_that_cannot_be_fitted_are_refused(ill, model, key, options, mess
 
 
 def test_options_that_do_not_go_together(ill, model):
-    with pytest.raises(ValueError, match="--target must be type or state or donor, got 'mood'"):
+    with pytest.raises(ValueError, match="target must be one of type, state, donor, got 'mood'"):
         FewShotOptions(target="mood")
-    with pytest.raises(ValueError, match="a state is learnt from cells alone: leave out --labels"):
+    with pytest.raises(ValueError, match="'state' is fitted to cells only: leave out labels"):
         FewShotOptions(target="state", labels=("ill",))
-    with pytest.raises(ValueError, match="--type-key says how the cells of a donor count"):
+    with pytest.raises(ValueError, match="type_key needs target='donor', got target='type'"):
         FewShotOptions(type_key="kind")
     options = FewShotOptions(target="donor", group_key="donor")
     head = fit_few_shot(ill, "disease", model=model, options=options).head
@@ -296,12 +297,12 @@ def test_commands(ill, tiny_bag, tmp_path):
 
     fit = ("fewshot", "fit", "--h5ad", "cells.h5ad", "--label-key")
     done = run(*fit, "disease", "--target", "state", "--out", "bad")
-    assert done.returncode == 1 and "give --group-key donor" in done.stderr
+    assert done.returncode == 1 and "pass --group-key donor" in done.stderr
     assert not (tmp_path / "bad").exists()
     done = run(*fit, "condition", "--target", "state", "--group-key", "donor", "--out", "state")
     assert done.returncode == 0, done.stderr
     assert "head\tlinear, 2 states of cells, 120 cells" in done.stdout
-    assert "0.5000 the largest label" in done.stdout and "as text" not in done.stdout
+    assert "0.5000 majority label" in done.stdout and "as text" not in done.stdout
     done = run("zeroshot", "--h5ad", "cells.h5ad", "--head", "state", "--out", "named.h5ad")
     assert done.returncode == 0, done.stderr
     named = anndata.read_h5ad(tmp_path / "named.h5ad")

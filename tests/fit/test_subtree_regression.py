@@ -74,6 +74,6 @@ def test_a_hierarchical_head_leaves_what_is_below_a_label_to_the_texts():
     finer = shots.texts[:, 2] > shots.texts[:, 1]
     is_t = found[:, 1:3].max(axis=1) > found[:, 0]
     assert ((found[:, 2] > found[:, 1]) == finer).all() and is_t[1::2].mean() > 0.8
-    with pytest.raises(ValueError, match="a hierarchical head tells labels apart"):
+    with pytest.raises(ValueError, match="a hierarchical head needs cells of"):
         one = keys_of(make_shots([1, 1]), (B_CELL, T_CELL, CD4))
         fit_head(one, "hierarchical", model="m", model_sha256="s")

@@ -68,7 +68,7 @@ def test_a_panel_is_drawn_into_the_axes_given(named):
     axes = figure.subplots()
     assert plots.umap(named, "donor", ax=axes) is figure
     assert axes.get_title() == "donor"
-    with pytest.raises(ValueError, match="one panel for ax are wanted, got 2 columns"):
+    with pytest.raises(ValueError, match="one column with ax; got 2 columns"):
         plots.umap(named, ["donor", "many"], ax=axes)
 
 
@@ -76,7 +76,7 @@ def test_no_map_and_no_column_are_one_line(named):
     with pytest.raises(ValueError, match="no column 'nope' in obs; it has"):
         plots.umap(named, "nope")
     del named.obsm["X_umap"]
-    with pytest.raises(ValueError, match="no map 'X_umap' in obsm.*scanpy.tl.umap"):
+    with pytest.raises(ValueError, match="no embedding 'X_umap' in obsm.*scanpy.tl.umap"):
         plots.umap(named)
 
 
@@ -113,7 +113,7 @@ def test_reliability_counts_a_broader_call_as_right(named):
 
 def test_reliability_needs_confidence(named):
     del named.obs["langcell_confidence"]
-    with pytest.raises(ValueError, match="no langcell_confidence in obs; annotate it again"):
+    with pytest.raises(ValueError, match="no langcell_confidence in obs; annotate the AnnData"):
         plots.reliability(named, "cell_type")
 
 

@@ -25,8 +25,8 @@ from zeroshot.report.agreement import (
 from zeroshot.report.groups import Group, RunnerUp, summarise_groups, with_runners_up
 from zeroshot.report.run_facts import command, facts, names_study, tissues
 from zeroshot.report.type_tree import CallTree, call_trees
-from zeroshot.report.umap import number_places
-from zeroshot.report.verdicts import judge, rate, rate_all
+from zeroshot.report.umap import number_positions
+from zeroshot.report.verdicts import make_verdict, rate, rate_all
 from zeroshot.report.warnings import notes
 from zeroshot.results.annotated_file import open_annotated, read_rows
 from zeroshot.results.called_cells import (
@@ -91,9 +91,9 @@ def _group(**changes):
         share_backed_off=0.0,
         share_unusual=0.0,
         leaf_confidence=0.4,
-        n_kinds=7,
+        n_descendants=7,
         spans=(),
-        share_below=0.1,
+        share_descendants=0.1,
         leaf_types=(("B cell", 100),),
     )
     return replace(group, **changes)
@@ -146,8 +146,8 @@ def test_a_call_spans_the_broadest_types_called_below_it(ontology):
     spans = {group.call: group.spans for group in groups}
     # CD4-positive ones are T cells, and nine cells are too few.
     assert spans["lymphocyte"] == ("T cell", "B cell")
-    below = {group.call: group.share_below for group in groups}
-    assert below["T cell"] == pytest.approx(10 / 52) and below["B cell"] == 0
+    shares = {group.call: group.share_descendants for group in groups}
+    assert shares["T cell"] == pytest.approx(10 / 52) and shares["B cell"] == 0
     assert spans["T cell"] == (ontology.terms[CD4].name,) and spans["B cell"] == ()
 
 
@@ -173,44 +173,46 @@ def test_the_runner_up_is_of_another_lineage_and_kinds_count_for_their_type(onto
         (
             {"share_backed_off": 0.9, "leaf_types": (("naive B cell", 60),)},
             "broad",
-            "one of 7 kinds; best guesses (confidence 0.40): naive B cell",
+            "one of 7 subtypes; best candidates (confidence 0.40): naive B cell",
         ),
         (
             {"share_backed_off": 0.9, "spans": ("T cell", "NK cell")},
-            *("vague", "does not tell T cell from NK cell; best guesses (confidence 0.40)"),
+            *("vague", "does not tell T cell from NK cell; best candidates (confidence 0.40)"),
         ),
         (
-            {"share_backed_off": 0.9, "share_below": 0.6},
-            *("vague", "60% of the cells here are kinds of it"),
+            {"share_backed_off": 0.9, "share_descendants": 0.6},
+            *("vague", "60% of all cells are called subtypes of it"),
         ),
-        ({"call": "unknown"}, "none", "left unnamed on purpose"),
+        ({"call": "unknown"}, "none", "no type has enough confidence"),
         ({"n_cells": 3}, "check", "only 3 cells"),
         ({"share_lineage": 0.5}, "check", "split: 50% of its cells"),
         ({"share_unusual": 0.8}, "check", "80% of its cells are unlike"),
-        ({"quartiles": (0.3, 0.6, 0.9)}, "check", "under a confidence of 0.60"),
+        ({"quartiles": (0.3, 0.6, 0.9)}, "check", "low median confidence (0.60)"),
         (
             {"runner_up": RunnerUp(name="T cell", term_id=T, lead=0.01)},
             "check",
-            "T cell is as likely",
+            "T cell is almost as probable",
         ),
         (
             {"contradiction": Contradiction(share=0.8, label="T cell")},
-            *("check", "80% of its labelled cells contradict it in the file, mostly as T cell"),
+            *("check", "the labels of 80% of its labelled cells contradict it, mostly T cell"),
         ),
         ({"contradiction": Contradiction(share=0.3, label="T cell")}, "trust", None),
     ],
 )
 def test_each_doubt_has_its_reason(changes, rating, reason):
     trust = rate(
-        _group(**changes), n_called=_group(**changes).n_cells, has_confidence=True, level=0.9
+        _group(**changes), n_called=_group(**changes).n_cells, has_confidence=True, threshold=0.9
     )
     assert trust.rating == rating
     assert trust.reasons == () if reason is None else reason in trust.reasons[0]
 
 
 def test_without_confidence_nothing_is_called_trustworthy():
-    assert rate(_group(), n_called=50, has_confidence=False, level=0.9).rating == "unrated"
-    assert rate(_group(n_cells=2), n_called=2, has_confidence=False, level=0.9).rating == "check"
+    assert rate(_group(), n_called=50, has_confidence=False, threshold=0.9).rating == "unrated"
+    assert (
+        rate(_group(n_cells=2), n_called=2, has_confidence=False, threshold=0.9).rating == "check"
+    )
 
 
 def test_the_verdict_merges_clusters_of_one_call(ontology):
@@ -220,8 +222,8 @@ def test_the_verdict_merges_clusters_of_one_call(ontology):
         _group(name="4"),
         _group(name="9", call="T cell", n_cells=3),
     ]
-    ratings = rate_all(groups, has_confidence=True, level=0.9)
-    verdict = judge(cells, groups, ratings)
+    ratings = rate_all(groups, has_confidence=True, threshold=0.9)
+    verdict = make_verdict(cells, groups, ratings)
     assert [(each.call, each.n_cells, each.clusters) for each in verdict.usable] == [
         ("B cell", 120, ("0", "4"))
     ]
@@ -232,7 +234,7 @@ def test_the_verdict_merges_clusters_of_one_call(ontology):
 def _nodes(trees):
     for tree in trees:
         yield tree
-        yield from _nodes(tree.kinds)
+        yield from _nodes(tree.children)
 
 
 TYPES = all_cell_types(Ontology.bundled())
@@ -248,26 +250,28 @@ def test_the_tree_has_each_called_type_once_below_an_ancestor_and_adds_up(n_cell
     assert len({node.term_id for node in nodes}) == len(nodes)
     assert sum(tree.n_cells for tree in trees) == sum(n_cells.values())
     for node in nodes:
-        assert node.n_cells == node.n_own + sum(kind.n_cells for kind in node.kinds)
-        assert node.n_own or len(node.kinds) > 1
-        assert all(node.term_id in ontology.ancestors(kind.term_id) for kind in node.kinds)
+        assert node.n_cells == node.n_own + sum(child.n_cells for child in node.children)
+        assert node.n_own or len(node.children) > 1
+        assert all(node.term_id in ontology.ancestors(child.term_id) for child in node.children)
 
 
 def test_the_tree_stands_by_lineage(ontology):
     trees = call_trees({B: 3, CD4: 5, T: 2, "": 7}, ontology)
     assert [tree.name for tree in trees] == ["lymphocyte"]
     assert trees[0].n_own == 0 and trees[0].n_cells == 10
-    assert trees[0].kinds == (
+    assert trees[0].children == (
         CallTree(
             term_id=T,
             name="T cell",
             n_own=2,
             n_cells=7,
-            kinds=(
-                CallTree(term_id=CD4, name=ontology.terms[CD4].name, n_own=5, n_cells=5, kinds=()),
+            children=(
+                CallTree(
+                    term_id=CD4, name=ontology.terms[CD4].name, n_own=5, n_cells=5, children=()
+                ),
             ),
         ),
-        CallTree(term_id=B, name="B cell", n_own=3, n_cells=3, kinds=()),
+        CallTree(term_id=B, name="B cell", n_own=3, n_cells=3, children=()),
     )
 
 
@@ -345,9 +349,9 @@ def test_each_cell_has_one_of_five_fates(ontology):
 
 def test_small_clusters_of_a_common_call_are_no_chance():
     groups = [_group(name=str(number), n_cells=4) for number in range(5)]
-    ratings = rate_all(groups, has_confidence=True, level=0.9)
+    ratings = rate_all(groups, has_confidence=True, threshold=0.9)
     assert not any("may be chance" in reason for each in ratings for reason in each.reasons)
-    (alone,) = rate_all(groups[:1], has_confidence=True, level=0.9)
+    (alone,) = rate_all(groups[:1], has_confidence=True, threshold=0.9)
     assert alone.reasons[0] == "only 4 cells: may be chance"
 
 
@@ -381,7 +385,7 @@ def test_a_tissue_is_told_with_all_that_it_demotes(ontology):
     }
     (said, names), (unknown, values) = tissues(details, ontology)
     assert said == "lung (UBERON:1): 2 of 3 labels demoted" and names == ["B cell", "T cell"]
-    assert unknown.startswith("7 cells whose tissue is not known") and values == ["here"]
+    assert unknown.startswith("7 cells with an unknown tissue") and values == ["here"]
     assert tissues({}, ontology) == []
 
 
@@ -465,7 +469,7 @@ def test_numbers_on_a_map_keep_apart():
     rng = np.random.default_rng(0)
     places = np.concatenate([rng.normal(0, 1, (200, 2)), rng.normal(0, 1, (200, 2)), [[9, 9]]])
     values = np.array(["T cell"] * 200 + ["B cell"] * 200 + ["mast cell"])
-    spots = number_places(places, values, ("T cell", "B cell", "mast cell", "absent"))
+    spots = number_positions(places, values, ("T cell", "B cell", "mast cell", "absent"))
     assert list(spots) == ["T cell", "B cell", "mast cell"]
     extent = np.ptp(places, axis=0)
     gaps = [
@@ -481,5 +485,5 @@ def test_numbers_on_a_map_keep_apart():
 
 def test_a_type_without_room_gets_its_number_all_the_same():
     places = np.array([[0.0, 0.0], [0.001, 0.0], [1.0, 1.0]])
-    spots = number_places(places, np.array(["a", "b", "c"]), ("a", "b", "c"))
+    spots = number_positions(places, np.array(["a", "b", "c"]), ("a", "b", "c"))
     assert spots["b"].tolist() == [0.001, 0.0]

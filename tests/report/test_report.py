@@ -127,7 +127,7 @@ def test_sections_come_in_reading_order(make_annotated, tmp_path):
     assert all(page.values("img", "alt"))
     assert len(page.values("img", "src")) == 6  # three maps, two of confidence, outliers
     assert "48 cells" in page.text and "Only 5 types could be called" in page.text
-    assert "5 cells left unknown" in page.text
+    assert "5 cells are unknown" in page.text
     assert (
         "langcell zeroshot --h5ad cells.h5ad --model mini-fast --labels 'CL:0000236; " in page.text
     )
@@ -154,7 +154,7 @@ def test_calls_without_confidence_are_said_to_be_unjudged(make_annotated, tmp_pa
     page = _page(make_annotated(has_confidence=False), tmp_path)
     assert "Confidence is not calibrated" in page.text
     assert "without a calibrated confidence" in page.text
-    assert "unusual" not in page.ids and "named in full" not in page.text
+    assert "unusual" not in page.ids and "best candidate called" not in page.text
     assert "Confidence was calibrated" not in page.text
 
 
@@ -164,7 +164,7 @@ def test_reliability_is_drawn_where_it_was_recorded(make_annotated, tmp_path):
     adata.uns["langcell"]["calibration"] = {"id": "0123", "fitted_on": "Kang 2018"}
     page = _page(adata, tmp_path)
     assert "Confidence was calibrated on labelled cells of Kang 2018" in page.text
-    assert "the file does not record it" in page.text
+    assert "The file does not record the reliability" in page.text
     assert "Confidence is not calibrated" not in page.text
     n_figures = len(page.values("img", "src"))
     adata.uns["langcell"]["calibration"] |= {
@@ -183,9 +183,9 @@ def test_reliability_is_drawn_where_it_was_recorded(make_annotated, tmp_path):
     page = _page(adata, tmp_path)
     assert len(page.values("img", "src")) == n_figures + 2
     assert "Measured on those studies: all cell types as candidates." in page.text
-    assert "confidence and share right lie 0.12 apart on average" in page.text
+    assert "confidence and accuracy differ by 0.12 on average" in page.text
     assert "At 0.8, 70% of the cells were called and 8% of these calls were wrong" in page.text
-    assert "the file does not record it" not in page.text
+    assert "The file does not record the reliability" not in page.text
     described = " ".join(page.values("img", "alt"))
     assert "0.50: 0.40 right; 0.90: 0.90 right" in described
     assert "0.95: 20% called, 1% of them wrong" in described
@@ -219,12 +219,12 @@ def test_evidence_stands_beside_each_call(make_cells, tiny_bag, tmp_path):
         options=AnnotateOptions(confidence=0.3),
     )
     page = _page(adata, tmp_path)
-    assert page.text.count("raise the call") == page.text.count("lower it") == 3
-    assert "decide for it and not" in page.text and "speak for" in page.text
+    assert page.text.count("raise the call") == page.text.count("lower the call") == 3
+    assert "favour the call over" in page.text
     assert "Without evidence genes" not in page.text
     shares = [title for title in page.values("span", "title") if title.startswith("expressed in")]
     assert len(shares) == 3 * (6 + 3 + 4 + 2)
-    assert "of those of the other clusters (median); effect +" in shares[0]
+    assert "of the cells of other clusters (median); effect +" in shares[0]
     adata.write_h5ad(tmp_path / "x.h5ad")
     of_file = _page(tmp_path / "x.h5ad", tmp_path)
     assert shares == [t for t in of_file.values("span", "title") if t.startswith("expressed in")]
@@ -234,11 +234,11 @@ def test_without_model_or_counts_or_scores_the_page_says_why_it_has_no_evidence(
     make_annotated, tiny_bag, tmp_path
 ):
     adata = make_annotated()
-    text = "Without evidence genes: the calls were made with other weights (abababababab)"
+    text = "Without evidence genes: the calls were made with other weights (sha256 abababababab)"
     assert text in _page(adata, tmp_path).text
     adata.uns["langcell"]["model"] = str(tmp_path / "gone")
     assert (
-        "Without evidence genes: the model that made the calls is not at hand: no checkpoint"
+        "Without evidence genes: the model that made the calls is not available: no checkpoint"
         in _page(adata, tmp_path).text
     )
     model = LangCell.from_pretrained(str(tiny_bag))
@@ -328,16 +328,16 @@ def test_second_calls_and_tissues_have_their_place(make_cells, tiny_bag, tmp_pat
         assert (
             "Tissue: lung (UBERON:0002048):" in page.text and "The tissue was given." in page.text
         )
-        assert "learnt from this very study" not in page.text
+        assert "was fitted on this study" not in page.text
 
 
 def test_a_study_that_the_calibration_knows_is_told(make_annotated, tmp_path):
     adata = make_annotated()
     adata.uns["langcell"]["calibration"] = {"id": "0123", "fitted_on": "Baron 2016, Kang 2018"}
     adata.obs["study"] = "Kang et al. 2018"
-    assert "The calibration learnt from this very study" in _page(adata, tmp_path).text
+    assert "The calibration was fitted on this study" in _page(adata, tmp_path).text
     adata.obs["study"] = "King 2018"
-    assert "learnt from this very study" not in _page(adata, tmp_path).text
+    assert "was fitted on this study" not in _page(adata, tmp_path).text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium)")

@@ -93,9 +93,9 @@ def test_p_values_are_shares_of_the_null(null):
 @given(
     scores=st.lists(st.floats(-20, 5), min_size=1, max_size=80),
     size=st.integers(1, 80),
-    level=st.sampled_from([0.01, 0.05, 0.2]),
+    max_fdr=st.sampled_from([0.01, 0.05, 0.2]),
 )
-def test_rates_from_counts_are_those_of_benjamini_and_hochberg(null, scores, size, level):
+def test_rates_from_counts_are_those_of_benjamini_and_hochberg(null, scores, size, max_fdr):
     values = np.round(np.array(scores), 2)
     counts = ScoreHistogram(1)
     for start in range(0, len(values), size):
@@ -103,8 +103,8 @@ def test_rates_from_counts_are_those_of_benjamini_and_hochberg(null, scores, siz
     wanted = false_discovery_control(null.p_values(values))
     found = counts.false_discovery_rates(0, values, null)
     np.testing.assert_allclose(found, wanted, rtol=1e-9)
-    n_hits = int(((wanted <= level) & (values >= -4)).sum())
-    assert counts.n_hits(0, null, level=level, floor=-4) == n_hits
+    n_hits = int(((wanted <= max_fdr) & (values >= -4)).sum())
+    assert counts.n_hits(0, null, max_fdr=max_fdr, floor=-4) == n_hits
 
 
 def test_the_best_cells_are_listed_in_order(make_cells, model, background):
@@ -175,9 +175,9 @@ def test_a_model_without_reference_cells_is_refused(make_cells, tiny_model):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="--top must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="top must be at least 1, got 0"):
         SearchOptions(top=0)
-    with pytest.raises(ValueError, match="--fdr must lie between 0 and 1, got 5"):
+    with pytest.raises(ValueError, match="fdr must be between 0 and 1, got 5"):
         SearchOptions(fdr=5)
 
 

@@ -1,1 +1,1 @@
-"""Genes and markers behind a call."""
+"""Explain calls: the genes that raise or lower them, and the markers of the called type."""

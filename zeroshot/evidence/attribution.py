@@ -1,4 +1,4 @@
-"""How much each gene of a cell adds to its similarity with directions of the common space."""
+"""Attribute the similarity of a cell embedding and a direction to the genes of the cell."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ from langcell.nn.gene_bag import GeneBag
 from langcell.tokens.tokenizer import collate_tokens
 
 _EMBEDDINGS = "model.cell_encoder.embeddings.token.weight"
-_BATCH = 32  # cells encoded at once
+_BATCH_SIZE = 32
 
 
 def token_features(model: LangCell, cells: Sequence[np.ndarray]) -> np.ndarray:
-    """Encode cells given as gene tokens, highest rank first; those beyond `max_genes` are not read.
+    """Encode cells given as gene tokens, highest rank first; read the first `max_genes` of each.
 
     Returns
     -------
@@ -27,9 +27,9 @@ def token_features(model: LangCell, cells: Sequence[np.ndarray]) -> np.ndarray:
     genes, n_read = model.genes, model.config.max_genes
     features = np.empty((len(cells), model.config.embedding_dim), dtype=np.float32)
     with inference(model):
-        for first in range(0, len(cells), _BATCH):
-            lists = [tokens[:n_read] for tokens in cells[first : first + _BATCH]]
-            width = 2 + max(map(len, lists))  # room for padding: a bag reads at least one token
+        for first in range(0, len(cells), _BATCH_SIZE):
+            lists = [tokens[:n_read] for tokens in cells[first : first + _BATCH_SIZE]]
+            width = 2 + max(map(len, lists))  # padded: a GeneBag needs at least one token
             ids, mask = collate_tokens(
                 lists, cls_id=genes.cls_id, pad_id=genes.pad_id, width=min(width, n_read + 1)
             )
@@ -44,45 +44,48 @@ def gene_effects(
 ) -> list[np.ndarray]:
     """Attribute the similarity of cells and directions to the genes of each cell.
 
-    The effect of a gene is what the similarity loses without it: positive where it raises it. A
-    bag of genes is encoded again without each gene, which moves up those of lower rank: exact. A
-    transformer is taken to first order: the gradient at a gene's embedding times its difference
-    from the mean embedding of the cell, which would take its place in the mean.
+    The effect of a gene is the similarity with it minus the similarity without it, so a gene that
+    raises the similarity has a positive effect. For a `GeneBag` this is exact: the cell is encoded
+    again without each gene, and lower-ranked genes move up. For a transformer it is a first-order
+    approximation: the gradient at the gene's embedding times the difference of that embedding and
+    the mean embedding of the cell.
 
     Parameters
     ----------
-    model: any; its directions are features of texts, or differences of two
-    cells: gene tokens of each cell, highest rank first; one gene more than `max_genes` lets the
-        next gene in where one is left out
-    directions: of each cell, float32, shape (n_directions, embedding_dim)
+    model: any cell encoder
+    cells: gene tokens of each cell, highest rank first; pass `max_genes` + 1 genes so that the next
+        gene can replace the one that is left out
+    directions: for each cell text features, or differences of two, float32, shape
+        (n_directions, embedding_dim)
 
     Returns
     -------
-    One array a cell, float32, shape (n_genes, n_directions), of the genes that the model reads
+    One float32 array per cell, shape (n_genes, n_directions), for the genes that the model reads
     """
     with inference(model):
         if isinstance(model.cell_encoder, GeneBag):
             pairs = zip(cells, directions, strict=True)
             return [
-                _left_out(model, model.cell_encoder, tokens, wanted) for tokens, wanted in pairs
+                _leave_one_out(model, model.cell_encoder, tokens, cell_directions)
+                for tokens, cell_directions in pairs
             ]
-        encoded = _Encoded(model)
+        encoder = _EncoderModule(model)
         return [
-            _first_order(model, encoded, tokens[: model.config.max_genes], wanted)
-            for tokens, wanted in zip(cells, directions, strict=True)
+            _first_order(model, encoder, tokens[: model.config.max_genes], cell_directions)
+            for tokens, cell_directions in zip(cells, directions, strict=True)
         ]
 
 
-def _left_out(
+def _leave_one_out(
     model: LangCell, encoder: GeneBag, tokens: np.ndarray, directions: np.ndarray
 ) -> np.ndarray:
-    """Encode a cell without each of its genes, all at once."""
+    """Return the effect of each gene of a cell by encoding the cell without it, in one batch."""
     n_read = min(len(tokens), model.config.max_genes)
     if not n_read:
         return np.zeros((0, len(directions)), dtype=np.float32)
     genes = torch.from_numpy(tokens.astype(np.int64)).to(model.device)
     means = _means_without_each(encoder.token(genes))[:n_read]  # (n_read, hidden)
-    with_cls = torch.cat([genes[:1], genes[:n_read]])[None]  # whatever stands first is not read
+    with_cls = torch.cat([genes[:1], genes[:n_read]])[None]  # the first token is ignored
     whole = encoder.mix(with_cls, None, encoder.token.weight)  # (1, pooled)
     pooled = torch.cat([whole, encoder.mix.beside_hidden(means)])
     features = functional.normalize(model.cell_projection(pooled), dim=-1)
@@ -91,21 +94,21 @@ def _left_out(
 
 
 def _means_without_each(embeddings: Tensor) -> Tensor:
-    """Return the rank-weighted mean (`GeneBag`) of all embeddings but each, (n, hidden).
+    """Return the rank-weighted mean (`GeneBag`) of the embeddings without each one, (n, hidden).
 
-    A gene keeps its weight where a lower one leaves, and takes that of the rank above where a
-    higher one does: sums from both ends give all means in one pass.
+    Without gene i, genes before i keep their weight and genes after i take the weight of the rank
+    before theirs. Cumulative sums from both ends give all means in one pass.
     """
     n = len(embeddings)
     weights = 1 / torch.log2(torch.arange(n - 1, device=embeddings.device) + 2.0)  # (n - 1,)
     zero = embeddings.new_zeros(1, embeddings.shape[1])
-    above = torch.cat([zero, (weights[:, None] * embeddings[:-1]).cumsum(0)])
-    below = torch.cat([(weights[:, None] * embeddings[1:]).flip(0).cumsum(0).flip(0), zero])
-    return (above + below) / weights.sum().clamp(min=1e-6)
+    before = torch.cat([zero, (weights[:, None] * embeddings[:-1]).cumsum(0)])
+    after = torch.cat([(weights[:, None] * embeddings[1:]).flip(0).cumsum(0).flip(0), zero])
+    return (before + after) / weights.sum().clamp(min=1e-6)
 
 
-class _Encoded(nn.Module):
-    """Cells to features as a module of its own, whose parameters can be put in the place of."""
+class _EncoderModule(nn.Module):
+    """Cell encoder and projection as a module, so that `functional_call` can replace its weights."""
 
     def __init__(self, model: LangCell) -> None:
         super().__init__()
@@ -116,23 +119,23 @@ class _Encoded(nn.Module):
 
 
 def _first_order(
-    model: LangCell, encoded: _Encoded, tokens: np.ndarray, directions: np.ndarray
+    model: LangCell, encoder: _EncoderModule, tokens: np.ndarray, directions: np.ndarray
 ) -> np.ndarray:
-    """Return gradient times (embedding less mean embedding) of each gene of a cell."""
+    """Return gradient times (embedding minus mean embedding) of each gene of a cell."""
     if not len(tokens):
         return np.zeros((0, len(directions)), dtype=np.float32)
     ids, _ = collate_tokens([tokens], cls_id=model.genes.cls_id, pad_id=model.genes.pad_id)
-    # Every position gets an embedding of its own, so that gradients are those of positions.
-    own = model.cell_encoder.gene_embeddings[torch.from_numpy(ids[0]).to(model.device)]
-    own = own.detach().requires_grad_()  # (1 + n_genes, hidden)
-    places = torch.arange(len(own), device=model.device)[None]
+    # Each position gets its own row of the embedding table, so gradients are per position.
+    embeddings = model.cell_encoder.gene_embeddings[torch.from_numpy(ids[0]).to(model.device)]
+    embeddings = embeddings.detach().requires_grad_()  # (1 + n_genes, hidden)
+    positions = torch.arange(len(embeddings), device=model.device)[None]
     with torch.enable_grad():
-        features = functional_call(encoded, {_EMBEDDINGS: own}, (places, None))  # (1, d)
+        features = functional_call(encoder, {_EMBEDDINGS: embeddings}, (positions, None))  # (1, d)
         similarities = (features @ torch.from_numpy(directions).to(model.device).T)[0]
         gradients = [
-            torch.autograd.grad(each, own, retain_graph=True)[0][1:] for each in similarities
+            torch.autograd.grad(each, embeddings, retain_graph=True)[0][1:] for each in similarities
         ]
-    genes = own.detach()[1:]
+    genes = embeddings.detach()[1:]
     weights = 1 / torch.log2(torch.arange(len(genes), device=model.device) + 2.0)
     mean = (weights[:, None] * genes).sum(0) / weights.sum()
     effects = [(gradient * (genes - mean)).sum(1) for gradient in gradients]

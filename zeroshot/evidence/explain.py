@@ -1,4 +1,4 @@
-"""Why a cell or a cluster is called what it is: genes that speak for it, and its markers."""
+"""Explain the call of a cell or a cluster: genes that raise or lower it, and markers."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,10 +57,12 @@ class ExplainOptions:
 
     def __post_init__(self) -> None:
         if self.n_genes < 1:
-            raise ValueError(f"--genes must be at least 1, got {self.n_genes}")
+            raise ValueError(
+                f"{option('n_genes', flag='--genes')} must be at least 1, got {self.n_genes}"
+            )
         if self.cells_per_cluster < 1:
             raise ValueError(
-                f"--cells-per-cluster must be at least 1, got {self.cells_per_cluster}"
+                f"{option('cells_per_cluster')} must be at least 1, got {self.cells_per_cluster}"
             )
 
 
@@ -155,11 +157,14 @@ def explain(
             f"{option('cluster', wanted[0])} needs {option('cluster_key')}, the obs column of clusters"
         )
     if bool(cells) == (cluster_key is not None):
-        raise ValueError("say what to explain: names of cells, or a column of clusters")
+        raise ValueError(
+            f"pass either {option('cells')} (cell names) or {option('cluster_key')} (obs column of "
+            f"clusters), got {'both' if cells else 'neither'}"
+        )
     if key_added is not None and isinstance(source, str | Path):
-        raise ValueError("key_added= needs an AnnData; of a file take the table that is returned")
+        raise ValueError("key_added needs an AnnData; for a file use the returned table")
     if head is None:
-        _warn_of_head(source)
+        _warn_if_called_by_head(source)
     ontology = Ontology.bundled()
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
@@ -167,10 +172,10 @@ def explain(
         targets = _targets(source, matrix.obs_names, cells, cluster_key, options)
         if not isinstance(model, LangCell):
             model = LangCell.from_pretrained(model, device=options.device)
-        # One gene more than the model reads: the next one, for where a gene is left out.
+        # One gene more than the model reads: it moves up when a gene is left out.
         tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes + 1)
         tokenizer.coverage(matrix)
-        read = read_target_cells(matrix, tokenizer, targets)
+        target_cells = read_target_cells(matrix, tokenizer, targets)
     target_scorer = TargetScorer(
         model,
         ontology,
@@ -181,15 +186,15 @@ def explain(
     evidence = Evidence(
         target_scorer.model,
         ontology,
-        read,
+        target_cells,
         is_compared=cluster_key is not None,
         n_genes=options.n_genes,
     )
     rows: list[dict[str, Any]] = []
     for target in targets if wanted is None else _chosen(targets, wanted, cluster_key):
-        tokens = [read.tokens.cell(place) for place in read.places(target)]
+        tokens = [target_cells.tokens.cell(row) for row in target_cells.positions(target)]
         asked = label.get(target.name) if isinstance(label, Mapping) else label
-        rows += evidence.rows(target, tokens, target_scorer.of(tokens, asked))
+        rows += evidence.rows(target, tokens, target_scorer.call(tokens, asked))
     return _table(rows, source, key_added)
 
 
@@ -205,12 +210,12 @@ def _chosen(
     return [by_name[name] for name in wanted]
 
 
-def _warn_of_head(source: "AnnData | str | Path") -> None:
-    """Say that the calls of a source are a head's, which is not asked."""
+def _warn_if_called_by_head(source: "AnnData | str | Path") -> None:
+    """Warn if a few-shot head made the calls, because only the model is explained."""
     if made_by := head_of_calls(read_notes(source, DEFAULT_KEY)):
         warnings.warn(
-            f"the calls in the file were made with a head (id {made_by}), and what is explained is "
-            "the model without it; name it with --head",
+            f"the calls in the file were made with a head (id {made_by}), but the model is explained "
+            f"without it; pass {option('head')} to explain them",
             stacklevel=3,
         )
 
@@ -229,33 +234,33 @@ def _targets(
     clusters = read_obs_column(source, cluster_key)
     targets = cluster_targets(clusters, max_cells=options.cells_per_cluster)
     if not targets:
-        raise ValueError(f"obs[{cluster_key!r}] is empty: it names no cluster")
+        raise ValueError(f"obs[{cluster_key!r}] has no clusters: all its values are empty")
     return targets
 
 
 class Evidence:
-    """Makes the rows of a target, see `explain`.
+    """Computes the rows of the table that `explain` returns.
 
     Parameters
     ----------
-    model: that attributes
-    ontology: whose definitions name markers
-    read: the cells of all targets
-    is_compared: targets are clusters, and each is held against the others
-    n_genes: that raise a call the most, and as many that lower it
+    model: model to explain
+    ontology: ontology with definitions that name markers
+    target_cells: cells of all targets
+    is_compared: True if targets are clusters, each compared with the others
+    n_genes: number of top genes that raise a call, and of those that lower it
     """
 
     def __init__(
         self,
         model: LangCell,
         ontology: Ontology,
-        read: TargetCells,
+        target_cells: TargetCells,
         *,
         is_compared: bool,
         n_genes: int,
     ) -> None:
-        self._model, self._ontology, self._read, self._n_genes = model, ontology, read, n_genes
-        self._is_compared = is_compared
+        self._model, self._ontology, self._target_cells = model, ontology, target_cells
+        self._n_genes, self._is_compared = n_genes, is_compared
         vocabulary = model.genes
         self._id_of_token = dict(
             zip(vocabulary.gene_tokens.tolist(), vocabulary.ensembl_ids, strict=True)
@@ -264,13 +269,13 @@ class Evidence:
     def rows(
         self, target: Target, tokens: Sequence[np.ndarray], target_call: TargetCall
     ) -> Iterator[dict[str, Any]]:
-        """Yield the evidence on one opinion, the strongest first.
+        """Yield the evidence for and against the call of a target, strongest first.
 
         Parameters
         ----------
-        target: one of those read
+        target: one of the targets in `target_cells`
         tokens: ranked genes of each of its cells
-        target_call: what it is called
+        target_call: label of the target and label that it is compared with
         """
         named = {
             "target": target.name,
@@ -295,7 +300,7 @@ class Evidence:
                 yield {**named, "evidence": "marker", **self._marker(target, marker, effects[:, 0])}
 
     def _mean_effects(self, tokens: Sequence[np.ndarray], target_call: TargetCall) -> np.ndarray:
-        """Return effects by token, mean over cells, shape (vocabulary size, 1 or 2)."""
+        """Return the mean effect of each token over cells, shape (vocabulary size, 1 or 2)."""
         label, *others = target_call.features  # (embedding_dim,) each
         directions = np.stack([label, *(label - each for each in others)])
         directions *= self._model.scale.item()
@@ -312,12 +317,12 @@ class Evidence:
         return total / len(tokens)
 
     def _gene(self, target: Target, ensembl_ids: Sequence[str]) -> dict[str, Any]:
-        """Name genes, and say how many cells express one of them."""
+        """Return the columns of a row on genes: names, and fraction of cells expressing any."""
         table = GeneTable.bundled()
         here, elsewhere = np.nan, np.nan
-        if self._read.is_measured(ensembl_ids):
-            shares = self._read.shares(ensembl_ids)
-            is_here = np.array([each is target for each in self._read.targets])
+        if self._target_cells.is_measured(ensembl_ids):
+            shares = self._target_cells.shares(ensembl_ids)
+            is_here = np.array([each is target for each in self._target_cells.targets])
             here = shares[is_here].item()
             if self._is_compared and not is_here.all():
                 elsewhere = np.median(shares[~is_here])
@@ -331,20 +336,20 @@ class Evidence:
     def _marker(self, target: Target, marker: Marker, effects: np.ndarray) -> dict[str, Any]:
         ids = tuple(GeneTable.bundled().resolve(marker.symbols).ensembl_ids)
         row = self._gene(target, ids)
-        is_measured = self._read.is_measured(ids)
+        is_measured = self._target_cells.is_measured(ids)
         known = self._model.genes.token_ids(ids)
         row["effect"] = effects[known[known >= 0]].sum() if is_measured else np.nan
-        # A cluster is held against the others, a cell against none.
+        # A cluster is compared with the other clusters, a single cell with zero.
         threshold = row["share_elsewhere"] if len(target.rows) > 1 or self._is_compared else 0.0
         agrees = "unknown"
         if not np.isnan(row["share_expressed"]) and not np.isnan(threshold):
-            is_there = row["share_expressed"] > threshold
-            agrees = "yes" if is_there == marker.is_present else "no"
+            is_expressed = row["share_expressed"] > threshold
+            agrees = "yes" if is_expressed == marker.is_present else "no"
         return {**row, "marker": marker.name, "expected": marker.expected, "agrees": agrees}
 
 
 def _strongest(effects: np.ndarray, n: int) -> np.ndarray:
-    """Return the n highest positive ones, descending, then the n lowest negative, ascending."""
+    """Return indices of the n highest positive effects, then of the n lowest negative effects."""
     order = np.argsort(-effects, kind="stable")
     high, low = order[:n], order[::-1][:n]
     return np.concatenate([high[effects[high] > 0], low[effects[low] < 0]])
@@ -358,7 +363,7 @@ def _table(
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     words = ["marker", "expected", "agrees"]
     table[words] = table[words].fillna("")
-    table.index = table.index.astype(str)  # as AnnData writes tables
+    table.index = table.index.astype(str)  # AnnData needs a string index in uns
     if key_added is not None and not isinstance(source, str | Path):
         source.uns[key_added] = table
     return table

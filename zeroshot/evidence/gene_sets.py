@@ -1,4 +1,4 @@
-"""Which genes belong to a set, judged from a few that do: by the gene embeddings of a model."""
+"""Rank genes by how well they fit a gene set, from the gene embeddings of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _C = 1.0  # inverse penalty; not tuned
 _FOLDS = 5
-_FEWEST = 3  # genes of a set
+_MIN_GENES = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -31,9 +31,9 @@ class RankedGenes(ShortTable):
 
     Attributes
     ----------
-    table: a row for each gene: `gene`, `ensembl_id`, `score`, from 0 to 1, and `is_given`
-    auroc: chance that a gene of the set, held out in turn, scores above one that is not in it
-    unknown: names of the set that no gene of the model bears
+    table: one row per gene with `gene`, `ensembl_id`, `score` (0 to 1) and `is_given`, best first
+    auroc: AUROC of held-out scores, genes of the set against all others
+    unknown: names in the set that match no gene of the model
     """
 
     table: "pd.DataFrame"
@@ -53,11 +53,11 @@ class RankedGenes(ShortTable):
 def rank_genes(
     genes: str | Sequence[str], *, model: "LangCell | str | Path" = "mini-fast"
 ) -> RankedGenes:
-    """Rank all genes of a model by how much they look like members of a set.
+    """Rank all genes of a model by how well they fit a gene set.
 
-    A logistic regression on the gene embeddings tells the given genes from all others. Every gene is
-    scored by one that did not see it, so that given and other genes compare. The others are not
-    known to be outside the set: a score ranks and is no probability of membership.
+    A logistic regression on the gene embeddings separates the given genes from all others. Each
+    gene is scored by cross-validation, so scores of given and other genes are comparable. The other
+    genes may belong to the set too: use the score to rank, not as a probability of membership.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def rank_genes(
     Raises
     ------
     ValueError
-        If the model knows fewer than three of the genes.
+        If the model has fewer than three of the genes.
     OSError
         If there is no such model.
 
@@ -82,10 +82,10 @@ def rank_genes(
         model = LangCell.from_pretrained(model)
     names = list(dict.fromkeys(each.strip() for each in label_list(genes) if each.strip()))
     rows, unknown = _rows(names, model)
-    if len(rows) < _FEWEST:
+    if len(rows) < _MIN_GENES:
         raise ValueError(
-            f"a set needs at least {_FEWEST} genes that the model knows, got {len(rows)} of "
-            f"{len(names)}; give symbols or Ensembl ids of human genes"
+            f"a set needs at least {_MIN_GENES} genes that the model knows, got {len(rows)} of "
+            f"{len(names)}; pass symbols or Ensembl ids of human genes"
         )
     is_given = np.zeros(model.genes.n_genes, dtype=bool)
     is_given[rows] = True
@@ -112,12 +112,12 @@ def gene_vectors(model: LangCell) -> np.ndarray:
 
 
 def membership(vectors: np.ndarray, is_given: np.ndarray) -> np.ndarray:
-    """Score each gene by a classifier that did not see it.
+    """Score each gene with a classifier that was fitted without it (cross-validation).
 
     Parameters
     ----------
-    vectors: of the genes, shape (n_genes, width)
-    is_given: genes of the set, at least two, shape (n_genes,)
+    vectors: gene embeddings, shape (n_genes, width)
+    is_given: True for genes of the set (at least two), shape (n_genes,)
 
     Returns
     -------
@@ -131,7 +131,7 @@ def membership(vectors: np.ndarray, is_given: np.ndarray) -> np.ndarray:
 
 
 def fit_set(vectors: np.ndarray, is_given: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Learn a set from some genes and score others; inputs have unit variance on the way."""
+    """Fit a classifier to some genes and score others; embeddings are standardised first."""
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0) + 1e-12
     width = np.sqrt(vectors.shape[1])
     with one_blas_thread():
@@ -141,8 +141,9 @@ def fit_set(vectors: np.ndarray, is_given: np.ndarray, others: np.ndarray) -> np
 
 
 def _rows(names: Sequence[str], model: LangCell) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return rows of the model's genes that names mean, each once, and names that mean none."""
-    place = {token: row for row, token in enumerate(model.genes.gene_tokens.tolist())}
+    """Return the unique gene rows that names match, and the names that match none."""
+    row_of_token = {token: row for row, token in enumerate(model.genes.gene_tokens.tolist())}
     tokens = model.genes.token_ids(GeneTable.bundled().resolve(names).ensembl_ids)
     unknown = tuple(name for name, token in zip(names, tokens, strict=True) if token < 0)
-    return np.unique([place[token] for token in tokens.tolist() if token >= 0]).astype(int), unknown
+    rows = [row_of_token[token] for token in tokens.tolist() if token >= 0]
+    return np.unique(rows).astype(int), unknown

@@ -1,4 +1,4 @@
-"""Genes behind the calls of groups of cells in an annotated file, by attribution."""
+"""Explain the calls of groups of cells in an annotated file with gene attributions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import RankTokenizer
 from ontology.graph import Ontology
 from zeroshot.evidence.explain import Evidence
-from zeroshot.evidence.head_evidence import HeadDirections, adapted, check_made_by
+from zeroshot.evidence.head_evidence import HeadDirections, adapted_model, check_made_by
 from zeroshot.evidence.target_scores import TargetCall
 from zeroshot.evidence.targets import cluster_targets, read_target_cells
 from zeroshot.heads.few_shot_head import FewShotHead
@@ -23,20 +23,20 @@ from zeroshot.labels.queries import Query, query_features, read_queries
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_MOST_CELLS = 500  # of all groups together
-_MOST_OF_GROUP, _FEWEST_OF_GROUP = 25, 4
+_MAX_CELLS = 500  # in all groups together
+_MAX_PER_GROUP, _MIN_PER_GROUP = 25, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceGene:
-    """A gene that speaks for a call or against it.
+    """A gene that raises or lowers a call.
 
     Attributes
     ----------
-    symbol: of the gene
-    effect: log-odds that are lost without it, mean over the cells; negative if it lowers the call
-    inside: share of the group's cells that express it
-    outside: median of the same over the other groups, NaN where there are none
+    symbol: gene symbol
+    effect: log-odds lost without the gene, mean over cells; negative if it lowers the call
+    inside: fraction of the group's cells that express it
+    outside: median of this fraction over the other groups, NaN if there are none
     """
 
     symbol: str
@@ -47,7 +47,7 @@ class EvidenceGene:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedMarker:
-    """A marker that the definition of a call names; `agrees` is "yes", "no" or "unknown"."""
+    """A marker from the definition of the called type; `agrees` is "yes", "no" or "unknown"."""
 
     name: str
     expected: str
@@ -56,13 +56,13 @@ class NamedMarker:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupEvidence:
-    """Why a group is called what it is.
+    """Evidence for the call of a group.
 
     Attributes
     ----------
-    raising, lowering: genes of the call, the strongest first
-    leading, trailing: genes of its lead over the runner-up, and those that speak for that
-    markers: of the definition
+    raising, lowering: genes that raise and lower the call, strongest first
+    leading, trailing: genes that favour the call over the runner-up, and the runner-up over the call
+    markers: markers in the definition of the called type
     """
 
     raising: tuple[EvidenceGene, ...]
@@ -74,17 +74,17 @@ class GroupEvidence:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GroupCall:
-    """What a group is called, and by which candidates.
+    """The call of a group with the probabilities of the candidates behind it.
 
-    A call after back-off rests on all candidates below it, and so does its evidence: its direction
-    is the mean of theirs, weighed by what each has of the probability.
+    After back-off a call sums the probabilities of its descendants. Its direction is the mean of
+    their directions, weighted by probability.
 
     Attributes
     ----------
-    group: its name
-    call, term_id: what it is called; the id '' for free text
-    weights: probability of each candidate that the call sums, shape (n_candidates,)
-    rival, rival_id, rival_weights: the same of the runner-up; '' and None for none
+    group: name of the group
+    call, term_id: label of the call and its id, '' for free text
+    weights: probability of each candidate that the call sums, 0 for others, shape (n_candidates,)
+    rival, rival_id, rival_weights: the same for the runner-up; '' and None without one
     """
 
     group: str
@@ -108,69 +108,73 @@ def explain_groups(
     n_genes: int = 6,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, GroupEvidence]:
-    """Find the evidence on the calls of groups.
+    """Explain the calls of groups of cells.
 
-    Of each group up to 25 cells are read, evenly spaced over the file, fewer where there are many
-    groups: neither memory nor time grow with the file.
+    Up to 25 cells per group are read, evenly spaced over the file, fewer if there are many groups.
+    Memory and time do not grow with the file.
 
     Parameters
     ----------
-    source: an annotated h5ad, or AnnData, with the counts that were annotated
-    calls: of the groups to explain
-    members: group of each cell by its name, '' for none, shape (n_cells,)
-    details: what annotating wrote to uns: names the model, the candidates and the counts
-    ontology: of the calls
-    model: that made the calls, where it is not under the name that `details` have
-    head: that made the calls, where one did
-    n_genes: of each kind
-    progress: called with the number of cells explained and of all that are read
+    source: annotated h5ad or AnnData with the counts that were annotated
+    calls: calls of the groups to explain
+    members: group name of each cell, '' for none, shape (n_cells,)
+    details: entry of uns that annotation wrote; names the model, the candidates and the counts
+    ontology: ontology of the calls
+    model: model that made the calls, if not found under the name in `details`
+    head: few-shot head that made the calls, if one did
+    n_genes: number of genes of each kind
+    progress: called with the number of cells explained so far and in total
 
     Returns
     -------
-    By name of the group
+    Evidence by group name
 
     Raises
     ------
     ValueError, OSError
-        With one line that says why there is no evidence: counts or model are not at hand.
+        If the counts or the model are not available; the message is one line.
     """
     check_made_by(details, head)
     model = annotating_model(details, model)
     if head is not None:
-        model = adapted(head, model)
+        model = adapted_model(head, model)
     parameters = details.get("parameters", {})
     layer = details.get("counts_source")
-    most = int(np.clip(_MOST_CELLS // max(1, len(set(members))), _FEWEST_OF_GROUP, _MOST_OF_GROUP))
-    target_scorer = _opinions(calls, _directions(calls, details, ontology, model, head))
+    max_cells = int(
+        np.clip(_MAX_CELLS // max(1, len(set(members))), _MIN_PER_GROUP, _MAX_PER_GROUP)
+    )
+    target_calls = _target_calls(calls, _directions(calls, details, ontology, model, head))
     with open_counts(
         source,
         layer=None if layer is None else str(layer).removeprefix("layers/"),
         allow_normalized=bool(parameters.get("allow_normalized", False)),
     ) as matrix:
         tokenizer = RankTokenizer(model.genes, max_genes=model.config.max_genes + 1)
-        read = read_target_cells(matrix, tokenizer, cluster_targets(members, max_cells=most))
-    evidence = Evidence(model, ontology, read, is_compared=True, n_genes=n_genes)
+        targets = cluster_targets(members, max_cells=max_cells)
+        target_cells = read_target_cells(matrix, tokenizer, targets)
+    evidence = Evidence(model, ontology, target_cells, is_compared=True, n_genes=n_genes)
     found, n_done = {}, 0
-    for target in read.targets:
-        if target.name in target_scorer:
-            tokens = [read.tokens.cell(place) for place in read.places(target)]
-            rows = list(evidence.rows(target, tokens, target_scorer[target.name]))
+    for target in targets:
+        if target.name in target_calls:
+            positions = target_cells.positions(target)
+            tokens = [target_cells.tokens.cell(position) for position in positions]
+            rows = list(evidence.rows(target, tokens, target_calls[target.name]))
             found[target.name] = _group_evidence(rows)
         n_done += len(target.rows)
         if progress is not None:
-            progress(n_done, len(read.rows))
+            progress(n_done, len(target_cells.rows))
     return found
 
 
 def annotating_model(
     details: Mapping[str, Any], given: LangCell | str | Path | None = None
 ) -> LangCell:
-    """Load the model that made the calls of a file; nothing is fetched from a network.
+    """Load the model that made the calls of a file, without downloading.
 
     Raises
     ------
     ValueError, OSError
-        If it is not at hand, or has other weights by now.
+        If the model is not found locally, or its weights differ from those that made the calls.
     """
     model = given if given is not None else str(details.get("model", ""))
     if not model:
@@ -179,13 +183,13 @@ def annotating_model(
         try:
             folder = resolve_checkpoint(model, download=False)
         except OSError as error:
-            raise OSError(f"the model that made the calls is not at hand: {error}") from error
+            raise OSError(f"the model that made the calls is not available: {error}") from error
         model = LangCell.from_pretrained(folder)
     wanted = str(details.get("model_sha256", ""))
     if model.sha256 != wanted:
         raise ValueError(
-            f"the calls were made with other weights ({wanted[:12] or 'of no name'}) than those at "
-            f"hand ({model.sha256[:12] or 'of no name'})"
+            f"the calls were made with other weights (sha256 {wanted[:12] or 'not recorded'}) than "
+            f"those of the model (sha256 {model.sha256[:12] or 'not recorded'})"
         )
     return model
 
@@ -197,7 +201,7 @@ def _directions(
     model: LangCell,
     head: FewShotHead | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return those of all candidates among features, and of a head those among ranks."""
+    """Return the direction of each candidate in feature space, and with a head in rank space."""
     keys = candidate_keys(details)
     weights = [w for each in calls for w in (each.weights, each.rival_weights) if w is not None]
     is_used = np.any(np.reshape(weights, (-1, len(keys))) > 0, axis=0)
@@ -211,14 +215,14 @@ def _directions(
     return found.features, found.ranks
 
 
-def _opinions(
+def _target_calls(
     calls: Sequence[GroupCall], directions: tuple[np.ndarray, np.ndarray | None]
 ) -> dict[str, TargetCall]:
-    """Return what each group is called, with the directions that its candidates make."""
-    return {each.group: _opinion(each, *directions) for each in calls if each.weights.any()}
+    """Return the call of each group with its directions, by group name."""
+    return {each.group: _target_call(each, *directions) for each in calls if each.weights.any()}
 
 
-def _opinion(call: GroupCall, features: np.ndarray, ranks: np.ndarray | None) -> TargetCall:
+def _target_call(call: GroupCall, features: np.ndarray, ranks: np.ndarray | None) -> TargetCall:
     sides = [(call.call, call.term_id, call.weights)]
     if call.rival_weights is not None and call.rival_weights.any():
         sides.append((call.rival, call.rival_id, call.rival_weights))
@@ -235,23 +239,23 @@ def _opinion(call: GroupCall, features: np.ndarray, ranks: np.ndarray | None) ->
 
 
 def candidate_keys(details: Mapping[str, Any]) -> list[str]:
-    """Return the candidates that annotating chose from: ids, or "text:" and words."""
+    """Return the candidates of the annotation: term ids, or "text:" and the words."""
     return [str(each) for each in details["candidate_ids"]]
 
 
 def candidates_below(key: str, keys: Sequence[str], ontology: Ontology) -> np.ndarray:
-    """Tell which candidates are another or a kind of it, bool, shape (n_candidates,).
+    """Return which candidates are `key` or a descendant of it, bool, shape (n_candidates,).
 
-    Files of other releases may name terms that the ontology does not have: they are below nothing.
+    All False if the ontology release does not have the term `key`.
     """
     if key.startswith(FREE_TEXT):
         return np.array([each == key for each in keys])
-    kinds = ontology.descendants(key) | {key} if key in ontology.index else frozenset()
-    return np.array([each in kinds for each in keys])
+    matching = ontology.descendants(key) | {key} if key in ontology.index else frozenset()
+    return np.array([each in matching for each in keys])
 
 
 def _group_evidence(rows: Sequence[Mapping[str, Any]]) -> GroupEvidence:
-    """Sort the rows of a target by what they say."""
+    """Group the rows of a target by kind of evidence."""
 
     def genes(kind: str, sign: int) -> tuple[EvidenceGene, ...]:
         return tuple(

@@ -1,4 +1,4 @@
-"""What a head asks of a cell, so that genes can be found behind its calls."""
+"""Write the log-odds of a few-shot head as linear functions, to attribute its calls to genes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 from langcell.model.langcell import LangCell
+from langcell.runtime.parameter_names import option
 from zeroshot.heads.few_shot_head import FewShotHead, weight_of_rank
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadDirections:
-    """The log-odds of a head's labels, each linear in the features and the ranked genes of a cell.
+    """Weights of a head's labels, linear in the cell features and in the ranked genes.
 
-    The difference of two labels is that of their log-odds to a constant.
+    The log-odds between two labels are the difference of their directions, up to a constant.
 
     Attributes
     ----------
-    features: to be multiplied by features and the scale of the model, (n_labels, embedding_dim)
-    ranks: to be multiplied by `rank_weights`, a column a token, (n_labels, vocabulary size)
+    features: weights of features times the model's scale, shape (n_labels, embedding_dim)
+    ranks: weights of `rank_weights`, one column per token, shape (n_labels, vocabulary size)
     """
 
     features: np.ndarray
@@ -27,13 +28,13 @@ class HeadDirections:
 
     @classmethod
     def of(cls, head: FewShotHead, texts: np.ndarray, model: LangCell) -> "HeadDirections":
-        """Take a head apart.
+        """Return the directions of the labels of a head.
 
         Parameters
         ----------
-        head: whose labels are asked for
-        texts: features of their texts, shape (n_labels, embedding_dim)
-        model: as the head reads cells by it, see `FewShotHead.adapt`
+        head: few-shot head
+        texts: text features of its labels, shape (n_labels, embedding_dim)
+        model: model with the head's weight changes, see `FewShotHead.adapt`
         """
         ranks = np.zeros((len(head.keys), model.genes.size), dtype=np.float32)
         ranks[:, head.gene_tokens] = head.gene_weights
@@ -41,71 +42,71 @@ class HeadDirections:
         return cls(features=features.astype(np.float32), ranks=ranks)
 
 
-def adapted(head: FewShotHead, model: LangCell) -> LangCell:
-    """Return the model as a head reads cells by it.
+def adapted_model(head: FewShotHead, model: LangCell) -> LangCell:
+    """Return the model with the head's weight changes.
 
     Raises
     ------
     ValueError
-        If genes cannot be found behind its calls.
+        If calls of this kind of head cannot be attributed to genes.
     """
     if head.matches:
         raise ValueError(
-            f"a head {head.kind} reads labels with the matching head of the model, and genes are "
-            "found for what is linear in the features of a cell, as all other heads are"
+            f"a {head.kind} head scores labels with the matching head of the model, which is not "
+            "linear in the cell features and cannot be explained; use any other kind of head"
         )
     changed = head.adapt(model)
-    assert isinstance(changed, LangCell), "as the model is"
+    assert isinstance(changed, LangCell), "adapting keeps the class of the model"
     return changed
 
 
 def head_of_calls(details: Mapping[str, Any]) -> str:
-    """Return the id of the head that made the calls, '' where none did.
+    """Return the id of the head that made the calls, '' if none did.
 
     Parameters
     ----------
-    details: what annotating wrote to uns
+    details: entry of uns that annotation wrote
     """
     return str(details["head"]["id"]) if "head" in details else ""
 
 
 def check_made_by(details: Mapping[str, Any], head: FewShotHead | None) -> None:
-    """Refuse any head but the one that made the calls, and none where one did.
+    """Check that the given head, or the absence of one, matches what made the calls.
 
     Raises
     ------
     ValueError
-        That names both.
+        If it does not; the message names both heads.
     """
     made_by = head_of_calls(details)
     if made_by and head is None:
-        raise ValueError("the calls were made with a head; name it with --head")
+        raise ValueError(f"the calls were made with a head (id {made_by}); pass {option('head')}")
     if head is not None and head.identifier != made_by:
         raise ValueError(
             f"the calls were made {f'with the head {made_by}' if made_by else 'without a head'}, "
-            f"and not with {head.identifier}; see --head"
+            f"not with the head {head.identifier} of {option('head')}"
         )
 
 
 def rank_effects(tokens: np.ndarray, weights: np.ndarray, *, n_read: int) -> np.ndarray:
-    """Return what a weighted sum of the ranks of a cell loses without each gene; exact.
+    """Return how much a weighted sum of rank weights drops without each gene of a cell; exact.
 
-    Those of lower rank move up, and where the cell has more genes than are read the next comes in.
+    Lower-ranked genes move up, and the next gene is read if the cell has more than `n_read`.
 
     Parameters
     ----------
-    tokens: of a cell, highest rank first; one gene more than is read
-    weights: of `rank_weights` by token, shape (n_directions, vocabulary size)
-    n_read: genes that the model reads at most
+    tokens: genes of a cell, highest rank first; pass one more than is read
+    weights: weight of each token's `rank_weights`, shape (n_directions, vocabulary size)
+    n_read: maximum number of genes that the model reads
 
     Returns
     -------
-    Shape (n_genes, n_directions), of the genes that are read
+    Shape (n_genes, n_directions), for the genes that are read
 
     Examples
     --------
     >>> effects = rank_effects(np.array([2, 3]), np.array([[0, 0, 1.0, 1.0]]), n_read=2)
-    >>> effects.ravel().round(3)  # without the first, the second takes its place
+    >>> effects.ravel().round(3)  # without the first gene, the second takes its rank
     array([0.97, 0.97])
     """
     tokens = tokens[: n_read + 1]

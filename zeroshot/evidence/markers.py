@@ -1,4 +1,4 @@
-"""Markers that the ontology names for a cell type: "CD8-positive", "expresses the marker SST"."""
+"""Find the markers in a term's definition, such as "CD8-positive" or "expresses the marker SST"."""
 
 import re
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from ontology.term import Term
 _SIGNED = re.compile(
     r"(?<![\w/-])([A-Za-z][\w./]*(?:-\w+)*?)(?:[- ](positive|negative|high|low|bright|dim)\b|(\+))"
 )
-_ABSENT = frozenset({"negative", "low"})  # a dim marker is there
+_ABSENT = frozenset({"negative", "low"})  # dim counts as expressed
 _CLAUSE = re.compile(r"[^;.]+(?:\.(?=\w)[^;.]+)*")
-# What says that the genes after it are there, or are not, up to the next of its kind.
+# Words that say whether the genes after them are expressed, up to the next such words.
 _CUE = re.compile(
     r"(?P<absent>(?:lack|absence|absent|loss|without|not|no|negative for)\b\w*"
     r"(?: \w+){0,2}? express\w*|lack\w*|absence of|negative for|without)(?:(?: [\w-]+){0,5} markers?)?"
     r"|(?P<present>express\w*|markers?\b|co-express\w*)",
     re.IGNORECASE,
 )
-# Words of clauses with a cue that are symbols too: at least three letters, a digit or two capitals.
+# Words that may be gene symbols: at least three characters, with a digit or two capitals.
 _SYMBOL = re.compile(
     r"(?<![\w/-])(?=[A-Za-z]*(?:\d|[A-Z]\w*[A-Z]))[A-Z][A-Za-z0-9]{2,}(?:-\d\w*)?\b(?!\.\d)"
 )
@@ -29,14 +29,14 @@ _SYMBOL = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """What a term says about one marker.
+    """A marker of a cell type, and how it is expected to be expressed.
 
     Attributes
     ----------
-    name: as the ontology writes it
+    name: name in the ontology
     expected: "positive", "negative", "high", "low", "bright" or "dim"
-    symbols: genes that the name stands for, any of which will do; none for what counts of genes
-        cannot tell: isoforms, sugars, antigens of the mouse
+    symbols: genes of the marker, any of which counts; empty for markers that gene counts cannot
+        show (isoforms, sugars, mouse antigens)
     """
 
     name: str
@@ -45,14 +45,14 @@ class Marker:
 
     @property
     def is_present(self) -> bool:
-        """Tell whether cells of the type are to express it."""
+        """Whether cells of the type should express it."""
         return self.expected not in _ABSENT
 
 
 def term_markers(term: Term) -> tuple[Marker, ...]:
-    """Return the markers in the name and definition of a term, in the order of their mention.
+    """Return the markers in the name and definition of a term, in order of mention.
 
-    A marker that is named twice is what the first mention says.
+    If a marker is mentioned twice, the first mention counts.
 
     >>> from ontology.graph import Ontology
     >>> term = Ontology.bundled().terms["CL:0002396"]
@@ -66,7 +66,7 @@ def term_markers(term: Term) -> tuple[Marker, ...]:
 
 
 def _signed(text: str) -> Iterator[Marker]:
-    """Yield what stands before "-positive", "-low" or "+"."""
+    """Yield the markers before "-positive", "-low" or "+"."""
     for name, sign, plus in _SIGNED.findall(text):
         symbols = _surface_symbols(name)
         if symbols is not None:
@@ -79,7 +79,7 @@ def _mentioned(text: str) -> Iterator[Marker]:
         cues = list(_CUE.finditer(clause))
         for word in _SYMBOL.finditer(clause):
             before = [cue for cue in cues if cue.end() <= word.start()]
-            # "CD8-expressing" and "PAX6 expression" name the gene first.
+            # In "CD8-expressing" and "PAX6 expression" the gene comes first.
             after = [cue for cue in cues if 0 <= cue.start() - word.end() <= 1]
             symbols = _mentioned_symbols(word[0])
             if symbols and (before or after):
@@ -90,7 +90,7 @@ def _mentioned(text: str) -> Iterator[Marker]:
 
 @cache
 def _surface_symbols(name: str) -> tuple[str, ...] | None:
-    """Return the genes of a surface name, none for what no gene tells, None for other words."""
+    """Return the genes of a surface marker, () if gene counts cannot show it, None if not one."""
     if name.lower() in _surface_names():
         return _surface_names()[name.lower()]
     if len(name) < 3 or not re.search(r"[A-Z0-9]", name):
@@ -103,8 +103,8 @@ def _surface_symbols(name: str) -> tuple[str, ...] | None:
 def _mentioned_symbols(word: str) -> tuple[str, ...] | None:
     if word.lower() in _surface_names():
         return _surface_names()[word.lower()]
-    # Current symbols alone: an old alias among ordinary words is a coincidence. Written as in the
-    # mouse, "Trem2", it is the human gene of the same name.
+    # Only current symbols: an old alias may equal an ordinary word by chance. Mouse spelling, such
+    # as "Trem2", means the human gene of that name.
     if word.upper() in _coding_symbols():
         return (word.upper(),)
     is_surface = re.fullmatch(r"CD\d+[a-z]?", word) is not None
@@ -119,7 +119,7 @@ def _coding_symbols() -> frozenset[str]:
 
 @cache
 def _surface_names() -> dict[str, tuple[str, ...]]:
-    """Read ``zeroshot/data/surface_names.tsv``: names whose genes the gene table does not give."""
+    """Read ``zeroshot/data/surface_names.tsv``: surface markers that the gene table does not map."""
     text = (files("zeroshot") / "data" / "surface_names.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines()[1:]]
     return {name.lower(): tuple(filter(None, genes.split("|"))) for name, genes, _note in rows}

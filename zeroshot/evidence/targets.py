@@ -1,4 +1,4 @@
-"""Cells and clusters that an explanation is asked for, and their genes."""
+"""Select the cells and clusters to explain, and read their genes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from langcell.model.embed_cells import BLOCK_CELLS
 from langcell.tokens.tokenizer import RankTokenizer, TokenBlock
 
 _NAMES_SHOWN = 5
-_NEAR_ROWS = 16  # cells no farther apart are read together
+_MAX_GAP = 16  # rows at most this far apart are read together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """A cell, or the cells of a cluster that speak for it.
+    """A cell to explain, or a cluster with a sample of its cells.
 
     Attributes
     ----------
-    name: of the cell or the cluster
-    rows: of the matrix, ascending, shape (n_cells,)
+    name: name of the cell or the cluster
+    rows: rows of the matrix, ascending, shape (n_cells,)
     """
 
     name: str
@@ -35,7 +35,7 @@ def cell_targets(names: Sequence[str], obs_names: np.ndarray) -> list[Target]:
     Raises
     ------
     ValueError
-        If a name is not that of one cell.
+        If a name does not match exactly one cell.
     """
     targets = []
     for name in names:
@@ -66,14 +66,14 @@ def cluster_targets(clusters: np.ndarray, *, max_cells: int) -> list[Target]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TargetCells:
-    """The chosen cells of a file, in the order of its rows.
+    """The cells of all targets, in file order.
 
     Attributes
     ----------
-    targets: whose cells they are
-    rows: where they stand in the file, ascending, shape (n_cells,)
-    tokens: their ranked genes, one more than the model reads
-    counts: over all columns of the file, shape (n_cells, n_columns)
+    targets: targets of the cells
+    rows: rows of the cells in the file, ascending, shape (n_cells,)
+    tokens: ranked genes of each cell, one more than the model reads
+    counts: counts of all genes of the file, shape (n_cells, n_columns)
     ensembl_ids: gene of each column, '' for none
     """
 
@@ -83,36 +83,36 @@ class TargetCells:
     counts: sparse.csr_matrix
     ensembl_ids: np.ndarray
 
-    def places(self, target: Target) -> np.ndarray:
-        """Return where the cells of a target stand among these, shape (n_cells,)."""
+    def positions(self, target: Target) -> np.ndarray:
+        """Return the positions of a target's cells in `tokens` and `counts`, shape (n_cells,)."""
         return np.searchsorted(self.rows, target.rows)
 
     def is_measured(self, ensembl_ids: Sequence[str]) -> bool:
-        """Tell whether the file has a column for one of these genes."""
+        """Return whether the file has a column for any of these genes."""
         return any(each in self._columns for each in ensembl_ids)
 
     def shares(self, ensembl_ids: Sequence[str]) -> np.ndarray:
-        """Return the share of each target's cells with a count of one of these genes.
+        """Return the fraction of each target's cells that express any of these genes.
 
         Returns
         -------
         Shape (n_targets,), in the order of `targets`
         """
         key = tuple(ensembl_ids)
-        if key not in self._known:
+        if key not in self._cache:
             columns = [column for each in key for column in self._columns.get(each, ())]
             expresses = np.asarray((self._by_column[:, columns] > 0).sum(axis=1)).ravel() > 0
-            self._known[key] = np.array([expresses[each].mean() for each in self._places])
-        return self._known[key]
+            self._cache[key] = np.array([expresses[each].mean() for each in self._positions])
+        return self._cache[key]
 
     @cached_property
-    def _known(self) -> dict[tuple[str, ...], np.ndarray]:
-        """Shares that were asked for: targets share many of their genes."""
+    def _cache(self) -> dict[tuple[str, ...], np.ndarray]:
+        """Results of `shares` by genes: targets have many genes in common."""
         return {}
 
     @cached_property
-    def _places(self) -> list[np.ndarray]:
-        return [self.places(target) for target in self.targets]
+    def _positions(self) -> list[np.ndarray]:
+        return [self.positions(target) for target in self.targets]
 
     @cached_property
     def _columns(self) -> dict[str, list[int]]:
@@ -130,14 +130,14 @@ class TargetCells:
 def read_target_cells(
     matrix: CountMatrix, tokenizer: RankTokenizer, targets: Sequence[Target]
 ) -> TargetCells:
-    """Read the cells of all targets, and few others: the time does not grow with the file."""
+    """Read the cells of all targets; the time does not grow with the file."""
     rows = np.unique(np.concatenate([target.rows for target in targets]))
     counts, totals = [], []
-    is_apart = (np.diff(rows) > _NEAR_ROWS) | (np.diff(rows // BLOCK_CELLS) > 0)
-    for near in np.split(rows, np.flatnonzero(is_apart) + 1):
-        block = matrix.read(int(near[0]), int(near[-1]) + 1)
-        counts.append(block.counts[near - near[0]])
-        totals.append(block.totals[near - near[0]])
+    is_apart = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // BLOCK_CELLS) > 0)
+    for run in np.split(rows, np.flatnonzero(is_apart) + 1):
+        block = matrix.read(int(run[0]), int(run[-1]) + 1)
+        counts.append(block.counts[run - run[0]])
+        totals.append(block.totals[run - run[0]])
     joined = sparse.vstack(counts, format="csr")
     genes = tokenizer.column_genes(matrix.resolution)
     return TargetCells(

@@ -1,1 +1,1 @@
-"""Annotated cells as CELLxGENE, CAP and the Cell Annotation Schema take them."""
+"""Export annotated cells for CELLxGENE, CAP and the Cell Annotation Schema."""

@@ -1,6 +1,6 @@
-"""Calls as the columns and notes of an AnnData for the Cell Annotation Platform (CAP).
+"""Convert calls to obs columns and uns entries for the Cell Annotation Platform (CAP).
 
-The names are those of docs/cap_anndata_schema.md 1.0.0 in cellannotation/cell-annotation-schema.
+Names follow docs/cap_anndata_schema.md 1.0.0 in cellannotation/cell-annotation-schema.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ FLAGS = ("cell_ontology_exists", "category_cell_ontology_exists")
 
 
 def column_names(labelset_name: str) -> list[str]:
-    """Return the columns of obs of a set of labels.
+    """Return the obs columns of a labelset.
 
     >>> column_names("mine")[:2]
     ['mine', 'mine--cell_fullname']
@@ -42,16 +42,14 @@ def column_names(labelset_name: str) -> list[str]:
 def cap_columns(
     calls: WrittenCalls, ontology: Ontology, name: str, *, evidence: Genes
 ) -> dict[str, Any]:
-    """Return the columns of obs: a Categorical each, or booleans.
-
-    What does not apply to a label, or is not known, is "NA".
+    """Return the obs columns, as Categorical or boolean arrays; "NA" stands for missing values.
 
     Parameters
     ----------
-    calls: of all cells
+    calls: calls of all cells
     ontology: a Cell Ontology release
-    name: of the set of labels
-    evidence: genes that speak for each label
+    name: name of the labelset
+    evidence: genes that raise each call
     """
     codes = np.zeros(len(calls), dtype=np.int32)
     fields = []
@@ -68,7 +66,7 @@ def cap_columns(
 
 
 def cap_notes(calls: WrittenCalls, name: str, publication: Publication) -> dict[str, Any]:
-    """Return the entries of uns."""
+    """Return the uns entries."""
     described = labelset(calls)
     entry = {
         "description": described["description"],
@@ -87,8 +85,8 @@ def _text(value: Any) -> str:
 
 
 def _categorical(values: list[str], codes: np.ndarray) -> "pd.Categorical":
-    """Return one value a cell, of the value of each label."""
+    """Expand one value per label to one per cell."""
     import pandas as pd
 
-    categories, place = np.unique(np.array(values, dtype=object), return_inverse=True)
-    return pd.Categorical.from_codes(place[codes], categories=categories)
+    categories, index = np.unique(np.array(values, dtype=object), return_inverse=True)
+    return pd.Categorical.from_codes(index[codes], categories=categories)

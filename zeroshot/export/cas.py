@@ -1,4 +1,4 @@
-"""Calls as the Cell Annotation Schema has them: sets of cells, each with a label and its reasons.
+"""Convert calls to a document of the Cell Annotation Schema.
 
 The schema is CAP_schema.json of the package cell-annotation-schema 1.1.0 (Cell Annotation Platform).
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from langcell.runtime.parameter_names import option
 from langcell.runtime.version import __version__
 from ontology.candidates import NEVER_CALLED
 from ontology.graph import Ontology
@@ -20,22 +21,22 @@ from zeroshot.heads.few_shot_head import STATE
 from zeroshot.results.written_calls import WrittenCalls
 
 SCHEMA_VERSION = "1.1.0"
-NOT_AVAILABLE = "NA"  # what the schema writes where there is nothing to say
-_LONGEST_RATIONALE = 2000
-_LONGEST_TITLE = 200
+NOT_AVAILABLE = "NA"  # the schema's missing value
+_MAX_RATIONALE = 2000  # characters
+_MAX_TITLE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What a file of annotations says about itself.
+    """Metadata of exported annotations.
 
     Attributes
     ----------
-    title: of the data set, at most 200 characters
+    title: title of the data set, at most 200 characters
     author: first and last name
-    made: when the calls were made
-    version: of the annotations
-    url: where they are published
+    made: time of the calls
+    version: version of the annotations
+    url: address of the published annotations
     """
 
     title: str
@@ -46,14 +47,16 @@ class Publication:
 
     def __post_init__(self) -> None:
         if not self.author.strip():
-            raise ValueError("the schema requires the author's name; give it with --author")
-        if not 0 < len(self.title) <= _LONGEST_TITLE:
             raise ValueError(
-                f"a title has 1 to {_LONGEST_TITLE} characters, got {len(self.title)}; see --title"
+                f"the schema requires the author's name, got none; pass {option('author')}"
+            )
+        if not 0 < len(self.title) <= _MAX_TITLE:
+            raise ValueError(
+                f"{option('title')} must have 1 to {_MAX_TITLE} characters, got {len(self.title)}"
             )
 
     def fields(self) -> dict[str, str]:
-        """Return the entries of the schema at the top."""
+        """Return the top-level fields of the schema."""
         return {
             "title": self.title,
             "author_name": self.author,
@@ -64,7 +67,7 @@ class Publication:
         }
 
 
-Genes = Mapping[str, Sequence[str]]  # that speak for a call, by its label
+Genes = Mapping[str, Sequence[str]]  # genes that raise a call, by label
 
 
 def annotation_set(
@@ -75,15 +78,15 @@ def annotation_set(
     *,
     evidence: Genes,
 ) -> dict[str, Any]:
-    """Return calls as a document of the schema, with the names of the cells of each label.
+    """Return calls as a document of the schema, with the cell names of each label.
 
     Parameters
     ----------
-    calls: of all cells
+    calls: calls of all cells
     ontology: a Cell Ontology release
-    publication: what the document says about itself
-    name: of the set of labels
-    evidence: genes that speak for each label; of others none are named
+    publication: metadata of the document
+    name: name of the labelset
+    evidence: genes that raise each call; labels may be missing
     """
     return {
         **publication.fields(),
@@ -100,7 +103,7 @@ def annotation_set(
 
 
 def labelset(calls: WrittenCalls) -> dict[str, Any]:
-    """Return description, method and algorithm of a set of labels."""
+    """Return description, method and algorithm of a labelset."""
     return {
         "description": _description(calls.notes),
         "annotation_method": "algorithmic",
@@ -115,14 +118,14 @@ def labelset(calls: WrittenCalls) -> dict[str, Any]:
 def annotations(
     calls: WrittenCalls, ontology: Ontology, evidence: Genes
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Yield each label with the rows of its cells, sorted by label.
+    """Yield the fields of each label with the rows of its cells, sorted by label.
 
-    The fields that do not apply to a label are missing, as the schema wants it.
+    Fields that do not apply to a label are left out, as the schema requires.
     """
     pairs = np.array([f"{a}\t{b}" for a, b in zip(calls.labels, calls.term_ids, strict=True)])
-    distinct, place = np.unique(pairs, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    for pair, cells in zip(distinct, np.split(order, _starts(place, len(distinct))), strict=True):
+    distinct, index = np.unique(pairs, return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    for pair, cells in zip(distinct, np.split(order, _starts(index, len(distinct))), strict=True):
         label, term_id = str(pair).split("\t")
         fields = _annotation(label, term_id, cells, calls, ontology)
         if genes := evidence.get(label):
@@ -130,8 +133,8 @@ def annotations(
         yield fields, cells
 
 
-def _starts(place: np.ndarray, n: int) -> np.ndarray:
-    return np.cumsum(np.bincount(place, minlength=n))[:-1]
+def _starts(index: np.ndarray, n: int) -> np.ndarray:
+    return np.cumsum(np.bincount(index, minlength=n))[:-1]
 
 
 def _annotation(
@@ -140,7 +143,7 @@ def _annotation(
     fields: dict[str, Any] = {
         "cell_label": label,
         "cell_fullname": label,
-        "rationale": _rationale(label, cells, calls)[:_LONGEST_RATIONALE],
+        "rationale": _rationale(label, cells, calls)[:_MAX_RATIONALE],
     }
     if label == UNKNOWN:
         return fields
@@ -160,7 +163,7 @@ def _annotation(
 
 
 def _category(term_id: str, ontology: Ontology) -> str | None:
-    """Return the nearest broader term, the deepest of several; None where all say nothing."""
+    """Return the deepest parent term; None if all parents are too general."""
     parents = [each for each in ontology.parents(term_id) if each not in NEVER_CALLED]
     return max(parents, key=lambda each: (ontology.depth(each), each), default=None)
 
@@ -187,7 +190,7 @@ def _rationale(label: str, cells: np.ndarray, calls: WrittenCalls) -> str:
 
 
 def _head(notes: Mapping[str, Any]) -> str:
-    """Name the head that made the calls."""
+    """Describe the head that made the calls."""
     head = notes["head"]
     n_cells = int(head["n_cells"])
     return f"a {head['kind']} head (id {head['id']}) fitted to {n_cells:,} labelled cells"
@@ -198,7 +201,7 @@ def _are_states(notes: Mapping[str, Any]) -> bool:
 
 
 def _candidates(notes: Mapping[str, Any]) -> str:
-    """Say what cells could be called."""
+    """Describe the candidates."""
     n = len(notes.get("candidate_names", ()))
     if "head" in notes:
         return f"its {n:,} labels"
@@ -207,7 +210,7 @@ def _candidates(notes: Mapping[str, Any]) -> str:
 
 
 def _algorithm(notes: Mapping[str, Any]) -> str:
-    """Name the model, and the head where one made the calls."""
+    """Return the name of the model, and of the head if one made the calls."""
     head = f", {notes['head']['kind']} head {notes['head']['id']}" if "head" in notes else ""
     return f"{notes.get('model', 'model not noted')}{head}"
 
@@ -226,7 +229,7 @@ def _description(notes: Mapping[str, Any]) -> str:
 
 
 def _repository() -> str:
-    """Return where the installed package says its source is."""
+    """Return the source URL in the metadata of the installed package."""
     entries = metadata.metadata("langcell").get_all("Project-URL") or []
     places = [entry.split(", ", 1) for entry in entries]
     named = {name: url for name, url in places if name in ("Source", "Homepage")}

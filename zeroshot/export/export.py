@@ -1,4 +1,4 @@
-"""Calls in the forms that repositories take: `langcell export`."""
+"""Export calls in the formats of repositories: `langcell export`."""
 
 import json
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from langcell.counts.obs_columns import obs_columns, read_obs_column
 from langcell.output.h5ad_writer import H5adWriter
 from langcell.runtime.keywords import options_from, public
 from langcell.runtime.output_file import check_output, replaced_file
+from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
 from zeroshot.confidence.backoff import UNKNOWN
 from zeroshot.export import cellxgene
@@ -29,7 +30,7 @@ from zeroshot.results.called_cells import group_by_call
 from zeroshot.results.written_calls import WrittenCalls, read_calls
 
 SUFFIXES = {"cellxgene": ".h5ad", "cap": ".h5ad", "cas": ".json"}
-BEFORE = "_before"  # what the name of a column ends with that gave way to ours
+BEFORE = "_before"  # suffix of a column that was replaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +125,20 @@ def write_export(
     options = options_from(ExportOptions, options, locals())
     source, out = Path(source), Path(out)
     if format not in SUFFIXES:
-        raise ValueError(f"--format must be {', '.join(SUFFIXES)}, got {format!r}")
+        raise ValueError(f"{option('format')} must be one of {', '.join(SUFFIXES)}, got {format!r}")
     if options.head is not None and not options.evidence:
-        raise ValueError("--head is asked for the genes behind its calls: give --evidence with it")
+        raise ValueError(
+            f"{option('head')} is only used for evidence genes: pass {option('evidence', True)} too"
+        )
     if options.evidence and format == "cellxgene":
-        raise ValueError("--evidence is for cap and cas; CELLxGENE has no column for it")
+        raise ValueError(
+            f"{option('evidence')} works with cap and cas only; CELLxGENE has no column for genes"
+        )
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file")
     check_output(out, suffixes=(SUFFIXES[format],), overwrite=True)
     if out.exists() and out.samefile(source):
-        raise ValueError(f"{out} is the input itself; choose another name for the output")
+        raise ValueError(f"{out} is the input itself; choose another output file")
     check_output(out, suffixes=(SUFFIXES[format],), overwrite=options.overwrite)
     ontology = Ontology.bundled()
     made = read_calls(source, ontology, key=options.key_added, name=options.calls)
@@ -151,15 +156,15 @@ def _write_cellxgene(
     there = [each for each in own if each in columns]
     if cellxgene.COLUMN in there and not options.write_cell_type:
         raise ValueError(
-            f"{source} already has obs[{cellxgene.COLUMN!r}]; --write-cell-type puts the calls there "
-            f"and keeps the old column as {cellxgene.COLUMN}{BEFORE}"
+            f"{source} already has obs[{cellxgene.COLUMN!r}]; pass {option('write_cell_type', True)} "
+            f"to replace it and keep the old column as {cellxgene.COLUMN}{BEFORE}"
         )
     moved = there if options.write_cell_type else []
     _check_free(source, [f"{each}{BEFORE}" for each in moved], columns)
     if options.names and cellxgene.RESERVED in there and not moved:
         raise ValueError(
-            f"{source} already has obs['cell_type']; --names needs --write-cell-type, which keeps "
-            f"the old column as cell_type{BEFORE}"
+            f"{source} already has obs['cell_type']; {option('names')} needs "
+            f"{option('write_cell_type', True)}, which keeps the old column as cell_type{BEFORE}"
         )
     in_tissue = None
     if "in_tissue" in columns:
@@ -174,10 +179,10 @@ def _write_cellxgene(
             if options.names:
                 names = [ontology.terms[each].name if each != UNKNOWN else each for each in ids]
                 writer.set_obs(cellxgene.RESERVED, pd.Categorical(names))
-    lines += [f"{each}\tleft out: the schema takes dense arrays alone" for each in left_out]
+    lines += [f"{each}\tleft out: the schema allows only dense arrays" for each in left_out]
     if options.names or (cellxgene.RESERVED in there and not moved):
         lines.append(
-            "cell_type\tCELLxGENE adds it itself; its validator refuses a file that has it"
+            "cell_type\tCELLxGENE adds this column itself; its validator rejects files that have it"
         )
     n_unknown = int(np.sum(ids == UNKNOWN))
     return [*lines, f"{cellxgene.COLUMN}\t{len(set(ids))} values; {n_unknown:,} cells {UNKNOWN}"]
@@ -198,7 +203,7 @@ def _write_cap(
                 writer.set_obs(column, values)
             for key, value in cap_notes(calls, name, publication).items():
                 writer.set_uns(key, value)
-    return [f"{name}\tset of labels with {len(column_names(name)) - 1} columns beside it"]
+    return [f"{name}\tlabelset with {len(column_names(name)) - 1} more columns"]
 
 
 def _write_cas(
@@ -211,16 +216,16 @@ def _write_cas(
     with replaced_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(document, file, indent=1, ensure_ascii=False)
         file.write("\n")
-    return [f"{name}\tset of labels with {len(document['annotations'])} annotations"]
+    return [f"{name}\tlabelset with {len(document['annotations'])} annotations"]
 
 
 def _evidence(
     source: Path, calls: WrittenCalls, ontology: Ontology, options: ExportOptions
 ) -> dict[str, list[str]]:
-    """Return the genes that raise each call, where they are wanted."""
+    """Return the genes that raise each call; {} if `options.evidence` is off."""
     if not options.evidence:
         return {}
-    # With torch, which takes seconds to import and which nothing else here needs.
+    # These import torch, which takes seconds and is not needed otherwise.
     from zeroshot.evidence.group_evidence import (
         GroupCall,
         candidate_keys,
@@ -234,7 +239,7 @@ def _evidence(
         means = mean_scores(opened, Slots(key=options.key_added).scores, grouping)
     if means is None:
         raise ValueError(
-            f"{source} has no scores, from which --evidence is found; annotate it again"
+            f"{source} has no scores, which {option('evidence')} needs; annotate it again"
         )
     ids = dict(zip(calls.labels, calls.term_ids, strict=True))
     keys = candidate_keys(calls.notes)
@@ -255,7 +260,7 @@ def _evidence(
 
 
 def _publication(source: Path, options: ExportOptions) -> Publication:
-    """Take from uns what the options leave open; a call is as old as its file."""
+    """Return the metadata from the options, else from uns; the time is that of the file."""
     with h5py.File(source, "r") as file:
         known = {
             key: str(read_elem(file[f"uns/{key}"])) if f"uns/{key}" in file else ""
@@ -272,20 +277,20 @@ def _publication(source: Path, options: ExportOptions) -> Publication:
 def _check_free(source: Path, wanted: Sequence[str], columns: Sequence[str]) -> None:
     if taken := [each for each in wanted if each in columns]:
         raise ValueError(
-            f"{source} already has obs[{taken[0]!r}]; rename or remove it, or, for cap, choose "
-            "another name with --labelset"
+            f"{source} already has obs[{taken[0]!r}]; rename or remove it, or, for cap, pass another "
+            f"{option('labelset')}"
         )
 
 
 def _not_dense(source: Path) -> list[str]:
-    """Return the entries of obsm that are no dense arrays."""
+    """Return the entries of obsm that are not dense arrays."""
     with h5py.File(source, "r") as file:
         obsm = file.get("obsm", {})
         return [f"obsm/{name}" for name in obsm if not isinstance(obsm[name], h5py.Dataset)]
 
 
 def _copy(source: Path, target: Path, left_out: list[str], moved: Sequence[str]) -> list[str]:
-    """Copy an h5ad element by element but some, and rename columns of obs; return those left out."""
+    """Copy an h5ad without some elements, rename obs columns, and return the elements left out."""
     with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
         new.attrs.update(old.attrs)
         for name in old:

@@ -1,1 +1,1 @@
-"""Fitting on labelled cells: few-shot heads, fine-tuning, donors, calibration."""
+"""Fit to labelled cells: few-shot heads, fine-tuning, donor heads and calibration."""

@@ -1,4 +1,4 @@
-"""Call donors with a head: one label for the mean of their cells."""
+"""Predict the label of each donor with a donor head."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from langcell.counts.modality import modality_of
 from langcell.counts.obs_columns import read_obs_column
 from langcell.model.embedder import Embedder, load_embedder
 from langcell.runtime.keywords import options_from, public
+from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
 from zeroshot.annotation.cell_scorer import Progress
 from zeroshot.annotation.options import AnnotateOptions
@@ -104,7 +105,7 @@ def call_donors(
     shares = weights.tocsc()
     means = np.zeros((len(names), len(fitted.keys)))
     for block in read_blocks(source, known, model, options, progress):
-        assert block.tokens is not None, "cells of a file have them"
+        assert block.tokens is not None, "cells of a file have tokens"
         stop = block.start + len(block.features)
         means += shares[:, block.start : stop] @ fitted.log_odds(block.features, block.tokens)
     probabilities = np.exp(log_softmax(means))
@@ -119,10 +120,13 @@ def call_donors(
 def _check(head: FewShotHead, type_key: str | None) -> None:
     if head.target != DONOR:
         raise ValueError(
-            f"the head calls the {head.target} of cells, not donors: langcell zeroshot --head, or "
-            "langcell fewshot fit --target donor"
+            f"the head calls the {head.target} of cells, not donors: annotate cells with it, or fit a "
+            f"head with {option('target', 'donor')}"
         )
     if head.by_types and type_key is None:
-        raise ValueError("the head weighs cell types of a donor evenly: name them, --type-key")
+        raise ValueError(
+            "the head was fitted with cell types, each with the same weight: pass the obs column of "
+            f"cell types as {option('type_key')}"
+        )
     if not head.by_types and type_key is not None:
-        raise ValueError("the head was fitted without cell types: leave out --type-key")
+        raise ValueError(f"the head was fitted without cell types: leave out {option('type_key')}")

@@ -1,4 +1,4 @@
-"""Fit a head to donors, of which each is the mean of its cells."""
+"""Fit a donor head: logistic regression on the mean cell of each donor."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -15,21 +15,21 @@ from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.confidence.novelty import Novelty
 from zeroshot.heads.few_shot_head import DONOR, FewShotHead, log_softmax, rank_weights
 
-_MOST_LEFT_OUT = 20  # donors that are left out one by one; more go in ten folds
+_MAX_LEAVE_ONE_OUT = 20  # donors; with more, ten folds replace leave-one-out
 _C = 10.0  # inverse penalty; not tuned
 _STEPS = 500
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DonorMeans:
-    """Donors as means of their cells.
+    """The mean cell of each donor.
 
     Attributes
     ----------
-    names: of the donors, shape (n_donors,)
-    features: means of the cells' features, float64, shape (n_donors, embedding_dim)
-    gene_tokens: of the genes that any cell has, ascending, int32, shape (n_genes,)
-    genes: means of the cells' `rank_weights`, float64, shape (n_donors, n_genes)
+    names: donor names, shape (n_donors,)
+    features: mean of the cell features, float64, shape (n_donors, embedding_dim)
+    gene_tokens: genes that any cell expresses, ascending, int32, shape (n_genes,)
+    genes: mean of the cells' `rank_weights`, float64, shape (n_donors, n_genes)
     """
 
     names: np.ndarray
@@ -57,18 +57,18 @@ def donor_means(
 
     Parameters
     ----------
-    blocks: of cells with their tokens, which `start` at places among the donors
+    blocks: embedded cells with tokens; `start` is a position in `donors`
     donors: donor of each cell, shape (n_cells,)
-    types: cell type of each cell: each type of a donor counts the same, however many cells it has;
-        without it each cell does
+    types: cell type of each cell; each type of a donor then has the same weight. Without it each
+        cell has the same weight
     """
     names, weights = mean_weights(donors, types)
-    shares = weights.tocsc()
+    by_cell = weights.tocsc()
     features: np.ndarray | float = 0.0
     genes = sparse.csr_matrix((len(names), 0))
     for cells in blocks:
-        assert cells.tokens is not None, "cells of a file have them"
-        part = shares[:, cells.start : cells.start + len(cells.features)]
+        assert cells.tokens is not None, "cells of a file have tokens"
+        part = by_cell[:, cells.start : cells.start + len(cells.features)]
         features = features + part @ cells.features.astype(np.float64)
         n_tokens = max(genes.shape[1], int(cells.tokens.tokens.max(initial=0)) + 1)
         genes.resize(len(names), n_tokens)
@@ -85,7 +85,7 @@ def donor_means(
 def mean_weights(
     donors: np.ndarray, types: np.ndarray | None
 ) -> tuple[np.ndarray, sparse.csr_matrix]:
-    """Return donors, and what each cell counts in each, shape (n_donors, n_cells); rows sum to one.
+    """Return donor names and the weight of each cell, shape (n_donors, n_cells); rows sum to 1.
 
     >>> mean_weights(np.array(["a", "a", "a"]), np.array(["T", "T", "B"]))[1].toarray()
     array([[0.25, 0.25, 0.5 ]])
@@ -102,18 +102,18 @@ def mean_weights(
 def fit_donor_head(
     donors: DonorMeans, labels: np.ndarray, keys: tuple[str, ...], *, by_types: bool = False
 ) -> FewShotHead:
-    """Fit two logistic regressions to donors, on features and on genes, and add them up.
+    """Fit a head to donors: the sum of logistic regressions on features and on genes.
 
-    Inputs are centred and scaled by the typical distance from their mean, so that one penalty does
-    whatever donors differ in. The weights apply to cells: the mean over the cells of a donor of
-    their log-odds is that of the mean cell.
+    Inputs are centred and divided by their root mean square distance from the mean, so that one
+    penalty suits both. The weights can be applied to single cells: the mean log-odds of a donor's
+    cells are the log-odds of its mean cell.
 
     Parameters
     ----------
-    donors: at least two
-    labels: of the donors, rows of `keys`, each of which one donor has at least, shape (n_donors,)
-    keys: of the labels
-    by_types: what the means are over, kept for those who use the head
+    donors: at least two donors
+    labels: index in `keys` of each donor's label, each label at least once, shape (n_donors,)
+    keys: label keys
+    by_types: whether each cell type of a donor has the same weight; stored in the head
     """
     by_features, first = _regress(donors.features, labels)
     by_genes, second = _regress(donors.genes, labels)
@@ -136,15 +136,15 @@ def fit_donor_head(
 
 
 def _regress(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights and intercepts of the labels, for inputs as they are."""
+    """Return weights and intercepts of the labels, for inputs that are not standardised."""
     mean = inputs.mean(axis=0)
     spread = np.sqrt(((inputs - mean) ** 2).sum(axis=1).mean()) or 1.0
     with one_blas_thread():
-        # Balanced: with few donors, one that is left out would make its label the rarer one.
+        # Balanced: with few donors, leaving one out makes its label the rarer one.
         found = LogisticRegression(C=_C, class_weight="balanced", max_iter=_STEPS)
         found.fit((inputs - mean) / spread, labels)
     weights, intercepts = found.coef_ / spread, found.intercept_
-    if len(found.classes_) == 2:  # of two classes the library keeps the difference
+    if len(found.classes_) == 2:  # scikit-learn has one row of weights for two classes
         weights, intercepts = np.vstack([-weights, weights]) / 2, np.r_[-intercepts, intercepts] / 2
     return weights, intercepts - weights @ mean
 
@@ -152,13 +152,13 @@ def _regress(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 def donors_held_out(
     donors: DonorMeans, labels: np.ndarray, keys: tuple[str, ...]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows of donors, and their log-probabilities by a head that did not see them.
+    """Yield rows of held-out donors and their log-probabilities, fold by fold.
 
     Parameters as in `fit_donor_head`; each label needs two donors.
     """
     folds = (
         LeaveOneOut()
-        if len(donors) <= _MOST_LEFT_OUT
+        if len(donors) <= _MAX_LEAVE_ONE_OUT
         else StratifiedKFold(min(10, int(np.bincount(labels).min())), shuffle=True, random_state=0)
     )
     for seen, unseen in folds.split(donors.features, labels):

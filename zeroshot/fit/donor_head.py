@@ -1,4 +1,4 @@
-"""From labelled donors to a head: each donor is the mean of its cells."""
+"""Fit a head to labelled donors, each represented by the mean of its cells."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 from langcell.counts.obs_columns import read_obs_column
 from langcell.model.embedder import Embedder
 from langcell.nn import metrics
+from langcell.runtime.parameter_names import option
 from zeroshot.annotation.cell_scorer import Progress
 from zeroshot.fit.donor_fit import donor_means, donors_held_out, fit_donor_head
 from zeroshot.fit.donor_split import check_donors_of_labels, is_constant_within
@@ -24,17 +25,29 @@ if TYPE_CHECKING:
 def check_donors(
     named: LabelColumn, groups: np.ndarray | None, label_key: str, options: FewShotOptions
 ) -> None:
-    """Refuse a label of donors that is none, or that nothing tells from the donors."""
+    """Check that all cells of a donor have one label, and that each label has two donors.
+
+    Raises
+    ------
+    ValueError
+        If not, or if the kind of head or the donor column does not suit.
+    """
     if groups is None:
-        raise ValueError("a donor's label needs a column of two donors or more: give --group-key")
+        raise ValueError(
+            "labels of donors need an obs column with two donors or more: pass "
+            f"{option('group_key')}"
+        )
     if options.kind not in ("auto", "linear"):
-        raise ValueError(f"donors are told apart by a linear head, got {options.kind!r}")
+        raise ValueError(
+            f"{option('target', 'donor')} needs a linear head, got "
+            f"{option('kind', options.kind, flag='--head')}"
+        )
     is_labelled = named.codes >= 0
     labels, donors = named.codes[is_labelled], groups[is_labelled]
     if not is_constant_within(labels, donors):
         raise ValueError(
-            f"cells of one donor (obs[{options.group_key!r}]) differ in obs[{label_key!r}]: that is "
-            "a state of cells, --target state"
+            f"cells of one donor (obs[{options.group_key!r}]) differ in obs[{label_key!r}]: it is a "
+            f"state of cells; pass {option('target', 'state')}"
         )
     check_donors_of_labels(labels, donors, label_key=label_key, donor_key=str(options.group_key))
 
@@ -47,12 +60,12 @@ def fit_donors(
     options: FewShotOptions,
     progress: Progress | None,
 ) -> FittedHead:
-    """Fit a head to the means of donors, and judge it on donors that it did not see."""
+    """Fit a head to the means of donors, and evaluate it on held-out donors."""
     keys = named.candidates.keys
     names, first = np.unique(np.where(named.codes < 0, "", groups).astype(str), return_index=True)
     codes = np.where(names == "", -1, named.codes[first])
-    drawn = names[sample_labelled(codes, keys, options.shots, seed=options.seed)]
-    rows = np.flatnonzero((named.codes >= 0) & np.isin(groups.astype(str), drawn))
+    sampled = names[sample_labelled(codes, keys, options.shots, seed=options.seed)]
+    rows = np.flatnonzero((named.codes >= 0) & np.isin(groups.astype(str), sampled))
     types = None if options.type_key is None else read_obs_column(source, options.type_key)[rows]
     blocks = read_blocks(source, rows, model, options, progress)
     donors = donor_means(blocks, groups[rows], types)
@@ -68,13 +81,13 @@ def fit_donors(
     )
     if np.bincount(labels).min() < 2:
         return fitted
-    called = np.empty_like(labels)
-    for some, log_probabilities in donors_held_out(donors, labels, keys):
-        called[some] = log_probabilities.argmax(axis=1)
+    predicted = np.empty_like(labels)
+    for unseen, log_probabilities in donors_held_out(donors, labels, keys):
+        predicted[unseen] = log_probabilities.argmax(axis=1)
     return replace(
         fitted,
-        held_out=f"{len(donors)} donors in turns",
-        accuracy=float(np.mean(called == labels)),
-        macro_f1=metrics.macro_f1(labels, called, min_cells=1),
+        held_out=f"{len(donors)} donors, cross-validated",
+        accuracy=float(np.mean(predicted == labels)),
+        macro_f1=metrics.macro_f1(labels, predicted, min_cells=1),
         majority_accuracy=metrics.majority_accuracy(labels),
     )

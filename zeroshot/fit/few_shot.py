@@ -1,4 +1,4 @@
-"""From a file of labelled cells to a head: `zeroshot.fit_few_shot`."""
+"""Fit a few-shot head to labelled cells: `zeroshot.fit_few_shot`."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from langcell.counts.obs_columns import read_obs_column
 from langcell.model.embed_cells import CellEmbeddings
 from langcell.model.embedder import Embedder, load_embedder
 from langcell.runtime.keywords import options_from, public
+from langcell.runtime.parameter_names import option
 from langcell.tokens.tokenizer import TokenBlock
 from ontology.graph import Ontology
 from zeroshot.annotation.cell_scorer import CellScorer, Progress
@@ -23,7 +24,7 @@ from zeroshot.fit.donor_head import check_donors, fit_donors
 from zeroshot.fit.donor_split import check_donor_split
 from zeroshot.fit.fit_head import KINDS as FITTED
 from zeroshot.fit.fit_head import Kind, LabelledCells, choose_kind, fit_head, held_out
-from zeroshot.fit.fitted_head import FittedHead, Folds, judge_head
+from zeroshot.fit.fitted_head import FittedHead, Folds, evaluate_head
 from zeroshot.fit.labelled_cells import read_cells, sample_labelled
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.fit.tuning_recipes import RECIPES
@@ -123,7 +124,7 @@ def fit_few_shot(
     named, groups = _read_labels(source, label_key, options)
     name, model = _load(model, options)
     if options.target == DONOR:
-        assert groups is not None, "was checked"
+        assert groups is not None, "checked by check_donors"
         fitted = fit_donors(source, named, groups, model, options, progress)
     else:
         fitted = _fit_cells(source, named, groups, model, options, progress)
@@ -133,7 +134,7 @@ def fit_few_shot(
 def _read_labels(
     source: "AnnData | str | Path", label_key: str, options: FewShotOptions
 ) -> tuple[LabelColumn, np.ndarray | None]:
-    """Return the labels, and the groups that folds do not divide; refuse what cannot be learnt."""
+    """Return the labels and the groups of cells to keep within one fold; check both."""
     given = read_obs_column(source, label_key)
     groups = _groups(source, options.group_key)
     is_type, ontology = options.target == TYPE, Ontology.bundled()
@@ -147,18 +148,18 @@ def _read_labels(
 
 
 def _load(model: "Embedder | str | Path", options: FewShotOptions) -> tuple[str, Embedder]:
-    """Return what to call a model, and the model, whose weights must be known again."""
+    """Return the name of a model and the model, which must have a weights checksum."""
     name = "in memory"
     if isinstance(model, str | Path):
-        # What tunes a model needs torch, which a bag of genes is else read without.
+        # Only heads that tune the model need torch for a bag of genes.
         states = options.kind in RECIPES
         name, model = str(model), load_embedder(model, device=options.device, states=states)
     if not model.sha256:
         raise ValueError(
-            "the model was never saved, so that nothing tells it from another: save_pretrained it "
-            "and fit the head on the saved one"
+            "the model was never saved, so it has no checksum: save it with save_pretrained, and fit "
+            "the head with the saved model"
         )
-    if options.target == TYPE:  # before cells are read
+    if options.target == TYPE:  # fail before reading cells
         model.config.check_has_texts()
     return name, model
 
@@ -171,12 +172,12 @@ def _fit_cells(
     options: FewShotOptions,
     progress: Progress | None,
 ) -> FittedHead:
-    """Fit a head to cells, and judge it on cells that it did not see."""
+    """Fit a head to cells, and evaluate it on held-out cells."""
     is_type = options.target == TYPE
     rows = sample_labelled(named.codes, named.candidates.keys, options.shots, seed=options.seed)
     cells = read_cells(source, rows, model, options, progress)
     texts, label_features = _texts(named, cells, model, options)
-    shots = LabelledCells(
+    labelled = LabelledCells(
         labels=named.codes[rows],
         keys=named.candidates.keys,
         label_features=label_features,
@@ -185,8 +186,8 @@ def _fit_cells(
         tokens=_tokens(cells),
         groups=None if groups is None else groups[rows],
     )
-    head, folds = _fit(shots, named.candidates, model, options, progress)
-    # What the model learnt of cell types says nothing of states.
+    head, folds = _fit(labelled, named.candidates, model, options, progress)
+    # The model's calibration was fitted on cell types and does not apply to states.
     calibration = model_calibration(model.calibration, model.sha256) if is_type else UNCALIBRATED
     fitted = FittedHead(
         head=replace(
@@ -201,33 +202,33 @@ def _fit_cells(
         n_without=int(np.sum(named.codes < 0)),
     )
     tree = TermTree.of(named.candidates, Ontology.bundled())
-    return judge_head(fitted, shots, folds, tree, group_key=options.group_key)
+    return evaluate_head(fitted, labelled, folds, tree, group_key=options.group_key)
 
 
 def _fit(
-    shots: LabelledCells,
+    labelled: LabelledCells,
     candidates: CandidateSet,
     model: Embedder,
     options: FewShotOptions,
     progress: Progress | None,
 ) -> tuple[FewShotHead, Folds]:
-    """Fit a head, and more of its kind to the cells that each of some folds leaves."""
+    """Return the fitted head, and predictions of held-out cells by heads of the same kind."""
     if options.kind not in RECIPES:
-        kind = choose_kind(shots) if options.kind == "auto" else _kind(options.kind)
-        return fit_head(shots, kind, model="", model_sha256=""), held_out(shots, kind)
-    # With Lightning, which takes seconds to import.
+        kind = choose_kind(labelled) if options.kind == "auto" else _kind(options.kind)
+        return fit_head(labelled, kind, model="", model_sha256=""), held_out(labelled, kind)
+    # These import Lightning, which takes seconds.
     from langcell.model.langcell import LangCell
     from zeroshot.fit.finetune import tune_head
     from zeroshot.fit.tuned_model import LabelTexts
 
     if not isinstance(model, LangCell):
         raise ValueError(
-            f"head {options.kind} tunes the model, and a FrozenBag cannot learn: give the model by "
-            "its name, or as a LangCell"
+            f"{option('kind', options.kind, flag='--head')} tunes the model, and a FrozenBag has no "
+            "trainable weights: pass the name of the model, or a LangCell"
         )
-    labels = LabelTexts.of(candidates, shots.label_features, model)
+    labels = LabelTexts.of(candidates, labelled.label_features, model)
     tuned = tune_head(
-        shots,
+        labelled,
         options.kind,
         model=model,
         labels=labels,
@@ -238,22 +239,23 @@ def _fit(
 
 
 def _groups(source: "AnnData | str | Path", key: str | None) -> np.ndarray | None:
-    """Return a column of groups, None where it tells none apart."""
+    """Return a column of groups, or None if it has a single value."""
     if key is None:
         return None
     groups = read_obs_column(source, key)
     if len(set(groups)) > 1:
         return groups
-    warnings.warn(f"obs[{key!r}] has one value alone: cells are held out instead", stacklevel=3)
+    warnings.warn(f"obs[{key!r}] has only one value: cells are held out instead", stacklevel=3)
     return None
 
 
 def _texts(
     named: LabelColumn, cells: CellEmbeddings, model: Embedder, options: FewShotOptions
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the texts of the labels say of the cells, and their features; of states nothing.
+    """Return zero-shot log-probabilities of the cells and text features of the labels.
 
-    The model was trained on descriptions of cell types, and calls control cells stimulated by words.
+    Both are zeros for states: the model was trained on descriptions of cell types, and its zero-shot
+    predictions of states are wrong (control cells are called stimulated).
     """
     candidates = named.candidates
     if options.target != TYPE:

@@ -1,4 +1,4 @@
-"""Learn a calibration from labelled studies."""
+"""Fit a calibration on labelled studies."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -23,26 +23,26 @@ from zeroshot.confidence.reliability import Outcomes, Reliability, measure_relia
 from zeroshot.labels.agreement import resolve_truth
 from zeroshot.labels.candidates import all_candidates, own_candidates
 
-# Chosen on the validation studies: above 1, because a model that learnt from own labels alone is
-# too sure of cells whose type it has never seen.
+# Chosen on the validation studies. Above 1, because a model trained on its own labels only is
+# overconfident on cells of types that it has never seen.
 TEMPERATURE_ALL, TEMPERATURE_GIVEN = 1.25, 1.0
 _FEW_CELLS, _FEW_STUDIES = 500, 3  # with fewer a calibration is shaky
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_LEAST_PROBABLE = 0.01  # rungs below it are never called and would bend the curve
-_SHRINKAGE = 1e-4  # keeps slopes finite where every call is right
+_MIN_PROBABILITY = 0.01  # less probable terms are never called and would distort the curve
+_SHRINKAGE = 1e-4  # keeps slopes finite if every call is right
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledTerms:
-    """Ladders of cells of one study, beside the truth.
+    """The terms of each depth of the cells of one study, compared with their true labels.
 
     Attributes
     ----------
-    study: its cells weigh together as much as those of any other
-    probabilities: of the rungs, float64, shape (n_cells, n_depths)
-    is_right: True where the rung is the truth or an ancestor of it, same shape
+    study: name of the study; all studies have the same total weight
+    probabilities: probability of the term of each depth, float64, shape (n_cells, n_depths)
+    is_right: True if the term is the true label or an ancestor of it, same shape
     """
 
     study: str
@@ -53,13 +53,13 @@ class LabelledTerms:
 def label_terms(
     by_depth: TermsByDepth, truth_ids: np.ndarray, ontology: Ontology, *, study: str
 ) -> LabelledTerms:
-    """Compare ladders with the truth.
+    """Compare the terms of each depth with the true labels.
 
     Parameters
     ----------
-    by_depth: of some cells
-    truth_ids: Cell Ontology id of each of them, shape (n_cells,)
-    ontology: holds all of them
+    by_depth: terms of each depth of the cells
+    truth_ids: true Cell Ontology id of each cell, shape (n_cells,)
+    ontology: ontology that has all true ids
     study: name of the study
     """
     truth = np.array([ontology.index[each] for each in truth_ids], dtype=np.int64)
@@ -67,18 +67,18 @@ def label_terms(
     terms = np.where(by_depth.terms >= 0, rows[by_depth.terms], -1)  # (n_cells, n_depths)
     cells, depths = np.nonzero(terms >= 0)
     is_right = np.zeros(terms.shape, dtype=bool)
-    above = ontology.closure[truth[cells], terms[cells, depths]]
-    is_right[cells, depths] = np.asarray(above).ravel()
+    is_ancestor = ontology.closure[truth[cells], terms[cells, depths]]
+    is_right[cells, depths] = np.asarray(is_ancestor).ravel()
     return LabelledTerms(study=study, probabilities=by_depth.probabilities, is_right=is_right)
 
 
 def score_terms_by_depth(scorer: CellScorer, features: np.ndarray) -> TermsByDepth:
-    """Make ladders at the temperature that calibrations of such candidates have.
+    """Return the terms of each depth, at the temperature for the scorer's candidates.
 
     Parameters
     ----------
-    scorer: without reranking
-    features: of cells, float32, shape (n_cells, embedding_dim)
+    scorer: scorer without reranking
+    features: cell features, float32, shape (n_cells, embedding_dim)
     """
     scores, everything = scorer.score_all(CellEmbeddings(start=0, features=features))
     temperature = TEMPERATURE_GIVEN if scorer.candidates.is_choice else TEMPERATURE_ALL
@@ -86,21 +86,21 @@ def score_terms_by_depth(scorer: CellScorer, features: np.ndarray) -> TermsByDep
 
 
 def fit_curve(parts: Sequence[LabelledTerms], *, temperature: float) -> CalibrationCurve:
-    """Fit the curve from probability and depth to the share of rungs that are right.
+    """Fit the curve from probability and depth to the fraction of terms that are right.
 
-    Every study weighs the same, and within it every cell.
+    Every study has the same weight, and within it every cell.
 
     Parameters
     ----------
-    parts: of one or more studies
-    temperature: that the ladders were made with
+    parts: labelled terms of one or more studies
+    temperature: temperature of the probabilities
     """
     n_cells: dict[str, int] = {}
     for part in parts:
         n_cells[part.study] = n_cells.get(part.study, 0) + len(part.is_right)
     inputs, right, weights = [], [], []
     for part in parts:
-        cells, depths = np.nonzero(part.probabilities >= _LEAST_PROBABLE)
+        cells, depths = np.nonzero(part.probabilities >= _MIN_PROBABILITY)
         inputs.append(np.column_stack([part.probabilities[cells, depths], depths]))
         right.append(part.is_right[cells, depths])
         weights.append(np.full(len(cells), 1 / (n_cells[part.study] * len(n_cells))))
@@ -113,7 +113,7 @@ def fit_curve(parts: Sequence[LabelledTerms], *, temperature: float) -> Calibrat
 
 
 def _minimise(inputs: np.ndarray, right: np.ndarray, weights: np.ndarray) -> list[float]:
-    """Return slope, depth cost and intercept of the likeliest curve, rounded to six decimals."""
+    """Return slope, depth cost and intercept by maximum likelihood, rounded to six decimals."""
     logit = CalibrationCurve.logit(inputs[:, 0])
     columns = np.column_stack([logit, -inputs[:, 1], np.ones(len(inputs))])
 
@@ -128,48 +128,49 @@ def _minimise(inputs: np.ndarray, right: np.ndarray, weights: np.ndarray) -> lis
     return [round(float(value), 6) for value in found.x]
 
 
-ConfidenceFunction = Callable[[LabelledTerms], np.ndarray]  # gives the confidence of every rung
+ConfidenceFunction = Callable[[LabelledTerms], np.ndarray]  # to the confidence of every term
 Learner = Callable[[Sequence[LabelledTerms]], ConfidenceFunction]
 
 
 def confidence_function(curve: CalibrationCurve) -> ConfidenceFunction:
-    """Return what gives rungs the confidence of a regime, 0 to those without any probability."""
+    """Return a function to the confidence of each term by a curve, 0 if it has no probability."""
 
     def confidence(part: LabelledTerms) -> np.ndarray:
-        sure = curve.confidence(part.probabilities, np.arange(part.probabilities.shape[1]))
-        return np.where(part.probabilities > 0, sure, 0)
+        found = curve.confidence(part.probabilities, np.arange(part.probabilities.shape[1]))
+        return np.where(part.probabilities > 0, found, 0)
 
     return confidence
 
 
 def curve_learner(temperature: float) -> Learner:
-    """Return what learns a curve as `fit_curve` does."""
+    """Return a function that fits a curve with `fit_curve`."""
     return lambda parts: confidence_function(fit_curve(parts, temperature=temperature))
 
 
 def leave_one_out(parts: Sequence[LabelledTerms], learn: Learner) -> list[np.ndarray]:
-    """Return the confidence of every rung of each part, learnt on the other studies."""
+    """Return the confidence of every term of each part, fitted on the other studies."""
     studies = sorted({part.study for part in parts})
-    learnt = {study: learn([part for part in parts if part.study != study]) for study in studies}
-    return [learnt[part.study](part) for part in parts]
+    fitted = {study: learn([part for part in parts if part.study != study]) for study in studies}
+    return [fitted[part.study](part) for part in parts]
 
 
 def measure_curve(
     parts: Sequence[LabelledTerms], *, temperature: float, measured_on: str
 ) -> Reliability | None:
-    """Judge a regime on each study when it learnt from the others; None for a single study.
+    """Measure the reliability of a curve on each study, fitted on the others; None for one study.
 
     Parameters
     ----------
-    parts: of all studies
-    temperature: that the ladders were made with
-    measured_on: cells, candidates and labels, in words
+    parts: labelled terms of all studies
+    temperature: temperature of the probabilities
+    measured_on: description of the cells, candidates and labels
     """
     studies: dict[str, list[Outcomes]] = {part.study: [] for part in parts}
     if len(studies) < 2:
         return None
-    for part, sure in zip(parts, leave_one_out(parts, curve_learner(temperature)), strict=True):
-        studies[part.study].append((sure, part.is_right))
+    by_part = leave_one_out(parts, curve_learner(temperature))
+    for part, confidence in zip(parts, by_part, strict=True):
+        studies[part.study].append((confidence, part.is_right))
     return measure_reliability(studies, measured_on=measured_on)
 
 
@@ -181,15 +182,15 @@ def fit_calibration(
     command: str = "",
     remark: str = "",
 ) -> Calibration:
-    """Fit both regimes on all studies, and judge them on each study that they have not seen.
+    """Fit both calibration curves on all studies, and measure them on each held-out study.
 
     Parameters
     ----------
-    all_types: ladders over all cell types
-    given: ladders over the labels of each study
-    model_sha256: of the weights that embedded the cells
-    command: what makes the calibration again
-    remark: what a reader of the reliability should know of the labels
+    all_types: terms of each depth with all cell types as candidates
+    given: terms of each depth with the labels of each study as candidates
+    model_sha256: checksum of the weights that embedded the cells
+    command: command that makes the calibration again
+    remark: remark on the labels, added to the reliability
     """
     judged = "each study by what was learnt on the others" + (f"; {remark}" if remark else "")
     return Calibration(
@@ -301,8 +302,8 @@ def calibrate(
     )
     if n_cells < _FEW_CELLS or n_studies < _FEW_STUDIES:
         warnings.warn(
-            f"{n_cells} labelled cells of {n_studies} studies say little of the next study: give "
-            f"{_FEW_CELLS} or more, of {_FEW_STUDIES} or more studies",
+            f"{n_cells} labelled cells of {n_studies} studies are too few to calibrate for other "
+            f"studies: pass {_FEW_CELLS} or more cells, of {_FEW_STUDIES} or more studies",
             UserWarning,
             stacklevel=2,
         )
@@ -316,7 +317,7 @@ def _own_scorers(
     ontology: Ontology,
     options: AnnotateOptions,
 ) -> dict[str, CellScorer]:
-    """Return a scorer over the types of each study that has two."""
+    """Return a scorer over the types of each study, for studies with two types or more."""
     own = {}
     for study in sorted(set(studies)):
         labels = sorted(set(term_ids[studies == study]) - {""})

@@ -1,4 +1,4 @@
-"""A head with how it did on cells that it did not see, from which its calibration is learnt."""
+"""Evaluate a few-shot head on held-out cells, and calibrate it on them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,25 +18,25 @@ from zeroshot.heads.few_shot_head import HELD_OUT, TYPE, FewShotHead
 if TYPE_CHECKING:
     import pandas as pd
 
-Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of cells, and what others say of them
-_LEAST_FOR_CALIBRATION = 50  # labelled cells; with fewer that of the model is more to be trusted
-_LEAST_SLOPE = 0.2  # with less of it confidence does not depend on the probability
+Folds = Iterable[tuple[np.ndarray, np.ndarray]]  # rows of held-out cells, log-probabilities
+_MIN_CALIBRATION_CELLS = 50  # with fewer cells the model's own calibration is used
+_MIN_SLOPE = 0.2  # with a lower slope confidence hardly depends on the probability
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedHead(ShortTable):
-    """A head, and how it did on cells that it did not see.
+    """A few-shot head with its metrics on held-out cells.
 
     Attributes
     ----------
-    head: to be written or used
-    names: of its labels, in their order
-    as_text: labels of the file that name no cell type and are read as words
-    n_without: cells of the file without a label
-    held_out: what `accuracy` and `macro_f1` were measured on; '' where there were too few cells
-    accuracy, macro_f1: of the best label
-    majority_accuracy: of always the most frequent label, on the same cells
-    zero_shot_accuracy, zero_shot_macro_f1: the same without any labelled cells; of cell types alone
+    head: few-shot head
+    names: label names, in label order
+    as_text: labels of the file that match no cell type and are read as free text
+    n_without: number of cells without a label
+    held_out: what `accuracy` and `macro_f1` were measured on; '' if there were too few cells
+    accuracy, macro_f1: metrics of the most probable label
+    majority_accuracy: accuracy of always predicting the most frequent label, on the same cells
+    zero_shot_accuracy, zero_shot_macro_f1: metrics without labelled cells; NaN for states and donors
     """
 
     head: FewShotHead
@@ -69,43 +69,48 @@ class FittedHead(ShortTable):
 
     @property
     def is_calibrated(self) -> bool:
-        """Tell whether a calibration was learnt of the head.
+        """Whether the head has its own calibration.
 
-        Else that of the model without it stands in for cell types, and none for states and donors.
+        If not, cell types use the calibration of the model, and states and donors have none.
         """
         return self.head.is_calibrated
 
 
-def judge_head(
-    fitted: FittedHead, shots: LabelledCells, folds: Folds, tree: TermTree, *, group_key: str | None
+def evaluate_head(
+    fitted: FittedHead,
+    labelled: LabelledCells,
+    folds: Folds,
+    tree: TermTree,
+    *,
+    group_key: str | None,
 ) -> FittedHead:
-    """Measure a head on cells held out, and calibrate it on them where they are enough.
+    """Measure a head on held-out cells, and calibrate it on them if there are enough.
 
     Parameters
     ----------
-    fitted: a head that is not judged yet
-    shots: that it was fitted to
-    folds: rows of cells and their log-probabilities by heads that did not see them
-    tree: of the labels
-    group_key: name of the column that the shots' groups are from
+    fitted: head without metrics
+    labelled: labelled cells that it was fitted to
+    folds: rows of held-out cells and their log-probabilities
+    tree: ontology tree of the labels
+    group_key: obs column of the cells' groups
     """
-    log_probabilities = np.zeros_like(shots.texts)
-    judged = np.zeros(len(shots), dtype=bool)
+    log_probabilities = np.zeros_like(labelled.texts)
+    is_held_out = np.zeros(len(labelled), dtype=bool)
     for rows, found in folds:
-        log_probabilities[rows], judged[rows] = found, True
-    if not judged.any():
+        log_probabilities[rows], is_held_out[rows] = found, True
+    if not is_held_out.any():
         return fitted
-    truth, texts = shots.labels[judged], shots.texts[judged].argmax(axis=1)
-    called = log_probabilities[judged].argmax(axis=1)
-    by = f"values of {group_key} held out"
-    if shots.groups is None:
-        by = "cells held out"
-        by += "" if fitted.head.target == TYPE else "; those of one donor may stand on both sides"
+    truth, texts = labelled.labels[is_held_out], labelled.texts[is_held_out].argmax(axis=1)
+    predicted = log_probabilities[is_held_out].argmax(axis=1)
+    by = f"by {group_key}"
+    if labelled.groups is None:
+        by = "by cell"
+        by += "" if fitted.head.target == TYPE else "; folds may split the cells of a donor"
     measured = replace(
         fitted,
-        held_out=f"{judged.sum():,} cells in turns ({by})",
-        accuracy=float(np.mean(called == truth)),
-        macro_f1=metrics.macro_f1(truth, called, min_cells=1),
+        held_out=f"{is_held_out.sum():,} cells, cross-validated {by}",
+        accuracy=float(np.mean(predicted == truth)),
+        macro_f1=metrics.macro_f1(truth, predicted, min_cells=1),
         majority_accuracy=metrics.majority_accuracy(truth),
     )
     if fitted.head.target == TYPE:
@@ -114,7 +119,9 @@ def judge_head(
             zero_shot_accuracy=float(np.mean(texts == truth)),
             zero_shot_macro_f1=metrics.macro_f1(truth, texts, min_cells=1),
         )
-    calibration = _calibrate(shots, log_probabilities, judged, tree, fitted.head.model_sha256)
+    calibration = _calibrate(
+        labelled, log_probabilities, is_held_out, tree, fitted.head.model_sha256
+    )
     if calibration is None:
         return measured
     head = replace(measured.head, calibration=calibration)
@@ -122,27 +129,27 @@ def judge_head(
 
 
 def _calibrate(
-    shots: LabelledCells,
+    labelled: LabelledCells,
     log_probabilities: np.ndarray,
-    judged: np.ndarray,
+    is_held_out: np.ndarray,
     tree: TermTree,
     model_sha256: str,
 ) -> Calibration | None:
-    """Learn what the head's probabilities are worth from cells that it did not see."""
-    if judged.sum() < _LEAST_FOR_CALIBRATION:
+    """Fit a calibration on held-out cells; None if they are too few or the slope is too low."""
+    if is_held_out.sum() < _MIN_CALIBRATION_CELLS:
         return None
-    logs = log_probabilities[judged]
+    logs = log_probabilities[is_held_out]
     by_depth = terms_by_depth(logs, tree, logs.argmax(axis=1), temperature=1.0)
-    # What is true of a label, words included: the terms at or above it in the tree.
+    # A label, free text included, makes its own term and the ancestors true.
     is_true = tree.lineages.toarray() > 0  # (n_labels, n_terms)
-    is_right = is_true[shots.labels[judged][:, None], np.maximum(by_depth.terms, 0)]
+    is_right = is_true[labelled.labels[is_held_out][:, None], np.maximum(by_depth.terms, 0)]
     part = LabelledTerms(
         study="labelled cells",
         probabilities=by_depth.probabilities,
         is_right=is_right & (by_depth.terms >= 0),
     )
     curve = fit_curve([part], temperature=1.0)
-    if curve.slope < _LEAST_SLOPE:
+    if curve.slope < _MIN_SLOPE:
         return None
     return Calibration(
         all_types=curve,

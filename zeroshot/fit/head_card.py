@@ -1,4 +1,4 @@
-"""What people should know of a head: lines for the screen, and its card."""
+"""Summarise a fitted head: lines to print, and its model card."""
 
 from collections.abc import Iterator
 
@@ -14,11 +14,11 @@ _USES = {
     STATE: "langcell fewshot predict --head FOLDER",
     DONOR: "langcell fewshot donors --head FOLDER --donor-key COLUMN",
 }
-_SHOWN = 40  # labels; of more the rest are counted
+_SHOWN = 40  # labels listed; the rest are counted
 
 
 def head_lines(fitted: FittedHead) -> Iterator[str]:
-    """Yield what was fitted to what, and how good it is, tab-separated."""
+    """Yield the labels and metrics of a head as tab-separated lines."""
     head = fitted.head
     unit = "donor" if head.target == DONOR else "cell"
     n_all = head.n_shots.sum()
@@ -36,7 +36,7 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
     if fitted.as_text:
         more = len(fitted.as_text[_SHOWN:])
         words = "; ".join(fitted.as_text[:_SHOWN]) + (f" ... and {more:,} more" if more else "")
-        yield f"as text\t{words}: no one Cell Ontology term, read as words"
+        yield f"as text\t{words}: no matching Cell Ontology term, read as free text"
     if fitted.n_without:
         yield f"without\t{fitted.n_without:,} cells have no label"
     yield from _held_out_lines(fitted)
@@ -47,15 +47,15 @@ def head_lines(fitted: FittedHead) -> Iterator[str]:
 
 
 def _uncalibrated_words(fitted: FittedHead) -> str:
-    """Say what confidence is worth where the labelled cells could not tell."""
-    reason = "the labelled cells are too few, or too hard to tell apart, to learn from"
+    """Return a note on the confidence of a head without its own calibration."""
+    reason = "the labelled cells are too few, or too hard to tell apart, to calibrate the head"
     if fitted.head.calibration.identifier == UNCALIBRATED.identifier:
-        return f"not calibrated: probabilities of the head as they are; {reason}"
-    return f"as calibrated for the model without a head, and not for this one: {reason}"
+        return f"not calibrated: probabilities of the head; {reason}"
+    return f"calibrated for the model without a head: {reason}"
 
 
 def donor_confidence_lines(head: FewShotHead) -> Iterator[str]:
-    """Yield what the probabilities of a head of donors are worth, where it is not calibrated."""
+    """Yield a note on the probabilities of a donor head if it is not calibrated."""
     if head.calibration.identifier == UNCALIBRATED.identifier:
         yield "confidence\tnot calibrated: probabilities of the regression, from few donors"
 
@@ -63,39 +63,39 @@ def donor_confidence_lines(head: FewShotHead) -> Iterator[str]:
 def _held_out_lines(fitted: FittedHead) -> Iterator[str]:
     if not fitted.held_out:
         unit = "donor" if fitted.head.target == DONOR else "cell"
-        yield f"held out\tnone: a label has one {unit}, so nothing was left to judge the head by"
+        yield f"held out\tnone: a label has only one {unit}, so the head was not evaluated"
         return
     yield f"held out\t{fitted.held_out}"
     if fitted.head.target != TYPE:
-        yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.majority_accuracy:.4f} the largest label"
+        yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.majority_accuracy:.4f} majority label"
         yield f"macro_f1\t{fitted.macro_f1:.4f}"
     else:
         yield f"accuracy\t{fitted.accuracy:.4f}\t{fitted.zero_shot_accuracy:.4f} without labels"
         yield f"macro_f1\t{fitted.macro_f1:.4f}\t{fitted.zero_shot_macro_f1:.4f} without labels"
-    simpler = {
-        "by always the largest label": fitted.majority_accuracy,
-        "without labels": fitted.zero_shot_accuracy,  # NaN, which no head is under, of no types
+    baselines = {
+        "by the majority label": fitted.majority_accuracy,
+        "without labels": fitted.zero_shot_accuracy,  # NaN for states and donors
     }
-    as_good = [f"{value:.4f} {how}" for how, value in simpler.items() if fitted.accuracy <= value]
+    as_good = [f"{value:.4f} {how}" for how, value in baselines.items() if fitted.accuracy <= value]
     if as_good:
         yield (
-            f"warning\tthe head is no better than what needs none: accuracy {fitted.accuracy:.4f}, "
-            f"and {' and '.join(as_good)}"
+            f"warning\tthe head is no better than a baseline: accuracy {fitted.accuracy:.4f}, "
+            f"against {' and '.join(as_good)}"
         )
 
 
 def _parts(changes: WeightChanges) -> str:
-    """Name what of the model was tuned."""
+    """Return the names of the tuned parts of the model."""
     return " and ".join(sorted({name.partition(".")[0].replace("_", " ") for name in changes}))
 
 
 def head_card(fitted: FittedHead, *, command: str) -> str:
-    """Return the card, Markdown.
+    """Return the model card of a head, in Markdown.
 
     Parameters
     ----------
-    fitted: the head
-    command: that makes it again
+    fitted: fitted head
+    command: command that fits it again
     """
     head = fitted.head
     rows = "\n".join(f"    {line}" for line in head_lines(fitted))

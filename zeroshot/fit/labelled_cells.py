@@ -1,4 +1,4 @@
-"""The labelled cells that a head learns from: drawn, and read from a file."""
+"""Sample labelled cells from a file and embed them."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 def sample_labelled(
     codes: np.ndarray, keys: Sequence[str], shots: int | None, *, seed: int
 ) -> np.ndarray:
-    """Draw cells of each label.
+    """Sample cells of each label.
 
     Parameters
     ----------
-    codes: label of each cell, a row of `keys`, -1 for none, shape (n_cells,)
-    keys: of the labels
-    shots: of each label at most; None for all
-    seed: of the draw; which cells of a label are drawn does not depend on the other labels
+    codes: index in `keys` of each cell's label, -1 for none, shape (n_cells,)
+    keys: label keys
+    shots: maximum number of cells per label; None for all
+    seed: seed of the sample; the sample of a label does not depend on the other labels
 
     Returns
     -------
-    Rows, ascending
+    Rows of the sampled cells, ascending
     """
-    drawn = []
+    sampled = []
     for code in np.unique(codes[codes >= 0]):
         members = np.flatnonzero(codes == code)
         if shots is not None and len(members) > shots:
             rng = np.random.default_rng([seed, zlib.crc32(keys[code].encode())])
             members = rng.permutation(members)[:shots]
-        drawn.append(members)
-    return np.sort(np.concatenate(drawn))
+        sampled.append(members)
+    return np.sort(np.concatenate(sampled))
 
 
 def read_blocks(
@@ -52,12 +52,12 @@ def read_blocks(
     options: FewShotOptions | AnnotateOptions,
     progress: Progress | None,
 ) -> Iterator[CellEmbeddings]:
-    """Embed some cells of a source, block by block; `rows` ascend, and blocks start at places in them."""
+    """Embed some cells of a source in blocks; `start` of a block is a position in `rows` (ascending)."""
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
     ) as matrix:
         for block in embed_cells(model, matrix, batch_size=options.batch_size):
-            assert block.tokens is not None, "cells of a file have them"
+            assert block.tokens is not None, "cells of a file have tokens"
             stop = block.start + len(block.features)
             first, last = np.searchsorted(rows, [block.start, stop])
             inside = rows[first:last] - block.start
@@ -78,10 +78,10 @@ def read_cells(
     options: FewShotOptions,
     progress: Progress | None,
 ) -> CellEmbeddings:
-    """Embed some cells of a source, all at once; parameters as in `read_blocks`."""
+    """Embed some cells of a source into memory; parameters as in `read_blocks`."""
     features, cells = [], []
     for block in read_blocks(source, rows, model, options, progress):
-        assert block.tokens is not None, "cells of a file have them"
+        assert block.tokens is not None, "cells of a file have tokens"
         features.append(block.features)
         cells += [block.tokens.cell(row) for row in range(block.tokens.n_cells)]
     return CellEmbeddings(start=0, features=np.concatenate(features), tokens=TokenBlock.of(cells))

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from langcell.runtime.parameter_names import option
 from zeroshot.fit.fit_head import KINDS as FITTED
 from zeroshot.fit.tuning_recipes import RECIPES
 from zeroshot.heads.few_shot_head import DONOR, STATE, TARGETS, TYPE
 
-KINDS = (*FITTED, *RECIPES)  # heads that are fitted to the model, and those that tune it too
+KINDS = (*FITTED, *RECIPES)  # heads on a frozen model, and heads that tune the model too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +28,30 @@ class FewShotOptions:
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
-            raise ValueError(f"--head must be one of auto, {', '.join(KINDS)}, got {self.kind!r}")
-        if self.shots is not None and self.shots < 1:
-            raise ValueError(f"--shots must be at least 1, got {self.shots}")
-        if self.target not in TARGETS:
-            raise ValueError(f"--target must be {' or '.join(TARGETS)}, got {self.target!r}")
-        if self.target != TYPE and self.labels:
-            raise ValueError(f"a {self.target} is learnt from cells alone: leave out --labels")
-        if self.target == STATE and self.kind in RECIPES and RECIPES[self.kind].reads_texts:
-            cells_alone = [name for name, each in RECIPES.items() if not each.reads_texts]
             raise ValueError(
-                f"a state is learnt from cells alone, and --head {self.kind} reads texts: take linear, "
-                f"{' or '.join(cells_alone)}"
+                f"{option('kind', flag='--head')} must be one of auto, {', '.join(KINDS)}, "
+                f"got {self.kind!r}"
+            )
+        if self.shots is not None and self.shots < 1:
+            raise ValueError(f"{option('shots')} must be at least 1, got {self.shots}")
+        if self.target not in TARGETS:
+            raise ValueError(
+                f"{option('target')} must be one of {', '.join(TARGETS)}, got {self.target!r}"
+            )
+        if self.target != TYPE and self.labels:
+            raise ValueError(
+                f"{option('target', self.target)} is fitted to cells only: leave out "
+                f"{option('labels')}"
+            )
+        if self.target == STATE and self.kind in RECIPES and RECIPES[self.kind].reads_texts:
+            without_texts = [name for name, each in RECIPES.items() if not each.reads_texts]
+            kind = option("kind", self.kind, flag="--head")
+            raise ValueError(
+                f"{option('target', STATE)} is fitted to cells only, and {kind} scores labels by "
+                f"text: use linear, {' or '.join(without_texts)}"
             )
         if self.target != DONOR and self.type_key is not None:
-            raise ValueError("--type-key says how the cells of a donor count: --target donor")
+            raise ValueError(
+                f"{option('type_key')} needs {option('target', DONOR)}, got "
+                f"{option('target', self.target)}"
+            )

@@ -1,4 +1,4 @@
-"""Regress cells on labels of an ontology, where a label has the probability of all below it too."""
+"""Softmax regression on ontology labels, where a term's probability includes its descendants."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ from ontology.graph import Ontology
 from zeroshot.confidence.term_tree import TermTree
 from zeroshot.labels.candidates import own_candidates
 
-_ANCESTORS = 0.5  # what the ancestors of a label weigh together; itself it weighs 1
-_LEAST_MASS = 1e-12
+_ANCESTOR_WEIGHT = 0.5  # of all ancestors of a label together; the label itself has weight 1
+_MIN_PROBABILITY = 1e-12
 _STEPS = 500
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subtrees:
-    """What cells of each label teach.
+    """The labels and their ancestors, with the loss weight of each term.
 
     Attributes
     ----------
-    below: 1 where a label is a term or lies below it, shape (n_labels, n_terms)
-    weights: of the terms for cells of a label, rows sum to 1, shape (n_labels, n_terms)
-    own: term that each label is, int, shape (n_labels,)
+    below: 1 if a label is the term or a descendant of it, shape (n_labels, n_terms)
+    weights: loss weight of each term for cells of a label, rows sum to 1, shape (n_labels, n_terms)
+    own: column of each label's own term, int, shape (n_labels,)
     """
 
     below: np.ndarray
@@ -33,7 +33,7 @@ class Subtrees:
 
     @classmethod
     def of(cls, keys: tuple[str, ...]) -> "Subtrees":
-        """Gather labels and their ancestors; those that are above the same labels are one.
+        """Build from label keys; ancestors of the same set of labels are merged into one term.
 
         Examples
         --------
@@ -45,22 +45,22 @@ class Subtrees:
         """
         ontology = Ontology.bundled()
         tree = TermTree.of(own_candidates(keys, ontology), ontology)
-        above = tree.lineages.toarray()
-        below, place = np.unique(above, axis=1, return_inverse=True)  # (n_labels, n_terms)
-        tells_apart = below.sum(axis=0) < len(keys)
-        n_above = (below[:, tells_apart].sum(axis=1, keepdims=True) - 1).clip(min=1)
-        weights = np.where(tells_apart, below * _ANCESTORS / n_above, 0)
-        own = place.ravel()[tree.candidate_terms]
+        is_ancestor = tree.lineages.toarray()
+        below, column = np.unique(is_ancestor, axis=1, return_inverse=True)  # (n_labels, n_terms)
+        is_informative = below.sum(axis=0) < len(keys)
+        n_ancestors = (below[:, is_informative].sum(axis=1, keepdims=True) - 1).clip(min=1)
+        weights = np.where(is_informative, below * _ANCESTOR_WEIGHT / n_ancestors, 0)
+        own = column.ravel()[tree.candidate_terms]
         weights[np.arange(len(keys)), own] = 1
         weights /= weights.sum(axis=1, keepdims=True)
         return cls(below=below, weights=weights, own=own)
 
     def at_or_below(self, labels: np.ndarray) -> np.ndarray:
-        """Return rows of some labels and of those below them, ascending."""
+        """Return rows of some labels and of their descendants, ascending."""
         return np.flatnonzero(self.below[:, self.own[labels]].any(axis=1))
 
     def part(self, labels: np.ndarray) -> "Subtrees":
-        """Return what is left where some of the labels alone are there."""
+        """Return the rows of some of the labels."""
         return Subtrees(
             below=self.below[labels], weights=self.weights[labels], own=self.own[labels]
         )
@@ -71,20 +71,20 @@ def fit_subtree_regression(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights (n_labels, n_inputs) and intercepts (n_labels,) of a softmax over labels.
 
-    Least is half the squared weights and c times, summed over cells, the weighted mean over the
-    terms of a cell's label of minus the logarithm of the probability of all labels below the term
+    Minimises |weights|^2 / 2 + c * (sum over cells of the weighted mean over terms of -log p(term)),
+    where p(term) is the summed probability of the labels that are the term or its descendants
     (hierarchical cross-entropy; Deng et al. 2014, HEX graphs, without exclusion edges).
 
     Parameters
     ----------
     inputs: shape (n_cells, n_inputs)
-    labels: row of each cell's label among the subtrees', int, shape (n_cells,)
-    subtrees: of the labels
-    c: inverse of the penalty, as of scikit-learn's LogisticRegression
+    labels: row in `subtrees` of each cell's label, int, shape (n_cells,)
+    subtrees: labels and their ancestors
+    c: inverse penalty, as in scikit-learn's LogisticRegression
     """
     targets = subtrees.weights[labels]  # (n_cells, n_terms)
     if inputs.shape[0] < inputs.shape[1]:
-        # The weights are sums of cells: as many numbers a label are enough.
+        # The optimal weights are linear combinations of cells: fit in the span of the cells.
         axes = _principal_axes(inputs)
         weights, intercepts = _minimise(inputs @ axes, targets, subtrees.below, c)
         return weights @ axes.T, intercepts
@@ -107,8 +107,8 @@ def _minimise(
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights, intercepts = np.split(flat.reshape(shape), [-1], axis=1)
-        value, slope = subtree_loss(inputs @ weights.T + intercepts[:, 0], targets, below)
-        gradient = np.column_stack([(inputs.T @ slope).T, slope.sum(axis=0)])
+        value, by_logit = subtree_loss(inputs @ weights.T + intercepts[:, 0], targets, below)
+        gradient = np.column_stack([(inputs.T @ by_logit).T, by_logit.sum(axis=0)])
         gradient *= c
         gradient[:, :-1] += weights
         return c * value + 0.5 * np.sum(weights**2), gradient.ravel()
@@ -128,12 +128,12 @@ def _minimise(
 def subtree_loss(
     logits: np.ndarray, targets: np.ndarray, below: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Return the summed loss of cells, and its derivative by the logits (n_cells, n_labels).
+    """Return the loss summed over cells, and its gradient by the logits (n_cells, n_labels).
 
-    As `langcell.nn.losses.subtree_loss`, in numpy: a head on a bag of genes needs no torch.
+    The NumPy version of `langcell.nn.losses.subtree_loss`, so that heads can be fitted without torch.
     """
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    mass = (shares @ below).clip(min=_LEAST_MASS)  # (n_cells, n_terms)
-    slope = shares * (targets.sum(axis=1, keepdims=True) - (targets / mass) @ below.T)
-    return float(-np.sum(targets * np.log(mass))), slope
+    labels = np.exp(logits - logits.max(axis=1, keepdims=True))
+    labels /= labels.sum(axis=1, keepdims=True)  # probabilities, (n_cells, n_labels)
+    terms = (labels @ below).clip(min=_MIN_PROBABILITY)  # (n_cells, n_terms)
+    gradient = labels * (targets.sum(axis=1, keepdims=True) - (targets / terms) @ below.T)
+    return float(-np.sum(targets * np.log(terms))), gradient

@@ -1,4 +1,4 @@
-"""A model while it learns from labelled cells."""
+"""A model during fine-tuning on labelled cells."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from langcell.checkpoints.weight_changes import DOWN, UP
 from langcell.model.embedder import Embedder
 from langcell.model.langcell import LangCell
 from langcell.nn.lora import LoRALinear, adapt_linears
+from langcell.runtime.parameter_names import option
 from zeroshot.fit.batches import CellBatch
 from zeroshot.fit.tuning_recipes import TuningRecipe
 from zeroshot.labels.candidates import CandidateSet, candidate_offsets
@@ -18,19 +19,19 @@ from zeroshot.labels.candidates import CandidateSet, candidate_offsets
 _RANK, _LORA_SCALE = 8, 2.0
 _CELL_PARTS = ("cell_encoder.", "cell_projection.")
 _ALL_PARTS = (*_CELL_PARTS, "text_encoder.", "text_projection.", "matching.")
-# Inference reads no masked genes, and no one learns here to guess them.
-_LEFT_OUT = ("cell_encoder.masked_gene_head.",)
+# Not used for inference, and not fine-tuned.
+_EXCLUDED = ("cell_encoder.masked_gene_head.",)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelTexts:
-    """What the labels are to a model before it has seen a cell of them.
+    """Texts of the labels with their embeddings.
 
     Attributes
     ----------
-    texts: that describe the labels
-    features: of these, float32, unit norm, shape (n_labels, embedding_dim)
-    offsets: taken off their similarities, shape (n_labels,)
+    texts: descriptions of the labels
+    features: text features, float32, unit norm, shape (n_labels, embedding_dim)
+    offsets: offset subtracted from the similarities with each label, shape (n_labels,)
     """
 
     texts: tuple[str, ...]
@@ -39,7 +40,7 @@ class LabelTexts:
 
     @classmethod
     def of(cls, candidates: CandidateSet, features: np.ndarray, model: Embedder) -> "LabelTexts":
-        """Gather them for candidates with these features."""
+        """Build from candidates and their text features."""
         offsets = candidate_offsets(candidates, features, model)
         return cls(
             texts=candidates.texts,
@@ -49,36 +50,36 @@ class LabelTexts:
 
 
 class TunedModel(nn.Module):
-    """A model of which a part learns, and weights of labels on the features of cells.
+    """A partly trainable copy of a model, with a linear classifier on the cell features.
 
-    The logits of labels are
+    The logits of the labels are
 
         scale * (f @ t - offsets + f @ w) + b
 
-    with f the features of a cell, t those of the labels' texts (absent in a recipe that reads
-    none), w and b new and zero at first. A recipe that matches has no w and b; it adds the
-    logarithm of the softmax over labels of how probable a match is.
+    where f are cell features, t text features of the labels (left out in a recipe without texts), and
+    w and b are trained from zero. A recipe with `matches` has no w and b; it adds the log-softmax
+    over labels of the match probability.
 
     Parameters
     ----------
-    model: stays as it is
-    labels: to be told apart
-    recipe: says what learns
+    model: model to copy; it is not changed
+    labels: labels to predict
+    recipe: recipe that says what is trained
     """
 
     def __init__(self, model: LangCell, labels: LabelTexts, recipe: TuningRecipe) -> None:
         super().__init__()
         self.recipe = recipe
-        _check_learns(model, recipe)
-        names = _learnt_names(model, recipe)
+        _check_trainable(model, recipe)
+        names = _trainable_names(model, recipe)
         weights = model.state_dict()
-        # These are copied, so that the model which was given is not tuned by the way.
+        # Copy the trainable weights, so that the given model is not changed.
         self.model = model.changed({name: weights[name].cpu().numpy() for name in names})
         self.model.requires_grad_(False)
-        self._learnt = {name: dict(self.model.named_parameters())[name] for name in names}
-        for each in self._learnt.values():
+        self._trainable = {name: dict(self.model.named_parameters())[name] for name in names}
+        for each in self._trainable.values():
             each.requires_grad_(True)
-        self._adapters = self._add_adapters() if recipe.learns == "adapters" else {}
+        self._adapters = self._add_adapters() if recipe.trainable == "adapters" else {}
         shape, device = labels.features.shape, model.device
         self.weights = nn.Parameter(torch.zeros(shape, device=device))
         self.intercepts = nn.Parameter(torch.zeros(shape[0], device=device))
@@ -90,7 +91,7 @@ class TunedModel(nn.Module):
         self._texts = self.model.tokenize_texts(labels.texts) if recipe.matches else None
 
     def _add_adapters(self) -> dict[str, LoRALinear]:
-        """Adapt the linear layers of the cell encoder but for a masked-gene head."""
+        """Add LoRA adapters to the linear layers of the cell encoder and its projection."""
         model, found = self.model, {}
         for part, module in _linear_parts(model).items():
             for name, each in adapt_linears(module, rank=_RANK, scale=_LORA_SCALE).items():
@@ -98,9 +99,9 @@ class TunedModel(nn.Module):
         return found
 
     def forward(self, batch: CellBatch) -> tuple[Tensor, Tensor | None]:
-        """Return logits of the labels by similarity, and by matching where the recipe does.
+        """Return logits of the labels by similarity, and log-probabilities of a match or None.
 
-        Both have shape (n_cells, n_labels); the second are log-probabilities of a match.
+        Both have shape (n_cells, n_labels).
         """
         cells = self.model.encode_cell(
             batch.input_ids, batch.attention_mask, cls_only=not self.recipe.matches
@@ -122,13 +123,13 @@ class TunedModel(nn.Module):
         return self._scale * (cells.features @ texts.features.T), by_match
 
     def loss(self, batch: CellBatch, has_cells: Tensor) -> Tensor:
-        """Return the cross-entropy of the labels, that by matching added to it.
+        """Return the cross-entropy by similarity, plus that by matching if the recipe has it.
 
         Parameters
         ----------
         batch: labelled cells
-        has_cells: False for labels that no cell is learnt from, bool, shape (n_labels,). They do not
-            compete, so that what no cell speaks against stays within reach of its text.
+        has_cells: True for labels with training cells, bool, shape (n_labels,). Other labels are
+            masked out of the softmax, so that training does not push them down
         """
         parts = [each for each in self(batch) if each is not None]
         losses = [
@@ -138,21 +139,21 @@ class TunedModel(nn.Module):
         return torch.stack(losses).sum()
 
     def log_probabilities(self, batch: CellBatch) -> Tensor:
-        """Return those of the labels, shape (n_cells, n_labels)."""
+        """Return the log-probabilities of the labels, shape (n_cells, n_labels)."""
         by_similarity, by_match = self(batch)
         logits = by_similarity.log_softmax(dim=1)
         return (logits if by_match is None else logits + by_match).log_softmax(dim=1)
 
     def changes(self) -> dict[str, np.ndarray]:
-        """Return what became of the model's weights, as `LangCell.changed` reads it."""
-        found = {name: each.detach().cpu().numpy().copy() for name, each in self._learnt.items()}
+        """Return the tuned weights and adapters, in the form that `LangCell.changed` reads."""
+        found = {name: each.detach().cpu().numpy().copy() for name, each in self._trainable.items()}
         for name, each in self._adapters.items():
             found[name + UP] = (each.scale * each.up).detach().cpu().numpy().copy()
             found[name + DOWN] = each.down.detach().cpu().numpy().copy()
         return found
 
     def feature_weights(self) -> np.ndarray:
-        """Return weights of the labels on features, float32, shape (n_labels, embedding_dim)."""
+        """Return the classifier weights on features, float32, shape (n_labels, embedding_dim)."""
         return (self._scale * self.weights).detach().cpu().numpy().copy()
 
 
@@ -160,27 +161,29 @@ def _linear_parts(model: LangCell) -> dict[str, nn.Module]:
     parts = {
         f"cell_encoder.{name}": each
         for name, each in model.cell_encoder.named_children()
-        if not f"cell_encoder.{name}.".startswith(_LEFT_OUT)
+        if not f"cell_encoder.{name}.".startswith(_EXCLUDED)
     }
     return {**parts, "cell_projection": model.cell_projection}
 
 
-def _learnt_names(model: LangCell, recipe: TuningRecipe) -> list[str]:
-    """Name the weights that learn whole."""
-    if recipe.learns in ("adapters", "classes"):
+def _trainable_names(model: LangCell, recipe: TuningRecipe) -> list[str]:
+    """Return the names of the model's weights to train, adapters not included."""
+    if recipe.trainable in ("adapters", "classes"):
         return []
-    parts = _CELL_PARTS if recipe.learns == "cells" else _ALL_PARTS
+    parts = _CELL_PARTS if recipe.trainable == "cells" else _ALL_PARTS
     return [
         name
         for name, _ in model.named_parameters()
-        if name.startswith(parts) and not name.startswith(_LEFT_OUT)
+        if name.startswith(parts) and not name.startswith(_EXCLUDED)
     ]
 
 
-def _check_learns(model: LangCell, recipe: TuningRecipe) -> None:
-    """Refuse a model that has not what the recipe tunes."""
-    if recipe.learns == "everything" and model.text_encoder is None:
+def _check_trainable(model: LangCell, recipe: TuningRecipe) -> None:
+    """Raise ValueError if the model lacks what the recipe tunes."""
+    if recipe.trainable == "everything" and model.text_encoder is None:
         raise ValueError(
-            "head langcell tunes the text encoder too, and that of this model is frozen: take a "
-            "model that langcell convert made of a released LangCell, or --head lora or full"
+            f"{option('kind', 'langcell', flag='--head')} tunes the text encoder too, and this model "
+            "has frozen label embeddings instead: use a released LangCell that langcell convert "
+            f"converted, or pass {option('kind', 'lora', flag='--head')} or "
+            f"{option('kind', 'full', flag='--head')}"
         )

@@ -1,30 +1,30 @@
-"""How heads are tuned together with the model: ours, and those of the LangCell paper."""
+"""Recipes that fine-tune the model with a head: our own, and those of the LangCell paper."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Learns: TypeAlias = Literal["adapters", "cells", "everything", "classes"]
+Trainable: TypeAlias = Literal["adapters", "cells", "everything", "classes"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningRecipe:
-    """What learns, by which loss, and how.
+    """Settings of fine-tuning.
 
     Attributes
     ----------
-    learns: low-rank "adapters" of the cell encoder's linear layers and projection; these "cells"
-        weights whole; "everything", that is both encoders, projections and matching head; or the
-        "classes" alone, weights of labels on the features of a model that stays as it is
-    reads_texts: labels begin as their texts, which goes on to speak for them; else as nothing
-    matches: the matching head learns too, and the log-probability of a match counts
-    is_balanced: labels are drawn evenly, and cells of a label in turns; else cells in turns
-    epochs: passes over as many cells as there are; the most of them where `patience` is set
-    patience: epochs without a gain on the cells held out; None goes through all epochs
-    unjudged_epochs: where a label has one cell, so that nothing can be held out
-    decays: the learning rate sinks in a line to nothing, after `warmup_steps` up
+    trainable: "adapters", LoRA on the linear layers of the cell encoder and its projection; "cells",
+        all weights of these; "everything", both encoders, projections and the matching head; or
+        "classes", only a linear classifier on the features of the frozen model
+    reads_texts: logits include the similarity with the label's text; else only the classifier
+    matches: train the matching head too, and add the log-probability of a match
+    is_balanced: sample labels evenly; else permute the cells
+    epochs: number of epochs, or the maximum if `patience` is set
+    patience: epochs without a lower held-out loss before stopping; None runs all epochs
+    unjudged_epochs: number of epochs if a label has one cell, so that nothing can be held out
+    decays: decay the learning rate linearly to zero, after `warmup_steps` of warm-up
     """
 
-    learns: Learns
+    trainable: Trainable
     learning_rate: float
     batch_size: int
     epochs: int
@@ -38,15 +38,14 @@ class TuningRecipe:
     warmup_steps: int = 0
 
 
-# The last three are those of the released code, section by section: few-shot of LangCell (both
-# encoders, cross-entropy of similarities / temperature and of matches), fine-tuning of LangCell-CE
-# and its few-shot, in which the classifier alone learns. What we hold to be slips is mended: the
-# matching head learns too, its term is a log-probability, nothing is chosen on test cells, nothing
-# depends on a layer that is random and frozen (the model's own projection stands in the place of
-# the new pooler), and the seed is given.
+# The last three follow the released LangCell code: few-shot of LangCell (both encoders,
+# cross-entropy of similarities / temperature and of matches), fine-tuning of LangCell-CE, and its
+# few-shot, which trains only the classifier. We fixed what we take for mistakes: the matching head
+# is trained too, its term is a log-probability, nothing is selected on test cells, no layer is
+# random and frozen (the model's own projection replaces the new pooler), and the seed is set.
 RECIPES: dict[str, TuningRecipe] = {
     "lora": TuningRecipe(
-        learns="adapters",
+        trainable="adapters",
         learning_rate=1e-3,
         weight_decay=0.01,
         batch_size=32,
@@ -56,7 +55,7 @@ RECIPES: dict[str, TuningRecipe] = {
         unjudged_epochs=4,
     ),
     "full": TuningRecipe(
-        learns="cells",
+        trainable="cells",
         learning_rate=1e-4,
         weight_decay=0.01,
         batch_size=32,
@@ -66,10 +65,10 @@ RECIPES: dict[str, TuningRecipe] = {
         unjudged_epochs=4,
     ),
     "langcell": TuningRecipe(
-        learns="everything", learning_rate=1e-5, batch_size=12, epochs=10, matches=True
+        trainable="everything", learning_rate=1e-5, batch_size=12, epochs=10, matches=True
     ),
     "langcell-ce": TuningRecipe(
-        learns="cells",
+        trainable="cells",
         reads_texts=False,
         learning_rate=5e-5,
         weight_decay=0.001,
@@ -79,7 +78,7 @@ RECIPES: dict[str, TuningRecipe] = {
         warmup_steps=500,
     ),
     "langcell-ce-frozen": TuningRecipe(
-        learns="classes",
+        trainable="classes",
         reads_texts=False,
         learning_rate=5e-3,
         weight_decay=0.001,

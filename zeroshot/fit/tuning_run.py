@@ -1,4 +1,4 @@
-"""One training of a model on labelled cells, by Lightning."""
+"""Train a model on labelled cells with Lightning."""
 
 import signal
 import threading
@@ -13,29 +13,29 @@ from torch.utils.data import DataLoader
 
 from langcell.nn.bert import inference
 from langcell.runtime.lightning_messages import quiet_lightning
-from zeroshot.fit.batches import collate_rows, draw_epoch
+from zeroshot.fit.batches import collate_rows, sample_epoch
 from zeroshot.fit.fit_head import LabelledCells
 from zeroshot.fit.tuned_model import TunedModel
 from zeroshot.fit.tuning_recipes import TuningRecipe
 
 
 class TuningRun(LightningModule):
-    """Trains, and looks after each epoch at cells that it does not learn from.
+    """Lightning module that trains, and evaluates held-out cells after each epoch.
 
     Parameters
     ----------
-    tuned: learns
-    shots: to learn from
-    recipe: how
-    seed: of the draws
-    held_out: cells to look at; None for none, and then for no early end
+    tuned: model to train
+    labelled: training cells
+    recipe: training settings
+    seed: seed of the batches
+    held_out: cells to evaluate; None for none, and no early stopping
     count: called with the number of cells of each batch
     """
 
     def __init__(
         self,
         tuned: TunedModel,
-        shots: LabelledCells,
+        labelled: LabelledCells,
         recipe: TuningRecipe,
         *,
         seed: int,
@@ -44,19 +44,19 @@ class TuningRun(LightningModule):
     ) -> None:
         super().__init__()
         self.tuned = tuned
-        self._shots, self._recipe, self._seed = shots, recipe, seed
+        self._labelled, self._recipe, self._seed = labelled, recipe, seed
         self._held_out, self._count = held_out, count
-        self._has_cells = torch.from_numpy(shots.n_shots > 0)
-        # Of the cells held out, (n_cells, n_labels), after 0, 1, ... epochs.
+        self._has_cells = torch.from_numpy(labelled.n_shots > 0)
+        # Of the held-out cells, (n_cells, n_labels), after 0, 1, ... epochs.
         self.log_probabilities: list[np.ndarray] = []
 
     def fit(self, n_epochs: int) -> None:
-        """Train so many epochs, or fewer where the loss on cells held out no longer sinks."""
-        self._look()
+        """Train for `n_epochs`, or fewer if early stopping applies."""
+        self._evaluate()
         if not n_epochs:
             return
         device = self.tuned.model.device
-        # Few cells are few batches.
+        # Silence the warning about few batches.
         with quiet_lightning(".*number of training batches.*"):
             trainer = Trainer(
                 accelerator=device.type,
@@ -69,16 +69,17 @@ class TuningRun(LightningModule):
                 enable_model_summary=False,
             )
             self._n_epochs = n_epochs
-            self.train()  # with dropout; models come ready to infer
+            self.train()  # models are loaded in eval mode
             _fit_interruptibly(trainer, self)
 
     def train_dataloader(self) -> DataLoader:
         """Return the rows of each batch of the epoch."""
-        return DataLoader(self._draws(self.current_epoch), batch_size=None, collate_fn=_as_is)  # type: ignore[arg-type]
+        batches = self._batches(self.current_epoch)
+        return DataLoader(batches, batch_size=None, collate_fn=_identity)  # type: ignore[arg-type]
 
-    def _draws(self, epoch: int) -> list[np.ndarray]:
-        return draw_epoch(
-            self._shots.labels,
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        return sample_epoch(
+            self._labelled.labels,
             batch_size=self._recipe.batch_size,
             is_balanced=self._recipe.is_balanced,
             seed=self._seed,
@@ -89,36 +90,36 @@ class TuningRun(LightningModule):
         """Return the loss of a batch of rows."""
         self._count(len(batch))
         return self.tuned.loss(
-            collate_rows(self._shots, batch, self.tuned.model), self._has_cells.to(self.device)
+            collate_rows(self._labelled, batch, self.tuned.model), self._has_cells.to(self.device)
         )
 
     def on_train_epoch_end(self) -> None:
-        """Look at the cells held out."""
-        self._look()
+        """Evaluate the held-out cells, and stop if the loss has not improved for `patience` epochs."""
+        self._evaluate()
         patience, losses = self._recipe.patience, self.losses
         if patience is not None and losses and len(losses) - 1 - np.argmin(losses) >= patience:
             self.trainer.should_stop = True
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW over what learns, and the course of its rate."""
-        learns = [each for each in self.parameters() if each.requires_grad]
+        """Return AdamW over the trainable weights, with the learning rate schedule."""
+        trainable = [each for each in self.parameters() if each.requires_grad]
         recipe = self._recipe
         optimizer = torch.optim.AdamW(
-            learns, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        n_steps = self._n_epochs * len(self._draws(0))
+        n_steps = self._n_epochs * len(self._batches(0))
 
-        def share(step: int) -> float:
-            rise = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
-            after = max(1, n_steps - recipe.warmup_steps)
-            return min(rise, max(0.0, (n_steps - step) / after)) if recipe.decays else rise
+        def factor(step: int) -> float:
+            warmup = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+            n_decay = max(1, n_steps - recipe.warmup_steps)
+            return min(warmup, max(0.0, (n_steps - step) / n_decay)) if recipe.decays else warmup
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
     def losses(self) -> list[float]:
-        """Cross-entropy of the cells held out after 0, 1, ... epochs, labels weighing alike."""
+        """Cross-entropy of the held-out cells after 0, 1, ... epochs; labels have equal weight."""
         if self._held_out is None:
             return []
         labels = self._held_out.labels
@@ -129,7 +130,8 @@ class TuningRun(LightningModule):
             for each in self.log_probabilities
         ]
 
-    def _look(self) -> None:
+    def _evaluate(self) -> None:
+        """Append the log-probabilities of the held-out cells."""
         if self._held_out is None:
             return
         found, size = [], self._recipe.batch_size
@@ -142,18 +144,18 @@ class TuningRun(LightningModule):
 
 
 def _fit_interruptibly(trainer: Trainer, run: TuningRun) -> None:
-    """Fit, and pass on Ctrl-C, of which Lightning makes an exit without a word."""
+    """Fit, and raise KeyboardInterrupt on Ctrl-C, for which Lightning exits without a message."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(run)
     except SystemExit:
         if not trainer.interrupted:
             raise
-        raise KeyboardInterrupt("stopped while tuning; nothing was written") from None
+        raise KeyboardInterrupt("interrupted during fine-tuning; nothing was written") from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)  # which Lightning leaves switched off
+            signal.signal(signal.SIGINT, handler)  # Lightning does not restore it
 
 
-def _as_is(rows: np.ndarray) -> np.ndarray:
+def _identity(rows: np.ndarray) -> np.ndarray:
     return rows

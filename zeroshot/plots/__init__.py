@@ -1,4 +1,4 @@
-"""Figures of annotated cells, in the manner of `scanpy.pl`."""
+"""Plots of annotated cells, with the interface of `scanpy.pl`."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A picture of a report as a data URI: nothing beside the report is needed to see it."""
+"""Encode the figures of a report as data URIs, so that the report is a single file."""
 
 import base64
 import io
@@ -26,7 +26,10 @@ class Picture:
     Attributes
     ----------
     source: data URI
-    alt: what it shows, for those who cannot see it
+    title: heading of the figure
+    alt: text description for screen readers
+    caption: text below the figure
+    keys: entries of the legend
     """
 
     source: str
@@ -37,19 +40,19 @@ class Picture:
 
 
 def png_uri(figure: Figure) -> str:
-    """Return a figure as a picture of points."""
+    """Return a figure as a PNG data URI."""
     return _uri(figure, "png", dpi=110)
 
 
 def svg_uri(figure: Figure) -> str:
-    """Return a figure as a drawing of lines."""
+    """Return a figure as an SVG data URI."""
     return _uri(figure, "svg+xml", dpi=72)
 
 
 def _uri(figure: Figure, kind: str, *, dpi: int) -> str:
     buffer = io.BytesIO()
     form = PurePath(kind).name.partition("+")[0]
-    # Without a date, and with fixed ids in an SVG, one report is byte for byte the next.
+    # No date and fixed SVG ids, so that reports are reproducible byte for byte.
     metadata = {"Date": None} if form == "svg" else {"Software": None}
     with rc_context({"svg.hashsalt": "langcell"}):
         figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata)

@@ -1,8 +1,8 @@
-"""Figures of an annotated AnnData, in scanpy's manner: `plots.umap(adata, ...)`.
+"""Plot an annotated AnnData, with the interface of scanpy: `plots.umap(adata, ...)`.
 
-Each returns a Matplotlib figure, draws into `ax` instead where one is given, and writes a file
-where `save` names one; its suffix (.png, .svg, .pdf) says the format. Of a MuData the modality that
-is named is drawn.
+Each function returns a Matplotlib figure. It draws into `ax` if given, and writes the figure to
+`save` if given; the suffix (.png, .svg, .pdf) sets the format. For a MuData, `modality` says which
+modality to plot.
 """
 
 from collections.abc import Sequence
@@ -57,36 +57,38 @@ def umap(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Figure:
-    """Draw the cells of a map once for each column of obs; a label has one colour in all panels.
+    """Plot cells on a UMAP or another embedding, one panel per obs column.
+
+    A label has the same colour in all panels.
 
     Parameters
     ----------
-    adata: with a map in obsm
-    color: columns of obs, of labels or of numbers from 0 to 1; the calls by default
-    title: of each panel; the columns' names by default
-    basis: entry of obsm with the map; its first two columns are drawn
-    key_added: what the names of the results begin with
-    modality: of a MuData, the one that was annotated
-    max_labels: labels of a panel that get a colour, those with most cells; the rest are grey
-    ax: to draw a single panel into
-    save: file to be written
+    adata: AnnData with an embedding in obsm
+    color: obs columns with labels, or with numbers from 0 to 1; the calls by default
+    title: title of each panel; the column names by default
+    basis: entry of obsm; its first two columns are plotted
+    key_added: prefix of the results in obs, obsm and uns
+    modality: modality of a MuData that was annotated
+    max_labels: number of most frequent labels that get a colour; the rest are grey
+    ax: axes for a single panel
+    save: file to write
 
     Raises
     ------
     ValueError
-        If there is no such map or column, or `ax` is given for several panels.
+        If the embedding or a column is missing, or `ax` is given for several panels.
     """
     adata = modality_of(adata, modality)
     if basis not in adata.obsm:
         raise ValueError(
-            f"the AnnData has no map {basis!r} in obsm (it has {', '.join(adata.obsm) or 'none'}); "
-            "make one with scanpy.pp.neighbors(adata, use_rep='X_langcell') and scanpy.tl.umap(adata)"
+            f"no embedding {basis!r} in obsm; it has {', '.join(adata.obsm) or 'none'}; compute one "
+            "with scanpy.pp.neighbors(adata, use_rep='X_langcell') and scanpy.tl.umap(adata)"
         )
-    columns = _listed(color) or [_call_column(adata, key_added)]
-    titles = _listed(title) or columns
+    columns = _as_list(color) or [_call_column(adata, key_added)]
+    titles = _as_list(title) or columns
     if len(titles) != len(columns) or (ax is not None and len(columns) > 1):
         raise ValueError(
-            f"one title a panel and one panel for ax are wanted, got {len(columns)} columns, "
+            f"pass one title per column, and only one column with ax; got {len(columns)} columns, "
             f"{len(titles)} titles{' and ax' if ax is not None else ''}"
         )
     coordinates = np.asarray(adata.obsm[basis])[:, :2]
@@ -120,9 +122,9 @@ def confusion(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Figure:
-    """Draw how the cells of each label in `obs[truth]` were called, as shares of the label.
+    """Plot the confusion matrix of the labels in `obs[truth]` and the calls, normalised by row.
 
-    Calls beyond the `max_calls` most frequent share one column.
+    Calls other than the `max_calls` most frequent are merged into one column.
     """
     adata = modality_of(adata, modality)
     cells = _cells(adata, key_added)
@@ -150,7 +152,7 @@ def composition(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Figure:
-    """Draw which types the cells of each group in `obs[groupby]` were called (donor, condition)."""
+    """Plot the fraction of cells of each called type, per group in `obs[groupby]` (e.g. donor)."""
     adata = modality_of(adata, modality)
     labels = _cells(adata, key_added).labels
     shown = largest(labels, max_labels)
@@ -179,27 +181,27 @@ def reliability(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Figure:
-    """Draw how often calls are right against their confidence, by the labels in `obs[truth]`.
+    """Plot a reliability diagram: accuracy of the calls by confidence, for labels in `obs[truth]`.
 
-    A call is right if it is the label's type or broader than it; cells called unknown and cells
-    whose label is no cell type are left out.
+    A call is right if it is the label or an ancestor of it. Unknown cells and cells without a cell
+    type label are left out.
 
     Raises
     ------
     ValueError
-        If the calls have no confidence or no cell can be judged.
+        If the calls have no confidence, or no cell has both a call and a label.
     """
     adata = modality_of(adata, modality)
     cells = _cells(adata, key_added)
     if not cells.has_confidence:
-        raise ValueError(f"the AnnData has no {key_added}_confidence in obs; annotate it again")
+        raise ValueError(f"no {key_added}_confidence in obs; annotate the AnnData again")
     ontology = Ontology.bundled()
     known = resolve_truth(read_obs_column(adata, truth), ontology)
-    judged = (known.term_ids != "") & (cells.term_ids != "")
-    if not judged.any():
+    has_both = (known.term_ids != "") & (cells.term_ids != "")
+    if not has_both.any():
         raise ValueError(f"no cell has both a call and a cell type in obs[{truth!r}]")
-    is_right = is_true_call(known.term_ids[judged], cells.term_ids[judged], ontology)
-    bins = reliability_bins(cells.confidence[judged], is_right, n_bins=n_bins)
+    is_right = is_true_call(known.term_ids[has_both], cells.term_ids[has_both], ontology)
+    bins = reliability_bins(cells.confidence[has_both], is_right, n_bins=n_bins)
     figure, axes = _axes(ax, 1, (4.6, 4.6))
     draw_reliability(axes[0], bins)
     axes[0].set_title(f"expected calibration error {bins.expected_error:.3f}", fontsize=10)
@@ -216,14 +218,14 @@ def _call_column(adata: AnnData, key_added: str) -> str:
     return called if called in adata.obs else Slots(key=key_added).leaf_label
 
 
-def _listed(given: str | Sequence[str] | None) -> list[str]:
+def _as_list(given: str | Sequence[str] | None) -> list[str]:
     if given is None:
         return []
     return [given] if isinstance(given, str) else list(given)
 
 
 def _values(adata: AnnData, name: str) -> np.ndarray:
-    """Return a column of numbers as float64, any other as text."""
+    """Return a float column as float64, any other column as strings."""
     if name in adata.obs and pd.api.types.is_float_dtype(adata.obs[name]):
         return adata.obs[name].to_numpy(dtype=np.float64)
     return read_obs_column(adata, name)

@@ -1,4 +1,4 @@
-"""What figures are made of: colours, and panels drawn from arrays into Matplotlib axes."""
+"""Colours, and functions that draw arrays into Matplotlib axes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from zeroshot.confidence.reliability import ReliabilityBins
 
-# Paul Tol's muted scheme, apart from each other also to colour-blind readers, then what Matplotlib
-# has for many groups.
+# Paul Tol's muted scheme, which is safe for colour-blind readers, then Matplotlib's large palettes.
 PALETTE = (
     *("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE"),
     *("#AA4499", "#44AA99", "#882255", "#999933", "#661100"),
@@ -26,25 +25,25 @@ _NAME_LENGTH = 56
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return a figure that needs no display, in inches."""
+    """Return a figure of this size in inches, which needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def largest(values: np.ndarray, n: int) -> list[str]:
-    """Return the n most frequent values, the most frequent first, ties by name."""
+    """Return the n most frequent values, most frequent first, ties by name."""
     names, sizes = np.unique(values.astype(str), return_counts=True)
     return [str(name) for name in names[np.argsort(-sizes, kind="stable")[:n]]]
 
 
 def label_colours(names: Sequence[str]) -> dict[str, str]:
-    """Give each name a colour, the first names those that are told apart best."""
+    """Return a colour for each name; the first names get the most distinct colours."""
     return {name: PALETTE[row % len(PALETTE)] for row, name in enumerate(names)}
 
 
 def shorten(name: str, length: int = _NAME_LENGTH) -> str:
-    """Cut a long name.
+    """Truncate a long name.
 
     >>> shorten("naive thymus-derived CD4-positive, alpha-beta T cell", 20)
     'naive thymus-derive…'
@@ -53,34 +52,34 @@ def shorten(name: str, length: int = _NAME_LENGTH) -> str:
 
 
 def point_size(n_cells: int) -> float:
-    """Return the area of a point, in square points, for so many cells."""
+    """Return the area of a point, in square points, for a plot of `n_cells`."""
     return float(np.clip(20_000 / n_cells, 1, 16))
 
 
 def draw_labels(
     axes: Axes, coordinates: np.ndarray, values: np.ndarray, colours: Mapping[str, str]
 ) -> None:
-    """Draw each cell in the colour of its label, those without a colour in grey.
+    """Draw each cell in the colour of its label, or in grey without one.
 
     Parameters
     ----------
-    axes: to draw into
-    coordinates: place of each cell, shape (n_cells, 2)
+    axes: axes to draw into
+    coordinates: coordinates of each cell, shape (n_cells, 2)
     values: label of each cell, shape (n_cells,)
-    colours: of the labels that get one
+    colours: colour by label
     """
-    shades = [colours.get(value, REST_COLOUR) for value in values]
-    # In one go and in an order that favours no label: none hides the others.
+    point_colours = [colours.get(value, REST_COLOUR) for value in values]
+    # Random order, so that no label hides another; grey cells first.
     order = np.random.default_rng(0).permutation(len(values))
     order = order[np.argsort(np.isin(values[order], list(colours)), kind="stable")]
     axes.scatter(
         coordinates[order, 0],
         coordinates[order, 1],
         s=point_size(len(values)),
-        c=to_rgba_array(shades)[order],
+        c=to_rgba_array(point_colours)[order],
         linewidths=0,
     )
-    _bare(axes)
+    _style_axes(axes)
 
 
 def draw_values(
@@ -91,10 +90,10 @@ def draw_values(
     title: str,
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """Draw each cell by a number, with a bar that explains the colours; NaN is the lowest."""
+    """Draw each cell coloured by a number, with a colour bar; NaN is drawn as the lowest value."""
     low, high = limits
     values = np.nan_to_num(values, nan=low)
-    order = np.argsort(-values, kind="stable")  # what is doubtful lies on top
+    order = np.argsort(-values, kind="stable")  # low values on top
     points = axes.scatter(
         coordinates[order, 0],
         coordinates[order, 1],
@@ -108,16 +107,16 @@ def draw_values(
     beyond = {(True, True): "both", (True, False): "min", (False, True): "max"}
     extend = beyond.get((bool(values.min() < low), bool(values.max() > high)), "neither")
     axes.figure.colorbar(points, ax=axes, shrink=0.7, label=title, extend=extend)
-    _bare(axes)
+    _style_axes(axes)
 
 
-def _bare(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def add_legend(axes: Axes, values: np.ndarray, colours: Mapping[str, str]) -> None:
-    """Put a legend of labels with their numbers of cells below the axes."""
+    """Add a legend of labels with cell counts below the axes."""
     rest = ~np.isin(values, list(colours))
     entries = [
         (f"{shorten(name)} ({int(np.sum(values == name)):,})", colour)
@@ -134,30 +133,30 @@ def add_legend(axes: Axes, values: np.ndarray, colours: Mapping[str, str]) -> No
 
 
 def draw_reliability(axes: Axes, bins: ReliabilityBins) -> None:
-    """Draw how often calls are right against their confidence; larger points hold more cells."""
+    """Draw accuracy against confidence; larger points have more cells."""
     share = bins.n_cells / bins.n_cells.sum()
     axes.plot([0, 1], [0, 1], color="#7B8794", linewidth=1, linestyle="--", label="exact")
     axes.plot(bins.confidence, bins.accuracy, color=PALETTE[0], linewidth=1.2)
     axes.scatter(bins.confidence, bins.accuracy, s=12 + 160 * share, color=PALETTE[0], zorder=3)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share of calls right")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="fraction of calls right")
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_risk(
-    axes: Axes, coverage: np.ndarray, risk: np.ndarray, levels: np.ndarray, *, marked: int
+    axes: Axes, coverage: np.ndarray, risk: np.ndarray, thresholds: np.ndarray, *, marked: int
 ) -> None:
-    """Draw the share of calls that are wrong against the share of cells called.
+    """Draw the fraction of calls that are wrong against the fraction of cells called.
 
     Parameters
     ----------
-    axes: to draw into
-    coverage, risk: at each level, shape (n_levels,)
-    levels: least confidences of a call; some are written beside their points
-    marked: place of the level that stands out
+    axes: axes to draw into
+    coverage, risk: values at each threshold, shape (n_thresholds,)
+    thresholds: confidence thresholds; some label their points
+    marked: index of the threshold to highlight
     """
     axes.plot(coverage, risk, color=PALETTE[0], linewidth=1.2, marker="o", markersize=4)
-    for number, (x, y, each) in enumerate(zip(coverage, risk, levels, strict=True)):
+    for number, (x, y, each) in enumerate(zip(coverage, risk, thresholds, strict=True)):
         is_marked = number == marked
         if is_marked:
             axes.scatter([x], [y], s=90, facecolors="none", edgecolors=PALETTE[7], linewidths=2)
@@ -173,14 +172,14 @@ def draw_risk(
     axes.set(
         xlim=(0, 1.04),
         ylim=(0, max(0.2, 1.2 * float(np.max(risk)))),
-        xlabel="share of cells called",
-        ylabel="share of calls wrong",
+        xlabel="fraction of cells called",
+        ylabel="fraction of calls wrong",
     )
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_histogram(axes: Axes, values: np.ndarray, *, title: str, mark: float | None) -> None:
-    """Draw how many cells have which value, from 0 to 1 and beyond, with a line at a threshold."""
+    """Draw a histogram over at least 0 to 1, with a dashed line at `mark`."""
     ends = (min(0.0, float(values.min())), max(1.0, float(values.max())))
     axes.hist(values, bins=40, range=ends, color=PALETTE[6])
     if mark is not None:
@@ -190,7 +189,7 @@ def draw_histogram(axes: Axes, values: np.ndarray, *, title: str, mark: float | 
 
 
 def draw_confusion(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw a table of cells by label (rows) and call (columns) as shares of each row."""
+    """Draw cell counts by label (rows) and call (columns), normalised by row."""
     shares = table.to_numpy() / np.maximum(table.to_numpy().sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in zip(*np.nonzero(shares >= 0.01), strict=True):
@@ -212,7 +211,7 @@ def draw_confusion(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_composition(axes: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
-    """Draw each row of a table of cells as one bar of shares by column."""
+    """Draw each row of a table of cell counts as a stacked bar of fractions."""
     shares = table.div(table.sum(axis=1), axis=0)
     left = np.zeros(len(shares))
     for name in shares.columns:
@@ -221,5 +220,5 @@ def draw_composition(axes: Axes, table: pd.DataFrame, colours: Mapping[str, str]
         left += values
     axes.set_yticks(range(len(shares)), shares.index.astype(str))
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="share of cells")
+    axes.set(xlim=(0, 1), xlabel="fraction of cells")
     axes.spines[["top", "right"]].set_visible(False)

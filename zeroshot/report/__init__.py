@@ -1,1 +1,1 @@
-"""The HTML report on an annotated file."""
+"""HTML report of an annotated file."""

@@ -1,4 +1,4 @@
-"""Calls beside the labels that a file had already, as a report shows them."""
+"""Compare calls with the existing labels of a file, for the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from zeroshot.labels.comparison import key_name
 from zeroshot.results.annotated_file import AnnotatedSource
 from zeroshot.results.called_cells import CalledCells, Grouping, most_common, text_column
 
-# Names that cell types go by, the likeliest to hold them first; letters and digits alone are
-# compared. Columns of ontology ids (`..._ontology_term_id`) come before the others.
+# Usual names of cell type columns, most likely first; only letters and digits are compared.
+# Columns of ontology ids (`..._ontology_term_id`) come before the others.
 _LABEL_COLUMNS = (
     *("celltypeontologytermid", "celltype", "celltypes", "celltypename", "celllabel"),
     *("cellontologyclass", "cellontologyid", "annotation", "annotations", "bulklabels", "labels"),
 )
-_LEAST_RESOLVED = 0.5  # of the cells, for a column that nobody named, or of a group, to judge it
-_MOST_COLUMNS = 14
-_MOST_ROWS = 40
+_MIN_RESOLVED = 0.5  # fraction of cells with a known label, in a guessed column or in a group
+_MAX_COLUMNS = 14
+_MAX_ROWS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,12 @@ class HeatCell:
 
     n_cells: int
     share: float  # of the label's cells
-    is_related: bool  # the label itself, a kind of it, or what it is a kind of
+    is_related: bool  # the call is the label, a descendant or an ancestor of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """How each label was called; calls beyond the most frequent share the last column."""
+    """Confusion matrix of labels and calls; rare calls are merged into the last column."""
 
     labels: tuple[tuple[str, int], ...]
     calls: tuple[str, ...]
@@ -45,12 +45,12 @@ class HeatMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Contradiction:
-    """Cells of a group whose label says something else than their call.
+    """Cells of a group whose label contradicts their call.
 
     Attributes
     ----------
-    share: of the labelled cells of the group
-    label: name of the commonest such label
+    share: fraction of the labelled cells of the group
+    label: name of the most frequent such label
     """
 
     share: float
@@ -59,17 +59,17 @@ class Contradiction:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelAgreement:
-    """Calls beside labels.
+    """Agreement of calls and labels.
 
     Attributes
     ----------
-    key: column of obs with the labels
-    was_found: True where nobody named the column
-    n_cells: cells that their label can judge
-    n_left_out: cells whose label cannot judge their call, as one of the two is words of the user's own
-    unresolved: labels that are none, with their cells
-    shares: what became of the cells, as (words, class of the mark, share)
-    heat_map: labels by calls
+    key: obs column with the labels
+    was_found: True if the column was guessed
+    n_cells: number of cells whose label and call are comparable
+    n_left_out: number of labelled cells that are not, as one of the two is free text
+    unresolved: labels that match no cell type, with cell counts
+    shares: outcomes as (words, CSS class, fraction of cells)
+    heat_map: confusion matrix
     """
 
     key: str
@@ -82,13 +82,13 @@ class LabelAgreement:
 
     @property
     def share_agreeing(self) -> float:
-        """Share of the calls made that agree: the label itself, a kind of it or what it is."""
+        """Fraction of the calls that are the label, a descendant or an ancestor of it."""
         made = 1 - self.shares[4][2]
         return sum(share for _, _, share in self.shares[:3]) / made if made else 0.0
 
     @property
     def share_different(self) -> float:
-        """Share of the cells whose call contradicts the label."""
+        """Fraction of the cells whose call contradicts the label."""
         return self.shares[3][2]
 
 
@@ -99,14 +99,14 @@ def find_labels(
     ontology: Ontology,
     spellings: Mapping[str, str] | None = None,
 ) -> tuple[str, Truth] | None:
-    """Return the column of labels and what they mean: the one wanted, or one of a usual name.
+    """Return the obs column of labels and its resolved labels: `wanted`, or a guessed column.
 
-    `spellings` are of the labels of a head, as in `zeroshot.labels.agreement.resolve_truth`.
+    `spellings` are the labels of a head, as in `zeroshot.labels.agreement.resolve_truth`.
 
     Raises
     ------
     ValueError
-        If there is no column of the name wanted, or none of its labels is known.
+        If there is no column `wanted`, or none of its labels is known.
     """
     if wanted is not None:
         if wanted not in source.columns:
@@ -116,13 +116,13 @@ def find_labels(
         return wanted, named_truth(text_column(source, wanted), wanted, ontology, spellings)
     for name in _usual_columns(source.columns, key):
         truth = resolve_truth(text_column(source, name), ontology, spellings)
-        if truth.n_scored >= _LEAST_RESOLVED * source.n_cells:
+        if truth.n_scored >= _MIN_RESOLVED * source.n_cells:
             return name, truth
     return None
 
 
 def _usual_columns(columns: Sequence[str], key: str) -> list[str]:
-    """Name the columns that may hold cell types, the likeliest first; those of ours are none."""
+    """Return columns that may hold cell types, most likely first, without those of langcell."""
     others = [name for name in columns if not name.startswith(f"{key}_")]
     spelt = {"".join(filter(str.isalnum, name.lower())): name for name in reversed(others)}
     usual = [spelt[name] for name in _LABEL_COLUMNS if name in spelt]
@@ -134,10 +134,10 @@ def _usual_columns(columns: Sequence[str], key: str) -> list[str]:
 def compare_labels(
     key: str, truth: Truth, cells: CalledCells, ontology: Ontology, *, was_found: bool
 ) -> LabelAgreement | None:
-    """Say what became of the cells of each label; None where no call can be compared with one.
+    """Compare calls with labels; return None if no call is comparable with its label.
 
-    Cells that the label cannot judge (`zeroshot.labels.comparison.is_comparable`) are left out, as are those
-    left unknown whose best single type it cannot.
+    Cells are left out if label and call are not comparable
+    (`zeroshot.labels.comparison.is_comparable`); for unknown cells the best candidate is used.
     """
     is_unknown = cells.labels == UNKNOWN
     scored = truth.comparable(np.where(is_unknown, cells.leaf_keys, cells.keys), ontology)
@@ -150,11 +150,11 @@ def compare_labels(
     different = ~(same | broader | finer) & (cells.labels[scored] != UNKNOWN)
     unknown = ~(same | broader | finer | different)
     shares = (
-        ("called the very type of the label", "same", same),
-        ("called something broader, which is true", "broader", broader),
-        ("called a kind of the label; the label cannot tell whether it is right", "finer", finer),
-        ("called something else", "different", different),
-        ("left unknown", "unknown", unknown),
+        ("called exactly the label", "same", same),
+        ("called a broader type, which is right", "broader", broader),
+        ("called a subtype of the label, which the label cannot check", "finer", finer),
+        ("called another type", "different", different),
+        ("unknown", "unknown", unknown),
     )
     return LabelAgreement(
         key=key,
@@ -170,7 +170,7 @@ def compare_labels(
 def contradictions(
     truth: Truth, cells: CalledCells, grouping: Grouping, ontology: Ontology
 ) -> list[Contradiction | None]:
-    """Say for each group what its labels have against the calls; None where few cells have one."""
+    """Return the contradictions of labels and calls per group; None if few cells have labels."""
     labelled = truth.term_ids != ""
     agrees = is_true_call(truth.term_ids, cells.term_ids, ontology)
     agrees |= is_true_call(cells.term_ids, truth.term_ids, ontology)
@@ -180,7 +180,7 @@ def contradictions(
     for group in range(len(grouping.names)):
         inside = grouping.members == group
         n_labelled, n_against = int((inside & labelled).sum()), int((inside & against).sum())
-        if n_labelled < _LEAST_RESOLVED * inside.sum():
+        if n_labelled < _MIN_RESOLVED * inside.sum():
             found.append(None)
             continue
         label = most_common(truth.term_ids[inside & against])[0][0] if n_against else ""
@@ -192,9 +192,9 @@ def contradictions(
 def _heat_map(table: pd.DataFrame, cells: CalledCells, ontology: Ontology) -> HeatMap:
     ids = dict(zip(cells.labels, cells.keys, strict=True))
     label_ids = {ontology.terms[term_id].name: term_id for term_id in ontology.ids}
-    label_ids |= {name: key for name, key in ids.items() if key}  # words of the head
-    rest = table.iloc[:, _MOST_COLUMNS:]
-    shown = table.iloc[:_MOST_ROWS, :_MOST_COLUMNS]
+    label_ids |= {name: key for name, key in ids.items() if key}  # labels of the head
+    rest = table.iloc[:, _MAX_COLUMNS:]
+    shown = table.iloc[:_MAX_ROWS, :_MAX_COLUMNS]
     called_ids = [ids[call] for call in shown.columns]
     rows = []
     for label, counts in zip(shown.index, shown.to_numpy(), strict=True):

@@ -1,4 +1,4 @@
-"""The genes behind the calls of a report, where the model and the head that made them are at hand."""
+"""Add evidence genes to the groups of a report, if the model and the head are available."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
 from zeroshot.evidence.group_evidence import GroupEvidence
 from zeroshot.evidence.head_evidence import check_made_by, head_of_calls
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def check_head(details: Mapping[str, Any], head: "FewShotHead | None") -> None:
-    """Refuse a head that did not make the calls; say what is missing without the one that did."""
+    """Check that the head made the calls; warn if a head did and none is given."""
     if head is not None:
         check_made_by(details, head)
     elif made_by := head_of_calls(details):
         warnings.warn(
-            f"the report has no evidence genes: the calls were made with a head (id {made_by}); name "
-            "it with --head",
+            f"the report has no evidence genes: the calls were made with a head (id {made_by}); pass "
+            f"{option('head')}",
             stacklevel=4,
         )
 
@@ -35,7 +36,7 @@ def add_evidence(
     cells: CalledCells,
     explain: Callable[..., dict[str, GroupEvidence]],
 ) -> tuple[list[Group], str]:
-    """Add the genes behind the calls, or return the groups as they are and why there are none."""
+    """Return the groups with evidence genes and '', or unchanged with the reason why not."""
     if means is None:
         return groups, "the file has no scores"
     members = np.array(grouping.names, dtype=object)[grouping.members]

@@ -1,4 +1,4 @@
-"""The figures of a report that are no maps: histograms, and what a confidence is worth."""
+"""Figures of a report other than UMAPs: histograms, reliability and risk curves."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from zeroshot.plots.panels import draw_histogram, draw_reliability, draw_risk, n
 
 
 def histogram(values: np.ndarray, *, title: str, name: str, mark: float | None) -> Picture:
-    """Draw how many cells have which value of a score."""
+    """Draw the histogram of a score."""
     figure = new_figure(5.2, 2.9)
     axes = figure.subplots()
     known = values[np.isfinite(values)]
@@ -23,7 +23,7 @@ def histogram(values: np.ndarray, *, title: str, name: str, mark: float | None) 
 
 
 def reliability_picture(measured: Reliability) -> Picture:
-    """Draw how often calls of a confidence are right."""
+    """Draw the reliability diagram of a calibration."""
     bins = measured.bins
     figure = new_figure(4.2, 4.0)
     draw_reliability(figure.subplots(), bins)
@@ -33,29 +33,30 @@ def reliability_picture(measured: Reliability) -> Picture:
     )
     return Picture(
         source=svg_uri(figure),
-        title="How often calls of a confidence are right",
-        alt="Share of calls that are right by confidence: " + "; ".join(steps),
-        caption="On the dashed line, calls of confidence 0.9 are right 9 times in 10, and "
-        "above it more often than they say. Larger points hold more cells. All studies together; within "
-        f"a single study confidence and share right lie {measured.ece:.2f} apart on average.",
+        title="Accuracy by confidence",
+        alt="Fraction of calls that are right by confidence: " + "; ".join(steps),
+        caption="On the dashed line confidence equals accuracy: of calls with confidence 0.9, 9 in 10 "
+        "are right. Points above the line are right more often than that. Larger points have more "
+        "cells. All studies together; within a single study confidence and accuracy differ by "
+        f"{measured.ece:.2f} on average.",
     )
 
 
-def risk_picture(measured: Reliability, *, level: float) -> Picture:
-    """Draw what each level of confidence costs in calls; marks the one nearest to that of the file."""
-    levels, coverage, risk = map(np.array, (measured.levels, measured.coverage, measured.risk))
-    nearest = int(np.argmin(np.abs(levels - level)))
+def risk_picture(measured: Reliability, *, threshold: float) -> Picture:
+    """Draw coverage and risk at each confidence threshold; mark the one nearest to `threshold`."""
+    thresholds, coverage, risk = map(np.array, (measured.levels, measured.coverage, measured.risk))
+    nearest = int(np.argmin(np.abs(thresholds - threshold)))
     figure = new_figure(4.2, 4.0)
-    draw_risk(figure.subplots(), coverage, risk, levels, marked=nearest)
+    draw_risk(figure.subplots(), coverage, risk, thresholds, marked=nearest)
     steps = (
         f"{each:g}: {x:.0%} called, {y:.0%} of them wrong"
-        for each, x, y in zip(levels, coverage, risk, strict=True)
+        for each, x, y in zip(thresholds, coverage, risk, strict=True)
     )
     return Picture(
         source=svg_uri(figure),
-        title="What a level of confidence costs",
-        alt="Cells called and calls wrong by level: " + "; ".join(steps),
-        caption="Each point is a level (--confidence): a higher one leaves more cells unknown and "
-        f"fewer calls wrong. At {levels[nearest]:g}, {coverage[nearest]:.0%} of the cells were "
-        f"called and {risk[nearest]:.0%} of these calls were wrong.",
+        title="Cells called and calls wrong by threshold",
+        alt="Cells called and calls wrong by confidence threshold: " + "; ".join(steps),
+        caption="Each point is a confidence threshold (--confidence): with a higher one more cells are "
+        f"unknown and fewer calls are wrong. At {thresholds[nearest]:g}, {coverage[nearest]:.0%} of "
+        f"the cells were called and {risk[nearest]:.0%} of these calls were wrong.",
     )

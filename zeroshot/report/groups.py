@@ -1,4 +1,4 @@
-"""What a report says of each cluster or called type."""
+"""Summarise each cluster or called type for the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +29,12 @@ from zeroshot.results.called_cells import (
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerUp:
-    """The likeliest type of another lineage than a group's call.
+    """The most probable type that is no ancestor or descendant of a group's call.
 
     Attributes
     ----------
-    name, term_id: of the type
-    lead: mean probability of the call and its kinds, less that of the runner-up and its kinds
+    name, term_id: name and id of the type
+    lead: mean probability of the call with its descendants, minus that of the runner-up with its own
     """
 
     name: str
@@ -44,30 +44,30 @@ class RunnerUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A cluster, or the cells that were called the same.
+    """A cluster, or the cells with the same call.
 
     Attributes
     ----------
-    name: of the cluster; the call where cells are grouped by call
-    call, term_id: the most frequent call and its Cell Ontology id
-    n_cells: how many cells there are
-    share_same: share of the cells that have this very call
-    share_lineage: share that have it, a kind of it, or what it is a kind of
-    others: the next most frequent calls of the group, with their cells
-    quartiles: of the certainty (confidence, or margin) of its cells
-    share_backed_off: share of the cells whose call is broader than their best single type
-    share_unusual: share of the cells with a high out-of-distribution score, 0 without such scores
-    leaf_confidence: median confidence in the best single type, NaN where there is none
-    n_kinds: how many kinds of the call the ontology has
-    spans: other types that were called in the data, kinds of the call and not of each other: what
-        the call does not tell apart, those with most cells first
-    share_below: share of all cells of the data that were called a kind of the call
-    leaf_types: the most frequent best single types, with their cells
-    consensus: what the cluster was called as a whole, '' where that was not asked for
-    consensus_confidence: of that call
-    runner_up: None where there are no scores, or all types that were scored are of one lineage
-    evidence: genes behind the call; None where they were not looked for
-    contradiction: what labels of the file have against the call; None without labels
+    name: name of the cluster; the call if cells are grouped by call
+    call, term_id: most frequent call and its Cell Ontology id
+    n_cells: number of cells
+    share_same: fraction of the cells with exactly this call
+    share_lineage: fraction with this call, a descendant or an ancestor of it
+    others: next most frequent calls of the group, with cell counts
+    quartiles: quartiles of the confidence, or margin, of its cells
+    share_backed_off: fraction of the cells whose call is broader than their best candidate
+    share_unusual: fraction of the cells with a high out-of-distribution score, 0 without scores
+    leaf_confidence: median confidence of the best candidate, NaN without confidence
+    n_descendants: number of descendants of the call in the ontology
+    spans: called descendants of the call that the call does not tell apart (none is an ancestor of
+        another), those with most cells first
+    share_descendants: fraction of all cells of the data that were called a descendant of the call
+    leaf_types: most frequent best candidates, with cell counts
+    consensus: consensus call of the cluster, '' if there is none
+    consensus_confidence: confidence of the consensus call
+    runner_up: None without scores, or if all scored types are ancestors or descendants
+    evidence: genes behind the call; None if not computed
+    contradiction: contradiction with the labels of the file; None without labels
     """
 
     name: str
@@ -81,9 +81,9 @@ class Group:
     share_backed_off: float
     share_unusual: float
     leaf_confidence: float
-    n_kinds: int
+    n_descendants: int
     spans: tuple[str, ...]
-    share_below: float
+    share_descendants: float
     leaf_types: tuple[tuple[str, int], ...]
     consensus: str = ""
     consensus_confidence: float = float("nan")
@@ -95,7 +95,7 @@ class Group:
 def summarise_groups(
     cells: CalledCells, grouping: Grouping, unusual: np.ndarray, ontology: Ontology
 ) -> list[Group]:
-    """Summarise each group of cells; `unusual` marks cells of a high out-of-distribution score."""
+    """Summarise each group; `unusual` is True for cells with a high out-of-distribution score."""
     ids = dict(zip(cells.labels, cells.term_ids, strict=True))
     sizes = dict(most_common(cells.term_ids))
     order = np.argsort(grouping.members, kind="stable")
@@ -105,7 +105,8 @@ def summarise_groups(
         calls = most_common(cells.labels[rows])
         call, n_same = calls[0]
         related = [n for label, n in calls if _same_lineage(ids[call], ids[label], ontology)]
-        kinds = ontology.descendants(ids[call]) if ids[call] in ontology.index else frozenset()
+        is_term = ids[call] in ontology.index
+        descendants = ontology.descendants(ids[call]) if is_term else frozenset()
         groups.append(
             Group(
                 name=name,
@@ -119,18 +120,20 @@ def summarise_groups(
                 share_backed_off=float(np.mean(cells.labels[rows] != cells.leaf_labels[rows])),
                 share_unusual=float(np.mean(unusual[rows])),
                 leaf_confidence=float(np.median(cells.leaf_confidence[rows])),
-                n_kinds=len(kinds),
-                spans=_spans(kinds, sizes, ontology),
-                share_below=sum(sizes.get(kind, 0) for kind in kinds) / len(cells),
+                n_descendants=len(descendants),
+                spans=_spans(descendants, sizes, ontology),
+                share_descendants=sum(sizes.get(each, 0) for each in descendants) / len(cells),
                 leaf_types=tuple(most_common(cells.leaf_labels[rows])[:3]),
             )
         )
     return groups
 
 
-def _spans(kinds: frozenset[str], sizes: Mapping[str, int], ontology: Ontology) -> tuple[str, ...]:
-    """Name the called types among some kinds that are the broadest there and not rare."""
-    called = [term_id for term_id, n in sizes.items() if term_id in kinds and n >= FEW_CELLS]
+def _spans(
+    descendants: frozenset[str], sizes: Mapping[str, int], ontology: Ontology
+) -> tuple[str, ...]:
+    """Return the names of the broadest called types among descendants, without rare ones."""
+    called = [term_id for term_id, n in sizes.items() if term_id in descendants and n >= FEW_CELLS]
     broadest = [each for each in called if not ontology.ancestors(each) & set(called)]
     return tuple(ontology.terms[term_id].name for term_id in broadest)
 
@@ -151,7 +154,7 @@ def _same_lineage(first: str, second: str, ontology: Ontology) -> bool:
 def mean_scores(source: AnnotatedSource, slot: str, grouping: Grouping) -> np.ndarray | None:
     """Return the mean probability of each candidate in each group, (n_groups, n_candidates).
 
-    None where the source has no scores. Scores are read block by block.
+    Return None if the source has no scores. Scores are read block by block.
     """
     if slot not in source.slots:
         return None
@@ -189,7 +192,7 @@ def with_runners_up(
 def group_calls(
     groups: Sequence[Group], means: np.ndarray, cells: CalledCells, ontology: Ontology
 ) -> list[GroupCall]:
-    """Return what each group but the unknown is called, as evidence is looked for."""
+    """Return the call of each group except unknown ones, for `explain_groups`."""
     keys = candidate_keys(cells.details)
     calls = []
     for group, scores in zip(groups, means, strict=True):
@@ -214,7 +217,7 @@ def group_calls(
 def _weights(
     group: Group, scores: np.ndarray, keys: Sequence[str], ontology: Ontology
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities that a call sums, and those of its runner-up without them."""
+    """Return the probabilities that the call sums, and those that only its runner-up sums."""
     own = candidates_below(candidate_key(group.term_id, group.call), keys, ontology)
     other = np.zeros(len(keys), dtype=bool)
     if group.runner_up is not None:
@@ -238,10 +241,10 @@ def _rival(group: Group, scores: np.ndarray, ids: Sequence[str], ontology: Ontol
 def with_consensus(
     groups: Sequence[Group], grouping: Grouping, called: np.ndarray, confidence: np.ndarray
 ) -> list[Group]:
-    """Add what each cluster was called as a whole; both arrays hold it for each cell."""
+    """Add the consensus call of each cluster; both arrays have one value per cell."""
     first = np.unique(grouping.members, return_index=True)[1]
     return [
-        # Cells of no cluster were called alone.
+        # Cells without a cluster have no consensus call.
         group
         if group.name == NO_CLUSTER
         else replace(group, consensus=str(called[row]), consensus_confidence=float(confidence[row]))
@@ -252,15 +255,15 @@ def with_consensus(
 def with_contradictions(
     groups: Sequence[Group], found: Sequence[Contradiction | None]
 ) -> list[Group]:
-    """Add what the labels of the file have against each group's call."""
+    """Add the contradiction of labels and call to each group."""
     return [replace(group, contradiction=each) for group, each in zip(groups, found, strict=True)]
 
 
 def with_evidence(groups: Sequence[Group], evidence: Mapping[str, GroupEvidence]) -> list[Group]:
-    """Add the genes behind the call of each group."""
+    """Add the evidence genes of each group."""
     return [replace(group, evidence=evidence.get(group.name)) for group in groups]
 
 
 def n_called_types(cells: CalledCells) -> int:
-    """Count the different types that cells were called."""
+    """Return the number of different called types."""
     return len(np.unique(cells.labels[cells.status != ABSTAINED].astype(str)))

@@ -1,4 +1,4 @@
-"""One self-contained HTML file that says what was called, and which calls to trust."""
+"""Write a self-contained HTML report of the calls and how far to trust them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from zeroshot.report.run_facts import command, facts, names_study, provenance, t
 from zeroshot.report.second_calls import SecondCalls, second_calls
 from zeroshot.report.type_tree import CallTree, call_trees
 from zeroshot.report.umap import map_cells, map_pictures
-from zeroshot.report.verdicts import Trust, Verdict, judge, rate_all
+from zeroshot.report.verdicts import Trust, Verdict, make_verdict, rate_all
 from zeroshot.report.warnings import Note, notes
 from zeroshot.results.annotated_file import AnnotatedSource, open_annotated
 from zeroshot.results.annotations import Slots
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 
     from langcell.model.langcell import LangCell
 
-OOD_THRESHOLD = 1.0  # as far from all training cells as the loneliest hundredth of these
-_ROWS_OPEN = 30  # of the table of groups; the rest are folded
+OOD_THRESHOLD = 1.0  # exceeded by 1 % of the training cells
+_ROWS_OPEN = 30  # rows of the table of groups that are shown; the rest are collapsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class ReportOptions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """All that the template shows."""
+    """The data of the template."""
 
     title: str
     key: str
@@ -170,7 +170,7 @@ def write_report(
 
 
 def check_report_output(target: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work, a report that cannot be written."""
+    """Raise an error if the report cannot be written; call it before any work."""
     check_output(target, suffixes=(".html",), overwrite=overwrite)
 
 
@@ -182,7 +182,7 @@ def make_report(
     options: ReportOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Read an annotated file and collect what its report says."""
+    """Read an annotated file and collect the data of its report."""
     ontology, slots = Ontology.bundled(), Slots(key=options.key_added)
     with open_annotated(source) as opened:
         cells = read_cells(opened, slots)
@@ -205,7 +205,7 @@ def make_report(
     agreement = (
         compare_labels(*found, cells, ontology, was_found=options.truth is None) if found else None
     )
-    ratings = rate_all(groups, has_confidence=cells.has_confidence, level=cells.threshold)
+    ratings = rate_all(groups, has_confidence=cells.has_confidence, threshold=cells.threshold)
     path = Path(source) if isinstance(source, str | Path) else None
     was_calibrated_on = names_study(cells.calibration.get("fitted_on", ""), [label, *studies])
     name = path.name if path else "the AnnData"
@@ -215,7 +215,7 @@ def make_report(
         n_cells=len(cells),
         n_types=n_called_types(cells),
         cells=cells,
-        verdict=judge(cells, groups, ratings),
+        verdict=make_verdict(cells, groups, ratings),
         notes=notes(cells, groups, ratings, unusual, agreement),
         facts=facts(cells.details, n_cells=len(cells), label=name),
         map_described=drawn.described if drawn else "",
@@ -238,7 +238,7 @@ def make_report(
 
 
 def render(report: Report) -> str:
-    """Return the report as an HTML page; all that comes from a file is escaped."""
+    """Return the report as an HTML page; all text from the file is escaped."""
     environment = Environment(
         loader=PackageLoader("zeroshot"),
         autoescape=True,
@@ -259,7 +259,7 @@ def render(report: Report) -> str:
 
 
 def term_link(term_id: str) -> str:
-    """Return the address of a term's page.
+    """Return the URL of a term.
 
     >>> term_link("CL:0000236")
     'http://purl.obolibrary.org/obo/CL_0000236'
@@ -274,23 +274,23 @@ def _read_groups(
     means: np.ndarray | None,
     slots: Slots,
 ) -> list[Group]:
-    """Summarise groups, with what they were called as a whole and their runners-up."""
+    """Summarise groups, with consensus calls and runners-up."""
     ontology = Ontology.bundled()
     groups = summarise_groups(cells, grouping, _unusual(cells), ontology)
     consensus, _, confidence, *_ = slots.decoded_columns("cluster")
     if grouping.key == slots.cluster and {consensus, confidence} <= set(source.columns):
-        sure = source.column(confidence).to_numpy(dtype=np.float64)
-        groups = with_consensus(groups, grouping, text_column(source, consensus), sure)
+        values = source.column(confidence).to_numpy(dtype=np.float64)
+        groups = with_consensus(groups, grouping, text_column(source, consensus), values)
     return groups if means is None else with_runners_up(groups, means, cells, ontology)
 
 
 def _studies(source: AnnotatedSource) -> list[str]:
-    """Return the studies that a file says its cells are from."""
+    """Return the values of obs["study"]."""
     return sorted(set(text_column(source, "study"))) if "study" in source.columns else []
 
 
 def _top(report: Report) -> float:
-    """Return the right end of the bars: 1 for confidence, the highest of the groups for margins."""
+    """Return the maximum of the bars: 1 for confidence, the largest upper quartile for margins."""
     if report.cells.has_confidence:
         return 1.0
     return max(group.quartiles[2] for group, _ in report.rows) or 1.0
@@ -314,7 +314,7 @@ def _certainties(cells: CalledCells) -> list[Picture]:
         return [histogram(cells.margin, title="Margin of all cells", name="margin", mark=None)]
     shown = {"Confidence of the calls": cells.confidence}
     if not np.isnan(cells.leaf_confidence).all():
-        shown["Confidence in the finest type, before backing off"] = cells.leaf_confidence
+        shown["Confidence of the best candidate, before back-off"] = cells.leaf_confidence
     return [
         histogram(values, title=title, name="confidence", mark=cells.threshold)
         for title, values in shown.items()
@@ -322,11 +322,11 @@ def _certainties(cells: CalledCells) -> list[Picture]:
 
 
 def _reliability(cells: CalledCells) -> list[Picture]:
-    """Draw what the calibration of the model recorded, where it did."""
+    """Draw the reliability that the calibration recorded, if it did."""
     if "reliability" not in cells.calibration:
         return []
     measured = Reliability.of(cells.calibration["reliability"])
-    return [reliability_picture(measured), risk_picture(measured, level=cells.threshold)]
+    return [reliability_picture(measured), risk_picture(measured, threshold=cells.threshold)]
 
 
 def _n_cells_by_term(cells: CalledCells) -> dict[str, int]:

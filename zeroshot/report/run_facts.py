@@ -1,4 +1,4 @@
-"""What a report says of the run: what was read, with what, and how to do it again."""
+"""Describe the run for the report: input, model, provenance and the command to repeat it."""
 
 import re
 import shlex
@@ -16,12 +16,12 @@ _CANDIDATES_SHOWN = 40
 
 
 def facts(details: Mapping[str, Any], *, n_cells: int, label: str) -> list[tuple[str, str]]:
-    """Return what was read and checked, as names with their values."""
+    """Return the facts about the input and the model, as (name, value)."""
     coverage = details.get("gene_coverage", {})
     counts = str(details.get("counts_source", "not recorded"))
     transform = str(details.get("counts_transform", "none"))
     if transform != "none":
-        counts += f", normalised values, made linear again by {transform}"
+        counts += f", normalised values, converted back to linear by {transform}"
     elif "counts_source" in details:
         counts += ", raw counts (whole numbers)"
     rows = [("file", f"{label}, {n_cells:,} cells"), ("counts", counts)]
@@ -30,8 +30,8 @@ def facts(details: Mapping[str, Any], *, n_cells: int, label: str) -> list[tuple
             (
                 "genes",
                 f"{coverage['share_coding_resolved']:.0%} of the protein-coding genes were "
-                f"recognised; the file has {coverage['n_genes']:,} genes, of which the model knows "
-                f"{coverage['n_known_genes']:,}",
+                f"recognised; the model knows {coverage['n_known_genes']:,} of the file's "
+                f"{coverage['n_genes']:,} genes",
             ),
             (
                 "depth",
@@ -53,7 +53,7 @@ def facts(details: Mapping[str, Any], *, n_cells: int, label: str) -> list[tuple
     rows += [
         ("model", str(details.get("model", "not recorded"))),
         (
-            "could be called",
+            "candidates",
             f"{len(candidates):,} types ({details.get('candidates', 'not recorded')}, Cell Ontology "
             f"{details.get('ontology_release', 'release not recorded')}){named}",
         ),
@@ -62,19 +62,19 @@ def facts(details: Mapping[str, Any], *, n_cells: int, label: str) -> list[tuple
 
 
 def names_study(fitted_on: str, known_as: Sequence[str]) -> bool:
-    """Tell whether a data set goes by the name of a study that a calibration learnt from.
+    """Return whether a data set is one of the studies that a calibration was fitted on.
 
     >>> names_study("Baron 2016, Kang 2018", ["kang2018_pbmc.h5ad"])
     True
 
     Parameters
     ----------
-    fitted_on: names of studies, separated by commas
-    known_as: names of the data set and its studies
+    fitted_on: names of the calibration's studies, separated by commas
+    known_as: names of the data set and of its studies
     """
     studies = [_words(each) for each in fitted_on.split(",") if each.strip()]
     names = [_words(each) for each in known_as]
-    # One word alone, such as "a", may stand in any name: then the name must be that word.
+    # A study name of one word, such as "a", could be part of any name: it must match exactly.
     return any(
         study == name or (len(study) > 1 and set(study) <= set(name))
         for study in studies
@@ -83,7 +83,7 @@ def names_study(fitted_on: str, known_as: Sequence[str]) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """Split a name at whatever is no letter or digit, and between these.
+    """Split a name into runs of letters and runs of digits.
 
     >>> _words("kang2018_pbmc.h5ad")
     ['kang', '2018', 'pbmc']
@@ -92,7 +92,7 @@ def _words(name: str) -> list[str]:
 
 
 def tissues(details: Mapping[str, Any], ontology: Ontology) -> list[tuple[str, list[str]]]:
-    """Return what each tissue that was given did to the labels, and the names of those it hit."""
+    """Return, for each given tissue, a summary and the names of the labels that it affected."""
     given = details.get("tissue", {})
     word = "excluded" if given.get("mode") == "restrict" else "demoted"
     n_labels = len(details.get("candidate_names", ()))
@@ -105,15 +105,15 @@ def tissues(details: Mapping[str, Any], ontology: Ontology) -> list[tuple[str, l
     unknown = given.get("unknown", {})
     if len(unknown):
         cells, values = sum(map(int, unknown["n_cells"])), list(map(str, unknown["values"]))
-        found.append((f"{cells:,} cells whose tissue is not known, called without one", values))
+        found.append((f"{cells:,} cells with an unknown tissue, called without one", values))
     return found
 
 
 def provenance(details: Mapping[str, Any], *, source: Path | None) -> list[tuple[str, str]]:
-    """Return versions, checksums and parameters, as names with their values."""
+    """Return versions, checksums and parameters, as (name, value)."""
     rows = [
-        ("langcell that annotated", str(details.get("version", "not recorded"))),
-        ("langcell that wrote this report", __version__),
+        ("langcell version (annotation)", str(details.get("version", "not recorded"))),
+        ("langcell version (report)", __version__),
         ("model", str(details.get("model", "not recorded"))),
         ("model sha256", str(details.get("model_sha256", "") or "not recorded")),
         ("Cell Ontology release", str(details.get("ontology_release", "not recorded"))),
@@ -123,14 +123,14 @@ def provenance(details: Mapping[str, Any], *, source: Path | None) -> list[tuple
     for part, word in (("calibration", "calibration"), ("parameters", "parameter")):
         notes = details.get(part, {})
         if isinstance(notes, Mapping):
-            # Drawn and described where confidence is.
+            # Reliability is plotted in the confidence section.
             notes = {name: value for name, value in notes.items() if name != "reliability"}
             rows += [(f"{word} {name}", value) for name, value in flattened(notes)]
     return rows
 
 
 def flattened(notes: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Return nested notes as dotted names with their values as text.
+    """Flatten nested notes to (dotted name, value as text).
 
     >>> flattened({"top_k": 10, "tissue": {"name": "lung"}})
     [('top_k', '10'), ('tissue.name', 'lung')]
@@ -147,9 +147,9 @@ def flattened(notes: Mapping[str, Any], before: str = "") -> list[tuple[str, str
 
 
 def command(details: Mapping[str, Any], *, label: str) -> str:
-    """Return the command line that gave the calls, or one that gives the same.
+    """Return the command line that made the calls.
 
-    What annotating wrote down is taken as it stands; the calls of a library have none.
+    If none was recorded, because Python made the calls, return an equivalent one.
 
     >>> command({"model": "mini", "parameters": {"rerank": 8}}, label="x.h5ad")
     'langcell zeroshot --h5ad INPUT.h5ad --model mini --rerank 8 --out x.h5ad'

@@ -1,4 +1,4 @@
-"""What a report says of second calls: how each was made, and what it changed."""
+"""Describe second calls for the report: how each was made, and what it changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class SecondCalls:
 
     Attributes
     ----------
-    name: what the names of its columns hold: "smooth", "cluster" or "assigned"
-    described: how it was done
-    n_changed, share_changed: cells that it calls otherwise
-    moves: the commonest changes, as (before, after, n_cells)
+    name: part of its column names: "smooth", "cluster" or "assigned"
+    described: description of the method
+    n_changed, share_changed: number and fraction of cells whose call changed
+    moves: most frequent changes, as (before, after, n_cells)
     """
 
     name: str
@@ -29,7 +29,7 @@ class SecondCalls:
 
 
 def second_calls(details: Mapping[str, Any]) -> tuple[SecondCalls, ...]:
-    """Read what decoders noted in uns; nothing where none ran."""
+    """Return the results that decoders wrote to uns; () if none ran."""
     noted = details.get("decoding", {})
     found = []
     for name in DECODERS:
@@ -62,10 +62,12 @@ def _described(name: str, report: Mapping[str, Any]) -> str:
         )
     if name == "cluster":
         n_clusters = len(report["calls"])
-        made = "clusters that were made" if report["clusters"] == "auto" else report["clusters"]
-        return f"One call for each of {n_clusters} clusters ({made}), by the pooled scores of its cells"
+        key = "computed by langcell" if report["clusters"] == "auto" else report["clusters"]
+        return (
+            f"One call for each of {n_clusters} clusters ({key}), from the mean scores of its cells"
+        )
     n_unassigned = int(report["n_unassigned"])
     return (
-        f"Each label given once within each value of {report['within']}, to {report['members']}; "
-        f"{n_unassigned:,} cells got none. Compared are the best single types, as these do not back off"
+        f"Each label assigned once within each value of {report['within']}, to {report['members']}; "
+        f"{n_unassigned:,} cells have none. Compared with the best candidates, without back-off"
     )

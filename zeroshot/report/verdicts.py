@@ -1,4 +1,4 @@
-"""Which calls of a report to trust, and why, in plain words."""
+"""Rate how far each call of a report can be trusted, with reasons."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from zeroshot.results.called_cells import (
     CalledCells,
 )
 
-_SPLIT_BELOW = 0.7  # share of a cluster's cells that are of the lineage of its call
+_SPLIT_BELOW = 0.7  # fraction of a cluster's cells called its call, a descendant or an ancestor
 _CLOSE_LEAD = 0.05
-_MOST_OF_DATA = 0.5  # share of the cells: what is called kinds of it throughout tells little
+_MOST_OF_DATA = 0.5  # a call is too broad if more of all cells are called a descendant of it
 
 _MOST_OF_LABELS = 0.5
 
@@ -36,14 +36,13 @@ BADGES: dict[Rating, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """How far the calls of a group can be used.
+    """How far the call of a group can be used.
 
     Attributes
     ----------
-    rating: 'trust' as they stand, 'broad' as the broad type they are, 'vague' where that does not
-        tell types of the same data apart, 'check' before use, 'none' where nothing was called,
-        'unrated' where calls have no confidence
-    reasons: what speaks against them, or limits them; each a clause
+    rating: 'trust' the call; 'broad', use it as a broad type; 'vague', too broad to separate types of
+        the same data; 'check' before use; 'none', unknown; 'unrated', no confidence
+    reasons: reasons for the rating; each a clause
     """
 
     rating: Rating
@@ -51,21 +50,22 @@ class Trust:
 
     @property
     def badge(self) -> str:
-        """Word or two for a table."""
+        """Short text of the rating."""
         return BADGES[self.rating]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a report says first.
+    """The summary at the top of a report.
 
     Attributes
     ----------
     headline: one sentence
-    shares: of cells called confidently, backed off and unknown; None without confidence
-    usable, broad, vague, doubtful: calls to use, to use as the broad type, too broad for use, and
-        to check; those with most cells first
-    n_unknown: cells without a call
+    shares: fractions of cells called the best candidate, backed off and unknown; None without
+        confidence
+    usable, broad, vague, doubtful: calls to use, to use as a broad type, too broad to use, and to
+        check; those with most cells first
+    n_unknown: number of unknown cells
     """
 
     headline: str
@@ -79,7 +79,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A call in a list of the verdict; clusters with the same call are one entry."""
+    """A call in a list of the verdict; clusters with the same call are merged."""
 
     call: str
     term_id: str
@@ -88,62 +88,66 @@ class Listed:
     reasons: tuple[str, ...]
 
 
-def rate(group: Group, *, n_called: int, has_confidence: bool, level: float) -> Trust:
-    """Rate a group by what is known of it; `n_called` cells are in groups of the same call."""
+def rate(group: Group, *, n_called: int, has_confidence: bool, threshold: float) -> Trust:
+    """Rate the call of a group; `n_called` cells in all groups have the same call."""
     if group.call == UNKNOWN:
-        return Trust(rating="none", reasons=("no type was likely enough; left unnamed on purpose",))
+        return Trust(rating="none", reasons=("no type has enough confidence",))
     doubts = []
     if n_called < FEW_CELLS:
         cells = "one cell" if n_called == 1 else f"{n_called} cells"
         doubts.append(f"only {cells}: may be chance")
     if group.share_lineage < _SPLIT_BELOW:
         doubts.append(
-            f"split: {_percent(1 - group.share_lineage)} of its cells are called something else"
+            f"split: {_percent(1 - group.share_lineage)} of its cells are called another type"
         )
     if group.share_unusual > 0.5:
-        doubts.append(
-            f"{_percent(group.share_unusual)} of its cells are unlike what the calls were learnt from"
-        )
+        doubts.append(f"{_percent(group.share_unusual)} of its cells are unlike the training cells")
     if group.runner_up is not None and group.runner_up.lead < _CLOSE_LEAD:
-        doubts.append(f"{group.runner_up.name} is as likely")
+        doubts.append(f"{group.runner_up.name} is almost as probable")
     if group.contradiction is not None and group.contradiction.share > _MOST_OF_LABELS:
         doubts.append(
-            f"{_percent(group.contradiction.share)} of its labelled cells contradict it in the file, "
-            f"mostly as {group.contradiction.label}"
+            f"the labels of {_percent(group.contradiction.share)} of its labelled cells contradict "
+            f"it, mostly {group.contradiction.label}"
         )
     if not has_confidence:
         return Trust(rating="check" if doubts else "unrated", reasons=tuple(doubts))
-    if group.quartiles[1] < level:
-        doubts.append(f"half of its cells are under a confidence of {group.quartiles[1]:.2f}")
+    if group.quartiles[1] < threshold:
+        doubts.append(f"low median confidence ({group.quartiles[1]:.2f})")
     if doubts:
         return Trust(rating="check", reasons=tuple(doubts))
     if group.share_backed_off <= 0.5:
         return Trust(rating="trust")
     guesses = " or ".join(name for name, _ in group.leaf_types[:2] if name != group.call)
-    sure = "" if np.isnan(group.leaf_confidence) else f" (confidence {group.leaf_confidence:.2f})"
-    best = f"best guesses{sure}: {guesses}"
+    confidence = group.leaf_confidence
+    median = "" if np.isnan(confidence) else f" (confidence {confidence:.2f})"
+    best = f"best candidates{median}: {guesses}"
     if len(group.spans) > 1:
         first, second = group.spans[:2]
         return Trust(rating="vague", reasons=(f"does not tell {first} from {second}; {best}",))
-    if group.share_below > _MOST_OF_DATA:
-        held = f"{_percent(group.share_below)} of the cells here are kinds of it"
-        return Trust(rating="vague", reasons=(f"{held}; {best}",))
-    return Trust(rating="broad", reasons=(f"one of {group.n_kinds} kinds; {best}",))
+    if group.share_descendants > _MOST_OF_DATA:
+        subtypes = f"{_percent(group.share_descendants)} of all cells are called subtypes of it"
+        return Trust(rating="vague", reasons=(f"{subtypes}; {best}",))
+    return Trust(rating="broad", reasons=(f"one of {group.n_descendants} subtypes; {best}",))
 
 
-def rate_all(groups: Sequence[Group], *, has_confidence: bool, level: float) -> list[Trust]:
-    """Rate each group; of the groups of one call a small one is no chance."""
+def rate_all(groups: Sequence[Group], *, has_confidence: bool, threshold: float) -> list[Trust]:
+    """Rate each group; cells of groups with the same call are counted together."""
     n_called: Counter[str] = Counter()
     for group in groups:
         n_called[group.call] += group.n_cells
     return [
-        rate(group, n_called=n_called[group.call], has_confidence=has_confidence, level=level)
+        rate(
+            group,
+            n_called=n_called[group.call],
+            has_confidence=has_confidence,
+            threshold=threshold,
+        )
         for group in groups
     ]
 
 
-def judge(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Trust]) -> Verdict:
-    """Put the ratings of all groups in words."""
+def make_verdict(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Trust]) -> Verdict:
+    """Summarise the ratings of all groups."""
     status = cells.status
     shares = tuple(float(np.mean(status == each)) for each in (CONFIDENT, BACKED_OFF, ABSTAINED))
     return Verdict(
@@ -160,8 +164,8 @@ def judge(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Trust])
 def _headline(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Trust]) -> str:
     if not cells.has_confidence:
         return (
-            "These calls are the model's best guesses, without a calibrated confidence: compare "
-            "them with known genes before you use any."
+            "These calls are the model's best candidates, without a calibrated confidence: check "
+            "them against known marker genes before you use them."
         )
     usable = sum(
         group.n_cells
@@ -170,9 +174,9 @@ def _headline(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Tru
     )
     share = usable / len(cells)
     if share >= 0.995:
-        return "Every call can be used, at the level of detail that is given."
+        return "All calls can be used, at the level of detail given."
     if share < 0.005:
-        return "None of the calls should be used before a closer look."
+        return "Check all calls before you use them."
     return (
         f"{_percent(share)} of the cells have a call that can be used at the level of detail given."
     )
@@ -181,7 +185,7 @@ def _headline(cells: CalledCells, groups: Sequence[Group], ratings: Sequence[Tru
 def _listed(
     groups: Sequence[Group], ratings: Sequence[Trust], wanted: Sequence[Rating]
 ) -> tuple[Listed, ...]:
-    """Return one entry a call; of several groups the reasons of the largest are given."""
+    """Return one entry per call, with the reasons of its largest group."""
     merged: dict[str, list[Listed]] = {}
     for group, trust in zip(groups, ratings, strict=True):
         if trust.rating not in wanted:
@@ -208,5 +212,5 @@ def _joined(entries: Sequence[Listed]) -> Listed:
 
 
 def _percent(share: float) -> str:
-    """Round a share so that neither 0% nor 100% stands for what is not."""
+    """Format a fraction; 0% and 100% are used only if exact."""
     return f"{min(max(round(100 * share), 1), 99) if 0 < share < 1 else round(100 * share)}%"

@@ -1,4 +1,4 @@
-"""What a reader of a report should be warned of."""
+"""Warnings of a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _MANY_DIFFERENT = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A warning: what is the matter, and what to make of it."""
+    """A warning: the problem, and what it means for the calls."""
 
     title: str
     text: str
@@ -33,7 +33,7 @@ def notes(
     unusual: np.ndarray,
     agreement: LabelAgreement | None,
 ) -> list[Note]:
-    """Collect the warnings of a report, those on the input first."""
+    """Return the warnings of a report, those about the input first."""
     found = [
         *_of_input(cells),
         *_of_calls(cells, groups, ratings, unusual),
@@ -43,9 +43,9 @@ def notes(
         found.append(
             Note(
                 title="Many calls contradict the labels in the file",
-                text=f"{agreement.share_different:.0%} of the labelled cells are called something "
-                f"that is neither broader nor finer than obs[{agreement.key!r}]. One of the two is "
-                "wrong; see the agreement below.",
+                text=f"{agreement.share_different:.0%} of the labelled cells are called a type that is "
+                f"neither broader nor finer than obs[{agreement.key!r}]. One of the two is wrong; see "
+                "the agreement below.",
             )
         )
     return found
@@ -61,49 +61,49 @@ def _of_input(cells: CalledCells) -> list[Note]:
             Note(
                 title="Low gene coverage",
                 text=f"{share:.0%} of the protein-coding genes were recognised, and the median cell "
-                f"expresses {n_genes:,.0f} of the model's genes. With few genes fine types cannot be "
-                "told apart.",
+                f"expresses {n_genes:,.0f} of the model's genes. Few genes are not enough to tell "
+                "similar types apart.",
             )
         )
     if cells.details.get("counts_transform", "none") != "none":
         found.append(
             Note(
                 title="Normalised values instead of counts",
-                text="The file held normalised values, which were made linear again. Raw counts are "
-                "better: give them with --layer if you have them.",
+                text="The file has normalised values, which were converted back to linear. Raw counts "
+                "are better: if you have them, pass their layer (--layer).",
             )
         )
     if "tissue" in cells.details:
         found.append(
             Note(
                 title="The tissue was given",
-                text="Types that studies did not find there lose weight, or were left out: what they "
-                "are stands below. A cell from elsewhere, in a metastasis or as contamination, can be "
-                "missed. Confidence was calibrated without tissues, so it is rougher here.",
+                text="Types that are not known from the tissue have less weight or were left out; they "
+                "are listed below. Cells from another tissue, in a metastasis or as contamination, "
+                "can be missed. Confidence was calibrated without tissues, so it is less accurate.",
             )
         )
     if cells.details.get("parameters", {}).get("rerank", 0):
         found.append(
             Note(
                 title="Calls were reranked",
-                text="The matching head reordered the best types of each cell. Confidence was "
-                "calibrated without it, so it is rougher here.",
+                text="The matching head reranked the best candidates of each cell. Confidence was "
+                "calibrated without it, so it is less accurate.",
             )
         )
     if "head" in cells.details and cells.calibration.get("learnt_for") == "model":
         found.append(
             Note(
                 title="Confidence was calibrated without the head",
-                text="The labelled cells were too few to learn what the head's probabilities are "
-                "worth: the calibration is that of the model without the head, so it is rougher here.",
+                text="There were too few labelled cells to calibrate the head: the calibration is that "
+                "of the model without the head, so confidence is less accurate.",
             )
         )
     if cells.details.get("candidates") == "given":
         found.append(
             Note(
-                title="The candidates were chosen by the user",
+                title="The candidates were given",
                 text=f"Only {len(cells.details['candidate_names'])} types could be called. A cell of "
-                "any other type is called the nearest of them, or unknown.",
+                "another type is called the most similar of them, or unknown.",
             )
         )
     return found
@@ -120,24 +120,23 @@ def _of_calls(
         found.append(
             Note(
                 title="Confidence is not calibrated",
-                text="The file has no calibrated confidence. What is shown in its place is the lead "
-                "of the best type over the runner-up, which says which calls are surer than others, "
-                "but not how often they are right. No call backs off to a broader type.",
+                text="The file has no calibrated confidence. The report shows the margin of the best "
+                "candidate over the runner-up instead: it ranks calls, but does not say how often they "
+                "are right. No call backs off to a broader type.",
             )
         )
     elif not cells.calibration:
         has_head = "head" in cells.details
         remedy = (
-            "Fit the head to more labelled cells, from which to learn one."
+            "Fit the head to more labelled cells to calibrate it."
             if has_head
-            else "Learn one from labelled cells with langcell zeroshot calibrate."
+            else "Calibrate it on labelled cells with langcell zeroshot calibrate."
         )
         found.append(
             Note(
                 title="Confidence is not calibrated",
-                text=f"The {'head' if has_head else 'model'} came without a calibration: its "
-                "probabilities are shown as they are, and models tend to be surer than they are "
-                f"right. {remedy}",
+                text=f"The {'head' if has_head else 'model'} came without a calibration: confidence is "
+                f"its probability, and models tend to be overconfident. {remedy}",
             )
         )
     share_unknown = float(np.mean(cells.status == ABSTAINED))
@@ -145,8 +144,8 @@ def _of_calls(
         found.append(
             Note(
                 title="Many cells are unknown",
-                text=f"{share_unknown:.0%} of the cells have no call. The tissue may be far from what "
-                "the model was trained on, or the cells too shallow.",
+                text=f"{share_unknown:.0%} of the cells have no call. The tissue may be unlike the "
+                "training data, or the sequencing depth too low.",
             )
         )
     share_vague = sum(
@@ -159,9 +158,9 @@ def _of_calls(
         found.append(
             Note(
                 title="Many calls are too broad",
-                text=f"{share_vague:.0%} of the cells are called a type so broad that it holds "
-                "several of the others. A list of the types that you expect (--labels), or a lower "
-                f"--confidence, gives finer calls{': ' if finer else ''}{finer}.",
+                text=f"{share_vague:.0%} of the cells are called a type so broad that it includes "
+                "several others. A list of the types that you expect (--labels), or a lower "
+                f"confidence threshold (--confidence), gives finer calls{': ' if finer else ''}{finer}.",
             )
         )
     share_unusual = float(np.mean(unusual))
@@ -169,9 +168,9 @@ def _of_calls(
         found.append(
             Note(
                 title=f"Many cells are unlike {cells.reference}",
-                text=f"{share_unusual:.0%} of the cells have a high out-of-distribution score: "
-                f"empty droplets, or cells of a kind that {cells.reference} lack. It hardly finds "
-                "doublets.",
+                text=f"{share_unusual:.0%} of the cells have a high out-of-distribution score. They "
+                f"may be empty droplets, or of a type that {cells.reference} lack. The score hardly "
+                "detects doublets.",
             )
         )
     return found
@@ -188,8 +187,8 @@ def _of_groups(groups: Sequence[Group], ratings: Sequence[Trust]) -> list[Note]:
         found.append(
             Note(
                 title="Clusters with split calls",
-                text=f"In {_some(split)} many cells are called something unlike the rest: the "
-                "cluster may hold two populations or doublets, or the model wavers.",
+                text=f"In {_some(split)} many cells have an unrelated call: the cluster may have two "
+                "populations or doublets, or the model is uncertain.",
             )
         )
     rare = [
@@ -200,7 +199,7 @@ def _of_groups(groups: Sequence[Group], ratings: Sequence[Trust]) -> list[Note]:
             Note(
                 title="Types with very few cells",
                 text=f"{len(rare)} types were called in fewer than {FEW_CELLS} cells each. Unless you "
-                "expect them, take them for single mistaken cells.",
+                "expect them, treat them as wrong calls.",
             )
         )
     return found

@@ -1,1 +1,1 @@
-"""Cells for a description in words, with a false discovery rate."""
+"""Search for cells that fit a text description, at a false discovery rate."""

@@ -1,4 +1,4 @@
-"""Cells that fit a description, with a decision whether any do."""
+"""Search for the cells that fit a text description, and decide which are hits."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
 from langcell.runtime.keywords import options_from, public
+from langcell.runtime.parameter_names import option
 from langcell.runtime.short_table import ShortTable
 from ontology.graph import Ontology
 from zeroshot.labels.candidates import label_list
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-# Log-odds that a hit must have. Chosen on the validation studies: the best mean F1 of types that are
-# there, while at most 1 % of the queries for types that are not get an answer (`benchmarks.accuracy.search`,
-# which measures each study at the floor that the others choose).
+# Minimum log-odds of a hit. Chosen on the validation studies: the best mean F1 for types that are
+# present, with hits for at most 1 % of queries for absent types (`benchmarks.accuracy.search`, which
+# measures each study at the floor chosen on the others).
 FLOOR = -2.25
 
 
@@ -45,24 +46,24 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}")
+            raise ValueError(f"{option('top')} must be at least 1, got {self.top}")
         if not 0 < self.fdr < 1:
-            raise ValueError(f"--fdr must lie between 0 and 1, got {self.fdr}")
+            raise ValueError(f"{option('fdr')} must be between 0 and 1, got {self.fdr}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """What a query found.
+    """The cells found for one query.
 
     Attributes
     ----------
-    query: what was asked
-    nearest: name of the cell type that it is or comes nearest to
-    n_hits: cells of the whole file that are hits
+    query: the query
+    nearest: name of the query's own or nearest cell type
+    n_hits: number of hits in the whole file
     cells: names of the best cells, best first, shape (n_listed,)
-    scores: their log-odds against all other descriptions
-    p_values, fdr: that something else scores as high; Benjamini-Hochberg over the cells of the file
-    is_hit: which of them are hits
+    scores: log-odds against all unrelated descriptions
+    p_values, fdr: p-values, and Benjamini-Hochberg adjusted over all cells of the file
+    is_hit: whether each listed cell is a hit
     """
 
     query: Query
@@ -87,7 +88,7 @@ class SearchResult(ShortTable):
         return f"{self.n_cells:,} cells searched for {len(self.found)} descriptions"
 
     def table(self) -> "pd.DataFrame":
-        """Return a row for each listed cell of each query, best first."""
+        """Return one row per listed cell of each query, best first."""
         import pandas as pd
 
         return pd.concat(
@@ -108,7 +109,7 @@ class SearchResult(ShortTable):
         ).reset_index(drop=True)
 
     def summary(self) -> "pd.DataFrame":
-        """Return a row for each query: how it was read, its hits, its best cell."""
+        """Return one row per query: how it was read, its hits and its best cell."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -200,7 +201,7 @@ def search(
     options = options_from(SearchOptions, options, locals())
     source = modality_of(adata, modality)
     if key_added is not None and isinstance(source, str | Path):
-        raise ValueError("key_added= needs an AnnData; of a file take the table that is returned")
+        raise ValueError("key_added needs an AnnData; for a file use the returned table")
     ontology = Ontology.bundled()
     asked = read_queries(label_list(queries), ontology)
     with open_counts(
@@ -211,8 +212,8 @@ def search(
         model.config.check_has_texts()
         if model.reference is None:
             raise ValueError(
-                "this model has no reference cells (reference.safetensors) to judge hits by; "
-                "search with mini-fast or mini"
+                "this model has no reference cells (reference.safetensors), which hits need; "
+                f"pass {option('model', 'mini-fast')} or {option('model', 'mini')}"
             )
         searcher = _Searcher(asked, Background(model, ontology), model, options)
         columns = []
@@ -230,7 +231,7 @@ def search(
 
 
 class _Searcher:
-    """Takes features of cells block by block; keeps counts of scores and the best cells."""
+    """Scores cells block by block; keeps a histogram of scores and the best cells."""
 
     def __init__(
         self,
@@ -248,7 +249,7 @@ class _Searcher:
         self._scores = [np.empty(0) for _ in queries]
 
     def add(self, start: int, cells: np.ndarray) -> np.ndarray:
-        """Score more cells, of which the first is row `start`; return (n_cells, n_queries)."""
+        """Score the block of cells that starts at row `start`; return (n_cells, n_queries)."""
         scores = self.background.scores(cells, self._features, self._nearest)
         self._counts.add(scores)
         rows = np.arange(start, start + len(cells))
@@ -260,8 +261,8 @@ class _Searcher:
         return scores
 
     def result(self, null: NullDistribution, n_cells: int, names: np.ndarray) -> SearchResult:
-        """Decide which cells are hits."""
-        level, floor = self._options.fdr, self._options.floor
+        """Return the best cells and the hits of each query."""
+        max_fdr, floor = self._options.fdr, self._options.floor
         found = []
         for number, (query, rows, scores) in enumerate(
             zip(self._queries, self._rows, self._scores, strict=True)
@@ -271,12 +272,12 @@ class _Searcher:
                 Found(
                     query=query,
                     nearest=self.background.names[self._nearest[number]],
-                    n_hits=self._counts.n_hits(number, null, level=level, floor=floor),
+                    n_hits=self._counts.n_hits(number, null, max_fdr=max_fdr, floor=floor),
                     cells=names[rows],
                     scores=scores,
                     p_values=null.p_values(scores),
                     fdr=fdr,
-                    is_hit=(fdr <= level) & (scores >= floor),
+                    is_hit=(fdr <= max_fdr) & (scores >= floor),
                 )
             )
         return SearchResult(n_cells=n_cells, found=tuple(found))
@@ -284,7 +285,7 @@ class _Searcher:
 
 def _store(adata: "AnnData", key: str, result: SearchResult, scores: np.ndarray) -> None:
     table = result.table()
-    table.index = table.index.astype(str)  # as AnnData writes tables
+    table.index = table.index.astype(str)  # AnnData needs a string index in uns
     adata.uns[key] = table
     for column, each in enumerate(result.found):
         words = re.sub(r"\W+", "_", each.query.words).strip("_")
