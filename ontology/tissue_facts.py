@@ -87,14 +87,14 @@ class TissueFacts:
             parents = [ontology.index[each] for each in ontology.parents(term_id)]
             if not parents:
                 continue
-            share = self.commonness[row] / np.maximum(self.commonness[parents], 1e-12)
+            share = self.prevalence[row] / np.maximum(self.prevalence[parents], 1e-12)
             expected = found[parents] * share
             steps = np.log((found[row] + _PRIOR) / (expected + _PRIOR))  # (n_parents,)
             lift[row] = np.mean(lift[parents] + steps)
         return lift
 
     @cached_property
-    def commonness(self) -> np.ndarray:
+    def prevalence(self) -> np.ndarray:
         """Share of all (tissue, study) pairs in which each type was found, shape (n_terms,)."""
         return self._seen.mean(axis=0) if len(self._seen) else np.zeros(self._seen.shape[1])
 

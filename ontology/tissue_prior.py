@@ -27,7 +27,7 @@ class TissuePrior:
     ----------
     cell_types
         A Cell Ontology release; term ids are ids of this release.
-    places
+    tissue_map
         Organs of cell types, possibly from another release; by default from `cell_types`.
     facts
         Facts from studies; by default the bundled facts.
@@ -36,11 +36,11 @@ class TissuePrior:
     def __init__(
         self,
         cell_types: Ontology,
-        places: TissueMap | None = None,
+        tissue_map: TissueMap | None = None,
         facts: TissueFacts | None = None,
     ) -> None:
         self._cell_types = cell_types
-        self.places = places or TissueMap(cell_types)
+        self.tissue_map = tissue_map or TissueMap(cell_types)
         self._facts = facts or TissueFacts(cell_types)
         self._organs: dict[str, frozenset[str]] = {}
 
@@ -58,11 +58,13 @@ class TissuePrior:
         -------
         float64, between `LOWEST` and `HIGHEST`, shape (n_types,)
         """
-        here = self.places.organs_of_tissue(tissue)
+        here = self.tissue_map.organs_of_tissue(tissue)
         region = here | {tissue}
         lift = np.clip(self._facts.log_lift(region), LOWEST, HIGHEST)
         found = self._facts.n_studies(region)
-        has_organs = bool(here) or self.places.pervades(tissue)  # "mucosa" is in no single organ
+        has_organs = bool(here) or self.tissue_map.pervades(
+            tissue
+        )  # "mucosa" is in no single organ
         prior = np.zeros(len(term_ids))
         for place, term_id in enumerate(term_ids):
             if not term_id:
@@ -76,16 +78,16 @@ class TissuePrior:
                 prior[place] = LOWEST
         return prior
 
-    def commonness(self, term_ids: Sequence[str]) -> np.ndarray:
+    def prevalence(self, term_ids: Sequence[str]) -> np.ndarray:
         """Return the prevalence of each type over all tissues, 0 to 1, shape (n_types,)."""
         rows = [self._cell_types.index[each] if each else -1 for each in term_ids]
-        return np.where(np.array(rows) >= 0, self._facts.commonness[rows], 0.0)
+        return np.where(np.array(rows) >= 0, self._facts.prevalence[rows], 0.0)
 
     def _organs_of(self, term_id: str) -> frozenset[str]:
-        known = self.places.cell_types
+        known = self.tissue_map.cell_types
         if term_id not in self._organs:
             current = known.current(term_id)  # the id may be from another release
-            self._organs[term_id] = self.places.organs(current) if current else frozenset()
+            self._organs[term_id] = self.tissue_map.organs(current) if current else frozenset()
         return self._organs[term_id]
 
 

@@ -97,7 +97,7 @@ def measure(
 def tissues_of(file: LabelledFile, prior: TissuePrior) -> np.ndarray:
     """Return the UBERON id of each labelled cell's tissue, '' if unknown."""
     values = read_obs_column(file.path, COLUMN)[file.is_labelled]
-    ids = {value: prior.places.resolve(value).term_id or "" for value in set(values)}
+    ids = {value: prior.tissue_map.resolve(value).term_id or "" for value in set(values)}
     return np.array([ids[value] for value in values])
 
 

@@ -148,19 +148,19 @@ def weigh_by_tissue(
     rows: np.ndarray | None = None
     unknown: dict[str, int] = {}
     if tissue.strip().lower() == AUTO:
-        tissues, rows, unknown = _tissues_of_cells(source, prior.places)
+        tissues, rows, unknown = _tissues_of_cells(source, prior.tissue_map)
     else:
-        tissues = [prior.places.check(tissue)]
+        tissues = [prior.tissue_map.check(tissue)]
     known = [
         prior.log_prior(each, term_ids) if each else np.zeros(len(term_ids)) for each in tissues
     ]
     weights = TissueWeights(
         mode=mode,
         tissues=tuple(tissues),
-        names=tuple(prior.places.name(each) if each else "" for each in tissues),
+        names=tuple(prior.tissue_map.name(each) if each else "" for each in tissues),
         keys=tuple(keys),
         log_prior=np.stack([added_log_prior(each, mode=mode) for each in known]),
-        listed=tuple(_listed(each, prior.commonness(term_ids), mode, term_ids) for each in known),
+        listed=tuple(_listed(each, prior.prevalence(term_ids), mode, term_ids) for each in known),
         rows=rows,
         unknown=unknown,
     )
