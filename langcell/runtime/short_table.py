@@ -31,4 +31,4 @@ class ShortTable:
     def _shown(self) -> "tuple[pd.DataFrame, str]":
         table = self.summary()
         n_left = len(table) - _ROWS
-        return table.head(_ROWS), f"\n{n_left} more rows" if n_left > 0 else ""
+        return table.head(_ROWS), f"\n... and {n_left} more" if n_left > 0 else ""
