@@ -3,7 +3,7 @@
 from .checkpoints.checkpoint import list_bundled_models as list_bundled_models
 from .checkpoints.label_embeddings import LabelEmbeddings as LabelEmbeddings
 from .counts.reader import open_counts as open_counts
-from .genes.table import GeneTable as GeneTable
+from .genes.gene_table import GeneTable as GeneTable
 from .genes.vocabulary import GeneVocabulary as GeneVocabulary
 from .model.langcell import LangCell as LangCell
 from .nn.config import LangCellConfig as LangCellConfig

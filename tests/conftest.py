@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 
 from langcell.checkpoints.label_embeddings import LabelEmbeddings
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.model.langcell import LangCell
 from langcell.nn.config import (

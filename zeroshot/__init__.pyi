@@ -15,8 +15,8 @@ from .evidence.gene_sets import rank_genes as rank_genes
 from .export.export import ExportOptions as ExportOptions
 from .export.export import write_export as write_export
 from .fit.donor_calls import call_donors as call_donors
-from .fit.few_shot import fit_few_shot as fit_few_shot
 from .fit.fit_calibration import calibrate as calibrate
+from .fit.fit_few_shot import fit_few_shot as fit_few_shot
 from .fit.fitted_head import FittedHead as FittedHead
 from .fit.options import FewShotOptions as FewShotOptions
 from .heads.few_shot_head import FewShotHead as FewShotHead

@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.data.arguments import add_model, make_parser, parse
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
 from zeroshot.evidence.gene_sets import fit_set, gene_vectors
 

@@ -25,7 +25,7 @@ from benchmarks.data.studies import LabelledFile
 from benchmarks.scoring.scoring import by_study, score_space
 from langcell.checkpoints.checkpoint import list_bundled_models
 from langcell.counts.reader import open_counts
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology

@@ -29,7 +29,7 @@ from langcell.model.embed_cells import CellEmbeddings
 from langcell.model.embedder import load_embedder
 from langcell.nn import metrics
 from ontology.graph import Ontology
-from zeroshot.fit.donor_fit import donor_means, donors_held_out, mean_weights
+from zeroshot.fit.fit_donor_head import donor_means, donors_held_out, mean_weights
 from zeroshot.fit.fit_head import LabelledCells, fit_head
 
 SHOTS = (1, 5, 10, 50)

@@ -7,8 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmarks.arena.result_card import LEAK, SHOWN, ResultCard, TaskFacts, leak_line
 from benchmarks.arena.results import Figure, Result
-from zeroshot.plots.data_uri import Picture, svg_uri
 from zeroshot.plots.panels import INK, PALETTE, new_figure, shorten
+from zeroshot.report.data_uri import Picture, svg_uri
 
 _KIND_COLOURS = ("model", "few-shot", "baseline", "recorded", "language model")
 _NAME_LENGTH = 28

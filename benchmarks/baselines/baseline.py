@@ -22,14 +22,14 @@ from langcell.runtime.digest import sha256_of
 from langcell.runtime.output_file import replaced_file
 from langcell.runtime.version import __version__
 from ontology.graph import Ontology
-from pretrain.cells.corpus import Corpus
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.recipe.config import Recipe
 from pretrain.recipe.sources import find_sources, label_rows
 
 _N_ROWS = 12_000
 _PRETRAIN = (
     *(
-        "cells/corpus.py",
+        "cells/memory_corpus.py",
         "cells/sampling_kernel.py",
         "cells/mean_expression.py",
         "cells/sampling.py",

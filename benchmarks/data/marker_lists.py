@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data.named_answers import NO_TERM, Answer, BroadTypes, split_parts
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
 

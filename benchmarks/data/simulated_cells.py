@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.optimize import brentq
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 
 N_GENES = 20_000
 _TERMS = ("CL:0000236", "CL:0000084", "CL:0000540", "CL:0000066")

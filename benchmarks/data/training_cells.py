@@ -14,7 +14,7 @@ from scipy import sparse
 from benchmarks.data.studies import LabelledFile
 from langcell.counts.reader import open_counts
 from ontology.graph import Ontology
-from pretrain.cells.corpus import Corpus, read_corpus
+from pretrain.cells.memory_corpus import Corpus, read_corpus
 from pretrain.cells.sampling import CellSampler
 from pretrain.recipe.config import Recipe
 from pretrain.recipe.recipe_file import find_recipe, read_recipe

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from langcell.model.langcell import LangCell
 from langcell.tokens.tokenizer import ColumnGenes, RankTokenizer
-from pretrain.cells.corpus import Corpus
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.cells.sampling import CellSampler
 from pretrain.recipe.config import Recipe
 from pretrain.run.validation import reference_features

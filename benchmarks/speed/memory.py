@@ -36,7 +36,7 @@ def write_cells(path: Path, n_cells: int, layout: str, seed: int) -> None:
     """Write an h5ad of human protein-coding genes, of which each cell expresses 200 to 600."""
     from anndata import AnnData
 
-    from langcell.genes.table import GeneTable
+    from langcell.genes.gene_table import GeneTable
 
     table = GeneTable.bundled()
     genes = table.ensembl_ids[table.is_protein_coding][:N_GENES]
@@ -59,7 +59,7 @@ def write_cells(path: Path, n_cells: int, layout: str, seed: int) -> None:
 
 def write_model(folder: Path) -> None:
     """Write a checkpoint of one layer with the genes of `write_cells`."""
-    from langcell.genes.table import GeneTable
+    from langcell.genes.gene_table import GeneTable
     from langcell.genes.vocabulary import GeneVocabulary
     from langcell.model.langcell import LangCell
     from langcell.nn.config import CellEncoderConfig, LangCellConfig

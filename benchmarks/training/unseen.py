@@ -35,7 +35,7 @@ from langcell.model.langcell import LangCell
 from langcell.nn.metrics import h_score
 from ontology.candidates import all_cell_types
 from ontology.graph import Ontology
-from pretrain.cells.corpus import Corpus
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.recipe.config import Recipe
 from pretrain.recipe.holdout import FILE as HOLDOUT
 from zeroshot.labels.candidates import all_candidates, own_candidates

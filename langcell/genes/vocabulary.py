@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from langcell.genes.table import GeneResolution as GeneResolution
-from langcell.genes.table import GeneTable as GeneTable
+from langcell.genes.gene_table import GeneResolution as GeneResolution
+from langcell.genes.gene_table import GeneTable as GeneTable
 
 _COLUMNS = ("ensembl_id", "symbol", "median", "token_id")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from langcell.genes.dictionary import read_dictionary
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.nn.config import SpecialTokens
 from langcell.runtime.parameter_names import option

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from langcell.counts.row_readers import spread
-from langcell.genes.table import GeneResolution
+from langcell.genes.gene_table import GeneResolution
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.tokens.rank_kernel import rank_cells
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from langcell.runtime.output_file import replaced_file
-from pretrain.cells.corpus import Corpus
 from pretrain.cells.mean_expression import gene_variability, type_means
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.cells.sampling import CellSampler, SampledCells
 from pretrain.recipe.config import LinearTeacherSettings
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from pretrain.cells.corpus import Corpus
+from pretrain.cells.memory_corpus import Corpus
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

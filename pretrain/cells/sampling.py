@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from pretrain.cells.corpus import Corpus
 from pretrain.cells.mean_expression import gene_variability, type_means
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.cells.sampling_kernel import AS_IS, DETECT, POISSON, THIN, sample_cell
 from pretrain.recipe.cell_config import Augmentation, Balance
 

@@ -11,10 +11,10 @@ from langcell.genes.vocabulary import GeneVocabulary
 from langcell.tokens.token_corpus import TokenCorpus
 from ontology.graph import Ontology
 from pretrain.cells.cell_types import CellTypes
-from pretrain.cells.corpus import Corpus, read_corpus
 from pretrain.cells.linear_teacher import FILE as LINEAR_TEACHER
 from pretrain.cells.linear_teacher import LinearTeacher, fit_linear_teacher
 from pretrain.cells.mean_expression import TypeMeans, gene_variability, type_means
+from pretrain.cells.memory_corpus import Corpus, read_corpus
 from pretrain.cells.sampled_cells import SampledSource
 from pretrain.cells.sampling import CellSampler
 from pretrain.cells.shard_cells import ShardSource

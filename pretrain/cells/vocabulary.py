@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import sparse
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
-from pretrain.cells.corpus import Corpus
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.cells.sampling import CellSampler
 from pretrain.recipe.cell_config import Augmentation, Balance, Vocabulary
 

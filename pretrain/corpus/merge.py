@@ -27,7 +27,7 @@ from pretrain.corpus.catalog import CATEGORIES, Catalog
 from pretrain.corpus.plan import Plan, read_catalog, read_plan, stamp
 from pretrain.corpus.survey import Survey, open_ontology
 from pretrain.corpus.token_genes import token_genes
-from pretrain.corpus.token_runs import Run
+from pretrain.corpus.tokenised_pieces import Run
 
 # Cells compared at once; cells whose content keys fall into different parts cannot be equal.
 _COMPARED_AT_ONCE = 1 << 22

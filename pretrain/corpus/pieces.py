@@ -19,7 +19,7 @@ from pretrain.corpus.plan import Piece, Plan, Task, read_catalog, read_plan, sta
 from pretrain.corpus.survey import RowStatus, Survey, survey_input, with_remedy
 from pretrain.corpus.token_dictionary import token_map
 from pretrain.corpus.token_genes import gene_columns
-from pretrain.corpus.token_runs import Run
+from pretrain.corpus.tokenised_pieces import Run
 from pretrain.recipe.cell_keys import content_keys, sequence_keys, shuffle_keys
 
 # With fewer compared genes, different cells may have equal counts.

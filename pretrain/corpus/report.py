@@ -15,7 +15,7 @@ from pretrain.corpus.catalog import Catalog
 from pretrain.corpus.merge import Layout
 from pretrain.corpus.plan import Plan
 from pretrain.corpus.survey import RowStatus, Survey
-from pretrain.corpus.token_runs import Run
+from pretrain.corpus.tokenised_pieces import Run
 
 # Wording of each status.
 _WORDS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from langcell.genes.dictionary import read_dictionary
-from langcell.genes.names import human_ensembl_id
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
+from langcell.genes.spellings import human_ensembl_id
 from langcell.genes.vocabulary import GeneVocabulary
 
 

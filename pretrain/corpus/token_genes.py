@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 
 # Receptor segments, which distinguish lymphocytes, have biotypes of their own.
 _BIOTYPES = ("protein_coding", "IG_C_gene", "IG_V_gene", "TR_C_gene", "TR_V_gene")

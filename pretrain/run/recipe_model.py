@@ -22,7 +22,7 @@ from pretrain.cells.mean_expression import TypeMeans
 from pretrain.recipe.config import Recipe
 from pretrain.run.gene_init import svd_gene_embeddings
 from pretrain.run.warm_start import start_from
-from pretrain.steps.lora import add_adapters
+from pretrain.steps.text_lora import add_adapters
 
 _N_SPECIAL = 3  # tokens: padding, mask and CLS
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import sparse
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
-from pretrain.cells.corpus import Corpus
 from pretrain.cells.linear_teacher import LinearTeacher, fit_linear_teacher, log_counts
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.cells.sampling import CellSampler, SampledCells
 from pretrain.recipe.cell_config import Augmentation, Balance
 from pretrain.recipe.config import LinearTeacherSettings

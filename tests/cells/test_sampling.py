@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from langcell.genes.table import GeneTable
-from pretrain.cells.corpus import Corpus, spread_ranks
+from langcell.genes.gene_table import GeneTable
+from pretrain.cells.memory_corpus import Corpus, spread_ranks
 from pretrain.cells.sampling import CellSampler, example_weights, gene_subsets
 from pretrain.cells.vocabulary import build_vocabulary
 from pretrain.recipe.cell_config import Augmentation, Balance, Vocabulary

@@ -19,7 +19,7 @@ MODULES = (
     "zeroshot.labels.comparison",
     "zeroshot.decide.cluster_consensus",
     "zeroshot.decide.options",
-    "zeroshot.fit.donor_fit",
+    "zeroshot.fit.fit_donor_head",
     "zeroshot.fit.donor_split",
     "zeroshot.scores.label_index",
     "zeroshot.commands.inputs",

@@ -9,7 +9,7 @@ from langcell.model.langcell import LangCell
 from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.novelty import Novelty
-from zeroshot.fit.few_shot import fit_few_shot
+from zeroshot.fit.fit_few_shot import fit_few_shot
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.heads.head_file import read_head, write_head
 from zeroshot.report.warnings import notes

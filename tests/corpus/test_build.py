@@ -24,7 +24,7 @@ from pretrain.corpus import build as corpus_build
 from pretrain.corpus import merge as corpus_merge
 from pretrain.corpus import pieces as corpus_pieces
 from pretrain.corpus import plan as corpus_plan
-from pretrain.corpus import token_runs as corpus_runs
+from pretrain.corpus import tokenised_pieces as corpus_runs
 from pretrain.corpus.build import Part, build_corpus, merge_corpus
 from pretrain.corpus.catalog import make_catalog
 from pretrain.corpus.merge import make_shard

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.tokens.token_corpus import TokenCorpus
 from pretrain.corpus import inputs as corpus_inputs

@@ -17,7 +17,7 @@ from scipy import sparse
 from langcell.counts.chunk_reader import ChunkReader, open_array
 from langcell.counts.lzf_kernel import unpack_lzf
 from langcell.counts.reader import open_counts
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.runtime.threads import set_threads, thread_count
 
 N_VALUES, CHUNK = 10_007, 256

@@ -24,7 +24,7 @@ from zeroshot.evidence.attribution import token_features
 from zeroshot.evidence.explain import ExplainOptions, explain
 from zeroshot.evidence.group_evidence import GroupCall, explain_groups
 from zeroshot.evidence.head_evidence import rank_effects
-from zeroshot.fit.few_shot import fit_few_shot
+from zeroshot.fit.fit_few_shot import fit_few_shot
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.heads.few_shot_head import rank_weights
 from zeroshot.heads.head_file import read_head, write_head

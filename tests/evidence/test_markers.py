@@ -2,7 +2,7 @@
 
 import pytest
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from ontology.graph import Ontology
 from ontology.term import Term
 from zeroshot.evidence.markers import _surface_names, term_markers

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from ontology.graph import Ontology
 from zeroshot.annotation.annotate import annotate
 from zeroshot.evidence.group_evidence import GroupCall, candidates_below, explain_groups
@@ -24,7 +24,7 @@ from zeroshot.export.cap import column_names
 from zeroshot.export.cas import Publication, annotation_set
 from zeroshot.export.cellxgene import EXCEPTIONS, FORBIDDEN, cell_type_ids, violations
 from zeroshot.export.export import ExportOptions, write_export
-from zeroshot.results.written_calls import read_calls
+from zeroshot.results.read_calls import read_calls
 
 MONOCYTE, B_CELL, T_CELL = "CL:0000576", "CL:0000236", "CL:0000084"
 HUMAN = {  # what CELLxGENE wants of every human data set beside its cell types

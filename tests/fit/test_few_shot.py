@@ -21,8 +21,8 @@ from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.commands.run import confidence_words
 from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
-from zeroshot.fit import few_shot
-from zeroshot.fit.few_shot import fit_few_shot
+from zeroshot.fit import fit_few_shot as few_shot
+from zeroshot.fit.fit_few_shot import fit_few_shot
 from zeroshot.fit.fit_head import LabelledCells, choose_kind, fit_head, held_out
 from zeroshot.fit.head_card import head_card, head_lines
 from zeroshot.fit.labelled_cells import sample_labelled

@@ -14,7 +14,7 @@ from tests.fit.test_few_shot import labelled  # noqa: F401
 from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.batches import sample_epoch
-from zeroshot.fit.few_shot import fit_few_shot
+from zeroshot.fit.fit_few_shot import fit_few_shot
 from zeroshot.fit.head_card import head_card
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.heads.head_file import read_head, write_head

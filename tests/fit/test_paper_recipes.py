@@ -15,7 +15,7 @@ from tests.support.released_files import V1, symbols_to_ids, write_dictionaries
 from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.fit.batches import CellBatch
-from zeroshot.fit.few_shot import fit_few_shot
+from zeroshot.fit.fit_few_shot import fit_few_shot
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.fit.tuned_model import LabelTexts, TunedModel
 from zeroshot.fit.tuning_recipes import RECIPES

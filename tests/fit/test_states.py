@@ -17,9 +17,9 @@ from zeroshot.annotation.annotate import annotate
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED, CalibrationCurve
 from zeroshot.fit.donor_calls import call_donors
-from zeroshot.fit.donor_fit import donor_means, fit_donor_head, mean_weights
 from zeroshot.fit.donor_split import is_constant_within
-from zeroshot.fit.few_shot import fit_few_shot
+from zeroshot.fit.fit_donor_head import donor_means, fit_donor_head, mean_weights
+from zeroshot.fit.fit_few_shot import fit_few_shot
 from zeroshot.fit.fit_head import held_out
 from zeroshot.fit.head_card import head_lines
 from zeroshot.fit.options import FewShotOptions

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from langcell.genes import table as gene_table
-from langcell.genes.names import looks_coding
+from langcell.genes import gene_table
+from langcell.genes.spellings import looks_coding
 from langcell.genes.vocabulary import GeneTable, GeneVocabulary
 
 SMALL = "\n".join(

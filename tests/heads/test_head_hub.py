@@ -8,7 +8,7 @@ import pytest
 from langcell.checkpoints import hub
 from langcell.model.langcell import LangCell
 from tests.support.command_line import run_langcell
-from zeroshot.fit.few_shot import fit_few_shot
+from zeroshot.fit.fit_few_shot import fit_few_shot
 from zeroshot.fit.options import FewShotOptions
 from zeroshot.heads.head_file import write_head
 from zeroshot.heads.head_hub import load_head, push_head

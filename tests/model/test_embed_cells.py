@@ -8,7 +8,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.model import embed_cells as embed
 from langcell.model.embed_cells import embed_cells

@@ -10,7 +10,7 @@ from langcell.nn.bert import Attended
 from langcell.nn.config import TextEncoderConfig
 from langcell.nn.lora import LoRALinear, merged
 from langcell.nn.text_encoder import TextEncoder
-from pretrain.steps.lora import add_adapters
+from pretrain.steps.text_lora import add_adapters
 
 IDS = torch.randint(0, 50, (3, 7), generator=torch.Generator().manual_seed(0))
 CELLS = Attended(states=torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1)))

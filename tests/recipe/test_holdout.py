@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ontology.graph import Ontology
-from pretrain.cells.corpus import read_corpus
+from pretrain.cells.memory_corpus import read_corpus
 from pretrain.recipe.cell_config import Columns, Holdout
 from pretrain.recipe.config import Recipe
 from pretrain.recipe.holdout import choose_held_out, hold_out

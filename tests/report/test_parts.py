@@ -25,7 +25,7 @@ from zeroshot.report.agreement import (
 from zeroshot.report.groups import Group, RunnerUp, summarise_groups, with_runners_up
 from zeroshot.report.run_facts import command, facts, names_study, tissues
 from zeroshot.report.type_tree import CallTree, call_trees
-from zeroshot.report.umap import number_positions
+from zeroshot.report.umap_section import number_positions
 from zeroshot.report.verdicts import make_verdict, rate, rate_all
 from zeroshot.report.warnings import notes
 from zeroshot.results.annotated_file import open_annotated, read_rows

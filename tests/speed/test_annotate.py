@@ -11,7 +11,7 @@ import pytest
 from benchmarks.data.repeated_cells import read_real_cells, write_repeated
 from benchmarks.speed import annotate as annotate_speed
 from benchmarks.speed.process_speed import FEW, Tool, measure, run_measured
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 
 V1 = {"<pad>": 0, "<mask>": 1}
 V2 = {"<pad>": 0, "<mask>": 1, "<cls>": 2, "<eos>": 3}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
 from langcell.tokens.tokenizer import ColumnGenes, RankTokenizer, TokenBlock, collate_tokens
 

@@ -11,10 +11,10 @@ from benchmarks.data.unseen_cells import CELLS_PER_TYPE, choose_types, draw_type
 from benchmarks.scoring.type_scores import score_types
 from benchmarks.training.unseen import TypeTable, compare_groups
 from benchmarks.training.unseen_table import print_groups
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
 from ontology.graph import Ontology
-from pretrain.cells.corpus import Corpus
+from pretrain.cells.memory_corpus import Corpus
 from pretrain.recipe.config import Recipe
 from pretrain.recipe.sources import SourceFile
 

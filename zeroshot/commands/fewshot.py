@@ -105,7 +105,7 @@ def fit(
     from langcell.counts.file_formats import check_inputs
     from langcell.runtime.progress import cell_progress
     from langcell.runtime.threads import set_threads
-    from zeroshot.fit.few_shot import fit_few_shot
+    from zeroshot.fit.fit_few_shot import fit_few_shot
     from zeroshot.fit.options import FewShotOptions
     from zeroshot.heads.head_file import check_head_output
     from zeroshot.labels.candidates import read_labels

@@ -19,7 +19,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from langcell.counts.reader import open_counts
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.model.embed_cells import embed_cells
 from zeroshot.decide.puzzles import SEPARATOR, Puzzle, split_labels
 

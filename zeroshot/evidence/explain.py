@@ -10,7 +10,7 @@ import numpy as np
 
 from langcell.counts.modality import modality_of
 from langcell.counts.reader import open_counts
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
 from langcell.runtime.keywords import options_from, public
 from langcell.runtime.parameter_names import option
@@ -31,7 +31,7 @@ from zeroshot.evidence.targets import (
 from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.heads.head_hub import HasHead, as_head
 from zeroshot.labels.candidates import label_list
-from zeroshot.results.written_calls import read_notes
+from zeroshot.results.read_calls import read_notes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
 from langcell.runtime.keywords import public
 from langcell.runtime.short_table import ShortTable

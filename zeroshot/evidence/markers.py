@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from ontology.term import Term
 
 _SIGNED = re.compile(

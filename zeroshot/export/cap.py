@@ -9,7 +9,7 @@ import numpy as np
 
 from ontology.graph import Ontology
 from zeroshot.export.cas import NOT_AVAILABLE, Genes, Publication, annotations, labelset
-from zeroshot.results.written_calls import WrittenCalls
+from zeroshot.results.read_calls import WrittenCalls
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from ontology.graph import Ontology
 from zeroshot.confidence.backoff import UNKNOWN
 from zeroshot.confidence.calibration import UNCALIBRATED
 from zeroshot.heads.few_shot_head import STATE
-from zeroshot.results.written_calls import WrittenCalls
+from zeroshot.results.read_calls import WrittenCalls
 
 SCHEMA_VERSION = "1.1.0"
 NOT_AVAILABLE = "NA"  # the schema's missing value

@@ -27,7 +27,7 @@ from zeroshot.labels.candidates import candidate_key
 from zeroshot.results.annotated_file import open_annotated
 from zeroshot.results.annotations import Slots
 from zeroshot.results.called_cells import group_by_call
-from zeroshot.results.written_calls import WrittenCalls, read_calls
+from zeroshot.results.read_calls import WrittenCalls, read_calls
 
 SUFFIXES = {"cellxgene": ".h5ad", "cap": ".h5ad", "cas": ".json"}
 BEFORE = "_before"  # suffix of a column that was replaced

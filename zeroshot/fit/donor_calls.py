@@ -13,7 +13,7 @@ from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
 from zeroshot.annotation.cell_scorer import Progress
 from zeroshot.annotation.options import AnnotateOptions
-from zeroshot.fit.donor_fit import mean_weights
+from zeroshot.fit.fit_donor_head import mean_weights
 from zeroshot.fit.labelled_cells import read_blocks
 from zeroshot.heads.few_shot_head import DONOR, FewShotHead, log_softmax
 from zeroshot.heads.head_hub import HasHead, as_head

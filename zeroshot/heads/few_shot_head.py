@@ -39,7 +39,7 @@ class FewShotHead:
 
     Attributes
     ----------
-    kind: fitting method, one of `zeroshot.fit.few_shot.KINDS`
+    kind: fitting method, one of `zeroshot.fit.fit_few_shot.KINDS`
     keys: keys of the labels: Cell Ontology ids, or "text: <words>"
     n_shots: labelled cells per label, 0 for labels known by their text only, shape (n_labels,)
     text_weight: weight of the zero-shot log-probabilities

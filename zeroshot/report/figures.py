@@ -3,8 +3,8 @@
 import numpy as np
 
 from zeroshot.confidence.reliability import Reliability
-from zeroshot.plots.data_uri import Picture, svg_uri
 from zeroshot.plots.panels import draw_histogram, draw_reliability, draw_risk, new_figure
+from zeroshot.report.data_uri import Picture, svg_uri
 
 
 def histogram(values: np.ndarray, *, title: str, name: str, mark: float | None) -> Picture:

@@ -19,13 +19,13 @@ from zeroshot.evidence.group_evidence import explain_groups
 from zeroshot.heads.few_shot_head import FewShotHead
 from zeroshot.heads.head_hub import HasHead, as_head
 from zeroshot.labels.comparison import label_spellings
-from zeroshot.plots.data_uri import Picture
 from zeroshot.report.agreement import (
     LabelAgreement,
     compare_labels,
     contradictions,
     find_labels,
 )
+from zeroshot.report.data_uri import Picture
 from zeroshot.report.evidence import add_evidence, check_head
 from zeroshot.report.figures import histogram, reliability_picture, risk_picture
 from zeroshot.report.groups import (
@@ -40,7 +40,7 @@ from zeroshot.report.groups import (
 from zeroshot.report.run_facts import command, facts, names_study, provenance, tissues
 from zeroshot.report.second_calls import SecondCalls, second_calls
 from zeroshot.report.type_tree import CallTree, call_trees
-from zeroshot.report.umap import map_cells, map_pictures
+from zeroshot.report.umap_section import map_cells, map_pictures
 from zeroshot.report.verdicts import Trust, Verdict, make_verdict, rate_all
 from zeroshot.report.warnings import Note, notes
 from zeroshot.results.annotated_file import AnnotatedSource, open_annotated

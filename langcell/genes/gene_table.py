@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from langcell.genes.names import (
+from langcell.genes.spellings import (
     human_ensembl_id,
     looks_coding,
     other_species,

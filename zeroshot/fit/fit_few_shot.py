@@ -20,8 +20,8 @@ from zeroshot.annotation.cell_scorer import CellScorer, Progress
 from zeroshot.annotation.options import AnnotateOptions
 from zeroshot.confidence.calibration import UNCALIBRATED, model_calibration
 from zeroshot.confidence.term_tree import TermTree
-from zeroshot.fit.donor_head import check_donors, fit_donors
 from zeroshot.fit.donor_split import check_donor_split
+from zeroshot.fit.fit_donors import check_donors, fit_donors
 from zeroshot.fit.fit_head import KINDS as FITTED
 from zeroshot.fit.fit_head import Kind, LabelledCells, choose_kind, fit_head, held_out
 from zeroshot.fit.fitted_head import FittedHead, Folds, evaluate_head

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zeroshot.confidence.backoff import UNKNOWN
-from zeroshot.plots.data_uri import Key, Picture, png_uri
 from zeroshot.plots.panels import (
     INK,
     PALETTE,
@@ -20,6 +19,7 @@ from zeroshot.plots.panels import (
     largest,
     new_figure,
 )
+from zeroshot.report.data_uri import Key, Picture, png_uri
 from zeroshot.results.annotated_file import AnnotatedSource, read_rows
 from zeroshot.results.annotations import Slots
 from zeroshot.results.called_cells import ABSTAINED, BACKED_OFF, CONFIDENT, CalledCells

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from langcell.genes.table import GeneTable
+from langcell.genes.gene_table import GeneTable
 from langcell.genes.vocabulary import GeneVocabulary
 from ontology.graph import Ontology
-from pretrain.cells.corpus import Corpus, read_corpus
 from pretrain.cells.mean_expression import type_means
+from pretrain.cells.memory_corpus import Corpus, read_corpus
 from pretrain.recipe.cell_config import Columns, Scale
 from pretrain.recipe.config import Text
 from pretrain.recipe.sources import SourceFile, label_rows

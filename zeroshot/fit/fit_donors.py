@@ -11,8 +11,8 @@ from langcell.model.embedder import Embedder
 from langcell.nn import metrics
 from langcell.runtime.parameter_names import option
 from zeroshot.annotation.cell_scorer import Progress
-from zeroshot.fit.donor_fit import donor_means, donors_held_out, fit_donor_head
 from zeroshot.fit.donor_split import check_donors_of_labels, is_constant_within
+from zeroshot.fit.fit_donor_head import donor_means, donors_held_out, fit_donor_head
 from zeroshot.fit.fitted_head import FittedHead
 from zeroshot.fit.labelled_cells import read_blocks, sample_labelled
 from zeroshot.fit.options import FewShotOptions
