@@ -1,24 +1,27 @@
-"""Spell parameters in messages: as flags on the command line, as keywords in Python."""
+"""Spelling of parameters in messages: flags on the command line, keywords in Python."""
 
+import os
 from typing import Any
 
-_on_command_line: list[bool] = [False]
+# In the environment, so that processes that a command starts spell parameters as it does.
+_VARIABLE = "LANGCELL_MESSAGES"
+_FLAGS = "flags"
 
 
 def spell_as_flags() -> None:
-    """Spell parameters as command-line flags in all messages of this process."""
-    _on_command_line[0] = True
+    """Spell parameters as command-line flags in all messages of this process and its children."""
+    os.environ[_VARIABLE] = _FLAGS
 
 
 def option(name: str, value: Any = None, *, flag: str | None = None) -> str:
-    """Return a parameter in the form that the reader of a message can type.
+    """Return a parameter as the reader of a message would type it.
 
     Parameters
     ----------
     name
         Keyword of the Python function.
     value
-        Value to show. True shows the flag alone on the command line, None the name alone.
+        Value to show with it; True shows the flag alone, None the name alone.
     flag
         Command-line flag, where it is not the name with dashes, such as "--genes".
 
@@ -27,7 +30,7 @@ def option(name: str, value: Any = None, *, flag: str | None = None) -> str:
     >>> option("confidence"), option("allow_normalized", True), option("scoring", "official")
     ('confidence', 'allow_normalized=True', "scoring='official'")
     """
-    if not _on_command_line[0]:
+    if os.environ.get(_VARIABLE) != _FLAGS:
         return name if value is None else f"{name}={value!r}"
     flag = flag or f"--{name.replace('_', '-')}"
     return flag if value is None or value is True else f"{flag} {value}"

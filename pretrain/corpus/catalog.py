@@ -12,6 +12,7 @@ import numpy as np
 
 from langcell.genes.vocabulary import GeneTable, GeneVocabulary
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 from langcell.tokens.token_corpus import GENES, Description
 from ontology.descriptions import ASPECTS, describe_aspects
 from ontology.graph import Ontology
@@ -215,7 +216,10 @@ def given_tokens(options: BuildOptions) -> dict[str, float]:
 
 
 def _why_none_is_kept(fates: np.ndarray, unresolved: Counter[str], options: BuildOptions) -> str:
-    remedy = "--column label=NAME names another column, --keep-unlabelled keeps such cells"
+    remedy = (
+        f"{option('columns', flag='--column')} label=NAME names another column, "
+        f"{option('keep_unlabelled', True)} keeps such cells"
+    )
     if fates[RowStatus.UNKNOWN_LABEL]:
         named = [f"{label!r} ({n:,} cells)" for label, n in unresolved.most_common(_MOST_NAMED)]
         if len(unresolved) > _MOST_NAMED:
@@ -228,8 +232,8 @@ def _why_none_is_kept(fates: np.ndarray, unresolved: Counter[str], options: Buil
         columns = " or ".join(options.columns["label"])
         return f"are the cells labelled, in obs {columns}? ({remedy})"
     if fates[RowStatus.SECONDARY]:
-        return "none is primary data (--keep-secondary keeps such cells)"
-    return "the inputs have none, or none that --obs-filter takes"
+        return f"none is primary data ({option('keep_secondary', True)} keeps such cells)"
+    return f"the inputs have none, or none that {option('obs_filter')} takes"
 
 
 def _own_vocabulary(
@@ -243,8 +247,8 @@ def _own_vocabulary(
     if not kept.any():
         raise ValueError(
             f"no gene is measured in {options.min_inputs} inputs and seen in"
-            f" {options.min_observations} of the sampled cells that are kept; --min-inputs and"
-            " --min-observations take fewer"
+            f" {options.min_observations} of the sampled cells that are kept;"
+            f" {option('min_inputs')} and {option('min_observations')} take fewer"
         )
     table = GeneTable.bundled()
     genes = token_genes()[kept].tolist()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 from langcell.runtime.version import __version__
 from langcell.tokens.packed_cells import PackedCells
 from langcell.tokens.shard_file import write_shard, write_tensors
@@ -104,7 +105,7 @@ def make_shard(folder: Path, number: int) -> int:
         # Another process has finished the shard and deleted the tokens.
         if (n_cells := _n_finished(plan, number)) is not None:
             return n_cells
-        raise FileNotFoundError(f"{error}; start over with --overwrite") from error
+        raise FileNotFoundError(f"{error}; start over with {option('overwrite', True)}") from error
     path = plan.shard(number)
     write_shard(path, cells)
     terms, studies = (cells.columns[name].tolist() for name in ("term", "study"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 from langcell.tokens.token_corpus import TokenCorpus
 from ontology.graph import Ontology
 from pretrain.corpus.catalog import Catalog
@@ -27,11 +28,11 @@ _WORDS = {
 }
 # How to keep such cells, printed if they are more than half of all.
 _REMEDIES = {
-    RowStatus.SECONDARY: "--keep-secondary keeps them",
-    RowStatus.UNLABELLED: "--column label=NAME names the column of labels, --keep-unlabelled keeps them",
-    RowStatus.UNKNOWN_LABEL: "labels are ids or names of the Cell Ontology; --keep-unlabelled keeps them",
-    RowStatus.FEW_GENES: "--min-genes takes fewer",
-    RowStatus.DUPLICATE: "--keep-duplicates keeps them",
+    RowStatus.SECONDARY: "{keep_secondary} keeps them",
+    RowStatus.UNLABELLED: "{columns} label=NAME names the column of labels, {keep_unlabelled} keeps them",
+    RowStatus.UNKNOWN_LABEL: "labels are ids or names of the Cell Ontology; {keep_unlabelled} keeps them",
+    RowStatus.FEW_GENES: "{min_genes} takes fewer",
+    RowStatus.DUPLICATE: "{keep_duplicates} keeps them",
 }
 _MOST_LABELS = 20
 
@@ -117,7 +118,7 @@ def report_lines(reports: list[InputReport], summary: dict[str, Any]) -> list[st
     lines += [f"  {name}: {value}" for name, value in summary.items()]
     for fate, words in _WORDS.items():
         if totals[fate]:
-            remedy = f" ({_REMEDIES[fate]})" if 2 * totals[fate] > n_cells else ""
+            remedy = f" ({_remedy(fate)})" if 2 * totals[fate] > n_cells else ""
             lines.append(f"left out: {totals[fate]:,} {words}{remedy}")
     if n_bad := sum(bool(each.error) for each in reports):
         lines.append(f"left out: {n_bad} of {len(reports)} inputs that cannot be read, see below")
@@ -163,3 +164,13 @@ def corpus_lines(corpus: TokenCorpus, *, n_types: int = 10) -> list[str]:
     return lines + [
         f"type\t{term}\t{n:,}\t{names.get(term, '')}" for term, n in sizes.most_common(n_types)
     ]
+
+
+def _remedy(fate: RowStatus) -> str:
+    return _REMEDIES[fate].format(
+        keep_secondary=option("keep_secondary", True),
+        keep_unlabelled=option("keep_unlabelled", True),
+        keep_duplicates=option("keep_duplicates", True),
+        min_genes=option("min_genes"),
+        columns=option("columns", flag="--column"),
+    )

@@ -12,6 +12,7 @@ import numpy as np
 
 from langcell.counts.reader import CountMatrix
 from langcell.runtime.output_file import replaced_file
+from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
 from ontology.labels import LabelResolver
 from pretrain.corpus.hf_inputs import read_token_columns
@@ -147,7 +148,7 @@ def survey_input(source: CorpusInput, options: BuildOptions, *, sample_cells: in
 def with_remedy(error: Exception) -> Exception:
     """Add the remedy to the error of a bad input; other errors are unchanged."""
     if isinstance(error, ValueError):
-        return ValueError(f"{error}; --skip-bad leaves such inputs out")
+        return ValueError(f"{error}; {option('skip_bad', True)} leaves such inputs out")
     return error
 
 

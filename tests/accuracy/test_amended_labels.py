@@ -94,8 +94,8 @@ def test_a_glioblast_is_a_neural_cell_and_contradicted_cells_are_left_out():
     assert amended.study == file.study
     assert amended.probabilities.shape == amended.is_right.shape == (3, 3)
     assert amended.is_right[:, 1].tolist() == [True, True, False]
-    for rung in (0, 2):
-        assert (amended.is_right[:, rung] == published.is_right[:3, rung]).all()
+    for depth in (0, 2):
+        assert (amended.is_right[:, depth] == published.is_right[:3, depth]).all()
     assert not published.is_right[0, 1], "what was published is left as it was"
 
 

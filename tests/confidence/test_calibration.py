@@ -136,7 +136,7 @@ def test_figures_of_calls_by_hand():
     is_right = np.array([[True, False], [True, True], [False, False], [False, False]])
     figures = selective_figures(confidence, is_right, np.array([2, 5]), level=0.9)
     assert figures.accuracy == 0.5 and figures.coverage == 0.5 and figures.depth == 3.5
-    # at 0.5: cell 0 called at its second rung, wrong; cell 1 too, right; cell 2 at its first, wrong
+    # at 0.5: cell 0 called at its second depth, wrong; cell 1 too, right; cell 2 at its first, wrong
     assert figures.ece == pytest.approx((0.95 + 0.4 + 0.7) / 3)
     assert figures.aurc == pytest.approx(np.mean([1, 1, 2 / 3, 3 / 4]))
     assert area_under_risk(np.empty(0), np.empty(0, dtype=bool), n_cells=3) == 1

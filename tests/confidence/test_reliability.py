@@ -21,7 +21,7 @@ def test_figures_by_hand():
             np.array([[0.99, 0.96], [0.9, 0.62], [0.7, 0.3]]),
             np.array([[True, True], [True, False], [False, False]]),
         ),
-        (np.array([[0.4]]), np.array([[False]])),  # a part with fewer rungs, and no call
+        (np.array([[0.4]]), np.array([[False]])),  # a part with fewer depths, and no call
     ]
     other = [(np.array([[0.97], [0.61]]), np.array([[True], [True]]))]
     found = measure_reliability({"one": one, "other": other}, measured_on="paper")
@@ -37,7 +37,7 @@ def test_figures_by_hand():
         for level, coverage, risk in zip(found.levels, found.coverage, found.risk, strict=True)
     }
     assert at[0.5] == (round((3 / 4 + 1) / 2, 4), round((2 / 3 + 0) / 2, 4))
-    # At 0.9 the second cell is called at its first rung, which is right.
+    # At 0.9 the second cell is called at its first depth, which is right.
     assert at[0.9] == (0.5, 0.0)
     assert at[0.65] == (round((3 / 4 + 1 / 2) / 2, 4), round((1 / 3 + 0) / 2, 4))
     assert Reliability.of(asdict(found)) == found

@@ -410,7 +410,7 @@ def test_every_storage_gives_the_same_corpus(
 def test_bad_inputs_are_refused_by_name_or_skipped(files: list[str], tmp_path: Path) -> None:
     bad = Path(files[0]) / "c.h5ad"
     bad.write_bytes((Path(files[0]) / "a.h5ad").read_bytes()[:20000])
-    refusal = r"c\.h5ad.*(damaged|cannot be read).*; --skip-bad leaves such inputs out$"
+    refusal = r"c\.h5ad.*(damaged|cannot be read).*; skip_bad=True leaves such inputs out$"
     with pytest.raises(ValueError, match=refusal):
         build(tmp_path / "one", files)
     with pytest.raises(ValueError, match=refusal):
@@ -440,7 +440,7 @@ def test_a_file_that_breaks_off_later_is_skipped_whole(
     cells.write_h5ad(f"{files[0]}/a.h5ad")
     monkeypatch.setattr(corpus_plan, "PIECE_CELLS", 32)
     monkeypatch.setattr(corpus_plan, "_MIN_SAMPLE", 1)
-    with pytest.raises(ValueError, match=r"a\.h5ad.*(non-integer|no raw counts).*--skip-bad"):
+    with pytest.raises(ValueError, match=r"a\.h5ad.*(non-integer|no raw counts).*skip_bad=True"):
         build(tmp_path / "one", files, median_cells=1, min_observations=1)
     corpus = build(tmp_path / "two", files, median_cells=1, min_observations=1, skip_bad=True)
     assert {name for name, _ in cells_by_origin(corpus)} == {"b"}
@@ -554,7 +554,7 @@ def test_a_folder_that_cannot_be_is_named(files: list[str], tmp_path: Path) -> N
             " .18 cells., 'type 2' .17 cells., 1 more; labels are ids or names",
         ),
         ("secondary", "no cell is kept: none is primary data"),
-        ("few", r"no gene is measured in 1 inputs and .*kept; --min-inputs and --min-obs\S+ take"),
+        ("few", r"no gene is measured in 1 inputs and .*kept; min_inputs and min_obs\S+ take"),
     ],
 )
 def test_inputs_that_make_no_corpus_leave_nothing(

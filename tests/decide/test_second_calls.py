@@ -22,8 +22,8 @@ from zeroshot.labels.candidates import own_candidates
 from zeroshot.results.cell_scores import read_scores, read_slot
 
 ONTOLOGY = Ontology.bundled()
-REGIME = CalibrationCurve(temperature=1.3, slope=1.1, depth_cost=0.05, intercept=0.4)
-CALIBRATION = Calibration(all_types=REGIME, given=REGIME)
+CURVE = CalibrationCurve(temperature=1.3, slope=1.1, depth_cost=0.05, intercept=0.4)
+CALIBRATION = Calibration(all_types=CURVE, given=CURVE)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_pooled_term_has_the_mean_of_its_cells(named):
     table = cells.terms.probabilities.toarray().reshape(30, 2, -1).mean(axis=1)
     order = np.argsort(np.argsort([int(call.cluster) for call in consensus.calls]))
     assert order.tolist() == list(range(30)), "in the order of their numbers"
-    confidence = REGIME.confidence(table, rule.tree.depths[None, :])
+    confidence = CURVE.confidence(table, rule.tree.depths[None, :])
     for row in range(30):
         sure = np.flatnonzero((confidence[row] >= 0.6) & rule.tree.is_callable & (table[row] > 0))
         if calls.terms[row] < 0:

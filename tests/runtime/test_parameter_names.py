@@ -1,6 +1,8 @@
+import subprocess
+import sys
+
 import pytest
 
-from langcell.runtime import parameter_names
 from langcell.runtime.parameter_names import option, spell_as_flags
 
 
@@ -12,7 +14,7 @@ def test_python_reads_keywords():
 
 @pytest.fixture
 def command(monkeypatch):
-    monkeypatch.setattr(parameter_names, "_on_command_line", [False])
+    monkeypatch.setenv("LANGCELL_MESSAGES", "")  # so that it is put back
     spell_as_flags()
 
 
@@ -22,3 +24,10 @@ def test_the_command_line_reads_flags():
     assert option("overwrite", True) == "--overwrite"
     assert option("scoring", "official") == "--scoring official"
     assert option("n_genes", 5, flag="--genes") == "--genes 5"
+
+
+@pytest.mark.usefixtures("command")
+def test_processes_that_a_command_starts_read_flags_too():
+    code = "from langcell.runtime.parameter_names import option; print(option('min_genes'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "--min-genes\n"

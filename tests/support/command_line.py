@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 from unittest import mock
 
 from langcell.cli import main
-from langcell.runtime import parameter_names
 
 
 def run_langcell(folder: Path, *words: object) -> "subprocess.CompletedProcess[str]":
@@ -24,7 +24,7 @@ def run_langcell(folder: Path, *words: object) -> "subprocess.CompletedProcess[s
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", arguments),
-        mock.patch.object(parameter_names, "_on_command_line", [False]),
+        mock.patch.dict(os.environ),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("default")

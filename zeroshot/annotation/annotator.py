@@ -259,10 +259,10 @@ def _details(
         "scores": f"{_SCORES[options.scoring]}; the best of each cell are stored",
         "terms": "probability of a term with all below it, before calibration; the best of each "
         "depth are stored",
-        "ood": "distance to the nearest training cell: 0 as the median one, 1 as the loneliest hundredth"
+        "ood": "distance to the nearest training cell: 0 is the median of training cells, 1 their 99th percentile"
         if options.head is None
-        else "distance to the nearest label of the head: 0 as its median cell, 1 as the loneliest "
-        "hundredth",
+        else "distance to the nearest label of the head: 0 is the median of its cells, 1 their 99th "
+        "percentile",
         "calibration": {
             "id": scorer.calibration.identifier,
             "fitted_on": ", ".join(scorer.calibration.fitted_on),
