@@ -531,7 +531,7 @@ def test_what_most_cells_are_lost_to_is_said_with_its_remedy(
     cells.write_h5ad(tmp_path / "a.h5ad")
     build(tmp_path / "corpus", [str(tmp_path / "a.h5ad")], min_observations=1)
     said = (tmp_path / "corpus/report.txt").read_text()
-    assert "left out: 20 no label (--column label=NAME names the column of labels" in said
+    assert "left out: 20 no label (columns label=NAME names the column of labels" in said
 
 
 def test_a_folder_that_cannot_be_is_named(files: list[str], tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_inputs_that_make_no_corpus_leave_nothing(
 
 
 def test_inputs_without_a_cell_are_said_to_have_none() -> None:
-    with pytest.raises(ValueError, match="no cell is kept: .* none that --obs-filter takes"):
+    with pytest.raises(ValueError, match="no cell is kept: .* none that obs_filter takes"):
         make_catalog([], OPTIONS)
 
 
