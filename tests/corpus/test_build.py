@@ -520,7 +520,7 @@ def test_no_cell_kept_says_why(tmp_path: Path, coding_genes: list[str]) -> None:
     with pytest.raises(ValueError, match=r"no cell of the 1 inputs is kept; see .*report\.txt"):
         build(tmp_path / "corpus", [str(tmp_path / "a.h5ad")], min_genes=400, max_genes=400)
     said = (tmp_path / "corpus/report.txt").read_text()
-    assert "left out: 30 too few genes (--min-genes takes fewer)\n" in said
+    assert "left out: 30 too few genes (min_genes takes fewer)\n" in said
 
 
 def test_what_most_cells_are_lost_to_is_said_with_its_remedy(
