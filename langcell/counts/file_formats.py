@@ -19,6 +19,7 @@ from langcell.counts.row_readers import (
     CompressedRows,
     DenseRows,
     RowReader,
+    shards_checked,
 )
 from langcell.counts.source import (
     GENE_COLUMNS,
@@ -150,7 +151,8 @@ def _column_on_disk(element: Any) -> np.ndarray:
 
     from langcell.counts.anndata_source import text_values
 
-    return text_values(read_elem(element))
+    with shards_checked():
+        return text_values(read_elem(element))
 
 
 def _genes_on_disk(var: Any) -> GeneColumns:

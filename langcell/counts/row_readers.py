@@ -1,7 +1,7 @@
 """Readers of cells x genes matrices in any layout; each returns ranges of rows as CSR."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,20 @@ def spread(total: int, length: int) -> Iterator[slice]:
             return
 
 
+@contextmanager
+def shards_checked() -> Iterator[None]:
+    """Raise RuntimeError, as for other damage, where zarr finds a shard broken."""
+    try:
+        yield
+    except ValueError as error:  # which elsewhere says that the user asked for what cannot be
+        raise RuntimeError(str(error)) from error
+
+
+def _part(array: Any, rows: slice) -> np.ndarray:
+    with shards_checked():
+        return np.asarray(array[rows])
+
+
 class MemoryRows:
     """A sparse matrix or a NumPy array that is in memory."""
 
@@ -75,7 +89,7 @@ class DenseRows:
         """Return rows start to stop."""
         parts = [
             sparse.csr_matrix(
-                float_values(np.asarray(self._array[at : min(stop, at + self._step)]))
+                float_values(_part(self._array, slice(at, min(stop, at + self._step))))
             )
             for at in range(start, stop, self._step)
         ]
@@ -84,7 +98,7 @@ class DenseRows:
     def sample_values(self) -> np.ndarray:
         """Return the values of some rows."""
         n_rows = min(self._step, 1 + _SAMPLE_VALUES // max(1, self.shape[1]))
-        pieces = [np.asarray(self._array[rows]).ravel() for rows in spread(self.shape[0], n_rows)]
+        pieces = [_part(self._array, rows).ravel() for rows in spread(self.shape[0], n_rows)]
         return np.concatenate(pieces)
 
 
@@ -94,16 +108,16 @@ class CompressedRows:
     def __init__(self, group: Any, shape: tuple[int, int]) -> None:
         self.shape = shape
         self._data, self._indices = open_array(group["data"]), open_array(group["indices"])
-        # The only array that is read whole: eight bytes per cell.
-        self._indptr = np.asarray(group["indptr"][:], dtype=np.int64)
+        # Eight bytes a cell: the one part of the matrix that is held whole.
+        self._indptr = _part(group["indptr"], slice(None)).astype(np.int64, copy=False)
         if len(self._indptr) != shape[0] + 1:
             raise RuntimeError(f"indptr must have length {shape[0] + 1}, got {len(self._indptr)}")
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Return rows start to stop."""
         indptr = self._indptr[start : stop + 1]
-        values = np.asarray(self._data[indptr[0] : indptr[-1]])
-        indices = np.asarray(self._indices[indptr[0] : indptr[-1]])
+        stored = slice(indptr[0], indptr[-1])
+        values, indices = _part(self._data, stored), _part(self._indices, stored)
         return sparse.csr_matrix(
             (float_values(values), indices, indptr - indptr[0]), (stop - start, self.shape[1])
         )
@@ -111,7 +125,7 @@ class CompressedRows:
     def sample_values(self) -> np.ndarray:
         """Return some of the stored values."""
         pieces = spread(self._data.shape[0], _SAMPLE_VALUES)
-        return np.concatenate([np.asarray(self._data[piece]) for piece in pieces])
+        return np.concatenate([_part(self._data, piece) for piece in pieces])
 
 
 class CompressedColumns:
@@ -133,18 +147,18 @@ class CompressedColumns:
         return self._store.read(start, stop)
 
     def _triples(self) -> Iterator[Triples]:
-        indptr = np.asarray(self._indptr[:], dtype=np.int64)
+        indptr = _part(self._indptr, slice(None)).astype(np.int64, copy=False)
         for start in range(0, int(indptr[-1]), _COLUMN_VALUES):
             piece = slice(start, min(start + _COLUMN_VALUES, int(indptr[-1])))
             positions = np.arange(piece.start, piece.stop)
             columns = np.searchsorted(indptr, positions, side="right") - 1
             yield Triples(
-                rows=np.asarray(self._rows[piece]),
+                rows=_part(self._rows, piece),
                 columns=columns,
-                values=np.asarray(self._data[piece]),
+                values=_part(self._data, piece),
             )
 
     def sample_values(self) -> np.ndarray:
         """Return some of the stored values."""
         pieces = spread(self._data.shape[0], _SAMPLE_VALUES)
-        return np.concatenate([np.asarray(self._data[piece]) for piece in pieces])
+        return np.concatenate([_part(self._data, piece) for piece in pieces])

@@ -468,6 +468,7 @@ def wild_index(folder: Path, adata: ad.AnnData) -> Path:
     return path
 
 
+@pytest.mark.filterwarnings("ignore:Transforming to str index")  # pandas 2.1, of an empty one
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [

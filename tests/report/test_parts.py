@@ -5,9 +5,11 @@ from dataclasses import replace
 from importlib import import_module
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from anndata.io import read_elem, write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -302,6 +304,21 @@ def test_a_file_and_an_anndata_read_alike(opened):
             assert rows.tolist() == [[2, 3], [12, 13]]
             (start, block), *others = cells.blocks("scores")
             assert start == 0 and not others and block.toarray().tolist() == np.eye(8, 3).tolist()
+
+
+def test_names_of_cells_with_a_mask_are_counted_one_by_one(opened):
+    path = opened[1]
+    with h5py.File(path, "a") as file:  # as anndata writes the strings of pandas 3
+        obs = file["obs"]
+        names = np.asarray(read_elem(obs[obs.attrs["_index"]])).astype(object)
+        del obs[obs.attrs["_index"]]
+        group = obs.create_group(obs.attrs["_index"])
+        group.attrs.update({"encoding-type": "nullable-string-array", "encoding-version": "0.1.0"})
+        write_elem(group, "values", names)
+        write_elem(group, "mask", np.zeros(8, dtype=bool))
+    with open_annotated(path) as cells:
+        assert cells.n_cells == 8
+        assert read_rows(cells, "X_umap", np.array([1, 6])).tolist() == [[2, 3], [12, 13]]
 
 
 def test_columns_are_found_by_name_and_content(opened, ontology):

@@ -54,7 +54,8 @@ class AnnotatedFile:
             raise ValueError(f"{label} has no obs; give an annotated h5ad file")
         self.columns = [str(name) for name in file["obs"].attrs["column-order"]]
         self.slots = list(file.get("obsm", {}))
-        self.n_cells = len(file["obs"][file["obs"].attrs["_index"]])
+        # A group where pandas 3 held the names, so the parts of it are not to be counted.
+        self.n_cells = len(read_elem(file["obs"][file["obs"].attrs["_index"]]))
 
     def column(self, name: str) -> pd.Series:
         """Return an obs column."""
