@@ -12,7 +12,7 @@ import lazy_loader
 
 from langcell.runtime.version import __version__ as __version__
 
-_own, _, __all__ = lazy_loader.attach_stub(__name__, str(Path(__file__).with_name("public.pyi")))
+_own, _, _NAMES = lazy_loader.attach_stub(__name__, str(Path(__file__).with_name("public.pyi")))
 # Packages whose public names are reached from here too. By string: nothing of langcell imports
 # upward, and a name is listed in its own package alone.
 _PACKAGES = ("zeroshot", "ontology", "pretrain")
@@ -21,8 +21,10 @@ _RENAMED = {"export": "write_export", "pl": "plots", "report": "write_report"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in _NAMES:
         return _own(name)
+    if name == "__all__":  # asked for by `from langcell import *`
+        return __dir__()
     if not name.startswith("_") and name not in _RENAMED.values():
         for package in map(import_module, _PACKAGES):
             if _RENAMED.get(name, name) in package.__all__:
@@ -32,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     upper = {name for package in _PACKAGES for name in import_module(package).__all__}
-    return sorted({*__all__, *upper.difference(_RENAMED.values()), *_RENAMED, "__version__"})
+    return sorted({*_NAMES, *upper.difference(_RENAMED.values()), *_RENAMED, "__version__"})

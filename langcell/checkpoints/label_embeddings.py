@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LabelEmbeddings:
     """Ontology terms, their texts, and the pooled text embeddings before the projection.
 
@@ -33,6 +33,9 @@ class LabelEmbeddings:
                 f"label embeddings need one text and one row per term, got {len(self.term_ids)} "
                 f"terms, {len(self.texts)} texts and {len(self.pooled)} rows"
             )
+
+    def __repr__(self) -> str:
+        return f"LabelEmbeddings({len(self.term_ids):,} terms, release {self.release})"
 
     def write(self, folder: Path) -> None:
         """Write labels.safetensors and labels.tsv into `folder`."""

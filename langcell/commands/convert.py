@@ -36,7 +36,7 @@ def convert(
     --gene-medians gene_median_dictionary.pkl
 
     No code in the source is run: pickles are read as plain values, weights as tensors. A converted
-    LangCell annotates cells (langcell zeroshot --model DEST; --scoring official gives the score of
+    LangCell annotates cells (langcell annotate --model DEST; --scoring official gives the score of
     the paper). A Geneformer has no text encoder: it embeds cells, and langcell pretrain can start
     from it.
     """

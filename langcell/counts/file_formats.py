@@ -1,6 +1,6 @@
 """Open a source of counts: AnnData in memory or on disk (h5ad, zarr), or 10x files.
 
-anndata, pandas and zarr are imported only where they are needed: `langcell zeroshot` on an h5ad
+anndata, pandas and zarr are imported only where they are needed: `langcell annotate` on an h5ad
 starts in half the time without them.
 """
 

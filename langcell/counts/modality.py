@@ -1,5 +1,6 @@
 """Select a modality of a MuData."""
 
+import os
 from typing import Any
 
 
@@ -20,6 +21,10 @@ def modality_of(source: Any, modality: str | None) -> Any:
         If a MuData has no such modality, if `modality` is missing for a MuData, or if it is given
         for another source.
     """
+    if not isinstance(source, str | os.PathLike) and not hasattr(source, "obs"):
+        raise TypeError(
+            f"expected an AnnData, a MuData or the path of a file, got {type(source).__name__}"
+        )
     if not hasattr(source, "mod"):
         if modality is not None:
             raise ValueError(

@@ -17,5 +17,5 @@ def refuse_mudata(group: Any, label: str) -> None:
         raise ValueError(
             f"{label} is a MuData file with modalities {', '.join(names) or 'none'}; write one as "
             f"h5ad, mudata.read_h5ad({label!r}, mod={some!r}).write_h5ad('{some}.h5ad'), or call "
-            f"zeroshot.annotate(mdata, modality={some!r}) in Python"
+            f"langcell.annotate(mdata, modality={some!r}) in Python"
         )

@@ -15,7 +15,7 @@ from langcell.genes.gene_table import GeneTable as GeneTable
 _COLUMNS = ("ensembl_id", "symbol", "median", "token_id")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GeneVocabulary:
     """The genes of a model with their token ids, numbered as in LangCell and Geneformer.
 
@@ -53,6 +53,9 @@ class GeneVocabulary:
             raise ValueError("the medians of a vocabulary must be positive and finite")
         if not np.array_equal(np.sort(self.gene_tokens), expected):
             raise ValueError(f"the token ids of genes must be 2 to {self.n_genes + 1}, each once")
+
+    def __repr__(self) -> str:
+        return f"GeneVocabulary({self.n_genes:,} genes)"
 
     @property
     def n_genes(self) -> int:

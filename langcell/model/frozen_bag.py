@@ -13,6 +13,7 @@ from langcell.checkpoints.tensor_shapes import check_tensors
 from langcell.checkpoints.weight_changes import WeightChanges, changed_sha256, changed_weights
 from langcell.nn.bag_kernel import encode
 from langcell.nn.config import LangCellConfig
+from langcell.runtime.keywords import as_texts
 from langcell.runtime.threads import over_slices
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class FrozenBag:
         config = self.config.text
         tower = read_tower(config, self._folder / WEIGHTS)
         tokenizer = load_tokenizer(config.tower, config.revision)
-        return pool_texts(tower, tokenizer, texts, batch_size=TEXT_BATCH)
+        return pool_texts(tower, tokenizer, as_texts(texts), batch_size=TEXT_BATCH)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

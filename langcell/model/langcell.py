@@ -32,6 +32,7 @@ from langcell.nn.text_encoder import TextEncoder
 from langcell.nn.two_tower import TwoTower
 from langcell.released.official import is_official, read_official
 from langcell.runtime.device import find_device
+from langcell.runtime.keywords import as_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -119,9 +120,9 @@ class LangCell(TwoTower):
             self.tokenizer, texts, max_tokens=self.config.text.max_tokens, device=self.device
         )
 
-    def pool_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    def pool_texts(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Return pooled texts before the projection: float32, shape (n_texts, text hidden size)."""
-        return pool_texts(self.text_tower(), self.tokenizer, texts, batch_size=batch_size)
+        return pool_texts(self.text_tower(), self.tokenizer, as_texts(texts), batch_size=batch_size)
 
     def encode_cells(
         self,
@@ -157,7 +158,7 @@ class LangCell(TwoTower):
             blocks = [block.features for block in embed_cells(self, matrix, batch_size=batch_size)]
         return np.concatenate(blocks)
 
-    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    def encode_texts(self, texts: str | Sequence[str], *, batch_size: int = 64) -> np.ndarray:
         """Embed texts: float32, unit norm, shape (n_texts, embedding_dim)."""
         return self.project_pooled(self.pool_texts(texts, batch_size=batch_size))
 

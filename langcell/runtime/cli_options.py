@@ -9,19 +9,29 @@ INPUT = "Input: .h5ad, .zarr, 10x .h5 or 10x mtx folder."
 # An input may be named with its flag or without it.
 File = Annotated[Path | None, typer.Argument(help=INPUT, show_default=False)]
 Files = Annotated[list[Path] | None, typer.Argument(help=INPUT, show_default=False)]
-Cells = Annotated[Path | None, typer.Option("--h5ad", help="The same, by a flag.")]
-ManyCells = Annotated[list[Path] | None, typer.Option("--h5ad", help="The same, by a flag.")]
-Model = Annotated[str, typer.Option(help="Bundled name, folder, or hub id, @revision or not.")]
-Layer = Annotated[str | None, typer.Option(help="Layer of the raw counts, if not found.")]
+Cells = Annotated[Path | None, typer.Option("--h5ad", help="Input, given by its flag.")]
+ManyCells = Annotated[list[Path] | None, typer.Option("--h5ad", help="Input, given by its flag.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Bundled model (see langcell models), folder, or hub id owner/name[@revision]."
+    ),
+]
+Layer = Annotated[
+    str | None, typer.Option(help="Layer of the raw counts. Default: found in X, raw.X or layers.")
+]
 AllowNormalized = Annotated[
     bool, typer.Option("--allow-normalized", help="Accept log1p, CPM or TPM values.")
 ]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1 or mps; auto takes a CUDA GPU if there is one.")
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:1 or mps; auto takes a CUDA GPU if there is one, and the CPU for mini-fast."
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads. Default: all cores.")]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Cells encoded at once. Default: what suits the device.")
+    int | None, typer.Option(help="Cells encoded at once. Default: chosen for the device.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace outputs and results that are there.")

@@ -153,3 +153,57 @@ def test_an_input_is_named_once(folder):
 def test_short_help(command, folder):
     done = run_langcell(folder, command, "-h")
     assert done.returncode == 0 and f"langcell {command} [OPTIONS]" in done.stdout
+
+
+def test_words_are_never_letters_nor_files(named, tiny_bag, tmp_path, monkeypatch):
+    adata, _ = named
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1").write_text("2\n")  # a file that is called as a cluster is
+    one = lc.explain(adata, cluster=1, cluster_key="cluster", labels=LABELS, model=tiny_bag)
+    assert set(one["target"]) == {"1"}
+    adata.obs["named"] = ["CD4+/CD25 T Reg", "B"] * 15
+    found = lc.explain(
+        adata, cluster="CD4+/CD25 T Reg", cluster_key="named", labels=LABELS, model=tiny_bag
+    )
+    assert set(found["target"]) == {"CD4+/CD25 T Reg"}
+    texts = lc.LangCell.from_pretrained(tiny_bag).encode_texts("cell type: B cell; T cell. ")
+    assert texts.shape == (1, 16)
+    (tmp_path / "types.txt").write_text("B cell\nT cell\n")
+    listed = lc.annotate(adata, tmp_path / "types.txt", model=tiny_bag, key_added="listed")
+    assert listed.candidates.names == ("B cell", "T cell")
+
+
+@pytest.mark.parametrize("source", [5, None, np.zeros((2, 3)), pd.DataFrame({"a": [1]})])
+def test_what_is_no_source_of_cells_is_named(source):
+    with pytest.raises(TypeError, match="expected an AnnData, a MuData or the path of a file, got"):
+        lc.annotate(source)
+    with pytest.raises(TypeError, match="options must be AnnotateOptions, got dict"):
+        lc.annotate("x.h5ad", options={"confidence": 0.5})
+    with pytest.raises(TypeError, match="export reads a file, got"):
+        lc.export(source, "y.h5ad", format="cap")
+
+
+def test_a_keyword_beside_options_is_refused_even_as_its_default(make_cells):
+    with pytest.raises(ValueError, match="confidence is given beside options"):
+        lc.annotate(make_cells(3), confidence=0.9, options=lc.AnnotateOptions(confidence=0.5))
+
+
+def test_a_star_import_brings_the_face():
+    names: dict[str, object] = {}
+    exec("from langcell import *", names)
+    assert names["annotate"] is lc.annotate and names["report"] is lc.report
+    assert lc.report.__name__ == "report" and lc.export.__name__ == "export"
+
+
+def test_a_fitted_head_is_written(named, tiny_bag, tmp_path):
+    adata, _ = named
+    adata.obs["label"] = np.array(["B cell", "T cell"] * 15)
+    fitted = lc.fit_few_shot(adata, "label", model=tiny_bag)
+    lc.write_head(fitted, tmp_path / "head")
+    assert lc.load_head(tmp_path / "head").keys == fitted.head.keys
+
+
+def test_large_things_have_short_reprs(tiny_bag):
+    model = lc.LangCell.from_pretrained(tiny_bag)
+    things = [model.genes, model.label_embeddings, lc.all_candidates(lc.Ontology.bundled())]
+    assert all(len(repr(thing)) < 100 for thing in things)

@@ -53,7 +53,7 @@ def annotate_source(
     options: AnnotateOptions,
     progress: Progress | None,
 ) -> Annotations:
-    """Annotate the cells of a file or an AnnData; `zeroshot.annotate` documents the parameters."""
+    """Annotate the cells of a file or an AnnData; `langcell.annotate` documents the parameters."""
     has_folder = isinstance(source, str | Path) and (out is not None or options.inplace)
     if options.is_distributed and not has_folder:
         raise ValueError(

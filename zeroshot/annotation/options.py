@@ -1,4 +1,4 @@
-"""Options of `zeroshot.annotate`."""
+"""Options of `langcell.annotate`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ class AnnotateOptions:
         if head.target == DONOR:
             raise ValueError(
                 "the head labels donors, not cells: use langcell fewshot donors or "
-                "zeroshot.call_donors"
+                "langcell.call_donors"
             )
         if head.target == STATE and self.key_added == DEFAULT_KEY:
             raise ValueError(

@@ -19,7 +19,7 @@ from langcell.runtime.cli_options import (
     many_inputs,
 )
 
-EXAMPLE = """Name the cells of a file with Cell Ontology terms, without labels of your own.
+EXAMPLE = """Label the cells of a file with cell types of the Cell Ontology, without labelled cells.
 
 Example: langcell annotate pbmc.h5ad --out annotated.h5ad
 
@@ -44,7 +44,7 @@ class _InputFirst(TyperGroup):
     """Takes files without a flag too: `annotate a b` stands for `annotate --h5ad a --h5ad b`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        args = list(args)
+        args = [word for word in args if word != "--"]
         for _ in range(len(args)):  # each word that belongs to no option is one more file
             _, rest, _ = self.make_parser(ctx).parse_args(list(args))
             if not rest or rest[0] in self.commands or rest[0].startswith("-"):
@@ -85,11 +85,15 @@ def zeroshot(
     ] = None,
     form: Annotated[
         str,
-        typer.Option("--format", help="Of the outputs of several inputs: h5ad, csv or parquet."),
+        typer.Option(
+            "--format", help="Format of the outputs, for several inputs: h5ad, csv or parquet."
+        ),
     ] = "h5ad",
     skip_existing: Annotated[
         bool,
-        typer.Option("--skip-existing", help="Of several inputs leave those that have an output."),
+        typer.Option(
+            "--skip-existing", help="Skip inputs whose output exists, for several inputs."
+        ),
     ] = False,
     model: Model = "mini-fast",
     labels: Annotated[
@@ -101,7 +105,10 @@ def zeroshot(
         ),
     ] = None,
     rerank: Annotated[
-        int, typer.Option(help="Let the matching head reorder so many candidates a cell; 0: off.")
+        int,
+        typer.Option(
+            help="Number of best candidates of each cell that the matching head reorders; 0: none."
+        ),
     ] = 0,
     scoring: Annotated[
         str,
@@ -123,7 +130,7 @@ def zeroshot(
     ] = 0.9,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Use this calibration (langcell zeroshot calibrate), not the model's."),
+        typer.Option(help="Use this calibration (langcell annotate calibrate), not the model's."),
     ] = None,
     head: Annotated[
         str | None,
@@ -288,7 +295,7 @@ def calibrate(
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Learn from labelled cells what confidence means, for langcell zeroshot --calibration.
+    """Fit the confidence to labelled cells, for langcell annotate --calibration.
 
     Example: langcell annotate calibrate a.h5ad b.h5ad --truth cell_type --out c.json
     """

@@ -47,7 +47,7 @@ def explain(
         str | None, typer.Option(help="What to compare it with instead of the runner-up.")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Candidates, as in langcell zeroshot. Default: all types.")
+        str | None, typer.Option(help="Candidates, as in langcell annotate. Default: all types.")
     ] = None,
     head: Annotated[
         str | None,

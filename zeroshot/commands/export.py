@@ -26,8 +26,8 @@ def export(
         bool,
         typer.Option(
             "--write-cell-type",
-            help="Let cell_type and cell_type_ontology_term_id of the file give way; they are kept "
-            "under their names with _before.",
+            help="Replace cell_type and cell_type_ontology_term_id of the file; they are kept with "
+            "_before added to their names.",
         ),
     ] = False,
     names: Annotated[

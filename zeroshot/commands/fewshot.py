@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="fewshot",
-    help="Let a handful of labelled cells make the model yours.",
+    help="Fit a few-shot head to labelled cells, and use it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -67,7 +67,7 @@ def fit(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Further labels that no cell has, as in langcell zeroshot; their texts speak for "
+            help="Further labels that no cell has, as in langcell annotate; their texts speak for "
             "them."
         ),
     ] = None,
@@ -150,12 +150,15 @@ def _write(fitted: "FittedHead", out: Path, *, overwrite: bool) -> None:
 @app.command()
 def predict(
     head: Annotated[
-        str, typer.Option(help="Of langcell fewshot fit: folder, or hub id owner/name[@revision].")
+        str,
+        typer.Option(
+            help="Head of langcell fewshot fit: its folder, or hub id owner/name[@revision]."
+        ),
     ],
     files: Files = None,
     h5ad: ManyCells = None,
     out: Annotated[
-        Path | None, typer.Option(help="Output, as of langcell zeroshot. Default: named by input.")
+        Path | None, typer.Option(help="Output, as of langcell annotate. Default: named by input.")
     ] = None,
     model: Annotated[
         str | None,
@@ -165,7 +168,7 @@ def predict(
         str | None, typer.Option(help="Column of obs with cell types to score the calls against.")
     ] = None,
     confidence: Annotated[
-        float, typer.Option(help="Least confidence of a call, as of langcell zeroshot.")
+        float, typer.Option(help="Least confidence of a call, as of langcell annotate.")
     ] = 0.9,
     layer: Layer = None,
     allow_normalized: AllowNormalized = False,
@@ -174,11 +177,11 @@ def predict(
     batch_size: BatchSize = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Name cells by a head: langcell zeroshot --head, with the model that the head was fitted on.
+    """Annotate cells with a few-shot head and the model that it was fitted on.
 
     Example: langcell fewshot predict new.h5ad --head my-head --out named.h5ad
 
-    What it writes is what langcell zeroshot writes, which has more options. With a head of states
+    What it writes is what langcell annotate writes, which has more options. With a head of states
     all names begin with langcell_state.
     """
     import shlex
@@ -281,7 +284,7 @@ def push(
     repo: Annotated[str, typer.Option(help="owner/name on the Hugging Face hub.")],
     revision: Annotated[str, typer.Option(help="Branch. Default: the main one.")] = "",
     private: Annotated[
-        bool, typer.Option("--private", help="Of a repository that is made.")
+        bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
 ) -> None:
     """Upload a head to the Hugging Face hub.

@@ -1,4 +1,4 @@
-"""One run of `langcell zeroshot`: annotate a file, say how it went, score it where asked."""
+"""One run of `langcell annotate`: annotate a file, say how it went, score it where asked."""
 
 import math
 import sys

@@ -128,7 +128,7 @@ class Calibration:
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"{where} is not a calibration: {error}; make one with langcell zeroshot calibrate"
+                f"{where} is not a calibration: {error}; make one with langcell annotate calibrate"
             ) from error
 
     @classmethod
@@ -144,7 +144,7 @@ class Calibration:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{path} is not a calibration: not a UTF-8 text file; make one with langcell zeroshot "
+                f"{path} is not a calibration: not a UTF-8 text file; make one with langcell annotate "
                 "calibrate"
             ) from error
         return cls.from_json(text, str(path))
@@ -168,7 +168,7 @@ def model_calibration(text: str, model_sha256: str) -> Calibration:
         warnings.warn(
             f"{FILE} was fitted for other weights ({calibration.model_sha256[:12]} and not "
             f"{model_sha256[:12]}) and is ignored: confidence is not calibrated; make it again "
-            "with langcell zeroshot calibrate",
+            "with langcell annotate calibrate",
             stacklevel=2,
         )
         return UNCALIBRATED

@@ -1,6 +1,6 @@
 """Second calls from the scores of an annotated file: smoothed, by cluster, or jointly assigned.
 
-Unlike the calls of `zeroshot.annotate`, which are kept, second calls depend on the other cells of
+Unlike the calls of `langcell.annotate`, which are kept, second calls depend on the other cells of
 the file. All scores and terms are held in memory, about fifty numbers per cell, but no counts.
 """
 
@@ -32,7 +32,7 @@ _MOVES = 50  # listed (before, after) pairs of changed calls
 _GRAPH = "obsp/connectivities"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Decoded:
     """Result of one decoder.
 
@@ -48,6 +48,9 @@ class Decoded:
     scores: CellScores
     columns: dict[str, np.ndarray]
     report: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Decoded({self.decoder!r}, columns {', '.join(self.columns)})"
 
 
 def decode(

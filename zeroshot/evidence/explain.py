@@ -12,7 +12,7 @@ from langcell.counts.modality import modality_of
 from langcell.counts.reader import open_counts
 from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
-from langcell.runtime.keywords import options_from, public
+from langcell.runtime.keywords import as_list, options_from, public
 from langcell.runtime.parameter_names import option
 from langcell.tokens.tokenizer import RankTokenizer
 from ontology.graph import Ontology
@@ -72,7 +72,7 @@ def explain(
     *,
     cluster: str | Sequence[str] | None = None,
     cluster_key: str | None = None,
-    cells: str | Sequence[str] = (),
+    cells: str | Sequence[str] | None = None,
     label: str | Mapping[str, str] | None = None,
     against: str | None = None,
     labels: str | Sequence[str] | None = None,
@@ -151,8 +151,8 @@ def explain(
     """
     options = options_from(ExplainOptions, options, locals())
     source, head = modality_of(adata, modality), as_head(head)
-    cells, wanted = label_list(cells), None if cluster is None else label_list(cluster)
-    if wanted is not None and cluster_key is None:
+    cells, wanted = as_list(cells), as_list(cluster)
+    if wanted and cluster_key is None:
         raise ValueError(
             f"{option('cluster', wanted[0])} needs {option('cluster_key')}, the obs column of clusters"
         )
@@ -191,7 +191,7 @@ def explain(
         n_genes=options.n_genes,
     )
     rows: list[dict[str, Any]] = []
-    for target in targets if wanted is None else _chosen(targets, wanted, cluster_key):
+    for target in _chosen(targets, wanted, cluster_key) if wanted else targets:
         tokens = [target_cells.tokens.cell(row) for row in target_cells.positions(target)]
         asked = label.get(target.name) if isinstance(label, Mapping) else label
         rows += evidence.rows(target, tokens, target_scorer.call(tokens, asked))
@@ -216,7 +216,7 @@ def _warn_if_called_by_head(source: "AnnData | str | Path") -> None:
         warnings.warn(
             f"the calls in the file were made with a head (id {made_by}), but the model is explained "
             f"without it; pass {option('head')} to explain them",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -361,8 +361,8 @@ def _table(
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    words = ["marker", "expected", "agrees"]
-    table[words] = table[words].fillna("")
+    for words in ("marker", "expected", "agrees"):
+        table[words] = table[words].astype(object).where(table[words].notna(), "")
     table.index = table.index.astype(str)  # AnnData needs a string index in uns
     if key_added is not None and not isinstance(source, str | Path):
         source.uns[key_added] = table

@@ -12,10 +12,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from langcell.genes.gene_table import GeneTable
 from langcell.model.langcell import LangCell
-from langcell.runtime.keywords import public
+from langcell.runtime.keywords import as_list, public
 from langcell.runtime.short_table import ShortTable
 from langcell.runtime.threads import one_blas_thread
-from zeroshot.labels.candidates import label_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +79,7 @@ def rank_genes(
 
     if not isinstance(model, LangCell):
         model = LangCell.from_pretrained(model)
-    names = list(dict.fromkeys(each.strip() for each in label_list(genes) if each.strip()))
+    names = list(dict.fromkeys(each.strip() for each in as_list(genes) if each.strip()))
     rows, unknown = _rows(names, model)
     if len(rows) < _MIN_GENES:
         raise ValueError(

@@ -62,7 +62,7 @@ class TargetScorer:
     ----------
     model: model that encodes cells and labels
     ontology: ontology of the labels
-    labels: candidates as in `zeroshot.annotate`; None for all cell types
+    labels: candidates as in `langcell.annotate`; None for all cell types
     head: few-shot head that scores the candidates; its labels are the default candidates
     against: label to compare every label with; None for the runner-up
     """

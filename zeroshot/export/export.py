@@ -13,7 +13,7 @@ from anndata.io import read_elem
 
 from langcell.counts.obs_columns import obs_columns, read_obs_column
 from langcell.output.h5ad_writer import H5adWriter
-from langcell.runtime.keywords import options_from, public
+from langcell.runtime.keywords import options_from, public_as
 from langcell.runtime.output_file import check_output, replaced_file
 from langcell.runtime.parameter_names import option
 from ontology.graph import Ontology
@@ -50,7 +50,7 @@ class ExportOptions:
     overwrite: bool = False  # replace an output
 
 
-@public
+@public_as("export")
 def write_export(
     source: str | Path,
     out: str | Path,
@@ -123,6 +123,10 @@ def write_export(
     """
     head = as_head(head)
     options = options_from(ExportOptions, options, locals())
+    if not isinstance(source, str | Path):
+        raise TypeError(
+            f"export reads a file, got {type(source).__name__}; save it with write_h5ad first"
+        )
     source, out = Path(source), Path(out)
     if format not in SUFFIXES:
         raise ValueError(f"{option('format')} must be one of {', '.join(SUFFIXES)}, got {format!r}")

@@ -262,7 +262,7 @@ def calibrate(
     >>> mine = lc.calibrate("labelled.h5ad", truth="cell_type")  # doctest: +SKIP
     """
     options = replace(
-        options_from(AnnotateOptions, options, locals()),
+        options_from(AnnotateOptions, options, {**locals(), "command": ""}),
         rerank=0,
         calibration=UNCALIBRATED,
         command="",
@@ -305,7 +305,7 @@ def calibrate(
             f"{n_cells} labelled cells of {n_studies} studies are too few to calibrate for other "
             f"studies: pass {_FEW_CELLS} or more cells, of {_FEW_STUDIES} or more studies",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return fit_calibration(all_types, given, model_sha256=model.sha256, command=command)
 

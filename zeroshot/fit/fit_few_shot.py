@@ -1,4 +1,4 @@
-"""Fit a few-shot head to labelled cells: `zeroshot.fit_few_shot`."""
+"""Fit a few-shot head to labelled cells: `langcell.fit_few_shot`."""
 
 import warnings
 from collections.abc import Sequence
@@ -118,7 +118,7 @@ def fit_few_shot(
     >>> fitted = lc.fit_few_shot(labelled, "cell_type", group_key="donor")  # doctest: +SKIP
     >>> lc.annotate(adata, head=fitted)  # doctest: +SKIP
     """
-    labels = tuple(label_list(labels))
+    labels = tuple(label_list(labels or ()))
     options = options_from(FewShotOptions, options, locals())
     source = modality_of(adata, modality)
     named, groups = _read_labels(source, label_key, options)

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy import sparse
@@ -191,3 +191,11 @@ def rank_weights(tokens: TokenBlock, genes: np.ndarray) -> sparse.csr_matrix:
     values = weight_of_rank(ranks[known])
     shape = (tokens.n_cells, len(genes))
     return sparse.csr_matrix((values, (rows[known], columns[known])), shape=shape)
+
+
+class HasHead(Protocol):
+    """A head with what was measured of it, as `langcell.fit_few_shot` returns."""
+
+    @property
+    def head(self) -> FewShotHead:
+        """The head itself."""

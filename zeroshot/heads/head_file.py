@@ -15,7 +15,7 @@ from langcell.tokens.shard_file import write_tensors
 from ontology.graph import Ontology
 from zeroshot.confidence.calibration import Calibration
 from zeroshot.confidence.novelty import Novelty
-from zeroshot.heads.few_shot_head import FewShotHead
+from zeroshot.heads.few_shot_head import FewShotHead, HasHead
 from zeroshot.labels.candidates import own_candidates
 
 WEIGHTS, DESCRIPTION, CALIBRATION, CARD = (
@@ -51,21 +51,34 @@ def check_head_output(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def write_head(head: FewShotHead, folder: Path, *, card: str, overwrite: bool = False) -> None:
-    """Write a head atomically.
+def write_head(
+    head: FewShotHead | HasHead, folder: str | Path, *, card: str = "", overwrite: bool = False
+) -> None:
+    """Write a few-shot head to a folder, whole or not at all.
 
     Parameters
     ----------
-    head: the head
-    folder: a new folder, or one that holds a head
-    card: content of README.md
-    overwrite: replace an existing head
+    head
+        Head, or what `fit_few_shot` returned.
+    folder
+        A new folder, or one that holds a head.
+    card
+        Content of README.md; by default what kind of head it is.
+    overwrite
+        Replace an existing head.
 
     Raises
     ------
     OSError
         As in `check_head_output`.
+
+    Examples
+    --------
+    >>> import langcell as lc
+    >>> lc.write_head(fitted, "my-head")  # doctest: +SKIP
     """
+    head, folder = (head if isinstance(head, FewShotHead) else head.head), Path(folder)
+    card = card or f"# Few-shot head for langcell\n\n{head!r}\n"
     check_head_output(folder, overwrite=overwrite)
     metadata = {
         "format_version": _FORMAT,

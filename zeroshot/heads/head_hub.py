@@ -1,30 +1,28 @@
 """Few-shot heads on the Hugging Face Hub, named `owner/name[@revision]`."""
 
 from pathlib import Path
-from typing import Protocol
 
 from langcell.checkpoints import hub
 from langcell.runtime.parameter_names import option
-from zeroshot.heads.few_shot_head import FewShotHead
+from zeroshot.heads.few_shot_head import FewShotHead, HasHead
 from zeroshot.heads.head_file import CALIBRATION, CARD, CHANGES, DESCRIPTION, WEIGHTS, read_head
 
 _REQUIRED = (DESCRIPTION, WEIGHTS, CALIBRATION)
 _FILES = (*_REQUIRED, CHANGES, CARD)
 
 
-class HasHead(Protocol):
-    """A head with what was measured of it, as `zeroshot.fit_few_shot` returns."""
-
-    @property
-    def head(self) -> FewShotHead:
-        """The head itself."""
-
-
 def as_head(given: "FewShotHead | HasHead | str | Path | None") -> FewShotHead | None:
     """Return the head that was given itself, fitted, or by its folder or hub id."""
     if given is None or isinstance(given, FewShotHead):
         return given
-    return load_head(given) if isinstance(given, str | Path) else given.head
+    if isinstance(given, str | Path):
+        return load_head(given)
+    head = getattr(given, "head", None)
+    if not isinstance(head, FewShotHead):
+        raise TypeError(
+            f"head must be a few-shot head, its folder or hub id, got {type(given).__name__}"
+        )
+    return head
 
 
 def load_head(name: str | Path) -> FewShotHead:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from langcell.model.embedder import Embedder
+from langcell.runtime.keywords import as_list
 from ontology.candidates import NEVER_CALLED, all_cell_types
 from ontology.descriptions import describe
 from ontology.graph import Ontology
@@ -16,10 +17,11 @@ from zeroshot.labels.subtypes import Subtypes
 from zeroshot.labels.tissue_weights import TissueWeights
 
 _ID = re.compile(r"[A-Za-z]+[:_]\d+")
+_LONGEST_PATH = 255  # no file system has longer names
 FREE_TEXT = "text:"  # prefix of a label that is a description and not a term
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CandidateSet:
     """Candidate labels; each field has one entry per label.
 
@@ -43,6 +45,9 @@ class CandidateSet:
     is_choice: bool = False
     subtypes: Subtypes | None = None
     tissue: TissueWeights | None = None
+
+    def __repr__(self) -> str:
+        return f"CandidateSet({len(self):,} labels: {self.described})"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,7 +83,7 @@ def ontology_candidates(ids: Sequence[str], ontology: Ontology, *, described: st
     )
 
 
-def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
+def own_candidates(labels: str | Sequence[str], ontology: Ontology) -> CandidateSet:
     """Return the labels of a user as candidates.
 
     Labels of the same term become one candidate, in the order of their first occurrence.
@@ -94,7 +99,7 @@ def own_candidates(labels: Sequence[str], ontology: Ontology) -> CandidateSet:
         If a label names no cell type or one that is never called, a free text is empty, or fewer
         than two labels remain.
     """
-    labels = [label.strip() for label in labels if label.strip()]
+    labels = [label.strip() for label in label_list(labels) if label.strip()]
     if any(label.lower() == FREE_TEXT for label in labels):
         raise ValueError(f"label {FREE_TEXT!r} has no words; write '{FREE_TEXT} <words>'")
     named = [label for label in labels if not label.lower().startswith(FREE_TEXT)]
@@ -173,26 +178,28 @@ def read_labels(given: str) -> list[str]:
         If the file is not text.
     """
     path = Path(given)
-    if ";" not in given and path.is_file():
+    if ";" not in given and len(given) <= _LONGEST_PATH and path.is_file():
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not a text file of labels in UTF-8: {error}") from error
         return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if ";" not in given and (path.suffix in {".txt", ".tsv", ".csv", ".list"} or "/" in given):
+    # "NK/T cell" is a label: there is no folder NK.
+    has_folder = "/" in given and path.parent.is_dir()
+    if ";" not in given and (path.suffix in {".txt", ".tsv", ".csv", ".list"} or has_folder):
         raise FileNotFoundError(
             f"no file of labels {given}; to give labels instead of a file, separate them by ';'"
         )
     return [label.strip() for label in given.split(";") if label.strip()]
 
 
-def label_list(given: str | Sequence[str]) -> list[str]:
+def label_list(given: str | Path | Sequence[str]) -> list[str]:
     """Return labels as a list: a string is one label, several with semicolons, or a file of them.
 
     >>> label_list("B cell"), label_list("B cell; T cell"), label_list(("B cell", "T cell"))
     (['B cell'], ['B cell', 'T cell'], ['B cell', 'T cell'])
     """
-    return read_labels(given) if isinstance(given, str) else list(given)
+    return read_labels(str(given)) if isinstance(given, str | Path) else as_list(given)
 
 
 def candidate_offsets(

@@ -56,7 +56,7 @@ def risk_picture(measured: Reliability, *, threshold: float) -> Picture:
         source=svg_uri(figure),
         title="Cells called and calls wrong by threshold",
         alt="Cells called and calls wrong by confidence threshold: " + "; ".join(steps),
-        caption="Each point is a confidence threshold (--confidence): with a higher one more cells are "
+        caption="Each point is a confidence threshold: with a higher one more cells are "
         f"unknown and fewer calls are wrong. At {thresholds[nearest]:g}, {coverage[nearest]:.0%} of "
         f"the cells were called and {risk[nearest]:.0%} of these calls were wrong.",
     )

@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from langcell.counts.modality import modality_of
-from langcell.runtime.keywords import options_from, public
+from langcell.runtime.keywords import options_from, public_as
 from langcell.runtime.output_file import check_output, replaced_file
 from ontology.graph import Ontology
 from zeroshot.confidence.reliability import Reliability
@@ -104,7 +104,7 @@ class Report:
     command: str
 
 
-@public
+@public_as("report")
 def write_report(
     adata: "AnnData | MuData | str | Path",
     out: str | Path,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from langcell.runtime.parameter_names import option
 from langcell.tokens.tokenizer import GENES_WARNING, SHARE_WARNING
 from zeroshot.confidence.lower_levels import lower_threshold_hint
 from zeroshot.report.agreement import LabelAgreement
@@ -70,7 +71,7 @@ def _of_input(cells: CalledCells) -> list[Note]:
             Note(
                 title="Normalised values instead of counts",
                 text="The file has normalised values, which were converted back to linear. Raw counts "
-                "are better: if you have them, pass their layer (--layer).",
+                f"are better: if you have them, pass their layer ({option('layer')}).",
             )
         )
     if "tissue" in cells.details:
@@ -130,7 +131,7 @@ def _of_calls(
         remedy = (
             "Fit the head to more labelled cells to calibrate it."
             if has_head
-            else "Calibrate it on labelled cells with langcell zeroshot calibrate."
+            else "Calibrate it on labelled cells with langcell annotate calibrate."
         )
         found.append(
             Note(
@@ -159,8 +160,8 @@ def _of_calls(
             Note(
                 title="Many calls are too broad",
                 text=f"{share_vague:.0%} of the cells are called a type so broad that it includes "
-                "several others. A list of the types that you expect (--labels), or a lower "
-                f"confidence threshold (--confidence), gives finer calls{': ' if finer else ''}{finer}.",
+                f"several others. A list of the types that you expect ({option('labels')}), or a lower "
+                f"confidence threshold ({option('confidence')}), gives finer calls{': ' if finer else ''}{finer}.",
             )
         )
     share_unusual = float(np.mean(unusual))

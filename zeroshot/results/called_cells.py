@@ -121,8 +121,8 @@ def read_cells(source: AnnotatedSource, slots: Slots) -> CalledCells:
         if name not in source.columns
     ]:
         raise ValueError(
-            f"{source.label} has no {', '.join(missing)} in obs: annotate it first (zeroshot.annotate, "
-            f"or langcell zeroshot --h5ad ... --out annotated.h5ad), or give its {option('key_added')}"
+            f"{source.label} has no {', '.join(missing)} in obs: annotate it first (langcell.annotate, "
+            f"or langcell annotate FILE --out annotated.h5ad), or give its {option('key_added')}"
         )
     names = ("label", "ontology_term_id", "confidence", "leaf_confidence", "ood")
     columns = {name: f"{slots.key}_{name}" for name in names}

@@ -181,7 +181,7 @@ def read_scores(source: "AnnData | str | Path", *, key: str = "langcell") -> Cel
         missing = f"obsm[{slots.scores!r}]" if probabilities is None else f"uns[{slots.key!r}]"
         where = source if isinstance(source, str | Path) else "the AnnData"
         raise ValueError(
-            f"{where} has no {missing}: annotate it first, with zeroshot.annotate or langcell zeroshot "
+            f"{where} has no {missing}: annotate it first, with langcell.annotate or langcell annotate "
             f"--out x.h5ad, or give the prefix of its results as {option('key_added')}"
         )
     return CellScores(

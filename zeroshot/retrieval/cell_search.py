@@ -12,11 +12,10 @@ from langcell.counts.modality import modality_of
 from langcell.counts.reader import open_counts
 from langcell.model.embed_cells import embed_cells
 from langcell.model.langcell import LangCell
-from langcell.runtime.keywords import options_from, public
+from langcell.runtime.keywords import as_list, options_from, public
 from langcell.runtime.parameter_names import option
 from langcell.runtime.short_table import ShortTable
 from ontology.graph import Ontology
-from zeroshot.labels.candidates import label_list
 from zeroshot.labels.queries import Query, query_features, read_queries
 from zeroshot.retrieval.background import Background, NullDistribution, z_values
 from zeroshot.retrieval.false_discovery import ScoreHistogram
@@ -51,7 +50,7 @@ class SearchOptions:
             raise ValueError(f"{option('fdr')} must be between 0 and 1, got {self.fdr}")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Found:
     """The cells found for one query.
 
@@ -74,6 +73,9 @@ class Found:
     p_values: np.ndarray
     fdr: np.ndarray
     is_hit: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"Found({self.query.words!r}: {self.n_hits:,} hits, best cell {self.cells[0]})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -203,7 +205,7 @@ def search(
     if key_added is not None and isinstance(source, str | Path):
         raise ValueError("key_added needs an AnnData; for a file use the returned table")
     ontology = Ontology.bundled()
-    asked = read_queries(label_list(queries), ontology)
+    asked = read_queries(as_list(queries), ontology)
     with open_counts(
         source, layer=options.layer, allow_normalized=options.allow_normalized
     ) as matrix:
