@@ -151,7 +151,7 @@ def _check_compatible(model: LangCell, earlier: Checkpoint[Tensor], name: str) -
         wanted, got = getattr(theirs, field), getattr(ours, field)
         if wanted != got:
             raise ValueError(
-                f"model.start_from {name}: model.{field} must be {wanted} as in it, got {got}"
+                f"model.start_from {name}: model.{field} must be {wanted}, as in that model, got {got}"
             )
     if model.config.text.frozen and not earlier.config.text.frozen:
         raise ValueError(

@@ -22,11 +22,11 @@ from zeroshot.commands.annotate import app as zeroshot
 from zeroshot.commands.fewshot import app as fewshot
 
 HEAVY = ("torch", "anndata", "lightning", "transformers", "scanpy", "pandas", "faiss", "numba")
-GROUPS = ("", "ontology")
+GROUPS = ("", "ontology", "zeroshot")
 COMMANDS = (
     "convert",
-    "zeroshot",
-    "zeroshot calibrate",
+    "annotate",
+    "annotate calibrate",
     "search",
     "explain",
     "embed",

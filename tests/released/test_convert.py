@@ -206,8 +206,8 @@ def test_pretraining_starts_from_it(source, special, tmp_path, genes):
         assert torch.equal(taken, given), name
     assert cell.hidden_act == "relu"
     for changed, said in (
-        ({"hidden_act": "gelu"}, "model.hidden_act must be its relu, got gelu"),
-        ({"n_heads": 2}, "model.n_heads must be its 4, got 2"),
+        ({"hidden_act": "gelu"}, "model.hidden_act must be relu, as in that model, got gelu"),
+        ({"n_heads": 2}, "model.n_heads must be 4, as in that model, got 2"),
     ):
         with pytest.raises(ValueError, match=said):
             start_from(fresh(**changed), str(tmp_path / "ours"))

@@ -123,9 +123,9 @@ def test_a_report_says_whose_calibration_it_is(ontology):
     (text,) = said(head={"id": "2"}, calibration=of_model)
     assert "the calibration is that of the model without the head" in text
     (text,) = said(head={"id": "2"})
-    assert text.startswith("The head came without") and "zeroshot calibrate" not in text
+    assert text.startswith("The head came without") and "annotate calibrate" not in text
     (text,) = said()
-    assert text.startswith("The model came without") and "zeroshot calibrate" in text
+    assert text.startswith("The model came without") and "annotate calibrate" in text
 
 
 def test_groups_are_summarised_by_hand_counted_shares(ontology):
