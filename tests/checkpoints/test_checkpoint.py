@@ -180,7 +180,9 @@ def test_another_format_is_refused(saved):
     with pytest.raises(ValueError, match="format_version is 99"):
         LangCell.from_pretrained(saved)
     (saved / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match="format_version is None; langcell convert reads"):
+    with pytest.raises(
+        ValueError, match="format_version is None; for released weights, use langcell convert"
+    ):
         LangCell.from_pretrained(saved)
 
 

@@ -88,7 +88,7 @@ def call_donors(
     """
     import pandas as pd
 
-    options = options_from(AnnotateOptions, options, locals())
+    options = options_from(AnnotateOptions, options, {**locals(), "head": None})
     source, fitted = modality_of(adata, modality), as_head(head)
     assert fitted is not None, "a head is given"
     _check(fitted, type_key)
