@@ -157,9 +157,9 @@ def test_queries_are_read_as_terms_or_words():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "needs words"),
-        (["  "], "needs words"),
-        (["text: "], "needs words"),
+        ([], "a query is empty"),
+        (["  "], "a query is empty"),
+        (["text: "], "a query is empty"),
         (["CL:9999999"], "CL:9999999"),
         (["cell"], "too general"),
     ],
