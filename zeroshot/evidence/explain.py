@@ -290,7 +290,7 @@ def _table(
 
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     words = ["marker", "expected", "agrees"]
-    table[words] = table[words].fillna("")
+    table[words] = table[words].astype(object).fillna("")
     table.index = table.index.astype(str)  # as AnnData writes tables
     if key_added is not None and not isinstance(source, str | Path):
         source.uns[key_added] = table
