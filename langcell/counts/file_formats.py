@@ -147,6 +147,12 @@ def _column_on_disk(element: Any) -> np.ndarray:
     """Read a column of any dtype as an object array of str, '' where a value is missing."""
     if isinstance(element, h5py.Dataset) and h5py.check_string_dtype(element.dtype):
         return element.asstr()[:]
+    if element.attrs.get("encoding-type") == "nullable-string-array" and isinstance(
+        element, h5py.Group
+    ):  # text of pandas 3; read here too, since anndata takes long to import
+        values = element["values"].asstr()[:]
+        values[element["mask"][:]] = ""
+        return values
     from anndata.io import read_elem
 
     from langcell.counts.anndata_source import text_values

@@ -42,7 +42,7 @@ def looked_over(counts: sparse.csr_matrix, *, integers: bool) -> tuple[np.ndarra
 @pytest.mark.parametrize("integers", [True, False])
 def test_totals_are_those_of_scipy_to_the_bit(integers: bool) -> None:
     rng = np.random.default_rng(0)
-    counts = sparse.random(60, 300, 0.3, format="csr", rng=rng, dtype=np.float32)
+    counts = sparse.random(60, 300, 0.3, format="csr", random_state=rng, dtype=np.float32)
     counts.data *= np.float32(1e3)
     if integers:
         counts.data = np.rint(counts.data) * 2**16
@@ -70,7 +70,7 @@ def test_columns_that_lie_outside_or_do_not_ascend_are_seen(dtype: npt.DTypeLike
 
 def test_a_histogram_counts_what_numpy_counts_and_finds_the_middle() -> None:
     rng = np.random.default_rng(1)
-    counts = sparse.random(400, 12, 0.6, format="csr", rng=rng)
+    counts = sparse.random(400, 12, 0.6, format="csr", random_state=rng)
     counts.data = rng.integers(0, 40, len(counts.data)).astype(np.float64)
     totals = counts @ np.ones(12) + 1
     genes = np.array([0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, 9])

@@ -14,6 +14,7 @@ mudata = pytest.importorskip("mudata", reason="no mudata (pip install 'langcell[
 pytestmark = pytest.mark.filterwarnings(
     "ignore:low gene coverage",
     "ignore:.*pull_on_update:FutureWarning",  # of mudata, about what it will do some day
+    "ignore:The inplace keyword:DeprecationWarning",  # of pandas 3.1, about what mudata does
 )
 
 

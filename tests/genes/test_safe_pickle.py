@@ -55,7 +55,7 @@ def hostile(path: Path) -> dict[str, bytes]:
         "importlib.import_module": pickle.dumps(Calls(importlib.import_module, "os")),
         "os.system": b"cos\nsystem\n(S'touch " + str(path).encode() + b"'\ntR.",
         "__builtin__.eval": b"c__builtin__\neval\n(S'" + touch(path).encode() + b"'\ntR.",
-        "numpy._core.multiarray._reconstruct": pickle.dumps(np.arange(3)),
+        f"{np.arange(3).__reduce__()[0].__module__}._reconstruct": pickle.dumps(np.arange(3)),
         "numpy.load": b"cnumpy\nload\n(S'" + str(path).encode() + b"'\ntR.",
         "numpy.dtype.type": b"\x80\x04\x8c\x05numpy\x8c\x0adtype.type\x93.",
         "builtins.set": b"cbuiltins\nset\n(tR.",

@@ -19,7 +19,7 @@ def h5ad(tmp_path):
     path = tmp_path / "cells.h5ad"
     rng = np.random.default_rng(0)
     adata = anndata.AnnData(
-        X=sparse.random(30, 20, 0.3, format="csr", rng=rng, dtype=np.float32),
+        X=sparse.random(30, 20, 0.3, format="csr", random_state=rng, dtype=np.float32),
         obs=pd.DataFrame(
             {"cell_type": pd.Categorical(["a", "b"] * 15)}, index=[f"c{i}" for i in range(30)]
         ),
@@ -46,7 +46,7 @@ def _every_dataset(path):
 def test_blocks_become_arrays_that_anndata_reads(h5ad, tmp_path):
     rng = np.random.default_rng(1)
     features = rng.normal(size=(30, 7)).astype(np.float32)
-    scores = sparse.random(30, 11, 0.4, format="csr", rng=rng, dtype=np.float32)
+    scores = sparse.random(30, 11, 0.4, format="csr", random_state=rng, dtype=np.float32)
     with extended_copy(h5ad, tmp_path / "out.h5ad") as writer:
         for start in (0, 13, 26):
             writer.append_rows("obsm/X_new", features[start : start + 13])

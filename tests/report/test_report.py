@@ -259,7 +259,9 @@ def test_a_hundred_thousand_cells_stay_under_five_megabytes(
     make_annotated, coding_genes, tiny_bag, tmp_path
 ):
     n_cells, rng = 100_000, np.random.default_rng(0)
-    counts = sparse.random(n_cells, 40, density=0.1, format="csr", rng=rng, dtype=np.float32)
+    counts = sparse.random(
+        n_cells, 40, density=0.1, format="csr", random_state=rng, dtype=np.float32
+    )
     counts.data = np.ceil(counts.data * 5).astype(np.float32)
     names = [f"c{i}" for i in range(n_cells)]
     adata = anndata.AnnData(
